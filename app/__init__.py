@@ -1,0 +1,1 @@
+"""The HTTP service. It never imports torch, and never imports `workers`."""

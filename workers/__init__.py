@@ -1,0 +1,1 @@
+"""What a GPU machine runs: read a dataset, compute gradient sketches, select, publish."""

@@ -1,0 +1,36 @@
+"""A tokenised training sample: what `workers.data` makes and `workers.gradients` differentiates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of the dataset, ready for the model.
+
+    Attributes:
+        row: The row's 0-based number in the dataset file; what a job's result calls an index.
+        input_ids: Token ids, shape (T,), special tokens included, no padding.
+        loss_mask: Shape (T,), bool; True where the token belongs to a response. The loss of sample i is
+            the cross-entropy of the True tokens given everything before them.
+    """
+
+    row: int
+    input_ids: NDArray[np.int32]
+    loss_mask: NDArray[np.bool_]
+
+    @property
+    def tokens(self) -> int:
+        """Length T in tokens."""
+        return int(self.input_ids.shape[0])
+
+    @property
+    def loss_tokens(self) -> int:
+        """Number of tokens that carry loss; a token at position 0 has no prefix and carries none."""
+        return int(self.loss_mask[1:].sum())
