@@ -1,0 +1,150 @@
+"""Every knob of the service, read once from the environment (prefix ``SPICE_``) or a ``.env`` file."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PostgresDsn, RedisDsn, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+GIB = 1024**3
+MIB = 1024**2
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """The one settings class. A wrong value stops the process at its start, naming the variable."""
+
+    model_config = SettingsConfigDict(env_prefix="SPICE_", env_file=".env", extra="ignore", frozen=True)
+
+    # Servers
+    database_url: PostgresDsn = Field(
+        default=PostgresDsn("postgresql+psycopg://spice:spice@127.0.0.1:5432/spice"),
+        description="Postgres, the truth. `postgresql://` is taken as `postgresql+psycopg://`.",
+    )
+    database_pool_size: int = Field(default=10, ge=1, description="Connections that one process keeps open.")
+    redis_url: RedisDsn = Field(
+        default=RedisDsn("redis://127.0.0.1:6379/0"),
+        description="Redis or Valkey, for the queue alone: it may be wiped at any time.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port that the API listens on.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Log level.")
+
+    # Places
+    data_dir: Path = Field(
+        default=Path("var"), description="Where the embedded servers, artifacts and caches live."
+    )
+    artifacts_dir: Path | None = Field(
+        default=None,
+        description="Where sketches and picked rows are kept (default `<data_dir>/artifacts`); all hosts share it.",
+    )
+    cache_dir: Path | None = Field(
+        default=None, description="Local copies of fetched datasets (default `<data_dir>/cache`)."
+    )
+
+    # What a client may name
+    allowed_roots: CommaSeparated = Field(
+        default=(),
+        description="Directories that `file://` URIs may name, comma separated. Empty: no `file://` at all.",
+    )
+    allowed_schemes: CommaSeparated = Field(
+        default=("file", "https", "s3"), description="URI schemes that a dataset may have, comma separated."
+    )
+    s3_endpoint_url: str | None = Field(
+        default=None,
+        description="S3-compatible server; empty means AWS. Credentials come as AWS_* variables.",
+    )
+    s3_buckets: CommaSeparated = Field(
+        default=(), description="Buckets that `s3://` URIs may name, comma separated. Empty: none."
+    )
+    https_allow_private: bool = Field(
+        default=False,
+        description="Let `https://` datasets resolve to private, loopback and link-local addresses. Tests only.",
+    )
+
+    # Limits of a dataset
+    dataset_max_bytes: int = Field(default=20 * GIB, gt=0, description="Bytes of a dataset file as stored.")
+    dataset_max_decoded_bytes: int = Field(
+        default=100 * GIB, gt=0, description="Bytes of a dataset after gzip or zstd is undone."
+    )
+    dataset_max_ratio: int = Field(
+        default=200,
+        gt=1,
+        description="Decoded bytes per stored byte; more is taken for a decompression bomb.",
+    )
+    dataset_max_rows: int = Field(default=10_000_000, gt=0, description="Rows of a dataset.")
+    row_max_bytes: int = Field(default=8 * MIB, gt=0, description="Bytes of one row; longer ones are rejected.")
+    fetch_timeout_s: float = Field(default=3600, gt=0, description="Seconds that fetching a dataset may take.")
+
+    # Queue and worker
+    queue_name: str = Field(default="spice", min_length=1, description="RQ queue that jobs and datasets go to.")
+    lease_s: float = Field(
+        default=60, gt=0, description="Seconds without a heartbeat after which a worker is taken for dead."
+    )
+    reconcile_s: float = Field(
+        default=10, gt=0, description="Seconds between looks for jobs that the queue has lost."
+    )
+    max_attempts: int = Field(
+        default=5, ge=1, description="Times that a job is started before a dying worker fails it for good."
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Where models run: `auto` takes CUDA if there is one.",
+    )
+    torch_threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of a worker (default: all cores)."
+    )
+    token_budget: int = Field(
+        default=4096, ge=16, description="Tokens of one batch, padding included; bounds the worker's memory."
+    )
+    shard_rows: int = Field(default=1024, ge=1, description="Rows of one shard of sketches.")
+
+    # Results
+    page_size: int = Field(default=50, ge=1, le=500, description="Default length of a page of a list.")
+    chunk_rows: int = Field(
+        default=10_000, ge=1, description="Picks stored in one database row; bounds memory when streaming."
+    )
+
+    @field_validator("allowed_roots", "allowed_schemes", "s3_buckets", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("database_url", mode="before")
+    @classmethod
+    def _psycopg(cls, value: object) -> object:
+        if isinstance(value, str):
+            for prefix in ("postgres://", "postgresql://"):
+                if value.startswith(prefix):
+                    return "postgresql+psycopg://" + value.removeprefix(prefix)
+        return value
+
+    @model_validator(mode="after")
+    def _roots_are_absolute(self) -> Self:
+        for root in self.allowed_roots:
+            if not Path(root).is_absolute():
+                raise ValueError(f"SPICE_ALLOWED_ROOTS: {root!r} is not an absolute path")
+        return self
+
+    @property
+    def artifacts_path(self) -> Path:
+        """Directory of the artifact store."""
+        return self.artifacts_dir or self.data_dir / "artifacts"
+
+    @property
+    def cache_path(self) -> Path:
+        """Directory of local dataset copies."""
+        return self.cache_dir or self.data_dir / "cache"
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()
