@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PostgresDsn, RedisDsn, field_validator, model_validator
+from pydantic import Field, RedisDsn, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 GIB = 1024**3
@@ -21,8 +21,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SPICE_", env_file=".env", extra="ignore", frozen=True)
 
     # Servers
-    database_url: PostgresDsn = Field(
-        default=PostgresDsn("postgresql+psycopg://spice:spice@127.0.0.1:5432/spice"),
+    database_url: str = Field(
+        default="postgresql+psycopg://spice:spice@127.0.0.1:5432/spice",
         description="Postgres, the truth. `postgresql://` is taken as `postgresql+psycopg://`.",
     )
     database_pool_size: int = Field(default=10, ge=1, description="Connections that one process keeps open.")
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     )
     artifacts_dir: Path | None = Field(
         default=None,
-        description="Where sketches and picked rows are kept (default `<data_dir>/artifacts`); all hosts share it.",
+        description="Sketches and picked rows, shared by all hosts (default `<data_dir>/artifacts`).",
     )
     cache_dir: Path | None = Field(
         default=None, description="Local copies of fetched datasets (default `<data_dir>/cache`)."
@@ -117,14 +117,13 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("database_url", mode="before")
+    @field_validator("database_url")
     @classmethod
-    def _psycopg(cls, value: object) -> object:
-        if isinstance(value, str):
-            for prefix in ("postgres://", "postgresql://"):
-                if value.startswith(prefix):
-                    return "postgresql+psycopg://" + value.removeprefix(prefix)
-        return value
+    def _psycopg(cls, value: str) -> str:
+        scheme, separator, rest = value.partition("://")
+        if not separator or scheme not in ("postgres", "postgresql", "postgresql+psycopg"):
+            raise ValueError("must begin with postgresql:// (the service runs on Postgres alone)")
+        return f"postgresql+psycopg://{rest}"
 
     @model_validator(mode="after")
     def _roots_are_absolute(self) -> Self:

@@ -1,0 +1,1 @@
+"""Engine, sessions, tables and statements: the one place that knows the schema."""

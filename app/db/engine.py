@@ -1,0 +1,31 @@
+"""Engine and sessions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from app.settings import Settings
+
+Sessions = sessionmaker[Session]
+
+
+def make_engine(settings: Settings) -> Engine:
+    """An engine whose connections are checked before use, so that a restarted Postgres costs no request."""
+    return create_engine(
+        str(settings.database_url),
+        pool_size=settings.database_pool_size,
+        max_overflow=settings.database_pool_size,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 5, "application_name": "spice"},
+    )
+
+
+def make_sessions(engine: Engine) -> Sessions:
+    """A session factory. Objects stay readable after commit: they are turned into responses then."""
+    return sessionmaker(engine, expire_on_commit=False)

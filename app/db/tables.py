@@ -1,0 +1,212 @@
+"""The schema. Migrations are proven equal to these classes by a test."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    Enum,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Json = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    """Declarative base: constraint names are fixed so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own idiom
+        datetime: DateTime(timezone=True),
+        str: Text(),
+        Json: JSONB(none_as_null=True),
+        list[str]: ARRAY(Text()),
+        float: Double(),
+    }
+
+
+class State(enum.StrEnum):
+    """States of everything that a worker runs.
+
+    queued -> running -> succeeded | failed | cancelled, and running -> queued when a worker dies or hands back.
+    """
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing follows this state."""
+        return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+
+
+class Stage(enum.StrEnum):
+    """What a running job is doing."""
+
+    READING = "reading"
+    GRADIENTS = "gradients"
+    SELECTING = "selecting"
+    PUBLISHING = "publishing"
+
+
+def _text_enum(kind: type[enum.StrEnum], name: str) -> Enum:
+    """A text column with a CHECK: unlike a Postgres enum type, values can be added in one transaction."""
+    return Enum(
+        kind,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=16,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Leased:
+    """Columns of a row that is queued, claimed by one worker at a time, and finished once.
+
+    `dispatch` numbers the times that the row went to the queue: a message of an older dispatch claims nothing.
+    `lease_token` fences the worker that holds the row: only its statements change it.
+    """
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True, default=uuid.uuid4, sort_order=-1)
+    state: Mapped[State] = mapped_column(_text_enum(State, "state"), default=State.QUEUED)
+    dispatch: Mapped[int] = mapped_column(Integer, default=1, server_default=text("1"))
+    crashes: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    lease_token: Mapped[uuid.UUID | None] = mapped_column(UUID(as_uuid=True))
+    lease_expires_at: Mapped[datetime | None]
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    error: Mapped[Json | None]
+
+
+def _leased_indexes(table: str) -> tuple[Index, Index]:
+    """The list's order, and the few rows that the reconciler looks at."""
+    return (
+        Index(f"ix_{table}_created_at_id", text("created_at DESC"), text("id DESC")),
+        Index(
+            f"ix_{table}_open",
+            "state",
+            "queued_at",
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
+    )
+
+
+class Dataset(Leased, Base):
+    """A registered dataset: what a worker found at a URI, and the fingerprint that it had then."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (*_leased_indexes("datasets"),)
+
+    uri: Mapped[str]
+    format: Mapped[str | None]
+    name: Mapped[str | None]
+    metadata_: Mapped[Json] = mapped_column("metadata", server_default=text("'{}'"))
+    rows: Mapped[int | None] = mapped_column(BigInteger)
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    columns: Mapped[list[str] | None]
+    shape: Mapped[str | None]
+    fingerprint: Mapped[str | None]
+
+
+class Job(Leased, Base):
+    """A selection job: the request as it was sent, its state, and where it is."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        *_leased_indexes("jobs"),
+        Index("ix_jobs_state_created_at", "state", text("created_at DESC")),
+    )
+
+    name: Mapped[str | None]
+    metadata_: Mapped[Json] = mapped_column("metadata", server_default=text("'{}'"))
+    dataset_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("datasets.id", ondelete="SET NULL"), index=True
+    )
+    request: Mapped[Json]
+    stage: Mapped[Stage | None] = mapped_column(_text_enum(Stage, "stage"))
+    progress: Mapped[Json | None]
+    result: Mapped[Json | None]
+
+
+class Selection(Base):
+    """The head of one selection of a job: the one asked for (label `main`) or a baseline."""
+
+    __tablename__ = "selections"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    method: Mapped[str]
+    selected: Mapped[int] = mapped_column(BigInteger)
+    log_det: Mapped[float]
+    conflicts: Mapped[Json]
+
+
+class SelectionChunk(Base):
+    """Some consecutive picks of a selection, as arrays of equal length.
+
+    One row a pick would cost 60 bytes of tuple and index overhead for 48 of data; arrays of some thousand picks
+    stream at the speed of the wire, and memory is bounded by the chunk.
+    """
+
+    __tablename__ = "selection_chunks"
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id", "label"], ["selections.job_id", "selections.label"], ondelete="CASCADE"),
+        CheckConstraint(
+            "cardinality(row_indices) = cardinality(marginal_gains)"
+            " AND cardinality(row_indices) = cardinality(epsilons)"
+            " AND cardinality(row_indices) = cardinality(conflicts)"
+            " AND cardinality(row_indices) = cardinality(log_det)",
+            name="equal_lengths",
+        ),
+    )
+
+    job_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    first_rank: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    row_indices: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    marginal_gains: Mapped[list[float]] = mapped_column(ARRAY(Double()))
+    epsilons: Mapped[list[float]] = mapped_column(ARRAY(Double()))
+    conflicts: Mapped[list[float]] = mapped_column(ARRAY(Double()))
+    log_det: Mapped[list[float]] = mapped_column(ARRAY(Double()))
+
+
+class RejectedRows(Base):
+    """The rows of a job's dataset that could not be used, by reason."""
+
+    __tablename__ = "rejected_rows"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    reason: Mapped[str] = mapped_column(primary_key=True)
+    row_indices: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))

@@ -1,0 +1,82 @@
+"""The queue: the one place on this side that knows RQ.
+
+Messages are JSON and name a row and its dispatch; everything else is read from Postgres. The worker's functions
+are named, not imported: the service does not need what a GPU machine has installed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.exceptions import DuplicateJobError
+from rq.serializers import JSONSerializer
+
+from app.db.tables import Dataset, Job
+
+if TYPE_CHECKING:
+    import uuid
+
+    from app.db.leases import Waiting, Work
+    from app.settings import Settings
+
+TASKS: Final[dict[Work, str]] = {
+    Job: "workers.pipeline.run_job",
+    Dataset: "workers.pipeline.register_dataset",
+}
+QueueUnavailable = RedisError
+
+
+class TaskQueue:
+    """Hands rows to workers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis = Redis.from_url(
+            str(settings.redis_url), socket_connect_timeout=2, socket_timeout=5, health_check_interval=30
+        )
+        self._queue = Queue(settings.queue_name, connection=self._redis, serializer=JSONSerializer)
+
+    def put(self, work: Waiting) -> None:
+        """Enqueue a row's dispatch; a dispatch that is there already stays there once.
+
+        Raises:
+            QueueUnavailable: Redis does not answer. The row stays queued in Postgres and the reconciler puts it.
+        """
+        try:
+            self._queue.enqueue(
+                TASKS[work.table],
+                args=(str(work.id), work.dispatch),
+                job_id=_message_id(work.id, work.dispatch),
+                unique=True,
+                # A job's length is its own affair, and Postgres keeps what came of it.
+                job_timeout=-1,
+                result_ttl=0,
+                failure_ttl=3600,
+            )
+        except DuplicateJobError:
+            return
+
+    def missing(self, waiting: list[Waiting]) -> list[Waiting]:
+        """Those of `waiting` that no message in the queue stands for.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        if not waiting:
+            return []
+        present = set(self._queue.job_ids)
+        return [work for work in waiting if _message_id(work.id, work.dispatch) not in present]
+
+    def ping(self) -> None:
+        """Raise QueueUnavailable if Redis does not answer."""
+        self._redis.ping()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+
+def _message_id(row_id: uuid.UUID, dispatch: int) -> str:
+    return f"{row_id}-{dispatch}"
