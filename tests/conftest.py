@@ -1,0 +1,106 @@
+"""Fixtures that every test may ask for: real servers, a fresh database, settings that point at both.
+
+Nothing starts until a test asks: unit tests run without servers.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+from pydantic import RedisDsn
+
+from app.local import EmbeddedServers
+from app.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TEMPLATE = "spice_template"
+_numbers = count(1)
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_the_test_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the developer's own SPICE_ variables, and settings that another test has read, out of the test."""
+    for name in [name for name in os.environ if name.startswith("SPICE_")]:
+        monkeypatch.delenv(name)
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[EmbeddedServers]:
+    """A real PostgreSQL and a real Valkey for the whole run, on a directory that goes away with it.
+
+    Not under pytest's own directory: as root that one is closed to the account that the servers run as.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="spice-test-") as directory,
+        EmbeddedServers(Path(directory), durable=False) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="session")
+def _template(servers: EmbeddedServers) -> str:
+    """Name of a database that was migrated once, for each test to have a copy of."""
+    from app.db.migrate import upgrade  # noqa: PLC0415 - tests without a database do not need it
+
+    _administer(servers, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    upgrade(servers.postgres.url(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(servers: EmbeddedServers, _template: str) -> Iterator[str]:
+    """SQLAlchemy's URL of a migrated database that no other test has seen."""
+    name = sql.Identifier(f"test_{next(_numbers)}")
+    _administer(
+        servers,
+        sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(name, sql.Identifier(_template)),
+    )
+    yield servers.postgres.url(name.as_string().strip('"'))
+    _administer(servers, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
+def empty_database_url(servers: EmbeddedServers) -> Iterator[str]:
+    """SQLAlchemy's URL of a database with nothing in it, for tests of the migrations themselves."""
+    name = sql.Identifier(f"empty_{next(_numbers)}")
+    _administer(servers, sql.SQL("CREATE DATABASE {}").format(name))
+    yield servers.postgres.url(name.as_string().strip('"'))
+    _administer(servers, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
+def redis_url(servers: EmbeddedServers) -> str:
+    """URL of an empty Valkey database."""
+    with redis.Redis.from_url(servers.redis_url) as client:
+        client.flushall()
+    return servers.redis_url
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
+    """Settings for a service over the test's own database, queue and directory."""
+    return Settings(
+        _env_file=None,
+        database_url=database_url,
+        redis_url=RedisDsn(redis_url),
+        data_dir=tmp_path / "var",
+        allowed_roots=(str(tmp_path),),
+    )
+
+
+def _administer(servers: EmbeddedServers, statement: sql.Composed) -> None:
+    with psycopg.connect(servers.postgres.url("postgres").replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(statement)
