@@ -1,0 +1,1 @@
+"""`make demo`: the whole service on this machine, a real dataset, a real model, and what was picked."""
