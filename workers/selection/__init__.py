@@ -1,0 +1,33 @@
+"""Log-det selection with a conflict penalty: sketches in, picks and a certificate out.
+
+    from workers.selection import SelectionConfig, select
+
+    selection = select(sketches, SelectionConfig(budget=100))
+    selection.indices, selection.log_det, selection.certificate
+
+Needs numpy and torch, and nothing else of this repository. How it works and why it is exact: docs/selection.md.
+"""
+
+from workers.selection.config import ConfigError, Method, Optimizer, SelectionConfig
+from workers.selection.problem import BudgetError
+from workers.selection.progress import Progress, SelectionCancelledError
+from workers.selection.result import Dropped, Guarantees, Selection, StopReason
+from workers.selection.selector import select
+from workers.selection.sketches import InvalidRowsError, SketchShapeError
+
+__all__ = [
+    "BudgetError",
+    "ConfigError",
+    "Dropped",
+    "Guarantees",
+    "InvalidRowsError",
+    "Method",
+    "Optimizer",
+    "Progress",
+    "Selection",
+    "SelectionCancelledError",
+    "SelectionConfig",
+    "SketchShapeError",
+    "StopReason",
+    "select",
+]

@@ -1,0 +1,138 @@
+"""What a caller asks of the selector."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+Method = Literal["spice", "fisher", "dpp", "grad_norm", "random"]
+Optimizer = Literal["lazy", "plain", "stochastic"]
+
+#: Methods that add rows one by one by a marginal gain, so that an early stop has a meaning.
+GREEDY_METHODS: frozenset[str] = frozenset({"spice", "fisher", "dpp"})
+
+
+class ConfigError(ValueError):
+    """A setting has a value that it cannot have; the message names the setting, the value and the limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionConfig:
+    """One selection: what to maximise, how far, and how carefully.
+
+    Attributes:
+        budget: Number of rows to pick, at least 1.
+        conflict_penalty: Lambda >= 0 in `score = gain - lambda * conflict`, in nats; used by "spice" alone.
+        alpha: Scale of the objective, > 0, or "auto" for 1 / median squared norm of the non-zero rows.
+        early_stop_ratio: Omega in (0, 1], or None. The greedy stops at the first pick whose gain is at most
+            omega times the gain of its first pick; that pick is not kept.
+        method: "spice" (penalised log-det), "fisher" (log-det alone), "dpp" (greedy MAP of a determinantal
+            process on the cosine kernel), "grad_norm" (largest norms) or "random" (uniform).
+        seed: Seeds the random method, the permutation behind windows and the stochastic greedy.
+        fisher: "exact", or "reference" for the diagonal score of the published code (spice and fisher only).
+        optimizer: "lazy" and "plain" give the same picks, lazy far faster; "stochastic" looks at a random
+            sample of rows in each step and loses at most `stochastic_epsilon` of the factor in expectation.
+        stochastic_epsilon: In (0, 1): the stochastic greedy's factor is 1 - 1/e - epsilon.
+        pool_size: Rows in a window, or None for one global selection. Windows are cut out of a seeded
+            permutation and each is selected from an empty state.
+        pool_picks: Picks in a full window; None spreads the budget evenly over the windows.
+        on_invalid: "raise" for an error that names the rows with NaN or inf, "drop" to leave them out.
+        curvature: Also compute the curvature of the objective, which needs every row (method with lambda = 0).
+        device: Torch device to compute on; None means where the sketches are.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+    """
+
+    budget: int
+    conflict_penalty: float = 0.1
+    alpha: float | Literal["auto"] = "auto"
+    early_stop_ratio: float | None = None
+    method: Method = "spice"
+    seed: int = 0
+    fisher: Literal["exact", "reference"] = "exact"
+    optimizer: Optimizer = "lazy"
+    stochastic_epsilon: float = 0.1
+    pool_size: int | None = None
+    pool_picks: int | None = None
+    on_invalid: Literal["raise", "drop"] = "raise"
+    curvature: bool = False
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        self._check_names()
+        self._check_numbers()
+        self._check_combinations()
+
+    @property
+    def penalty(self) -> float:
+        """Lambda as the method uses it: `conflict_penalty` for "spice", 0 for every other method."""
+        return self.conflict_penalty if self.method == "spice" else 0.0
+
+    def baseline(self, method: Method, *, budget: int | None = None) -> SelectionConfig:
+        """The same question put to another method, for a comparison.
+
+        Args:
+            method: The method to compare with.
+            budget: Its budget in rows; by default this config's.
+
+        Returns:
+            A copy without the settings that the other method does not know (early stop, reference score).
+        """
+        return replace(
+            self,
+            method=method,
+            budget=self.budget if budget is None else budget,
+            early_stop_ratio=None,
+            fisher="exact",
+            optimizer=self.optimizer if method in GREEDY_METHODS else "lazy",
+            curvature=False,
+        )
+
+    def _check_names(self) -> None:
+        allowed: dict[str, tuple[str, ...]] = {
+            "method": get_args(Method),
+            "optimizer": get_args(Optimizer),
+            "fisher": ("exact", "reference"),
+            "on_invalid": ("raise", "drop"),
+        }
+        for name, values in allowed.items():
+            value = getattr(self, name)
+            if value not in values:
+                raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(values)}")
+
+    def _check_numbers(self) -> None:
+        if self.budget < 1:
+            raise ConfigError(f"budget is {self.budget}; it must be at least 1")
+        if not (self.conflict_penalty >= 0 and math.isfinite(self.conflict_penalty)):
+            raise ConfigError(f"conflict_penalty is {self.conflict_penalty}; it must be finite and at least 0")
+        if isinstance(self.alpha, str):
+            if self.alpha != "auto":
+                raise ConfigError(f"alpha is {self.alpha!r}; it must be a positive number or 'auto'")
+        elif not (self.alpha > 0 and math.isfinite(self.alpha)):
+            raise ConfigError(f"alpha is {self.alpha}; it must be a positive finite number or 'auto'")
+        if self.early_stop_ratio is not None and not 0 < self.early_stop_ratio <= 1:
+            raise ConfigError(f"early_stop_ratio is {self.early_stop_ratio}; it must be in (0, 1] or None")
+        if not 0 < self.stochastic_epsilon < 1:
+            raise ConfigError(f"stochastic_epsilon is {self.stochastic_epsilon}; it must be in (0, 1)")
+        for name in ("pool_size", "pool_picks"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1 or None")
+
+    def _check_combinations(self) -> None:
+        if self.pool_picks is not None and self.pool_size is None:
+            raise ConfigError(f"pool_picks is {self.pool_picks} without a pool_size; windows need both")
+        if self.pool_size is not None and self.pool_picks is not None and self.pool_picks > self.pool_size:
+            raise ConfigError(
+                f"pool_picks is {self.pool_picks}; a window has only pool_size = {self.pool_size} rows"
+            )
+        if self.early_stop_ratio is not None and self.method not in GREEDY_METHODS:
+            raise ConfigError(f"early_stop_ratio needs marginal gains; method {self.method!r} has none")
+        if self.fisher == "reference" and self.method not in {"spice", "fisher"}:
+            raise ConfigError(f"fisher='reference' is a score of spice and fisher; method is {self.method!r}")
+        if self.curvature and (self.penalty > 0 or self.method not in {"spice", "fisher"}):
+            raise ConfigError(
+                "curvature bounds the plain log-det greedy; it needs spice or fisher with lambda = 0"
+            )

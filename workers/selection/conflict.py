@@ -1,0 +1,62 @@
+"""How far a row points away from the mean of the picks: conflict = max(0, -cos(z, mean))."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: The sum of the picks counts as zero below this share of the sum of their norms: what is left of picks that
+#: cancel (z and -z) is then rounding, and its direction means nothing.
+_VANISHED = 1e-12
+
+
+class PickDirection:
+    """The direction of the mean of the picks, which is that of their sum, kept in float64."""
+
+    def __init__(self, p: int, device: torch.device) -> None:
+        """Start from no picks.
+
+        Args:
+            p: Length of a sketch.
+            device: Torch device of the state.
+        """
+        self._total = torch.zeros(p, dtype=torch.float64, device=device)
+        self._norms = 0.0
+        self.unit: Tensor | None = None
+
+    def add(self, row: Tensor, norm: float) -> None:
+        """Take a pick into the mean.
+
+        Args:
+            row: The pick, shape (p,), float64.
+            norm: Its Euclidean norm.
+        """
+        self._total += row
+        self._norms += norm
+        length = float(torch.linalg.vector_norm(self._total))
+        self.unit = self._total / length if length > _VANISHED * self._norms else None
+
+    def conflicts(self, rows: Tensor, norms: Tensor) -> Tensor:
+        """Conflict of each row with the picks.
+
+        Args:
+            rows: Shape (m, p), any float precision.
+            norms: Euclidean norms of the rows, shape (m,), float64.
+
+        Returns:
+            Shape (m,), float64, in [0, 1]; 0 for every row while the mean is zero, and for zero rows.
+        """
+        if self.unit is None:
+            return torch.zeros_like(norms)
+        return conflict_of((rows @ self.unit.to(rows.dtype)).double(), norms)
+
+
+def conflict_of(along: Tensor, norms: Tensor) -> Tensor:
+    """max(0, -cos) from inner products with the unit mean.
+
+    Args:
+        along: Inner products of the rows with the unit mean, shape (m,), float64.
+        norms: Euclidean norms of the rows, shape (m,), float64; zero rows give 0.
+    """
+    cosine = along / norms.clamp_min(torch.finfo(torch.float64).tiny)
+    return (-cosine).clamp_(0.0, 1.0)

@@ -1,0 +1,60 @@
+"""The greedy loop: propose contenders, decide exactly, stop where asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workers.selection.problem import Problem
+    from workers.selection.progress import Watch
+    from workers.selection.result import StopReason
+    from workers.selection.state import GreedyState
+
+
+class Proposer(Protocol):
+    """Knows which rows may have the best score; plain, lazy and stochastic differ in nothing else."""
+
+    def contenders(self) -> Tensor:
+        """Rows among which the best one is, ascending, int64; empty when no row has a positive gain."""
+
+    def examined(self, rows: Tensor, residuals: Tensor) -> None:
+        """Hear the exact residuals of rows that were decided between."""
+
+    def picked(self, row: int, direction: Tensor) -> None:
+        """Hear which row was picked, and the direction u in which residuals fall by (u . z)^2."""
+
+
+def greedy(state: GreedyState, proposer: Proposer, watch: Watch) -> StopReason:
+    """Add the row with the largest score (ties: the lowest index) until the budget or an early stop.
+
+    Args:
+        state: The set so far, empty; holds the picks afterwards.
+        proposer: Made for this state.
+        watch: The caller's callbacks.
+
+    Returns:
+        Why it ended.
+
+    Raises:
+        SelectionCancelledError: If the caller stops it.
+    """
+    problem = state.problem
+    while state.count < problem.budget:
+        rows = proposer.contenders()
+        if rows.numel() == 0:
+            return "exhausted"
+        choice, residuals = state.decide(rows)
+        if _stops(problem, state, choice.gain):
+            return "early_stop"
+        proposer.examined(rows, residuals)
+        proposer.picked(choice.row, state.add(choice))
+        watch.step("picking", state.count, problem.budget)
+    return "budget"
+
+
+def _stops(problem: Problem, state: GreedyState, gain: float) -> bool:
+    """Whether a pick falls to omega times the first one; the first itself never does."""
+    omega = problem.early_stop_ratio
+    return omega is not None and state.count > 0 and gain <= omega * state.first_gain

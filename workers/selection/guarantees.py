@@ -1,0 +1,157 @@
+"""What can be proven about a set after the fact, and before it. Derivations: docs/selection.md."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from workers.selection.result import Guarantees
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workers.selection.problem import Problem
+    from workers.selection.progress import Watch
+    from workers.selection.state import Trace
+    from workers.selection.whitening import Whitener
+
+#: Rounding allowed, in nats for each unit of gain, before an epsilon counts as beyond its bound.
+_ROUNDING = 1e-9
+
+#: Picks whose overlaps are computed at once.
+_BLOCK = 1024
+
+
+def outside_gain_sum(problem: Problem, whitener: Whitener, picked: Tensor, watch: Watch) -> float:
+    """Sum of the |S| largest marginal gains outside S, nats, from one pass over all rows in float64.
+
+    Args:
+        problem: The rows.
+        whitener: W of the whole set S.
+        picked: Row numbers of S, shape (k,), int64.
+        watch: The caller's callbacks.
+    """
+    count = min(picked.numel(), problem.sketches.n - picked.numel())
+    gains = torch.empty(problem.sketches.n, dtype=torch.float64, device=problem.sketches.device)
+    for where, tile in problem.sketches.tiles(torch.float64):
+        gains[where] = torch.linalg.vector_norm(whitener.whiten(tile), dim=1).square_()
+        watch.step("certifying", where.stop, problem.sketches.n)
+    gains = torch.log1p(problem.alpha * gains)
+    gains[~problem.eligible] = 0.0
+    gains[picked] = 0.0
+    return float(gains.topk(count).values.sum()) if count else 0.0
+
+
+def additive_bound(log_det: float, count: int, penalty: float) -> float:
+    """Upper bound on F(S*) by the a-priori theorem: F(S) >= rho (F(S*) - k lambda), rho = 1 - (1 - 1/k)^k.
+
+    Args:
+        log_det: F(S), nats.
+        count: k >= 1.
+        penalty: Lambda, nats.
+    """
+    rho = -math.expm1(count * math.log1p(-1.0 / count)) if count > 1 else 1.0
+    return log_det / rho + count * penalty
+
+
+def curvature(problem: Problem) -> float:
+    """Total curvature c = 1 - min_x gain(x | all others) / base gain, over the non-zero rows; in [0, 1].
+
+    The gain of the last row is -log(1 - h), where h = alpha z^T (I + alpha Z^T Z)^-1 z is its leverage.
+    Needs a p x p matrix, or n x n where n < p (there 1 - h is the diagonal of (I + alpha Z Z^T)^-1).
+
+    Args:
+        problem: The rows.
+    """
+    base = problem.base_gains()
+    last = -torch.log(_one_minus_leverage(problem).clamp_min(torch.finfo(torch.float64).tiny))
+    ratio = (last / base)[problem.eligible].clamp(0.0, 1.0)
+    return float(1.0 - ratio.min()) if ratio.numel() else 0.0
+
+
+def curvature_factor(c: float) -> float:
+    """(1 - e^-c) / c, and 1 at c = 0.
+
+    Args:
+        c: Total curvature, in [0, 1].
+    """
+    return -math.expm1(-c) / c if c > 0 else 1.0
+
+
+def epsilon_bound_violations(problem: Problem, trace: Trace) -> int:
+    """Picks with |epsilon| > -log(1 - u), u = min(v, a / (1 + a)), v = alpha^2 sum (z.y)^2 / (1 + a).
+
+    Args:
+        problem: The rows.
+        trace: The picks, in order.
+    """
+    device = problem.sketches.device
+    order = torch.from_numpy(trace.indices).to(device)
+    base = problem.base_gains()[order]
+    scaled = problem.alpha * problem.squared_norms[order]
+    overlap = _overlaps(problem, order)
+    v = problem.alpha**2 * overlap / (1 + scaled)
+    # -log(1 - a / (1 + a)) = log(1 + a), written so because 1 - u is lost to rounding for large a.
+    bound = torch.where(v < scaled / (1 + scaled), -torch.log1p(-v.clamp_max(1.0)), base)
+    epsilon = torch.from_numpy(trace.gains).to(device) - base
+    return int((epsilon.abs() > bound + _ROUNDING * (1 + base)).sum())
+
+
+def guarantees(
+    problem: Problem, trace: Trace, *, outside: float, theorem_holds: bool, with_curvature: bool
+) -> Guarantees:
+    """Everything that is proven about a set.
+
+    Args:
+        problem: The rows.
+        trace: The picks, in order.
+        outside: Sum of the largest gains outside the set, nats.
+        theorem_holds: Whether the set comes from one global greedy, as the a-priori theorem wants.
+        with_curvature: Whether to compute the curvature too.
+    """
+    log_det = float(trace.gains.sum())
+    count = len(trace.indices)
+    optimum = log_det + outside
+    c = curvature(problem) if with_curvature else None
+    return Guarantees(
+        certificate=log_det / optimum if optimum > 0 else 1.0,
+        optimum_upper_bound=optimum,
+        additive_bound=additive_bound(log_det, count, problem.penalty) if theorem_holds and count else None,
+        curvature=c,
+        curvature_factor=None if c is None else curvature_factor(c),
+        epsilon_bound_violations=epsilon_bound_violations(problem, trace),
+    )
+
+
+def _one_minus_leverage(problem: Problem) -> Tensor:
+    sketches = problem.sketches
+    if sketches.n <= sketches.p:
+        rows = sketches.gather(torch.arange(sketches.n, device=sketches.device), torch.float64)
+        rows = torch.where(problem.eligible.unsqueeze(1), rows, 0.0)
+        gram = torch.eye(sketches.n, dtype=torch.float64, device=sketches.device) + problem.alpha * rows @ rows.T
+        return torch.cholesky_inverse(torch.linalg.cholesky(gram)).diagonal()
+    information = torch.eye(sketches.p, dtype=torch.float64, device=sketches.device)
+    for where, tile in sketches.tiles(torch.float64):
+        kept = tile[problem.eligible[where]]
+        information += problem.alpha * kept.T @ kept
+    root = torch.linalg.cholesky(information)
+    found = torch.empty(sketches.n, dtype=torch.float64, device=sketches.device)
+    for where, tile in sketches.tiles(torch.float64):
+        solved = torch.linalg.solve_triangular(root, tile.T, upper=False)
+        found[where] = 1.0 - problem.alpha * solved.square().sum(dim=0)
+    return found
+
+
+def _overlaps(problem: Problem, order: Tensor) -> Tensor:
+    """For each pick, the sum of squared inner products with all picks before it, shape (k,), float64."""
+    found = torch.zeros(order.numel(), dtype=torch.float64, device=order.device)
+    for start in range(0, order.numel(), _BLOCK):
+        mine = slice(start, min(start + _BLOCK, order.numel()))
+        rows = problem.sketches.gather(order[mine], torch.float64)
+        for before in range(0, start, _BLOCK):
+            earlier = problem.sketches.gather(order[before : before + _BLOCK], torch.float64)
+            found[mine] += (rows @ earlier.T).square_().sum(dim=1)
+        found[mine] += (rows @ rows.T).square_().tril_(-1).sum(dim=1)
+    return found

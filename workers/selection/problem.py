@@ -1,0 +1,110 @@
+"""A selection made definite: valid rows, a number for alpha, a budget that can be met."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from workers.selection.sketches import InvalidRowsError, Sketches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workers.selection.config import SelectionConfig
+    from workers.selection.progress import Watch
+    from workers.selection.result import Dropped
+
+
+class BudgetError(ValueError):
+    """More rows were asked for than can be had.
+
+    Attributes:
+        budget: Rows asked for.
+        limit: Rows that can be picked.
+    """
+
+    def __init__(self, budget: int, limit: int, why: str) -> None:
+        super().__init__(f"budget is {budget} rows but at most {limit} can be picked: {why}")
+        self.budget = budget
+        self.limit = limit
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What every optimiser works on.
+
+    Attributes:
+        sketches: The rows.
+        squared_norms: Shape (n,), float64.
+        eligible: Shape (n,), bool: rows that may be picked for their gain (finite and not zero).
+        alpha: Scale of the objective.
+        penalty: Lambda, nats.
+        budget: Rows to pick.
+        early_stop_ratio: Omega or None.
+    """
+
+    sketches: Sketches
+    squared_norms: Tensor
+    eligible: Tensor
+    alpha: float
+    penalty: float
+    budget: int
+    early_stop_ratio: float | None
+
+    def base_gains(self) -> Tensor:
+        """log(1 + alpha |z|^2) of every row, shape (n,), float64, nats."""
+        return torch.log1p(self.alpha * self.squared_norms)
+
+
+def pose(sketches: Sketches, config: SelectionConfig, watch: Watch) -> tuple[Problem, Tensor, Dropped]:
+    """Check the rows and settle alpha.
+
+    Args:
+        sketches: The rows.
+        config: The request.
+        watch: The caller's callbacks.
+
+    Returns:
+        The problem; the usable rows as a mask of shape (n,) (finite, zero or not); the rows left out.
+
+    Raises:
+        InvalidRowsError: If rows are not finite and the config does not say to drop them.
+        BudgetError: If fewer usable rows are left than the budget asks for.
+    """
+    squared_norms = sketches.squared_norms(watch)
+    dropped = sketches.invalid(squared_norms)
+    if dropped.reasons and config.on_invalid == "raise":
+        raise InvalidRowsError(dropped)
+    usable = torch.isfinite(squared_norms)
+    squared_norms = torch.where(usable, squared_norms, 0.0)
+    count = sketches.n - len(dropped.reasons)
+    if config.budget > count:
+        why = f"there are {sketches.n} rows, {len(dropped.reasons)} of them not finite"
+        raise BudgetError(config.budget, count, why)
+    problem = Problem(
+        sketches=sketches,
+        squared_norms=squared_norms,
+        eligible=squared_norms > 0,
+        alpha=settle_alpha(config.alpha, squared_norms),
+        penalty=config.penalty,
+        budget=config.budget,
+        early_stop_ratio=config.early_stop_ratio,
+    )
+    return problem, usable, dropped
+
+
+def settle_alpha(alpha: float | str, squared_norms: Tensor) -> float:
+    """The number behind alpha: itself, or 1 / median squared norm of the non-zero rows (1 if all are zero).
+
+    Args:
+        alpha: A positive number or "auto".
+        squared_norms: Shape (n,), float64.
+    """
+    if not isinstance(alpha, str):
+        return float(alpha)
+    positive = squared_norms[squared_norms > 0]
+    # numpy's median is the mean of the two middle values; torch's is the lower one.
+    return 1.0 / float(np.median(positive.cpu().numpy())) if positive.numel() else 1.0

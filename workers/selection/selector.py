@@ -1,0 +1,175 @@
+"""The entry: from a matrix of sketches and a config to a selection with its guarantees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from workers.selection.baselines import at_random, by_norm
+from workers.selection.config import ConfigError, SelectionConfig
+from workers.selection.diagonal import diagonal_greedy
+from workers.selection.greedy import Proposer, greedy
+from workers.selection.guarantees import guarantees, outside_gain_sum
+from workers.selection.plain import PlainProposer
+from workers.selection.problem import Problem, pose
+from workers.selection.progress import Progress, Watch
+from workers.selection.result import Dropped, Selection, StopReason
+from workers.selection.sketches import Sketches
+from workers.selection.state import GreedyState
+from workers.selection.stochastic import StochasticProposer
+from workers.selection.windows import cut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+#: Added to the diagonal of the DPP's cosine kernel, so that more rows than dimensions can be picked.
+DPP_RIDGE = 1e-3
+
+
+def select(
+    sketches: Any,  # noqa: ANN401 - numpy or torch
+    config: SelectionConfig,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Selection:
+    """Pick the most informative, least conflicting rows.
+
+    Args:
+        sketches: Gradient sketches, shape (n, p): numpy (memory-mapped or not) or torch, float16 to float64.
+            Never copied whole and never written to.
+        config: What to maximise and how far.
+        on_progress: Called after each tile of rows and each pick.
+        should_stop: Asked as often; once it says True the selection ends within one tile or one pick.
+
+    Returns:
+        The picks in order with gains in nats, conflicts, and what is proven about them.
+
+    Raises:
+        SketchShapeError: If `sketches` is not a float matrix (n, p) with n, p >= 1.
+        InvalidRowsError: If rows hold NaN or inf and `config.on_invalid` is "raise".
+        BudgetError: If the budget exceeds the rows that can be picked.
+        SelectionCancelledError: If `should_stop` returned True.
+    """
+    watch = Watch(on_progress, should_stop)
+    problem, usable, dropped = pose(Sketches(sketches, config.device), config, watch)
+    state = GreedyState(problem)
+    stop = _pick(state, torch.nonzero(usable).flatten().cpu().numpy(), config, watch)
+    return _report(state, config, dropped, stop, watch)
+
+
+def _pick(state: GreedyState, usable: NDArray[np.int64], config: SelectionConfig, watch: Watch) -> StopReason:
+    """Fill the state with the method's picks, in its order."""
+    problem = state.problem
+    if config.pool_size is None and _climbs_objective(config):
+        return greedy(state, _proposer(state, config), watch)
+    if config.pool_size is None:
+        order, stop = _order(problem, usable, config, watch)
+    else:
+        order, stop = _order_by_windows(problem, usable, config, watch)
+    for row in order.tolist():
+        state.add(state.examine(row))
+        watch.step("picking", state.count, problem.budget)
+    return stop
+
+
+def _climbs_objective(config: SelectionConfig) -> bool:
+    return config.method in {"spice", "fisher"} and config.fisher == "exact"
+
+
+def _order(
+    problem: Problem, usable: NDArray[np.int64], config: SelectionConfig, watch: Watch
+) -> tuple[NDArray[np.int64], StopReason]:
+    """The method's picks out of one pool, as row numbers."""
+    if config.method == "random":
+        return at_random(usable, problem.budget, config.seed), "budget"
+    if config.method == "grad_norm":
+        order = by_norm(problem.squared_norms, problem.budget)
+        return order, "budget" if len(order) == problem.budget else "exhausted"
+    if config.fisher == "reference":
+        return diagonal_greedy(problem, watch)
+    own = GreedyState(_dpp(problem) if config.method == "dpp" else problem)
+    stop = greedy(own, _proposer(own, config), watch)
+    return own.trace().indices, stop
+
+
+def _order_by_windows(
+    problem: Problem, usable: NDArray[np.int64], config: SelectionConfig, watch: Watch
+) -> tuple[NDArray[np.int64], StopReason]:
+    """The picks of all windows, one window after the other."""
+    if config.pool_size is None:
+        raise ConfigError("windows need a pool_size")
+    parts: list[NDArray[np.int64]] = []
+    stops: set[StopReason] = set()
+    windows = cut(usable, config.pool_size, config.pool_picks, problem.budget, config.seed)
+    for number, window in enumerate(windows):
+        rows = torch.from_numpy(window.rows).to(problem.sketches.device)
+        pool = replace(
+            problem,
+            sketches=problem.sketches.subset(rows),
+            squared_norms=problem.squared_norms[rows],
+            eligible=problem.eligible[rows],
+            budget=window.picks,
+        )
+        # Windows draw apart from each other, or every window would pick the same positions.
+        inner = replace(config, seed=config.seed + number, budget=window.picks)
+        order, stop = _order(pool, np.arange(len(window.rows)), inner, Watch(None, watch.should_stop))
+        parts.append(window.rows[order])
+        stops.add(stop)
+    order = np.concatenate(parts)
+    met = len(order) == problem.budget
+    return order, "budget" if met else "early_stop" if "early_stop" in stops else "exhausted"
+
+
+def _proposer(state: GreedyState, config: SelectionConfig) -> Proposer:
+    if config.optimizer == "stochastic":
+        return StochasticProposer(state, config.stochastic_epsilon, config.seed)
+    return PlainProposer(state)
+
+
+def _dpp(problem: Problem) -> Problem:
+    """Greedy MAP of a DPP with kernel C + ridge I, C the cosines: log-det of unit rows with alpha = 1 / ridge.
+
+    log det(C_SS + ridge I) = k log ridge + log det(I + C_SS / ridge), so both have the same marginal order.
+    """
+    lengths = problem.squared_norms.sqrt()
+    scale = torch.where(problem.eligible, 1.0 / lengths.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+    return replace(
+        problem,
+        sketches=problem.sketches.scaled(scale),
+        squared_norms=problem.eligible.double(),
+        alpha=1.0 / DPP_RIDGE,
+        penalty=0.0,
+    )
+
+
+def _report(
+    state: GreedyState, config: SelectionConfig, dropped: Dropped, stop: StopReason, watch: Watch
+) -> Selection:
+    problem, trace = state.problem, state.trace()
+    picked = torch.from_numpy(trace.indices).to(problem.sketches.device)
+    proof = guarantees(
+        problem,
+        trace,
+        outside=outside_gain_sum(problem, state.whitener, picked, watch),
+        theorem_holds=_climbs_objective(config) and config.pool_size is None and config.optimizer != "stochastic",
+        with_curvature=config.curvature,
+    )
+    base = problem.base_gains()[picked].cpu().numpy()
+    return Selection(
+        indices=trace.indices,
+        marginal_gains=trace.gains,
+        # A gain equal to its base up to rounding may come out a hair above it.
+        epsilons=np.minimum(trace.gains - base, 0.0),
+        conflicts=trace.conflicts,
+        log_det=np.cumsum(trace.gains),
+        alpha=problem.alpha,
+        stop_reason=stop,
+        guarantees=proof,
+        dropped=dropped,
+    )

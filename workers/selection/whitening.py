@@ -1,0 +1,101 @@
+"""The information of a set as a square root: W with W (I + alpha sum z z^T) W^T = I.
+
+A marginal gain is log(1 + alpha |W z|^2). Taking the norm of a residual vector, rather than the difference of
+two large numbers as Cholesky columns or Sherman-Morrison do, is what keeps the gain of a near-duplicate right
+when norms differ by many orders: the error of |W z| is about machine epsilon times |z|, squared in the gain.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+#: Reflectors collected before they are multiplied into a dense W: one matrix-matrix product for many picks.
+_BLOCK = 64
+
+
+class Whitener:
+    """W after any number of picks, in float64.
+
+    W is kept as B W0: W0 the identity or a dense p x p matrix, and B = I - Y^T A Y a product of up to a few
+    hundred rank-one updates in compact form (Y the whitened picks, A lower triangular). While there are fewer
+    picks than about p / 2 this needs O(kp) numbers and never a p x p matrix.
+    """
+
+    def __init__(self, p: int, alpha: float, capacity: int, device: torch.device) -> None:
+        """Start from the empty set, W = I.
+
+        Args:
+            p: Length of a sketch.
+            alpha: Scale of the objective.
+            capacity: Largest number of picks that will be appended.
+            device: Torch device of the state.
+        """
+        self.alpha = alpha
+        self._dense: Tensor | None = None
+        # A dense W costs two passes over p x p numbers a pick, the compact form four over picks x p.
+        block = min(capacity, max(_BLOCK, p // 2))
+        self._reflectors = torch.empty(block, p, dtype=torch.float64, device=device)
+        self._coupling = torch.zeros(block, block, dtype=torch.float64, device=device)
+        self._count = 0
+
+    def whiten(self, rows: Tensor) -> Tensor:
+        """W z for each row z.
+
+        Args:
+            rows: Shape (m, p), float64.
+
+        Returns:
+            Shape (m, p), float64.
+        """
+        found = rows if self._dense is None else rows @ self._dense.T
+        if self._count == 0:
+            return found
+        reflectors, coupling = self._compact()
+        return found - ((found @ reflectors.T) @ coupling.T) @ reflectors
+
+    def append(self, whitened: Tensor) -> Tensor:
+        """Add a pick z to the set.
+
+        The update is W <- (I - c w w^T) W with w = W z and c = (1 - 1/sqrt(1 + alpha |w|^2)) / |w|^2
+        (Potter's square-root form of a rank-one update), with c written so that nothing cancels.
+
+        Args:
+            whitened: w = W z, shape (p,), float64, before the update.
+
+        Returns:
+            The direction u, shape (p,), float64: the residual |W x|^2 of any row x falls by (u . x)^2.
+        """
+        if self._count == self._reflectors.shape[0]:
+            self._fold()
+        reflectors, coupling = self._compact()
+        back = coupling.T @ (reflectors @ whitened)
+        direction = whitened - back @ reflectors
+        if self._dense is not None:
+            direction = direction @ self._dense
+        growth = math.sqrt(1.0 + self.alpha * float(whitened @ whitened))
+        shrink = self.alpha / (growth * (1.0 + growth))
+        at = self._count
+        self._reflectors[at] = whitened
+        self._coupling[at, :at] = -shrink * back
+        self._coupling[at, at] = shrink
+        self._count += 1
+        return direction * (math.sqrt(self.alpha) / growth)
+
+    def _compact(self) -> tuple[Tensor, Tensor]:
+        return self._reflectors[: self._count], self._coupling[: self._count, : self._count]
+
+    def _fold(self) -> None:
+        """Multiply the collected updates into the dense factor."""
+        p = self._reflectors.shape[1]
+        if self._dense is None:
+            self._dense = torch.eye(p, dtype=torch.float64, device=self._reflectors.device)
+        reflectors, coupling = self._compact()
+        self._dense -= reflectors.T @ (coupling @ (reflectors @ self._dense))
+        self._count = 0
+        if self._reflectors.shape[0] > _BLOCK:
+            self._reflectors = self._reflectors[:_BLOCK].clone()
+            self._coupling = self._coupling[:_BLOCK, :_BLOCK].clone()
+        self._coupling.zero_()
