@@ -6,6 +6,7 @@ are named, not imported: the service does not need what a GPU machine has instal
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from redis import Redis
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from app.db.leases import Waiting, Work
     from app.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 TASKS: Final[dict[Work, str]] = {
     Job: "workers.pipeline.run_job",
@@ -57,6 +60,13 @@ class TaskQueue:
             )
         except DuplicateJobError:
             return
+
+    def put_or_leave(self, work: Waiting) -> None:
+        """Enqueue committed work; if Redis does not answer, leave it to the reconciler."""
+        try:
+            self.put(work)
+        except QueueUnavailable:
+            logger.warning("Redis does not answer: %s %s waits in Postgres", work.table.__tablename__, work.id)
 
     def missing(self, waiting: list[Waiting]) -> list[Waiting]:
         """Those of `waiting` that no message in the queue stands for.

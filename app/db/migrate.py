@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 
@@ -30,12 +34,11 @@ def downgrade(url: str, revision: str = "base") -> None:
     command.downgrade(_config(url), revision)
 
 
-def is_current(url: str) -> bool:
-    """Whether the database is at the newest revision that this code knows."""
-    head = ScriptDirectory.from_config(_config(url)).get_current_head()
-    engine = create_engine(url)
-    try:
-        with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision() == head
-    finally:
-        engine.dispose()
+def revisions(connection: Connection) -> tuple[str | None, str | None]:
+    """The database's revision, and the newest that this code knows."""
+    return MigrationContext.configure(connection).get_current_revision(), _head()
+
+
+@cache
+def _head() -> str | None:
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head()

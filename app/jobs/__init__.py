@@ -1,0 +1,1 @@
+"""Selection jobs: request, state, cancel, list."""

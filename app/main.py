@@ -1,0 +1,65 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from app import health, problems
+from app.datasets.router import router as datasets
+from app.db.engine import make_engine, make_sessions
+from app.dependencies import Resources
+from app.jobs.router import router as jobs
+from app.queue import TaskQueue
+from app.reconciler import Reconciler
+from app.results.router import router as results
+from app.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = """
+Post a dataset URI and a budget; a worker computes a gradient for every row and picks the subset with the most
+information and the least gradient conflict. Poll the job, then download indices or rows, the log-det curve, the
+conflict statistics and a proven bound on how good the subset is.
+
+Every error is `application/problem+json` with a stable `type`.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Servers are connected to when it starts, not when it is made."""
+    settings = settings or get_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = make_engine(settings)
+        queue = TaskQueue(settings)
+        sessions = make_sessions(engine)
+        app.state.resources = Resources(settings, sessions, queue)
+        reconciler = Reconciler(sessions, queue, settings)
+        reconciler.start()
+        try:
+            yield
+        finally:
+            reconciler.stop()
+            queue.close()
+            engine.dispose()
+
+    app = FastAPI(
+        title="SPICE data selection",
+        summary="Data selection as a service for LLM fine-tuning.",
+        description=DESCRIPTION,
+        version=version("spice-select"),
+        lifespan=lifespan,
+    )
+    for router in (jobs, results, datasets, health.router):
+        app.include_router(router)
+    problems.install(app, logger)
+    return app

@@ -1,0 +1,134 @@
+"""Errors as `application/problem+json` (RFC 9457). A `type` is stable: clients may switch on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi_problem.error import ConflictProblem, NotFoundProblem, StatusProblem, UnprocessableProblem
+from fastapi_problem.handler import add_exception_handler, new_exception_handler
+from pydantic import BaseModel, Field
+
+if TYPE_CHECKING:
+    import logging
+
+    from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
+    from starlette.requests import Request
+
+
+class FieldError(BaseModel):
+    """One field at fault."""
+
+    field: str = Field(description="Path in the request, such as `selection.budget.fraction`.")
+    message: str = Field(description="What is wrong with it, and what would be right.")
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str = Field(description="Stable identifier of the kind of error.")
+    title: str = Field(description="What kind of error this is.")
+    status: int | None = Field(default=None, description="HTTP status, where it is an answer's.")
+    detail: str | None = Field(default=None, description="What happened this time, and what to do.")
+    errors: list[FieldError] | None = Field(default=None, description="The fields at fault.")
+
+
+class JobNotFound(NotFoundProblem):
+    """No job has this id."""
+
+    type_ = "job-not-found"
+    title = "There is no such job"
+
+
+class DatasetNotFound(NotFoundProblem):
+    """No dataset has this id."""
+
+    type_ = "dataset-not-found"
+    title = "There is no such dataset"
+
+
+class InvalidRequest(UnprocessableProblem):
+    """The request cannot be carried out as it is; `errors` names the fields."""
+
+    type_ = "invalid-request"
+    title = "The request is not valid"
+
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__(
+            "; ".join(f"{error.field}: {error.message}" for error in errors),
+            errors=[error.model_dump() for error in errors],
+        )
+
+
+class JobFinished(ConflictProblem):
+    """A finished job can't be cancelled."""
+
+    type_ = "job-finished"
+    title = "The job has ended already"
+
+
+class ResultNotReady(ConflictProblem):
+    """The job has no result, or not yet."""
+
+    type_ = "result-not-ready"
+    title = "The job has no result"
+
+
+class RowsGone(NotFoundProblem):
+    """The picked rows are not kept any more."""
+
+    type_ = "rows-gone"
+    title = "The rows are gone"
+
+
+class NotAcceptable(StatusProblem):
+    """None of the formats that the client accepts can be produced."""
+
+    type_ = "not-acceptable"
+    title = "No acceptable format"
+    status = 406
+
+
+class Unavailable(StatusProblem):
+    """A server that this one needs does not answer."""
+
+    type_ = "unavailable"
+    title = "The service is not ready"
+    status = 503
+
+
+class InternalError(StatusProblem):
+    """A fault of the service. The cause is in its log, not in the answer."""
+
+    type_ = "internal-error"
+    title = "The service failed"
+    status = 500
+
+    def __init__(self, _cause: str = "", **_context: Any) -> None:  # noqa: ANN401 - whatever the handler passes
+        super().__init__("The fault is in the service's log; the request may be sent again.")
+
+
+def install(app: FastAPI, logger: logging.Logger) -> None:
+    """Answer every error of `app` with a problem document."""
+    add_exception_handler(
+        app,
+        new_exception_handler(
+            logger=logger,
+            unhandled_wrappers={"default": InternalError},
+            request_validation_handler=_validation,
+        ),
+        generic_swagger_defaults=False,
+    )
+
+
+def _validation(_handler: object, _request: Request, error: RequestValidationError) -> InvalidRequest:
+    return InvalidRequest(*(_field_error(item) for item in error.errors()))
+
+
+def _field_error(item: dict[str, Any]) -> FieldError:
+    where = item["loc"][1:] if item["loc"] and item["loc"][0] in {"body", "query", "path"} else item["loc"]
+    message = str(item["msg"]).removeprefix("Value error, ")
+    value = item.get("input")
+    if isinstance(value, str | int | float | bool):
+        message = f"{message} (got {str(value)[:200]!r})"
+    return FieldError(field=".".join(str(part) for part in where) or "body", message=message)

@@ -1,0 +1,1 @@
+"""What a succeeded job hands back."""

@@ -1,0 +1,101 @@
+"""Bodies of the result endpoints."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from pydantic import Field
+
+from app.schema import Response
+
+JOB_ID = "7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1"
+
+EXAMPLE_SUBSET: dict[str, Any] = {
+    "job_id": JOB_ID,
+    "indices": [812, 40, 7731],
+    "marginal_gains": [5.1, 4.8, 4.6],
+    "epsilons": [0.0, -0.01, -0.02],
+    "conflicts": [0.0, 0.0, 0.03],
+    "log_det": [5.1, 9.9, 14.5],
+}
+EXAMPLE_CURVE: dict[str, Any] = {
+    "job_id": JOB_ID,
+    "selected": 3,
+    "rank": [1, 2, 3],
+    "log_det": [5.1, 9.9, 14.5],
+    "marginal_gains": [5.1, 4.8, 4.6],
+    "baselines": {
+        "random": {"selected": 3, "rank": [1, 2, 3], "log_det": [0.7, 1.3, 2.1], "marginal_gains": [0.7, 0.6, 0.8]}
+    },
+}
+EXAMPLE_STATISTICS: dict[str, Any] = {
+    "mean": 0.013,
+    "max": 0.21,
+    "positive_fraction": 0.31,
+    "quantiles": {"0.5": 0.0, "0.9": 0.05, "0.99": 0.17},
+    "histogram": {"edges": [0.0, 0.5, 1.0], "counts": [3, 0]},
+    "spearman_conflict_gain": -0.41,
+    "spearman_conflict_epsilon": 0.38,
+}
+EXAMPLE_CONFLICTS: dict[str, Any] = {
+    "job_id": JOB_ID,
+    **EXAMPLE_STATISTICS,
+    "baselines": {"fisher": EXAMPLE_STATISTICS},
+}
+
+
+class CurveLine(Response):
+    """A log-det curve, thinned evenly to `points`; the last pick is always in it."""
+
+    selected: int
+    rank: list[int] = Field(description="Number of picks, from 1.")
+    log_det: list[float] = Field(description="Log-det of that many picks, in nats.")
+    marginal_gains: list[float] = Field(description="What the pick of that rank added, in nats.")
+
+
+class Curve(CurveLine):
+    """The curve of a job's selection, with those of its baselines."""
+
+    job_id: uuid.UUID
+    baselines: dict[str, CurveLine]
+
+
+class Histogram(Response):
+    """Counts between edges; one edge more than counts."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+class ConflictStatistics(Response):
+    """Conflict of each pick with the picks before it, in [0, 1]."""
+
+    mean: float
+    max: float
+    positive_fraction: float = Field(description="Share of picks in any conflict.")
+    quantiles: dict[str, float]
+    histogram: Histogram
+    spearman_conflict_gain: float | None = Field(description="Rank correlation with the marginal gain.")
+    spearman_conflict_epsilon: float | None = Field(description="Rank correlation with |epsilon|.")
+
+
+class Conflicts(ConflictStatistics):
+    """The conflict statistics of a job's selection, with those of its baselines."""
+
+    job_id: uuid.UUID
+    baselines: dict[str, ConflictStatistics]
+
+
+class RejectedReason(Response):
+    """All rows that could not be used, for one reason."""
+
+    reason: str
+    rows: list[int]
+
+
+class RejectedList(Response):
+    """All rows that could not be used."""
+
+    job_id: uuid.UUID
+    rejected: list[RejectedReason]

@@ -1,0 +1,147 @@
+"""Read what a job published."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.artifacts import rows_path
+from app.db import selections
+from app.db.selections import MAIN
+from app.db.tables import State
+from app.jobs.service import find_job
+from app.problems import NotAcceptable, ResultNotReady, RowsGone
+from app.results.formats import FORMATS
+from app.results.schemas import (
+    Conflicts,
+    ConflictStatistics,
+    Curve,
+    CurveLine,
+    RejectedList,
+    RejectedReason,
+)
+
+if TYPE_CHECKING:
+    import uuid
+    from pathlib import Path
+
+    from sqlalchemy.orm import Session
+
+    from app.db.engine import Sessions
+    from app.db.tables import Job
+    from app.results.formats import SubsetFormat
+    from app.settings import Settings
+
+WHY_NOT_READY = {
+    State.QUEUED: "is queued: poll GET /jobs/{id} until its state is succeeded",
+    State.RUNNING: "is running: poll GET /jobs/{id} until its state is succeeded",
+    State.FAILED: "has failed and has no subset: its `error` says why",
+    State.CANCELLED: "was cancelled and has no subset: submit it again",
+}
+
+
+def finished_job(session: Session, job_id: uuid.UUID) -> Job:
+    """A job that has a result.
+
+    Raises:
+        JobNotFound: There is no such job.
+        ResultNotReady: It has not succeeded.
+    """
+    job = find_job(session, job_id)
+    if job.state is not State.SUCCEEDED:
+        raise ResultNotReady(f"Job {job_id} {WHY_NOT_READY[job.state]}.")
+    return job
+
+
+def choose_format(name: str | None, accept: str | None) -> SubsetFormat:
+    """The format that the client names, or the one it accepts most; JSON if it does not care.
+
+    Raises:
+        NotAcceptable: It accepts none of them.
+    """
+    if name is not None:
+        return next(known for known in FORMATS if known.name == name)
+    wanted = sorted(_media_ranges(accept or "*/*"), key=lambda item: -item[1])
+    for media_range, quality in wanted:
+        for known in FORMATS:
+            if quality > 0 and _matches(known.media_type, media_range):
+                return known
+    offered = ", ".join(known.media_type for known in FORMATS)
+    raise NotAcceptable(f"Accept is {accept!r}, but a subset comes as {offered}; or say ?format=.")
+
+
+def picked_rows(job: Job, settings: Settings) -> Path:
+    """The file of picked rows.
+
+    Raises:
+        RowsGone: It is not in the artifact store.
+    """
+    path = rows_path(settings, job.id, (job.result or {})["format"])
+    if not path.is_file():
+        raise RowsGone(f"The rows of job {job.id} are not in the artifact store any more; its indices are.")
+    return path
+
+
+def curve(sessions: Sessions, job_id: uuid.UUID, points: int) -> Curve:
+    """The log-det curves of a finished job, each thinned to at most `points` points."""
+    with sessions() as session:
+        finished_job(session, job_id)
+        selected = {head.label: head.selected for head in selections.heads(session, job_id)}
+    lines = {label: _curve_line(sessions, job_id, label, count, points) for label, count in selected.items()}
+    main = lines.pop(MAIN)
+    return Curve(job_id=job_id, **main.model_dump(), baselines=lines)
+
+
+def conflicts(session: Session, job_id: uuid.UUID) -> Conflicts:
+    """The conflict statistics of a finished job."""
+    finished_job(session, job_id)
+    statistics = {
+        head.label: ConflictStatistics.model_validate(head.conflicts) for head in selections.heads(session, job_id)
+    }
+    main = statistics.pop(MAIN)
+    return Conflicts(job_id=job_id, **main.model_dump(), baselines=statistics)
+
+
+def rejected(session: Session, job_id: uuid.UUID) -> RejectedList:
+    """All rows of a finished job that could not be used."""
+    finished_job(session, job_id)
+    reasons = [
+        RejectedReason(reason=row.reason, rows=row.row_indices) for row in selections.rejected(session, job_id)
+    ]
+    return RejectedList(job_id=job_id, rejected=reasons)
+
+
+def _curve_line(sessions: Sessions, job_id: uuid.UUID, label: str, selected: int, points: int) -> CurveLine:
+    count = min(points, selected)
+    wanted = sorted({-(-selected * number // count) for number in range(1, count + 1)})
+    line = CurveLine(selected=selected, rank=wanted, log_det=[], marginal_gains=[])
+    for column, values in (("log_det", line.log_det), ("marginal_gains", line.marginal_gains)):
+        remaining = iter(wanted)
+        rank, seen = next(remaining, 0), 0
+        for chunk in selections.stream_column(sessions, job_id, column, label):
+            while rank and rank <= seen + len(chunk):
+                values.append(chunk[rank - seen - 1])
+                rank = next(remaining, 0)
+            seen += len(chunk)
+    return line
+
+
+def _media_ranges(accept: str) -> list[tuple[str, float]]:
+    """`Accept` as (media range, quality) pairs; a quality that can't be read counts as 1."""
+    ranges = []
+    for part in accept.split(","):
+        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                try:
+                    quality = float(value)
+                except ValueError:
+                    quality = 1.0
+        ranges.append((media_range, quality))
+    return ranges
+
+
+def _matches(media_type: str, media_range: str) -> bool:
+    kind, _, subtype = media_range.partition("/")
+    return media_range in ("*/*", media_type) or (subtype == "*" and media_type.startswith(f"{kind}/"))

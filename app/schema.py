@@ -1,0 +1,58 @@
+"""What requests and responses of every feature share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Item = TypeVar("Item")
+MAX_METADATA_ENTRIES = 64
+
+
+class Request(BaseModel):
+    """A body that a client sends: an unknown field is an error, not a typo without effect."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Response(BaseModel):
+    """A body that the service sends."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Page(Response, Generic[Item]):
+    """A page of a list, newest first."""
+
+    items: list[Item]
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last.")
+
+
+class Progress(Response):
+    """How far the present stage is."""
+
+    done: int
+    total: int | None
+    unit: str = Field(description="What is counted: bytes, rows, samples or picks.")
+    rate: float | None = Field(description="Units a second.")
+    eta_s: float | None = Field(description="Seconds until the stage ends, at this rate.")
+
+
+def _storable(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not contain a NUL character")
+    return value
+
+
+def _small(metadata: dict[str, Any]) -> dict[str, Any]:
+    if len(metadata) > MAX_METADATA_ENTRIES:
+        raise ValueError(f"has {len(metadata)} entries, more than {MAX_METADATA_ENTRIES}")
+    return metadata
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Name = Annotated[Text, Field(min_length=1, max_length=200)]
+Metadata = Annotated[
+    dict[Annotated[Text, Field(max_length=64)], Annotated[Text, Field(max_length=1000)]], AfterValidator(_small)
+]
