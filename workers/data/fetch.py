@@ -1,0 +1,376 @@
+"""Copy a dataset from wherever it is into the local cache, so that a job reads one snapshot that cannot change.
+
+https and s3 go through fsspec. Local files are opened here, one directory at a time, because the check that a
+file is inside the allowed roots must hold for the file that is opened, not for a path that was looked at before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import ssl
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import aiohttp
+import botocore.exceptions  # type: ignore[import-untyped]
+import fsspec
+import tenacity
+from fsspec.exceptions import FSTimeoutError
+
+from app.uris import UriRefused, check_uri
+from workers.data.addresses import PublicSockets
+from workers.data.errors import DatasetError, Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from app.settings import Settings
+    from app.uris import Compression, DatasetUri, Format
+
+CHUNK_BYTES = 1 << 20
+ATTEMPTS = 4
+CONNECT_TIMEOUT_S = 20.0
+READ_TIMEOUT_S = 60.0
+MAX_REDIRECTS = 5
+_SERVER_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_SUFFIX = {"gzip": ".gz", "zstd": ".zst", None: ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A local copy of a dataset, named by its content.
+
+    Attributes:
+        path: The copy, as stored at the source (compressed if the source is).
+        format: How the rows are written.
+        compression: What the file is wrapped in, or None.
+        bytes: Size as stored.
+        fingerprint: ``sha256:<hex>`` of the bytes as stored.
+    """
+
+    path: Path
+    format: Format
+    compression: Compression | None
+    bytes: int
+    fingerprint: str
+
+
+def fetch(
+    uri: DatasetUri,
+    settings: Settings,
+    *,
+    on_bytes: Callable[[int, int | None], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Snapshot:
+    """Copy a dataset into ``<cache_path>/datasets/<sha256>.<suffix>``.
+
+    Args:
+        uri: From `app.uris.check_uri`.
+        settings: ``dataset_max_bytes``, ``fetch_timeout_s``, ``cache_path`` and what `check_uri` reads.
+        on_bytes: Called about once a MiB with bytes so far and the total (None if unknown), while the caller
+            waits but perhaps on another thread. A retry starts again from 0.
+        should_stop: Asked as often; True gives up.
+
+    Returns:
+        The snapshot. A copy that is there already is used again.
+
+    Raises:
+        DatasetError: ``missing``, ``no_permission``, ``not_a_file``, ``uri_refused``, ``address_refused``,
+            ``too_large``, ``timed_out``, ``http_status``, ``unreachable``, ``cache_not_writable``.
+        Stopped: ``should_stop`` said so.
+    """
+    copy = {"file": _copy_file, "https": _copy_https, "s3": _copy_s3}[uri.scheme]
+    deadline = time.monotonic() + settings.fetch_timeout_s
+    sink = _Sink(settings, deadline, on_bytes, should_stop)
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_transient),
+        stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_after_delay(settings.fetch_timeout_s),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
+        reraise=True,
+    )
+    try:
+        with sink:
+            for attempt in attempts:
+                with attempt:
+                    sink.restart()
+                    copy(uri, settings, sink)
+            return sink.keep(uri)
+    except (OSError, TimeoutError, aiohttp.ClientError, botocore.exceptions.BotoCoreError) as error:
+        raise _explained(error, uri, settings) from error
+
+
+class _Sink:
+    """The growing copy: hashes, counts, and stops at the limits. Enough of a file for fsspec to write to it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        deadline: float,
+        on_bytes: Callable[[int, int | None], None] | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
+        self._settings = settings
+        self._deadline = deadline
+        self._on_bytes = on_bytes
+        self._should_stop = should_stop
+        self._directory = settings.cache_path / "datasets"
+        self._temporary = self._directory / f".{os.getpid()}-{secrets.token_hex(8)}.part"
+        self._file: BinaryIO | None = None
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._reported = 0
+        self._total: int | None = None
+
+    def __enter__(self) -> None:
+        with _cache_errors():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._file = self._temporary.open("wb")
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            if self._file:
+                self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+    @property
+    def _open_file(self) -> BinaryIO:
+        if self._file is None:
+            raise RuntimeError("the sink is not open")
+        return self._file
+
+    def restart(self) -> None:
+        """Throw away what an earlier attempt wrote."""
+        with _cache_errors():
+            self._open_file.seek(0)
+            self._open_file.truncate()
+        self._hash = hashlib.sha256()
+        self._size = self._reported = 0
+        self._total = None
+
+    def expect(self, total: int | None) -> None:
+        """Hear the size that the source claims, and refuse it early if it is over the limit."""
+        self._total = total
+        if total is not None:
+            self._check_size(total)
+
+    def write(self, chunk: bytes) -> int:
+        """Take the next bytes; DatasetError or Stopped at a limit."""
+        self._size += len(chunk)
+        self._check_size(self._size)
+        if time.monotonic() > self._deadline:
+            raise _timed_out(self._settings)
+        if self._should_stop is not None and self._should_stop():
+            raise Stopped
+        with _cache_errors():
+            self._open_file.write(chunk)
+        self._hash.update(chunk)
+        if self._on_bytes is not None and (self._size - self._reported >= CHUNK_BYTES or not chunk):
+            self._reported = self._size
+            self._on_bytes(self._size, self._total)
+        return len(chunk)
+
+    def read(self, _size: int = -1) -> bytes:
+        """Nothing: fsspec takes an object for a file if it has ``read``, ``tell`` and ``close``."""
+        return b""
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self._size
+
+    def close(self) -> None:
+        """Left to the ``with`` block, which knows whether the copy is complete."""
+
+    def keep(self, uri: DatasetUri) -> Snapshot:
+        """Give the complete copy its final name."""
+        if self._on_bytes is not None:
+            self._on_bytes(self._size, self._size)
+        digest = self._hash.hexdigest()
+        path = self._directory / f"{digest}.{uri.format}{_SUFFIX[uri.compression]}"
+        with _cache_errors():
+            self._open_file.flush()
+            os.fsync(self._open_file.fileno())
+            self._temporary.replace(path)
+        return Snapshot(path, uri.format, uri.compression, self._size, f"sha256:{digest}")
+
+    def _check_size(self, size: int) -> None:
+        limit = self._settings.dataset_max_bytes
+        if size > limit:
+            raise DatasetError(
+                "too_large",
+                f"the dataset has {size:,} bytes or more, the limit is {limit:,}: split it, compress it, or raise "
+                "SPICE_DATASET_MAX_BYTES",
+            )
+
+
+@contextlib.contextmanager
+def _cache_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            "cache_not_writable",
+            f"the dataset cache cannot be written ({error.strerror}): free space or see SPICE_CACHE_DIR",
+        ) from error
+
+
+def _copy_file(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
+    descriptor = _open_inside_roots(uri, settings)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(
+                "not_a_file", f"{uri.path} is not a regular file: give the file that holds the rows"
+            )
+        sink.expect(status.st_size)
+        while chunk := os.read(descriptor, CHUNK_BYTES):
+            sink.write(chunk)
+    finally:
+        os.close(descriptor)
+
+
+def _open_inside_roots(uri: DatasetUri, settings: Settings) -> int:
+    """Open without following any link: directory by directory from a root, so that no swap can lead outside."""
+    try:  # links may have changed since the URI was accepted
+        path = check_uri(uri.uri, settings, uri.format).path
+    except UriRefused as error:
+        raise DatasetError("uri_refused", str(error)) from error
+    roots = (Path(root).resolve() for root in settings.allowed_roots)
+    root = next(root for root in roots if path.is_relative_to(root))
+    *directories, name = path.relative_to(root).parts or (".",)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(root, flags | os.O_DIRECTORY)
+    for part in directories:
+        descriptor = _step(descriptor, part, flags | os.O_DIRECTORY)
+    return _step(descriptor, name, flags | os.O_NONBLOCK)  # a FIFO would block until somebody writes to it
+
+
+def _step(directory: int, name: str, flags: int) -> int:
+    try:
+        return os.open(name, flags, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+class _Size(fsspec.callbacks.Callback):  # type: ignore[misc]
+    """Tells the sink what the server says of the size."""
+
+    def __init__(self, sink: _Sink) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def set_size(self, size: int | None) -> None:
+        """Called by fsspec with the Content-Length, if there is one."""
+        self._sink.expect(size)
+
+
+def _copy_https(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
+    sockets = PublicSockets()
+
+    async def client(loop: Any, **_: Any) -> aiohttp.ClientSession:  # noqa: ARG001, ANN401 - fsspec's signature
+        connector = aiohttp.TCPConnector(
+            # Made here, not taken from aiohttp's import time, so that SSL_CERT_FILE counts.
+            ssl=ssl.create_default_context(),
+            socket_factory=None if settings.https_allow_private else sockets,
+        )
+        timeout = aiohttp.ClientTimeout(
+            total=settings.fetch_timeout_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
+        )
+        # trust_env stays False: through a proxy the socket would no longer tell where the request goes.
+        return aiohttp.ClientSession(connector=connector, timeout=timeout, middlewares=(_only_https,))
+
+    filesystem = fsspec.filesystem(
+        "https",
+        skip_instance_cache=True,
+        get_client=client,
+        encoded=True,
+        headers={"Accept-Encoding": "identity"},
+        max_redirects=MAX_REDIRECTS,
+    )
+    try:
+        filesystem.get_file(uri.uri, sink, callback=_Size(sink), chunk_size=CHUNK_BYTES)
+    except (OSError, aiohttp.ClientError) as error:
+        if sockets.refused:
+            raise DatasetError(
+                "address_refused",
+                f"{uri.uri} leads to {sockets.refused[0]}, which is not a public address: only public hosts "
+                "may be read over https",
+            ) from error
+        raise
+    finally:
+        session = filesystem._session  # noqa: SLF001 - fsspec closes it only when the object is collected
+        if session is not None:
+            filesystem.close_session(filesystem.loop, session)
+
+
+async def _only_https(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Refuse redirects that leave https; aiohttp calls this for each hop."""
+    if request.url.scheme != "https":
+        raise DatasetError(
+            "uri_refused", f"the server redirects to {request.url.origin()}, which is not https: give an https URI"
+        )
+    return await handler(request)
+
+
+def _copy_s3(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
+    filesystem = fsspec.filesystem(
+        "s3",
+        skip_instance_cache=True,
+        endpoint_url=settings.s3_endpoint_url,
+        config_kwargs={"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S},
+    )
+    # fsspec asks for each range with the ETag of the first look, so an object replaced meanwhile is an error.
+    with filesystem.open(uri.uri, "rb", block_size=8 * CHUNK_BYTES, cache_type="readahead") as source:
+        sink.expect(source.size)
+        while chunk := source.read(CHUNK_BYTES):
+            sink.write(chunk)
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.status in _SERVER_BUSY
+    if isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL | FileNotFoundError | PermissionError):
+        return False
+    return isinstance(
+        error,
+        aiohttp.ClientConnectionError
+        | aiohttp.ClientPayloadError
+        | TimeoutError
+        | ConnectionError
+        | botocore.exceptions.HTTPClientError,
+    )
+
+
+def _explained(error: Exception, uri: DatasetUri, settings: Settings) -> DatasetError:
+    """Say in plain words what went wrong at the source."""
+    where = uri.uri.partition("?")[0]  # the query of a presigned URL is a password
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return DatasetError(
+            "missing", f"{where} does not exist: check the name, and that it is there for the worker"
+        )
+    if isinstance(error, PermissionError):
+        return DatasetError("no_permission", f"{where} may not be read: give the worker permission to read it")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return DatasetError(
+            "http_status", f"{where} answered {error.status} {error.message}: it should answer 200"
+        )
+    if isinstance(error, TimeoutError | FSTimeoutError):
+        return _timed_out(settings)
+    if isinstance(error, IsADirectoryError):
+        return DatasetError("not_a_file", f"{where} is a directory: give the file that holds the rows")
+    return DatasetError("unreachable", f"{where} cannot be read: {error or type(error).__name__}")
+
+
+def _timed_out(settings: Settings) -> DatasetError:
+    return DatasetError(
+        "timed_out",
+        f"fetching the dataset took too long (at most {settings.fetch_timeout_s:g} s in all and "
+        f"{READ_TIMEOUT_S:g} s without a byte): use a nearer source, or raise SPICE_FETCH_TIMEOUT_S",
+    )
