@@ -1,0 +1,135 @@
+"""Copy the picked rows of a dataset into a file of the same format."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workers.data.decode import open_decoded
+from workers.data.formats import open_parquet
+from workers.data.split import split_csv, split_json_array, split_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from app.settings import Settings
+    from workers.data.fetch import Snapshot
+
+PARQUET_BATCH_ROWS = 256
+PARQUET_GROUP_BYTES = 32 << 20
+PARQUET_GROUP_ROWS = 100_000
+
+
+def write_rows(snapshot: Snapshot, rows: NDArray[np.int64], destination: Path, settings: Settings) -> None:
+    """Write picked rows, uncompressed, in file order, in one pass and bounded memory.
+
+    JSON Lines keeps the bytes of each row, JSON those of each object in a new array, CSV those of the header and
+    each record, Parquet the schema.
+
+    Args:
+        snapshot: The dataset.
+        rows: 0-based row numbers as of `workers.data.formats.Record`, any order. A row named twice
+            is written once.
+        destination: The file; it appears when complete. Its directory exists.
+        settings: The limits of reading.
+
+    Raises:
+        ValueError: A row is not in the dataset, or is too long to be read; no file is left.
+        DatasetError: As `workers.data.formats.iter_records`.
+    """
+    wanted = np.unique(np.asarray(rows, dtype=np.int64))
+    if len(wanted) and wanted[0] < 0:
+        raise ValueError(f"row {wanted[0]} is negative")
+    write = {"jsonl": _write_jsonl, "json": _write_json, "csv": _write_csv, "parquet": _write_parquet}[
+        snapshot.format
+    ]
+    temporary = destination.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("wb") as out:
+            write(snapshot, wanted, out, settings)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(destination)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_jsonl(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings) -> None:
+    with open_decoded(snapshot, settings) as stream:
+        raws = _picked(split_lines(stream, settings.row_max_bytes), wanted)
+        out.writelines(raw + b"\n" for raw in raws)
+
+
+def _write_json(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings) -> None:
+    with open_decoded(snapshot, settings) as stream:
+        separator = b"[\n"
+        for raw in _picked(split_json_array(stream, settings.row_max_bytes), wanted):
+            out.write(separator + raw)
+            separator = b",\n"
+        out.write(b"[]\n" if separator == b"[\n" else b"\n]\n")
+
+
+def _write_csv(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings) -> None:
+    with open_decoded(snapshot, settings) as stream:
+        records = split_csv(stream, settings.row_max_bytes)
+        header = next(records, None)
+        if header is not None:
+            out.write(header + b"\n")
+        out.writelines(raw + b"\n" for raw in _picked(records, wanted))
+
+
+def _picked(raws: Iterator[bytes | None], wanted: NDArray[np.int64]) -> Iterator[bytes]:
+    """The wanted rows among all; ``wanted`` is ascending."""
+    numbered = enumerate(raws)
+    for row in wanted:
+        at, raw = next(((at, raw) for at, raw in numbered if at == row), (row, None))
+        if raw is None:
+            raise ValueError(f"row {at} is not in the dataset, or too long to be read")
+        yield raw
+
+
+def _write_parquet(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings) -> None:
+    with open_parquet(snapshot, settings) as file:
+        total = file.metadata.num_rows
+        if len(wanted) and wanted[-1] >= total:
+            raise ValueError(f"row {wanted[-1]} is not in the dataset, which has {total} rows")
+        with pq.ParquetWriter(out, file.schema_arrow, compression="none") as writer:
+            pending: list[pa.RecordBatch] = []
+            for batch in _picked_batches(file, wanted):
+                pending.append(batch)
+                if _is_group(pending):
+                    writer.write_table(pa.Table.from_batches(pending))
+                    pending = []
+            if pending:
+                writer.write_table(pa.Table.from_batches(pending))
+
+
+def _is_group(batches: list[pa.RecordBatch]) -> bool:
+    size = sum(int(batch.nbytes) for batch in batches)
+    rows = sum(int(batch.num_rows) for batch in batches)
+    return size >= PARQUET_GROUP_BYTES or rows >= PARQUET_GROUP_ROWS
+
+
+def _picked_batches(file: pq.ParquetFile, wanted: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+    """The wanted rows, batch by batch; row groups without one are not read."""
+    start = 0
+    for group in range(file.num_row_groups):
+        end = start + file.metadata.row_group(group).num_rows
+        in_group = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, end)]
+        at = start
+        if len(in_group):
+            for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, row_groups=[group], use_threads=False):
+                next_at = at + batch.num_rows
+                here = in_group[np.searchsorted(in_group, at) : np.searchsorted(in_group, next_at)]
+                if len(here):
+                    yield batch.take(pa.array(here - at))
+                at = next_at
+        start = end

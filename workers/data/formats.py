@@ -1,0 +1,289 @@
+"""Read a snapshot's rows one after the other, whatever it is written in."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workers.data.decode import decoded_file, open_decoded
+from workers.data.errors import DatasetError
+from workers.data.rejection import Reason
+from workers.data.split import split_csv, split_json_array, split_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from app.settings import Settings
+    from workers.data.fetch import Snapshot
+
+ROWS_THAT_NAME_COLUMNS = 100
+BATCH_ROWS = 128  # of Parquet: few, because a dictionary-encoded row may be as long as a row is allowed to be
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row that could be read.
+
+    Attributes:
+        row: 0-based number in the file; the header and blank lines are not counted, rows that cannot be read are.
+        values: Column name to value, as Python has it.
+    """
+
+    row: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A row that could not be read, and why. ``row`` as in `Record`."""
+
+    row: int
+    reason: Reason
+
+
+class _RowRejected(Exception):
+    def __init__(self, reason: Reason) -> None:
+        self.reason = reason
+
+
+def iter_records(
+    snapshot: Snapshot, settings: Settings, columns: Collection[str] | None = None
+) -> Iterator[Record | BadRecord]:
+    """Yield every row in file order, in bounded memory.
+
+    Args:
+        snapshot: From `workers.data.fetch.fetch`.
+        settings: ``row_max_bytes``, ``dataset_max_rows`` and the limits of `open_decoded`.
+        columns: Columns of a Parquet file that are wanted (default: all); the others are not read. Text formats
+            yield all columns regardless.
+
+    Raises:
+        DatasetError: ``damaged``, ``not_an_array``, ``bad_header``, ``duplicate_column``, ``unreadable_column``,
+            ``too_many_rows`` and those of `open_decoded`.
+    """
+    read = {"jsonl": _read_jsonl, "json": _read_json, "csv": _read_csv}.get(snapshot.format)
+    rows = read(snapshot, settings) if read else _read_parquet(snapshot, settings, columns)
+    for row, parsed in enumerate(rows):
+        if row >= settings.dataset_max_rows:
+            raise DatasetError(
+                "too_many_rows",
+                f"the dataset has more than {settings.dataset_max_rows:,} rows: split it, or raise "
+                "SPICE_DATASET_MAX_ROWS",
+            )
+        yield BadRecord(row, parsed) if isinstance(parsed, Reason) else Record(row, parsed)
+
+
+def read_columns(snapshot: Snapshot, settings: Settings) -> list[str]:
+    """Column names in order: of the CSV header, of the Parquet schema, or of the first 100 readable JSON rows.
+
+    Raises:
+        DatasetError: As `iter_records`.
+    """
+    if snapshot.format == "parquet":
+        with open_parquet(snapshot, settings) as file:
+            return list(file.schema_arrow.names)
+    if snapshot.format == "csv":
+        with open_decoded(snapshot, settings) as stream:
+            header = next(split_csv(stream, settings.row_max_bytes), b"")
+            return [] if header == b"" else _csv_header(header)
+    records = islice(
+        (r for r in iter_records(snapshot, settings) if isinstance(r, Record)), ROWS_THAT_NAME_COLUMNS
+    )
+    return list(dict.fromkeys(name for record in records for name in record.values))
+
+
+def _read_jsonl(snapshot: Snapshot, settings: Settings) -> Iterator[dict[str, Any] | Reason]:
+    with open_decoded(snapshot, settings) as stream:
+        yield from map(_parse_json, split_lines(stream, settings.row_max_bytes))
+
+
+def _read_json(snapshot: Snapshot, settings: Settings) -> Iterator[dict[str, Any] | Reason]:
+    with open_decoded(snapshot, settings) as stream:
+        yield from map(_parse_json, split_json_array(stream, settings.row_max_bytes))
+
+
+def _parse_json(raw: bytes | None) -> dict[str, Any] | Reason:
+    if raw is None:
+        return Reason.ROW_TOO_LONG
+    try:
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates)
+    except UnicodeDecodeError:
+        return Reason.INVALID_UTF8
+    except RecursionError:
+        return Reason.NESTED_TOO_DEEP
+    except _RowRejected as rejected:
+        return rejected.reason
+    except ValueError:  # not JSON, or a number of thousands of digits
+        return Reason.INVALID_JSON
+    return value if isinstance(value, dict) else Reason.INVALID_JSON
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _RowRejected(Reason.DUPLICATE_KEY)
+    return found
+
+
+def _read_csv(snapshot: Snapshot, settings: Settings) -> Iterator[dict[str, Any] | Reason]:
+    # The csv module's own limit (128 KiB a field) is one for the whole process; our rows are bounded already.
+    csv.field_size_limit(max(csv.field_size_limit(), settings.row_max_bytes))
+    with open_decoded(snapshot, settings) as stream:
+        records = split_csv(stream, settings.row_max_bytes)
+        header = next(records, b"")
+        if header == b"":
+            return
+        names = _csv_header(header)
+        for raw in records:
+            cells = _parse_csv(raw)
+            if isinstance(cells, Reason):
+                yield cells
+            elif len(cells) != len(names):
+                yield Reason.RAGGED_ROW
+            else:
+                yield dict(zip(names, cells, strict=True))
+
+
+def _csv_header(raw: bytes | None) -> list[str]:
+    names = _parse_csv(raw)
+    if isinstance(names, Reason):
+        raise DatasetError(
+            "bad_header", f"the CSV header cannot be read ({names}): the first line should name the columns"
+        )
+    return _check_names(names)
+
+
+def _parse_csv(raw: bytes | None) -> list[str] | Reason:
+    if raw is None:
+        return Reason.ROW_TOO_LONG
+    try:
+        rows = list(csv.reader([raw.decode("utf-8")]))
+    except UnicodeDecodeError:
+        return Reason.INVALID_UTF8
+    except csv.Error:  # a carriage return alone, outside quotes
+        return Reason.RAGGED_ROW
+    return rows[0] if rows else Reason.RAGGED_ROW
+
+
+def _check_names(names: list[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DatasetError(
+            "duplicate_column",
+            f"the column name {twice[0]!r} occurs {names.count(twice[0])} times: rename all but one",
+        )
+    return names
+
+
+def open_parquet(snapshot: Snapshot, settings: Settings) -> pq.ParquetFile:
+    """Open a Parquet snapshot and check what its footer claims; the caller closes it.
+
+    Raises:
+        DatasetError: ``damaged``, ``duplicate_column``, ``too_large_decoded``, ``decompression_bomb``.
+    """
+    path = decoded_file(snapshot, settings)
+    try:
+        file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(
+            "damaged", f"the file is not readable as Parquet ({_first_line(error)}): write it again"
+        ) from error
+    try:
+        _check_names(file.schema_arrow.names)
+        _check_footer(file.metadata, path.stat().st_size, settings)
+    except DatasetError:
+        file.close()
+        raise
+    return file
+
+
+def _check_footer(metadata: pq.FileMetaData, stored: int, settings: Settings) -> None:
+    decoded = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    if decoded > settings.dataset_max_decoded_bytes:
+        raise DatasetError(
+            "too_large_decoded",
+            f"the Parquet file holds {decoded:,} bytes uncompressed, the limit is "
+            f"{settings.dataset_max_decoded_bytes:,}: split it, or raise SPICE_DATASET_MAX_DECODED_BYTES",
+        )
+    if decoded > max(settings.row_max_bytes, settings.dataset_max_ratio * stored):
+        raise DatasetError(
+            "decompression_bomb",
+            f"the Parquet file decompresses to more than {settings.dataset_max_ratio} times its {stored:,} bytes: "
+            "write it uncompressed, or raise SPICE_DATASET_MAX_RATIO",
+        )
+
+
+def _read_parquet(
+    snapshot: Snapshot, settings: Settings, columns: Collection[str] | None
+) -> Iterator[dict[str, Any] | Reason]:
+    with open_parquet(snapshot, settings) as file:
+        names = [name for name in file.schema_arrow.names if columns is None or name in columns]
+        size = 0
+        try:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
+                size += batch.nbytes
+                if size > settings.dataset_max_decoded_bytes:
+                    raise DatasetError(
+                        "too_large_decoded",
+                        f"the Parquet file's columns hold more than {settings.dataset_max_decoded_bytes:,} bytes "
+                        "when decoded: split it, or raise SPICE_DATASET_MAX_DECODED_BYTES",
+                    )
+                yield from _batch_rows(batch, names)
+        except (pa.ArrowException, OSError) as error:
+            raise DatasetError(
+                "damaged",
+                f"the Parquet file is damaged or of an unsupported kind ({_first_line(error)}): write it again",
+            ) from error
+
+
+def _batch_rows(batch: pa.RecordBatch, names: list[str]) -> Iterator[dict[str, Any] | Reason]:
+    columns = [_python_values(name, batch.column(i)) for i, name in enumerate(names)]
+    if not columns:
+        yield from ({} for _ in range(batch.num_rows))
+        return
+    for values in zip(*columns, strict=True):
+        yield Reason.INVALID_UTF8 if _BROKEN in values else dict(zip(names, values, strict=True))
+
+
+class _Broken:
+    """Stands for a text whose bytes are not UTF-8."""
+
+
+_BROKEN = _Broken()
+
+
+def _python_values(name: str, column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:  # Parquet does not check that strings are UTF-8
+        return [_python_value(name, cell) for cell in column]
+    except (ValueError, OverflowError, pa.ArrowException, ImportError, KeyError) as error:
+        raise _unreadable_column(name, column, error) from error
+    return values
+
+
+def _python_value(name: str, cell: pa.Scalar) -> Any:  # noqa: ANN401 - any Python value
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        return _BROKEN
+    except (ValueError, OverflowError, pa.ArrowException, ImportError, KeyError) as error:
+        raise _unreadable_column(name, cell, error) from error
+
+
+def _unreadable_column(name: str, values: pa.Array | pa.Scalar, error: Exception) -> DatasetError:
+    return DatasetError(
+        "unreadable_column",
+        f"column {name!r} of type {values.type} has values that cannot be read ({_first_line(error)}): convert "
+        "it to text, or drop it",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,124 @@
+"""Turn conversations into token ids and the mask of the tokens that carry loss."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tokenizers
+import transformers
+
+from workers.data.chat_template import ChatTemplate, Rendered
+from workers.data.errors import DatasetError
+from workers.data.rejection import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+    from workers.data.conversation import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A conversation as the model's input.
+
+    Attributes:
+        input_ids: Shape (T,), T at most ``max_length``.
+        loss_mask: Shape (T,); True on tokens of a response, its end-of-turn token included.
+        truncated: Whether tokens that carry loss were cut off on the right.
+    """
+
+    input_ids: NDArray[np.int32]
+    loss_mask: NDArray[np.bool_]
+    truncated: bool
+
+
+class ConversationEncoder:
+    """Renders and tokenises with one tokenizer and one length limit."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        """Prepare.
+
+        Args:
+            tokenizer: A fast tokenizer: the mask is drawn from its character offsets.
+            max_length: Tokens of a sample, at least 2.
+
+        Raises:
+            DatasetError: ``tokenizer_not_fast``, ``chat_template_broken``.
+        """
+        if max_length < 2:  # noqa: PLR2004 - a prefix and a response token
+            raise ValueError(f"max_length is {max_length}, but a sample needs at least 2 tokens")
+        if not tokenizer.is_fast:
+            raise DatasetError(
+                "tokenizer_not_fast",
+                f"{type(tokenizer).__name__} gives no character offsets: save the model with a tokenizer.json",
+            )
+        self._tokenizer = tokenizer
+        self._template = ChatTemplate(tokenizer)
+        self._max_length = max_length
+
+    def fingerprint(self) -> str:
+        """Hex digest of all that decides how a conversation becomes tokens; equal across processes."""
+        backend = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        for call_state in ("truncation", "padding"):  # what somebody's last call left behind
+            backend.pop(call_state, None)
+        parts = {
+            "tokenizer": backend,
+            "template": self._template.source,
+            "special_tokens": {name: str(token) for name, token in self._tokenizer.special_tokens_map.items()},
+            "max_length": self._max_length,
+            "versions": [transformers.__version__, tokenizers.__version__],
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def encode(self, conversations: Sequence[Sequence[Message]]) -> list[Encoded | Reason]:
+        """Encode a batch; one result for each conversation, in order, independent of its neighbours."""
+        rendered = [self._template.render(messages) for messages in conversations]
+        texts = [one.text for one in rendered if isinstance(one, Rendered)]
+        if not texts:
+            return [one for one in rendered if isinstance(one, Reason)]
+        # The template has written the special tokens into the text; adding them here would double the first one.
+        batch = self._tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        tokenised = zip(batch["input_ids"], batch["offset_mapping"], strict=True)
+        return [one if isinstance(one, Reason) else self._cut(one, *next(tokenised)) for one in rendered]
+
+    def _cut(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded | Reason:
+        mask = response_mask(np.asarray(offsets, dtype=np.int64).reshape(-1, 2), rendered.responses)
+        if not mask[1:].any():
+            return Reason.EMPTY_RESPONSE
+        kept = mask[: self._max_length]
+        if not kept[1:].any():
+            return Reason.RESPONSE_TRUNCATED
+        input_ids = np.asarray(ids[: self._max_length], dtype=np.int32)
+        return Encoded(input_ids, kept, truncated=bool(mask[self._max_length :].any()))
+
+
+def response_mask(offsets: NDArray[np.int64], responses: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Which tokens belong to a response.
+
+    Args:
+        offsets: Shape (T, 2): first and last + 1 character of each token.
+        responses: [start, end) of each response in characters.
+
+    Returns:
+        Shape (T,). A token that straddles a response's start is the prompt's: its first characters are. A token of
+        no width (white space that the tokenizer trims from offsets) at the very start is the header's last.
+    """
+    starts, ends = offsets[:, 0], offsets[:, 1]
+    mask = np.zeros(len(offsets), dtype=np.bool_)
+    for first, last in responses:
+        mask |= (starts >= first) & (starts < last) & (ends > first)
+    return mask
