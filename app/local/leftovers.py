@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
@@ -26,18 +27,39 @@ def running_in(directory: Path, program: str) -> list[psutil.Process]:
 
 
 def stop_all(processes: list[psutil.Process], gentle: Signals, patience_s: float) -> None:
-    """Stop processes with a signal that lets them finish; kill those that are still there after the patience.
+    """Stop servers with a signal that lets them finish; kill what is still there after the patience.
+
+    The signal goes to the heads of the families alone: a PostgreSQL server ends its own children, in order.
 
     Args:
         processes: What to stop; those that are gone already do not matter.
         gentle: The signal that asks them to stop.
         patience_s: Seconds before SIGKILL.
     """
+    family = {process.pid for process in processes}
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(gentle)
-    _, alive = psutil.wait_procs(processes, timeout=patience_s)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=patience_s)
+            if process.ppid() not in family:
+                process.send_signal(gentle)
+    if not _ended(processes, patience_s):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        _ended(processes, patience_s)
+
+
+def _ended(processes: list[psutil.Process], patience_s: float) -> bool:
+    """Wait for processes to end. A zombie has: in a container, nobody may be there to collect it."""
+    deadline = time.monotonic() + patience_s
+    while any(_runs(process) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -140,7 +140,6 @@ class EmbeddedPostgres:
             "log_checkpoints": "off",
             "fsync": "on" if self.durable else "off",
             "full_page_writes": "on" if self.durable else "off",
-            "synchronous_commit": "on" if self.durable else "off",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(program("postgres")), "-D", str(self.directory), *options]
@@ -152,7 +151,7 @@ class EmbeddedPostgres:
             user=USER,
             password=self._password(),
             dbname="postgres",
-            connect_timeout=5,
+            connect_timeout=2,
             autocommit=True,
         )
 

