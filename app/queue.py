@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 TASKS: Final[dict[Work, str]] = {
     Job: "workers.pipeline.run_job",
-    Dataset: "workers.pipeline.register_dataset",
+    Dataset: "workers.registration.register_dataset",
 }
 QueueUnavailable = RedisError
 

@@ -44,9 +44,7 @@ def register(
     "/{dataset_id}",
     summary="Look at a dataset",
     responses=example(200, "The dataset.", EXAMPLE_DATASET)
-    | problems(
-        (DatasetNotFound, f"No dataset has the id {EXAMPLE_DATASET['id']}: register it with POST /datasets.")
-    ),
+    | problems((DatasetNotFound, f"No dataset has the id {EXAMPLE_DATASET['id']}: register it with POST /datasets.")),
 )
 def get(session: SessionDep, dataset_id: uuid.UUID, response: Response) -> DatasetResponse:
     """What a worker found at the dataset's URI."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from app.db.tables import State
 from app.problems import Problem
 from app.schema import Metadata, Name, Request, Response, Text
-
-Format = Literal["jsonl", "json", "csv", "parquet"]
+from app.uris import Format
 
 EXAMPLE_REQUEST: dict[str, Any] = {"uri": "file:///data/train.jsonl", "name": "support tickets, October"}
 EXAMPLE_DATASET: dict[str, Any] = {

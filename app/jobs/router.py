@@ -9,8 +9,9 @@ from fastapi import APIRouter, Body, Query, Response, status
 
 from app.db.tables import State
 from app.dependencies import QueueDep, SessionDep, SettingsDep  # noqa: TC001
+from app.job_request import EXAMPLE_REQUEST, JobRequest
 from app.jobs import service
-from app.jobs.schemas import EXAMPLE_JOB, EXAMPLE_REQUEST, JobRequest, JobResponse, Links
+from app.jobs.schemas import EXAMPLE_JOB, JobResponse, Links
 from app.openapi import example, problems
 from app.problems import DatasetNotFound, InvalidRequest, JobFinished, JobNotFound
 from app.schema import Page

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from app.db.tables import Dataset
-    from app.jobs.schemas import Columns, JobRequest
+    from app.job_request import Columns, JobRequest
     from app.queue import TaskQueue
     from app.settings import Settings
 

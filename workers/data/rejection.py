@@ -10,6 +10,9 @@ from workers.data.errors import DatasetError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
 
 class Reason(StrEnum):
     """A reason to leave one row out; the row's number is reported with it and the job goes on."""
@@ -38,10 +41,12 @@ class Reason(StrEnum):
     """The model's chat template raises on this conversation, for example for two user turns in a row."""
     TEMPLATE_NOT_PREFIX_STABLE = "template_not_prefix_stable"
     """The template renders the turns before a response differently once it is there, so it cannot be located."""
+    NON_FINITE_GRADIENT = "non_finite_gradient"
+    """The model's loss or gradient of this row is NaN or infinite."""
 
 
 def enforce_limit(
-    rejected: Mapping[Reason, Sequence[int]], rows_total: int, max_rejected_fraction: float = 0.05
+    rejected: Mapping[Reason, Sequence[int] | NDArray[np.int64]], rows_total: int, max_rejected_fraction: float = 0.05
 ) -> None:
     """Fail a dataset of which too many rows cannot be used.
 

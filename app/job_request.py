@@ -1,0 +1,163 @@
+"""What a client asks of a job: the contract between the service that stores it and the worker that carries it out.
+
+Only dataset, model and budget are required; the defaults serve.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from app.schema import Metadata, Name, Request, Text
+from app.uris import Format
+
+EXAMPLE_REQUEST: dict[str, Any] = {
+    "dataset": {
+        "uri": "file:///data/train.jsonl",
+        "columns": {"prompt": "instruction", "response": "output"},
+    },
+    "model": {"uri": "file:///models/smollm2", "dtype": "float32", "max_length": 512},
+    "gradients": {"target": "lora", "rank": 8, "sketch_dim": 2048, "seed": 0},
+    "selection": {
+        "method": "spice",
+        "budget": {"fraction": 0.1},
+        "alpha": "auto",
+        "conflict_penalty": 0.1,
+        "early_stop_ratio": None,
+    },
+    "name": "nightly",
+    "metadata": {"team": "search"},
+}
+
+Method = Literal["spice", "fisher", "dpp", "grad_norm", "random"]
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+Number = Annotated[float, AfterValidator(_finite)]
+
+
+class Columns(Request):
+    """Which columns hold what; left out, the shape is recognised by the column names."""
+
+    prompt: Text | None = None
+    response: Text | None = None
+    instruction: Text | None = None
+    input: Text | None = None
+    output: Text | None = None
+    messages: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        given = frozenset(self.model_dump(exclude_none=True))
+        shapes = (
+            {"prompt", "response"},
+            {"instruction", "output"},
+            {"instruction", "input", "output"},
+            {"messages"},
+        )
+        if given not in shapes:
+            raise ValueError(
+                "must name prompt and response, or instruction, output and perhaps input, or messages; "
+                f"it names {', '.join(sorted(given)) or 'none'}"
+            )
+        return self
+
+
+class DatasetRef(Request):
+    """The data: a URI, or the id of a registered dataset."""
+
+    uri: Text | None = Field(default=None, description="As for `POST /datasets`.")
+    id: uuid.UUID | None = Field(default=None, description="A registered dataset.")
+    format: Format | None = Field(default=None, description="Overrides what the URI's suffix says.")
+    columns: Columns | None = None
+    max_rejected_fraction: float = Field(
+        default=0.05, ge=0, le=1, description="The job fails if more of the rows than this can't be used."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.uri is None) == (self.id is None):
+            raise ValueError("must have either uri or id")
+        return self
+
+
+class ModelRef(Request):
+    """The proxy model that scores the data."""
+
+    uri: Text = Field(description="`file://` directory with config, tokenizer and safetensors weights.")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_length: int = Field(default=512, ge=2, le=131_072, description="Tokens of a row; longer rows are cut.")
+
+
+class Gradients(Request):
+    """Whose gradients, and how small they are made."""
+
+    target: Literal["lora", "linear", "last_layer"] = Field(
+        default="lora", description="A fresh LoRA adapter, the linear layers themselves, or the last block's."
+    )
+    rank: int = Field(default=8, ge=1, le=512, description="LoRA rank.")
+    sketch_dim: int = Field(default=2048, ge=1, le=65_536, description="Length p of a gradient sketch.")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    loss_normalization: Literal["sum", "mean"] = Field(
+        default="sum", description="Loss of a row: summed over its response tokens, or their mean."
+    )
+    normalize: Literal["none", "unit"] = Field(
+        default="none", description="`unit`: every gradient is scaled to length one."
+    )
+
+
+class Budget(Request):
+    """How many rows to pick: a fraction of the usable rows, or a count."""
+
+    fraction: Number | None = Field(default=None, gt=0, le=1)
+    count: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.fraction is None) == (self.count is None):
+            raise ValueError("must have either fraction (over 0, at most 1) or count (at least 1)")
+        return self
+
+
+class SelectionSpec(Request):
+    """How to pick."""
+
+    method: Method = "spice"
+    budget: Budget
+    alpha: Literal["auto"] | Annotated[Number, Field(gt=0)] = Field(
+        default="auto", description="Scale of the information; `auto` is 1 / median squared norm."
+    )
+    conflict_penalty: Number = Field(default=0.1, ge=0, le=100, description="lambda; 0.1 to 0.5 is stable.")
+    early_stop_ratio: Number | None = Field(
+        default=None, gt=0, le=1, description="omega: stop when a gain falls to this part of the first."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    baselines: tuple[Method, ...] = Field(
+        default=(), max_length=4, description="Other methods to run on the same sketches, for comparison."
+    )
+
+    @model_validator(mode="after")
+    def _baselines_differ(self) -> Self:
+        names = [*self.baselines, self.method]
+        if len(set(names)) != len(names):
+            raise ValueError("baselines must name methods other than `method`, each once")
+        return self
+
+
+class JobRequest(Request):
+    """A selection job."""
+
+    dataset: DatasetRef
+    model: ModelRef
+    gradients: Gradients = Gradients()
+    selection: SelectionSpec
+    name: Name | None = None
+    metadata: Metadata = Field(default_factory=dict)

@@ -1,0 +1,52 @@
+"""What a failed job or dataset says: one problem document for each kind of failure, and no stack traces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from app.uris import UriRefused
+from workers.data.errors import DatasetError
+from workers.gradients.errors import ModelError, SampleTooLarge
+from workers.selection import BudgetError, ConfigError
+
+if TYPE_CHECKING:
+    from app.db.tables import Json
+
+
+class JobError(Exception):
+    """A job can't go on. The message is for its owner."""
+
+    def __init__(self, kind: str, title: str, field: str, message: str) -> None:
+        super().__init__(message)
+        self.problem = _problem(kind, title, message, field)
+
+
+KINDS: tuple[tuple[type[Exception], str, str, str | None], ...] = (
+    (UriRefused, "uri-refused", "The URI may not be read", "dataset.uri"),
+    (ModelError, "model-unusable", "The model can't be used", "model.uri"),
+    (SampleTooLarge, "out-of-memory", "A row does not fit into memory", "model.max_length"),
+    (BudgetError, "selection-impossible", "The selection can't be made", "selection.budget"),
+    (ConfigError, "selection-impossible", "The selection can't be made", "selection"),
+    (OSError, "storage-failed", "The worker could not write or read a file", None),
+)
+
+
+def problem_of(error: Exception) -> Json:
+    """The problem document of what stopped a job."""
+    if isinstance(error, JobError):
+        return error.problem
+    if isinstance(error, DatasetError):
+        kind = f"dataset-{error.reason_code.replace('_', '-')}"
+        return _problem(kind, "The dataset can't be used", str(error), "dataset")
+    for cls, kind, title, field in KINDS:
+        if isinstance(error, cls):
+            return _problem(kind, title, str(error), field)
+    detail = f"{type(error).__name__}: {error}"[:1000]
+    return _problem("internal-error", "The worker failed", f"{detail}. The worker's log has the whole of it.")
+
+
+def _problem(kind: str, title: str, detail: str, field: str | None = None) -> dict[str, Any]:
+    problem: dict[str, Any] = {"type": kind, "title": title, "detail": detail}
+    if field is not None:
+        problem["errors"] = [{"field": field, "message": detail}]
+    return problem

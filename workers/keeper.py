@@ -1,0 +1,123 @@
+"""Keep a claimed row while work on it goes on: heartbeat, progress, cancellation."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db import leases
+
+if TYPE_CHECKING:
+    from app.db.leases import Lease
+    from app.db.tables import Stage
+    from workers.process import Process
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S = 1.0
+"""One statement a second and worker: often enough to watch, and to stop within seconds of a cancel."""
+
+
+class Keeper:
+    """Extends a lease in the background.
+
+    Progress goes out with the heartbeat, never with the work: however often the work reports, Postgres sees one
+    UPDATE a second. While Postgres is away the work goes on; whether the row is still ours shows afterwards.
+    """
+
+    def __init__(self, process: Process, lease: Lease) -> None:
+        self.lease = lease
+        self.cancelled = False
+        self.lost = False
+        self._process = process
+        self._pending: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"keeper-{lease.id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def should_stop(self) -> bool:
+        """Whether the work is to end early: cancelled, lost to another worker, or the process shuts down."""
+        return self.cancelled or self.lost or self._process.stopping.is_set()
+
+    def enter(self, stage: Stage, total: int | None, unit: str) -> Meter:
+        """Begin a stage; what its meter is told goes out with the heartbeats."""
+        meter = Meter(self, total, unit)
+        with self._lock:
+            self._pending["stage"] = stage
+        meter.at(0)
+        return meter
+
+    def set_progress(self, progress: dict[str, Any]) -> None:
+        """Replace the progress that goes out next."""
+        with self._lock:
+            self._pending["progress"] = progress
+
+    def _beat(self) -> None:
+        interval = min(HEARTBEAT_S, self._process.settings.lease_s / 4)
+        while not self._ended.wait(interval):
+            with self._lock:
+                values, self._pending = self._pending, {}
+            try:
+                with self._process.sessions() as session:
+                    signals = leases.extend(session, self.lease, self._process.settings.lease_s, **values)
+            except SQLAlchemyError as error:
+                logger.warning("%s: Postgres does not answer, the work goes on: %s", self.lease.id, error)
+                with self._lock:
+                    self._pending = values | self._pending
+                continue
+            self.cancelled = signals.cancelled
+            if not signals.held:
+                logger.warning("%s: another worker may have it now, this one stops", self.lease.id)
+                self.lost = True
+                return
+
+
+class Meter:
+    """Counts the units of one stage, with rate and time left."""
+
+    def __init__(self, keeper: Keeper, total: int | None, unit: str) -> None:
+        self._keeper = keeper
+        self._total = total
+        self._unit = unit
+        self._done = 0
+        self._offset = 0
+        self._began = time.monotonic()
+
+    def resume_at(self, done: int) -> None:
+        """Start from units that were done before: they count as done, not for the rate."""
+        self._offset = done
+        self.at(done)
+
+    def add(self, units: int) -> None:
+        """Count more units."""
+        self.at(self._done + units)
+
+    def at(self, done: int, total: int | None = None) -> None:
+        """Set the units done, and the total once it is known."""
+        self._done = done
+        self._total = self._total if total is None else total
+        elapsed = time.monotonic() - self._began
+        fresh = done - self._offset
+        rate = fresh / elapsed if fresh > 0 and elapsed > 0 else None
+        left = None if rate is None or self._total is None else max(self._total - done, 0) / rate
+        self._keeper.set_progress(
+            {
+                "done": done,
+                "total": self._total,
+                "unit": self._unit,
+                "rate": None if rate is None else round(rate, 3),
+                "eta_s": None if left is None else round(left, 1),
+            }
+        )

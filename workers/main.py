@@ -1,0 +1,82 @@
+"""The worker process: `python -m workers.main`.
+
+RQ's `SimpleWorker` runs tasks in the worker's own process. Its other classes fork or spawn a process for each task:
+a fork after CUDA is initialised breaks CUDA, and a new process would load the model anew for every job. What the
+separate process gave (a killed task leaves the worker alive) the lease gives instead: when the process dies, its row
+is queued again and whoever supervises the process starts another.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from redis import Redis
+from rq import SimpleWorker
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from app.queue import TASKS
+from app.settings import get_settings
+from workers.gradients.errors import ModelError
+from workers.process import current_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+ALLOWED: Final = frozenset(TASKS.values())
+
+
+class NamedTask(Job):
+    """A message of the queue. It may name the service's tasks only: who can write to Redis must not run code here."""
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """The task's function.
+
+        Raises:
+            ValueError: The message names something else.
+        """
+        if self.func_name not in ALLOWED:
+            raise ValueError(f"message {self.id} names {self.func_name!r}, which is not a task of this service")
+        function: Callable[..., Any] = super().func
+        return function
+
+
+class InProcessWorker(SimpleWorker):
+    """Runs tasks in this process, and tells the running one to hand back when the process is asked to end."""
+
+    job_class = NamedTask
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """SIGTERM or SIGINT: the running task stops at its next batch and its row goes back to the queue."""
+        current_process().stopping.set()
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+
+def run() -> int:
+    """Work until told to stop; the exit code."""
+    settings = get_settings()
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    try:
+        process = current_process()
+    except ModelError as error:
+        logger.critical("%s", error)
+        return 2
+    logger.info("worker on %s, queue %s", process.device, settings.queue_name)
+    connection = Redis.from_url(str(settings.redis_url), health_check_interval=30)
+    worker = InProcessWorker([settings.queue_name], connection=connection, serializer=JSONSerializer)
+    worker.work(logging_level=settings.log_level)
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(run())

@@ -1,0 +1,43 @@
+"""Read a dataset that a client registered, and say what is in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.db import leases
+from app.db.tables import Dataset, State
+from app.uris import check_uri
+from workers.data.describe import describe
+from workers.data.fetch import fetch
+from workers.process import current_process
+from workers.task import run_leased
+
+if TYPE_CHECKING:
+    from workers.keeper import Keeper
+    from workers.process import Process
+
+
+def register_dataset(dataset_id: str, dispatch: int) -> None:
+    """The queue's entry: fetch, read through, and store what was found."""
+    process = current_process()
+    run_leased(process, Dataset, dataset_id, dispatch, lambda keeper: _register(process, keeper))
+
+
+def _register(process: Process, keeper: Keeper) -> None:
+    with process.sessions() as session:
+        dataset = session.get_one(Dataset, keeper.lease.id)
+    uri = check_uri(dataset.uri, process.settings, dataset.format)
+    snapshot = fetch(uri, process.settings, should_stop=keeper.should_stop)
+    report = describe(snapshot, process.settings, should_stop=keeper.should_stop)
+    with process.sessions() as session:
+        leases.finish(
+            session,
+            keeper.lease,
+            State.SUCCEEDED,
+            rows=report.rows,
+            bytes=report.bytes,
+            columns=list(report.columns),
+            shape=report.shape,
+            fingerprint=report.fingerprint,
+        )
+        session.commit()

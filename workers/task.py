@@ -1,0 +1,90 @@
+"""Run one unit of leased work: claim it, do it, and end it in exactly one way."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from app.db import leases
+from app.db.leases import Waiting
+from app.db.tables import State
+from workers.data.errors import Stopped as ReadingStopped
+from workers.failures import problem_of
+from workers.gradients.errors import Stopped as GradientsStopped
+from workers.keeper import Keeper
+from workers.selection import SelectionCancelledError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.db.leases import Lease, Work
+    from workers.process import Process
+
+logger = logging.getLogger(__name__)
+
+STOPPED = (ReadingStopped, GradientsStopped, SelectionCancelledError)
+
+
+def run_leased(
+    process: Process,
+    table: Work,
+    row_id: str,
+    dispatch: int,
+    work: Callable[[Keeper], None],
+    discard: Callable[[uuid.UUID], None] = lambda _: None,
+) -> None:
+    """Claim a row and run `work` on it.
+
+    Args:
+        process: This worker.
+        table: Whose row it is.
+        row_id: The row, as the queue names it.
+        dispatch: The dispatch that the message stands for; an outdated one claims nothing.
+        work: Does it all and ends by finishing the row as succeeded. What it raises decides how the row ends.
+        discard: Removes what unfinished work may have left.
+    """
+    with process.sessions() as session:
+        lease = leases.claim(session, table, uuid.UUID(row_id), dispatch, process.settings.lease_s)
+    if lease is None:
+        logger.info("%s %s: dispatch %d is not to be done (any more)", table.__tablename__, row_id, dispatch)
+        return
+    logger.info("%s %s: begun, dispatch %d", table.__tablename__, row_id, dispatch)
+    with Keeper(process, lease) as keeper:
+        try:
+            work(keeper)
+        except STOPPED:
+            _stop(process, keeper, discard)
+        except (OperationalError, InterfaceError):
+            # Postgres went away. The lease runs out and the row is queued again, or is still ours and this
+            # worker's next message finds it; either way nothing is decided here.
+            logger.exception("%s %s: Postgres does not answer, the lease runs out", table.__tablename__, row_id)
+        except Exception as error:
+            logger.exception("%s %s: failed", table.__tablename__, row_id)
+            discard(lease.id)
+            _finish(process, lease, State.FAILED, error=problem_of(error))
+
+
+def _stop(process: Process, keeper: Keeper, discard: Callable[[uuid.UUID], None]) -> None:
+    """End work that was told to stop."""
+    lease = keeper.lease
+    if keeper.lost:
+        return
+    if keeper.cancelled:
+        discard(lease.id)
+        _finish(process, lease, State.CANCELLED)
+        return
+    with process.sessions() as session:
+        dispatch = leases.hand_back(session, lease)
+    if dispatch is not None:
+        logger.info("%s %s: handed back", lease.table.__tablename__, lease.id)
+        process.queue.put_or_leave(Waiting(lease.table, lease.id, dispatch))
+
+
+def _finish(process: Process, lease: Lease, state: State, **values: object) -> None:
+    with process.sessions() as session:
+        leases.finish(session, lease, state, **values)
+        session.commit()
+    logger.info("%s %s: %s", lease.table.__tablename__, lease.id, state)
