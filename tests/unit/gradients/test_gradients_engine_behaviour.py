@@ -1,0 +1,173 @@
+"""How the engine runs: budgets, progress, stopping, running out of memory, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_networks import VOCABULARY, made_up_samples, tiny_model
+
+from workers.gradients.batches import plan_batches
+from workers.gradients.config import GradientConfig
+from workers.gradients.engine import BatchDone, GradientEngine
+from workers.gradients.errors import ModelError, SampleTooLarge, Stopped
+from workers.gradients.head import OwnHead, PlainHead
+from workers.samples import Sample
+
+if TYPE_CHECKING:
+    from workers.gradients.batches import Batch
+    from workers.gradients.head import HeadTap
+
+CONFIG = GradientConfig(rank=2, sketch_dim=32, token_budget=60)
+
+
+@given(lengths=st.lists(st.integers(1, 50), max_size=40), budget=st.integers(1, 200))
+@settings(deadline=None)
+def test_batches_keep_the_budget_and_every_sample_once(lengths: list[int], budget: int) -> None:
+    sizes = np.array(lengths, dtype=np.int64)
+    batches = plan_batches(sizes, np.arange(sizes.size), budget)
+    assert sorted(int(index) for batch in batches for index in batch) == list(range(sizes.size))
+    for batch in batches:
+        assert batch.size == 1 or batch.size * sizes[batch].max() <= budget
+
+
+def test_progress_adds_up() -> None:
+    samples, seen = made_up_samples(20), list[BatchDone]()
+    GradientEngine(tiny_model("llama"), CONFIG).sketch(samples, on_batch=seen.append)
+    assert len(seen) > 1
+    assert sum(done.samples for done in seen) == 20
+    assert sum(done.tokens for done in seen) == sum(sample.tokens for sample in samples)
+    assert all(done.positions <= 60 for done in seen)
+
+
+def test_no_samples_make_no_rows() -> None:
+    assert GradientEngine(tiny_model("llama"), CONFIG).sketch([]).values.shape == (0, 32)
+
+
+def test_stopping_ends_the_run_and_leaves_the_engine_usable() -> None:
+    model, samples = tiny_model("llama"), made_up_samples(10)
+    engine = GradientEngine(model, CONFIG)
+    with pytest.raises(Stopped):
+        engine.sketch(samples, should_stop=lambda: True)
+    assert not any(module._forward_hooks for module in model.model.modules())
+    assert np.isfinite(engine.sketch(samples).values).all()
+
+
+def test_stopping_acts_inside_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.gradients.engine.POLL_S", 0.0)
+    done: list[BatchDone] = []
+    for patience in (5, 25):  # in the forward pass, in the backward pass
+        asked = iter(range(1000))
+        with pytest.raises(Stopped):
+            GradientEngine(tiny_model("llama"), GradientConfig(sketch_dim=32)).sketch(
+                made_up_samples(4),
+                on_batch=done.append,
+                should_stop=lambda asked=asked, patience=patience: next(asked) >= patience,  # type: ignore[misc]
+            )
+    assert done == []
+
+
+class SmallMemory:
+    """A head on a device where batches of more positions than `most` do not fit."""
+
+    def __init__(self, head: PlainHead, most: int) -> None:
+        self.head, self.most = head, most
+
+    def run(self, batch: Batch, tap: HeadTap | None = None) -> torch.Tensor:
+        if batch.input_ids.numel() > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.head.run(batch, tap)
+
+
+def test_running_out_of_memory_halves_the_budget_and_goes_on() -> None:
+    model, samples = tiny_model("llama"), made_up_samples(20)
+    expected = GradientEngine(model, CONFIG).sketch(samples).values
+    engine, seen = GradientEngine(model, GradientConfig(rank=2, sketch_dim=32, token_budget=1000)), list[BatchDone]()
+    engine._head = SmallMemory(engine._head, most=100)  # type: ignore[arg-type]
+    found = engine.sketch(samples, on_batch=seen.append).values
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert sum(done.samples for done in seen) == 20
+    assert engine.token_budget <= 100
+
+
+def test_a_sample_that_never_fits_is_named() -> None:
+    engine = GradientEngine(tiny_model("llama"), CONFIG)
+    engine._head = SmallMemory(engine._head, most=3)  # type: ignore[arg-type]
+    with pytest.raises(SampleTooLarge, match=r"row \d+ \(\d+ tokens\) does not fit .*: lower model.max_length"):
+        engine.sketch(made_up_samples(5))
+
+
+def test_other_errors_pass_through() -> None:
+    def broken(_done: BatchDone) -> None:
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        GradientEngine(tiny_model("llama"), CONFIG).sketch(made_up_samples(5), on_batch=broken)
+
+
+def sample(ids: list[int], mask: list[bool]) -> Sample:
+    return Sample(row=41, input_ids=np.array(ids, dtype=np.int32), loss_mask=np.array(mask))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (sample([5, 6], [True, False]), "row 41 has no response token"),
+        (sample([5, VOCABULARY], [False, True]), "row 41: a token id is outside the model's 97 tokens"),
+        (sample([5] * 129, [True] * 129), "row 41: 129 tokens, but the model takes 128"),
+    ],
+)
+def test_a_sample_that_can_not_be_differentiated_is_refused(bad: Sample, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GradientEngine(tiny_model("llama"), CONFIG).sketch([bad])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "message"),
+    [
+        ("mixtral", CONFIG, "mixture of experts .num_local_experts = 4. .* choose a dense model"),
+        ("gpt2", CONFIG, "transformer.h.0.attn.c_attn is a Conv1D, not a plain linear layer"),
+        ("llama", GradientConfig(modules=("c_attn", "q_proj")), "no linear layer is named c_attn: .*down_proj"),
+    ],
+)
+def test_a_model_that_can_not_serve_is_refused(architecture: str, config: GradientConfig, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        GradientEngine(tiny_model(architecture), config)
+
+
+def test_attention_that_looks_ahead_is_refused() -> None:
+    model = tiny_model("llama")
+    for layer in model.model.model.layers:
+        layer.self_attn.is_causal = False
+    with pytest.raises(ModelError, match="padding changes a sample"):
+        GradientEngine(model, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "head"),
+    [("llama", PlainHead), ("qwen2", PlainHead), ("gemma2", OwnHead), ("cohere", OwnHead), ("granite", OwnHead)],
+)
+def test_the_short_way_to_logits_is_taken_only_where_it_is_right(architecture: str, head: type) -> None:
+    assert type(GradientEngine(tiny_model(architecture), CONFIG)._head) is head
+
+
+def test_logits_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, samples = tiny_model("llama"), made_up_samples(6)
+    expected = GradientEngine(model, CONFIG).sketch(samples).values
+    monkeypatch.setattr("workers.gradients.head.LOGITS_AT_ONCE", 3 * VOCABULARY)
+    np.testing.assert_allclose(GradientEngine(model, CONFIG).sketch(samples).values, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_below_the_first_target_layer_is_differentiated() -> None:
+    model = tiny_model("llama")
+    graphs: list[bool] = []
+    for layer in model.model.model.layers:
+        layer.register_forward_hook(lambda _layer, _args, output: graphs.append(output.requires_grad))
+    engine = GradientEngine(model, GradientConfig(modules=("1.mlp.down_proj",), sketch_dim=16))
+    graphs.clear()
+    engine.sketch(made_up_samples(3))
+    assert graphs == [False, True]

@@ -1,0 +1,121 @@
+"""A sample's sketch depends on the sample, the model and the seed: not on batch, order or neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_networks import VOCABULARY, made_up_samples, tiny_model
+
+from workers.gradients.config import GradientConfig
+from workers.gradients.engine import GradientEngine
+from workers.samples import Sample
+
+ROUNDING = 1e-5
+
+
+def row_error(found: np.ndarray, expected: np.ndarray) -> float:
+    lengths = np.linalg.norm(expected, axis=1)
+    return float((np.linalg.norm(found - expected, axis=1) / np.maximum(lengths, 1e-3 * lengths.max())).max())
+
+
+CONFIGS = [
+    GradientConfig(rank=4, sketch_dim=128),
+    GradientConfig(target="linear", sketch_dim=128),
+    GradientConfig(target="last_layer", sketch_dim=128),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.target)
+@pytest.mark.parametrize("architecture", ["llama_tied", "qwen2", "gemma2"])
+def test_budget_order_and_neighbours_change_nothing(architecture: str, config: GradientConfig) -> None:
+    model, samples = tiny_model(architecture), made_up_samples(20)
+    together = GradientEngine(model, replace(config, token_budget=10_000)).sketch(samples).values
+    small = GradientEngine(model, replace(config, token_budget=60)).sketch(samples).values
+    engine = GradientEngine(model, config)
+    backwards = engine.sketch(samples[::-1]).values[::-1]
+    alone = np.concatenate([engine.sketch([sample]).values for sample in samples])
+    for other in (small, backwards, alone):
+        assert row_error(other, together) < ROUNDING
+
+
+def test_one_run_is_the_next_runs_to_the_bit() -> None:
+    model, samples = tiny_model("llama"), made_up_samples(10)
+    first = GradientEngine(model, GradientConfig(sketch_dim=64)).sketch(samples).values
+    again = GradientEngine(tiny_model("llama"), GradientConfig(sketch_dim=64)).sketch(samples).values
+    assert np.array_equal(first, again)
+
+
+def outlier(row: int) -> Sample:
+    """A long repetitive sample whose gradient is far larger than that of the others."""
+    ids = np.tile(np.array([5, 90], dtype=np.int32), 40)
+    return Sample(row=row, input_ids=ids, loss_mask=np.arange(80) > 0)
+
+
+def test_an_outlier_stays_in_its_row() -> None:
+    """Sketches that an outlier in the batch changed made the runs of another project irreproducible."""
+    model, quiet = tiny_model("llama"), made_up_samples(6)
+    engine = GradientEngine(model, GradientConfig(sketch_dim=64, token_budget=10_000))
+    without = engine.sketch(quiet)
+    with_outlier = engine.sketch([*quiet[:3], outlier(6), *quiet[3:]])
+    others = [0, 1, 2, 4, 5, 6]
+    assert np.linalg.norm(with_outlier.values[3]) > 3 * np.linalg.norm(without.values, axis=1).max()
+    assert row_error(with_outlier.values[others], without.values) < ROUNDING
+
+
+def test_a_gradient_that_is_not_finite_is_flagged_in_its_row_alone() -> None:
+    model, samples = tiny_model("llama"), made_up_samples(6)
+    poison = VOCABULARY - 1
+    clean = [
+        Sample(sample.row, np.where(sample.input_ids == poison, 3, sample.input_ids), sample.loss_mask)
+        for sample in samples
+    ]
+    with torch.no_grad():
+        model.model.get_input_embeddings().weight[poison] = float("nan")
+    sick = Sample(6, np.array([4, poison, 7, 8], dtype=np.int32), np.array([False, True, True, True]))
+    engine = GradientEngine(model, GradientConfig(sketch_dim=64, token_budget=10_000))
+    alone = engine.sketch(clean)
+    mixed = engine.sketch([*clean[:2], sick, *clean[2:]])
+    assert mixed.finite.tolist() == [True, True, False, True, True, True, True]
+    assert not np.isfinite(mixed.values[2]).all()
+    assert row_error(np.delete(mixed.values, 2, axis=0), alone.values) < ROUNDING
+
+
+def test_what_follows_the_last_label_changes_nothing() -> None:
+    engine = GradientEngine(tiny_model("llama"), GradientConfig(sketch_dim=64))
+    ids = np.arange(3, 15, dtype=np.int32)
+    mask = np.zeros(12, dtype=np.bool_)
+    mask[4:8] = True
+    whole = engine.sketch([Sample(0, ids, mask)]).values
+    cut = engine.sketch([Sample(0, ids[:8], mask[:8])]).values
+    assert row_error(whole, cut) < ROUNDING
+
+
+def test_dropout_is_off() -> None:
+    model = tiny_model("llama")
+    model.model.config.attention_dropout = 0.5
+    for module in model.model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    samples = made_up_samples(4)
+    engine = GradientEngine(model, GradientConfig(sketch_dim=32))
+    assert np.array_equal(engine.sketch(samples).values, engine.sketch(samples).values)
+
+
+def test_unit_sketches_have_length_one() -> None:
+    model, samples = tiny_model("llama"), made_up_samples(8)
+    plain = GradientEngine(model, GradientConfig(sketch_dim=64)).sketch(samples).values
+    unit = GradientEngine(model, GradientConfig(sketch_dim=64, normalize="unit")).sketch(samples).values
+    assert np.linalg.norm(unit, axis=1) == pytest.approx(np.ones(8), abs=1e-6)
+    assert row_error(unit, plain / np.linalg.norm(plain, axis=1, keepdims=True)) < ROUNDING
+
+
+def test_bfloat16_is_close_to_float32() -> None:
+    model, samples = tiny_model("llama"), made_up_samples(10)
+    exact = GradientEngine(model, GradientConfig(sketch_dim=256)).sketch(samples).values
+    model.model.to(torch.bfloat16)
+    rounded = GradientEngine(model, GradientConfig(sketch_dim=256)).sketch(samples).values
+    cosines = (exact * rounded).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
+    assert cosines.min() > 0.9

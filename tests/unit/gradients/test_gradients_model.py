@@ -1,0 +1,131 @@
+"""Loading a proxy model runs no foreign code, reads nothing outside the directory and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from tiny_networks import tiny_network
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from workers.gradients.device import resolve_device
+from workers.gradients.errors import ModelError
+from workers.gradients.model import ModelCache, load_model, model_files, model_revision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny"
+    tiny_network("llama").save_pretrained(path)
+    words = {f"w{number}": number for number in range(97)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(path)
+    return path
+
+
+def test_a_saved_model_loads_frozen_and_without_dropout(directory: Path) -> None:
+    proxy = load_model(directory, dtype="bfloat16", device=CPU)
+    assert proxy.model.dtype == torch.bfloat16
+    assert not proxy.model.training
+    assert not any(parameter.requires_grad for parameter in proxy.model.parameters())
+    assert proxy.tokenizer.convert_tokens_to_ids("w5") == 5
+
+
+def test_the_revision_is_that_of_the_content(directory: Path, tmp_path: Path) -> None:
+    first = model_revision(model_files(directory))
+    moved = directory.rename(tmp_path / "elsewhere")
+    (moved / "README.md").write_text("not part of the model")
+    assert model_revision(model_files(moved)) == first
+    config = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-4}))
+    assert model_revision(model_files(moved)) != first
+
+
+def refused(path: Path, message: str, dtype: str = "float32") -> None:
+    with pytest.raises(ModelError, match=message):
+        load_model(path, dtype=dtype, device=CPU)
+
+
+def test_no_directory(tmp_path: Path) -> None:
+    refused(tmp_path / "absent", "is not a directory")
+
+
+def test_no_config(directory: Path) -> None:
+    (directory / "config.json").unlink()
+    refused(directory, "has no config.json")
+
+
+def test_pickled_weights_are_never_opened(directory: Path) -> None:
+    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+    refused(directory, "has no .safetensors file: other weight files can run code")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_remote_code_is_refused(directory: Path, name: str) -> None:
+    content = json.loads((directory / name).read_text())
+    (directory / name).write_text(json.dumps({**content, "auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
+    (directory / "evil.py").write_text("raise SystemExit('ran')")
+    refused(directory, f"{name} asks to run code")
+
+
+def test_a_link_out_of_the_directory_is_refused(directory: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.json"
+    secret.write_text("{}")
+    (directory / "added_tokens.json").symlink_to(secret)
+    refused(directory, "added_tokens.json is a link out of the directory: copy")
+
+
+def test_a_link_within_the_directory_serves(directory: Path) -> None:
+    (directory / "model.safetensors").rename(directory / "weights.blob")
+    (directory / "model.safetensors").symlink_to("weights.blob")
+    load_model(directory, dtype="float32", device=CPU)
+
+
+def test_quantised_weights_are_refused(directory: Path) -> None:
+    content = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**content, "quantization_config": {"bits": 4}}))
+    refused(directory, "is quantised: use the original weights")
+
+
+def test_a_broken_weight_file_has_a_plain_message(directory: Path) -> None:
+    (directory / "model.safetensors").write_bytes(b"no tensors")
+    refused(directory, "tiny can't be loaded .*: it must be a causal language model")
+
+
+def test_missing_weights_are_never_filled_with_random_ones(directory: Path) -> None:
+    content = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**content, "num_hidden_layers": 3}))
+    refused(directory, "lacks weights")
+
+
+def test_half_precision_without_loss_scaling_is_refused(directory: Path) -> None:
+    refused(directory, "underflow without loss scaling: use bfloat16", dtype="float16")
+    refused(directory, "'int8' is not one of float32, bfloat16", dtype="int8")
+
+
+def test_the_cache_loads_a_model_once_until_it_changes(directory: Path) -> None:
+    cache = ModelCache()
+    first = cache.get(directory, dtype="float32", device=CPU)
+    assert cache.get(directory, dtype="float32", device=CPU) is first
+    assert cache.get(directory, dtype="bfloat16", device=CPU) is not first
+    again = cache.get(directory, dtype="float32", device=CPU)
+    (directory / "config.json").write_text((directory / "config.json").read_text() + "\n")
+    changed = cache.get(directory, dtype="float32", device=CPU)
+    assert changed is not again
+    assert changed.revision != again.revision
+
+
+def test_devices_by_setting() -> None:
+    assert resolve_device("cpu") == CPU
+    if not torch.cuda.is_available():
+        assert resolve_device("auto") == CPU
+        with pytest.raises(ModelError, match="no CUDA device"):
+            resolve_device("cuda:0")

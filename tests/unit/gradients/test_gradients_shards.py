@@ -1,0 +1,198 @@
+"""Shards survive kills, damage and two writers, and are addressed by what they were made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from workers.gradients.artifacts import LocalArtifacts
+from workers.gradients.config import GradientConfig
+from workers.gradients.engine import Sketches
+from workers.gradients.shards import ShardDamaged, ShardStore, sketch_key
+
+SAMPLES, DIM, ROWS = 10, 6, 4
+KEY = "ab" * 32
+
+
+def store(root: Path, *, shard_rows: int = ROWS) -> ShardStore:
+    return ShardStore(LocalArtifacts(root), KEY, samples=SAMPLES, sketch_dim=DIM, shard_rows=shard_rows)
+
+
+def sketches(rows: range, offset: float = 0.0) -> Sketches:
+    values = np.arange(rows.start * DIM, rows.stop * DIM, dtype=np.float32).reshape(-1, DIM) + offset
+    losses = np.arange(rows.start, rows.stop, dtype=np.float32)
+    return Sketches(values=values, losses=losses, finite=losses != 3)
+
+
+def filled(root: Path) -> ShardStore:
+    shards = store(root)
+    for shard in shards.missing():
+        shards.write(shard, sketches(shards.rows(shard)))
+    return shards
+
+
+def file_of(root: Path, shard: int) -> Path:
+    return root / "sketches" / KEY / f"shard-{shard:05d}.safetensors"
+
+
+def test_a_job_goes_on_at_the_first_missing_shard(tmp_path: Path) -> None:
+    shards = store(tmp_path)
+    assert shards.missing() == [0, 1, 2]
+    assert [shards.rows(shard) for shard in range(3)] == [range(4), range(4, 8), range(8, 10)]
+    shards.write(0, sketches(range(4)))
+    assert store(tmp_path).missing() == [1, 2]
+
+
+def test_what_was_written_comes_back(tmp_path: Path) -> None:
+    expected = sketches(range(SAMPLES))
+    stored = filled(tmp_path).load()
+    assert np.array_equal(stored.values, expected.values)
+    assert np.array_equal(stored.losses, expected.losses)
+    assert np.array_equal(stored.finite, expected.finite)
+    assert not stored.values.flags.writeable
+
+
+def test_a_matrix_too_large_for_memory_is_mapped_and_leaves_no_file(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    stored = filled(tmp_path).load(scratch=scratch, in_memory_bytes=0)
+    assert isinstance(stored.values, np.memmap)
+    assert np.array_equal(stored.values, sketches(range(SAMPLES)).values)
+    assert list(scratch.iterdir()) == []
+
+
+def test_tiles_come_one_at_a_time_in_order(tmp_path: Path) -> None:
+    tiles = list(filled(tmp_path).tiles())
+    assert [rows for rows, _ in tiles] == [range(4), range(4, 8), range(8, 10)]
+    assert np.array_equal(tiles[1][1].values, sketches(range(4, 8)).values)
+
+
+@pytest.mark.parametrize("place", [0, 4, 20, 100, -1])
+def test_one_flipped_bit_anywhere_makes_a_shard_missing(tmp_path: Path, place: int) -> None:
+    shards = filled(tmp_path)
+    content = bytearray(file_of(tmp_path, 1).read_bytes())
+    content[place] ^= 1
+    file_of(tmp_path, 1).write_bytes(content)
+    if shards.missing() == []:  # a bit of the header that means nothing
+        assert np.array_equal(shards.load().values, sketches(range(SAMPLES)).values)
+        return
+    assert shards.missing() == [1]
+    with pytest.raises(ShardDamaged, match="shard 1"):
+        shards.load()
+    shards.write(1, sketches(range(4, 8)))
+    assert shards.missing() == []
+
+
+@pytest.mark.parametrize("length", [0, 5, 100])
+def test_a_truncated_shard_is_missing(tmp_path: Path, length: int) -> None:
+    shards = filled(tmp_path)
+    file_of(tmp_path, 0).write_bytes(file_of(tmp_path, 0).read_bytes()[:length])
+    assert shards.missing() == [0]
+
+
+def test_a_shard_in_anothers_place_is_missing(tmp_path: Path) -> None:
+    shards = filled(tmp_path)
+    file_of(tmp_path, 1).write_bytes(file_of(tmp_path, 0).read_bytes())
+    assert shards.missing() == [1]
+
+
+def test_the_last_of_two_writers_leaves_a_valid_shard(tmp_path: Path) -> None:
+    first, second = store(tmp_path), store(tmp_path)
+    first.write(0, sketches(range(4)))
+    second.write(0, sketches(range(4), offset=1e-3))
+    assert first.missing() == [1, 2]
+    assert [path.name for path in (tmp_path / "sketches" / KEY).iterdir() if path.name.startswith(".")] == []
+
+
+def test_who_begins_decides_the_shard_size(tmp_path: Path) -> None:
+    filled(tmp_path)
+    other = store(tmp_path, shard_rows=7)
+    assert other.shard_rows == ROWS
+    assert other.missing() == []
+
+
+def test_a_key_is_one_matrix(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with pytest.raises(ValueError, match="another matrix"):
+        ShardStore(LocalArtifacts(tmp_path), KEY, samples=SAMPLES + 1, sketch_dim=DIM, shard_rows=ROWS)
+
+
+def test_sketches_of_the_wrong_shape_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shard 0"):
+        store(tmp_path).write(0, sketches(range(3)))
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = store(tmp_path)
+
+    def full_disk(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("workers.gradients.artifacts.os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        shards.write(0, sketches(range(4)))
+    assert [path.name for path in (tmp_path / "sketches" / KEY).iterdir()] == ["manifest.json"]
+
+
+def test_artifact_names_stay_in_the_store(tmp_path: Path) -> None:
+    for name in ("../outside", "/etc/outside", "a/../../outside"):
+        with pytest.raises(ValueError, match="leaves the store"):
+            LocalArtifacts(tmp_path).write(name, b"")
+
+
+def key(config: GradientConfig, **changes: str) -> str:
+    facts = {"dataset_digest": "d", "model_revision": "m", "dtype": "float32", "template_version": "1"}
+    return sketch_key(**{**facts, **changes}, config=config)  # type: ignore[arg-type]
+
+
+def test_the_key_names_everything_that_a_sketch_depends_on() -> None:
+    base = GradientConfig()
+    keys = {
+        key(base),
+        key(base, dataset_digest="e"),
+        key(base, model_revision="n"),
+        key(base, dtype="bfloat16"),
+        key(base, template_version="2"),
+        key(replace(base, rank=4)),
+        key(replace(base, seed=1)),
+        key(replace(base, sketch_dim=64)),
+        key(replace(base, sketch="factorised")),
+        key(replace(base, target="linear")),
+        key(replace(base, modules=("q_proj",))),
+        key(replace(base, loss_normalization="mean")),
+        key(replace(base, normalize="unit")),
+    }
+    assert len(keys) == 13
+
+
+def test_the_key_ignores_what_a_sketch_does_not_depend_on() -> None:
+    base = GradientConfig()
+    assert key(base) == key(replace(base, token_budget=17)) == key(replace(base, sketch="sparse"))
+    linear = replace(base, target="linear")
+    assert key(linear) == key(replace(linear, rank=4))
+    assert key(replace(base, modules=("a", "b"))) == key(replace(base, modules=("b", "a", "b")))
+    assert json.loads(json.dumps(base.identity())) == base.identity()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("target", "all"),
+        ("rank", 0),
+        ("rank", 2.5),
+        ("sketch", "dense"),
+        ("sketch_dim", 0),
+        ("sketch_dim", True),
+        ("seed", -1),
+        ("token_budget", 0),
+        ("loss_normalization", "max"),
+        ("normalize", "l1"),
+        ("modules", ()),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: "):
+        GradientConfig(**{field: value})  # type: ignore[arg-type]

@@ -1,0 +1,81 @@
+"""Tiny random models of several architectures, and samples for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GPT2Config,
+    GraniteConfig,
+    LlamaConfig,
+    MixtralConfig,
+    Qwen2Config,
+)
+
+from workers.gradients.model import ProxyModel
+from workers.samples import Sample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+VOCABULARY = 97
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SIZES),
+    "llama_tied": LlamaConfig(**SIZES, tie_word_embeddings=True),
+    "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=False),
+    "gemma2": Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=0.5, sliding_window=6),
+    "cohere": CohereConfig(**SIZES, logit_scale=0.25),
+    "granite": GraniteConfig(**SIZES, logits_scaling=3.0, embedding_multiplier=2.0, residual_multiplier=0.7),
+    "mixtral": MixtralConfig(**SIZES, num_local_experts=4),
+    "gpt2": GPT2Config(
+        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, bos_token_id=0, eos_token_id=1
+    ),
+}
+
+
+def tiny_network(architecture: str, seed: int = 0) -> PreTrainedModel:
+    """A random model whose biases and norms are random too, so that a test sees them, and whose dropout is on."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIGS[architecture])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            else:
+                parameter.mul_(4.0)
+    return model.train()
+
+
+def tiny_model(architecture: str, seed: int = 0) -> ProxyModel:
+    return ProxyModel(model=tiny_network(architecture, seed), tokenizer=None, revision="r", path=Path())  # type: ignore[arg-type]
+
+
+def made_up_samples(count: int, seed: int = 0, longest: int = 24) -> list[Sample]:
+    """Prompts and responses of many lengths; some go on after the response, some have several responses."""
+    random = np.random.default_rng(seed)
+    samples = []
+    for row in range(count):
+        length = int(random.integers(2, longest + 1))
+        mask = random.random(length) < random.choice([0.2, 0.5, 1.0])
+        mask[random.integers(1, length)] = True
+        ids = random.integers(3, VOCABULARY, length).astype(np.int32)
+        samples.append(Sample(row=row, input_ids=ids, loss_mask=mask))
+    return samples

@@ -1,0 +1,24 @@
+"""What can go wrong between a model and its sketches."""
+
+from __future__ import annotations
+
+
+class ModelError(ValueError):
+    """The model can't be used; the message is for the user: the field at fault, why, and what to do."""
+
+
+class Stopped(Exception):
+    """`should_stop` said so; what was computed is dropped and the memory is free again."""
+
+
+class SampleTooLarge(RuntimeError):
+    """One sample alone does not fit into the device's memory."""
+
+    def __init__(self, row: int, tokens: int) -> None:
+        """Name the row (its number in the dataset) and its length in tokens."""
+        self.row = row
+        self.tokens = tokens
+        super().__init__(
+            f"row {row} ({tokens} tokens) does not fit into the device's memory on its own: "
+            "lower model.max_length, or use a smaller proxy model or a larger device"
+        )

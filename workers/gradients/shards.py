@@ -1,0 +1,239 @@
+"""Sketches on disk: shards addressed by the hash of what they were made from.
+
+    store = ShardStore(LocalArtifacts(root), key, samples=len(samples), sketch_dim=2048, shard_rows=1024)
+    for shard in store.missing():
+        rows = store.rows(shard)
+        store.write(shard, engine.sketch(samples[rows.start : rows.stop]))
+    stored = store.load(scratch=cache_dir)
+
+A job that is killed goes on at the first missing shard, a second job over the same data and model finds
+nothing missing, and workers that share the store share the work. A shard is one safetensors file that carries the
+checksum of its own tensors: one atomic write, so that two writers of the same shard leave one valid shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from workers.gradients.engine import Sketches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from workers.gradients.artifacts import ArtifactStore
+    from workers.gradients.config import GradientConfig
+
+LENGTH_BYTES = 8
+IN_MEMORY_BYTES = 1 << 30
+"""Matrices up to this size are loaded into memory; larger ones are mapped from a scratch file."""
+
+
+class ShardDamaged(RuntimeError):
+    """A shard that is needed is not there or does not match its checksum; `missing()` names it."""
+
+    def __init__(self, shard: int) -> None:
+        """Name the shard by its number."""
+        self.shard = shard
+        super().__init__(f"shard {shard} is missing or damaged: compute it again")
+
+
+def sketch_key(
+    *, dataset_digest: str, model_revision: str, dtype: str, template_version: str | int, config: GradientConfig
+) -> str:
+    """The content address of a dataset's sketches, 64 hex digits.
+
+    Args:
+        dataset_digest: Digest of the tokenised samples or of all that decides them: rows, columns, max_length.
+        model_revision: `ProxyModel.revision`.
+        dtype: The model's dtype as set.
+        template_version: Version of the code that turns rows into tokens.
+        config: What is sketched, and how.
+    """
+    made_from = {
+        "dataset": dataset_digest,
+        "model": model_revision,
+        "dtype": dtype,
+        "template": template_version,
+        "gradients": config.identity(),
+    }
+    canonical = json.dumps(made_from, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredSketches:
+    """All shards of a key.
+
+    Attributes:
+        values: (n, sketch_dim), float32; an array in memory, or a read-only map of a scratch file that is gone
+            from its directory and freed with the array.
+        losses: (n,), float32.
+        finite: (n,), bool.
+    """
+
+    values: NDArray[np.float32]
+    losses: NDArray[np.float32]
+    finite: NDArray[np.bool_]
+
+
+class ShardStore:
+    """The shards of one content key."""
+
+    def __init__(self, artifacts: ArtifactStore, key: str, *, samples: int, sketch_dim: int, shard_rows: int) -> None:
+        """Open the shards of a key, or begin them.
+
+        Args:
+            artifacts: Where the shards are kept.
+            key: What `sketch_key` gave.
+            samples: Number n of samples in the dataset.
+            sketch_dim: Length p of a sketch.
+            shard_rows: Samples of a shard. Who begins a key decides: the manifest's number wins over a later one.
+
+        Raises:
+            ValueError: The key's manifest speaks of another matrix.
+        """
+        if samples < 1 or sketch_dim < 1 or shard_rows < 1:
+            raise ValueError("samples, sketch_dim and shard_rows must be positive")
+        self.key, self.samples, self.sketch_dim = key, samples, sketch_dim
+        self._artifacts = artifacts
+        self.shard_rows = self._settled_rows(shard_rows)
+        self.shards = -(-samples // self.shard_rows)
+
+    def rows(self, shard: int) -> range:
+        """The places in the dataset's samples that a shard covers."""
+        if not 0 <= shard < self.shards:
+            raise IndexError(f"shard {shard} of {self.shards}")
+        start = shard * self.shard_rows
+        return range(start, min(start + self.shard_rows, self.samples))
+
+    def write(self, shard: int, sketches: Sketches) -> None:
+        """Keep a shard's sketches; replaces what was there.
+
+        Raises:
+            ValueError: The sketches are not of this shard's shape.
+        """
+        expected = (len(self.rows(shard)), self.sketch_dim)
+        if sketches.values.shape != expected:
+            raise ValueError(f"shard {shard} is {expected}, the sketches are {sketches.values.shape}")
+        tensors: dict[str, NDArray[Any]] = {
+            "values": np.ascontiguousarray(sketches.values, dtype=np.float32),
+            "losses": np.ascontiguousarray(sketches.losses, dtype=np.float32),
+            "finite": np.ascontiguousarray(sketches.finite, dtype=np.uint8),
+        }
+        plain = save_tensors(tensors)
+        metadata = {"key": self.key, "shard": str(shard), "sha256": _data_digest(plain)}
+        self._artifacts.write(self._name(shard), save_tensors(tensors, metadata=metadata))
+
+    def missing(self) -> list[int]:
+        """The shards still to make, damaged ones included. Reads every shard (1 GB/s and more)."""
+        return [shard for shard in range(self.shards) if self._read(shard) is None]
+
+    def tiles(self) -> Iterator[tuple[range, Sketches]]:
+        """The shards in order with the samples they cover: for work that needs one at a time.
+
+        Raises:
+            ShardDamaged: A shard is missing or damaged.
+        """
+        for shard in range(self.shards):
+            yield self.rows(shard), self._required(shard)
+
+    def load(self, *, scratch: Path | None = None, in_memory_bytes: int = IN_MEMORY_BYTES) -> StoredSketches:
+        """All sketches as one matrix.
+
+        Args:
+            scratch: Directory for the file behind a matrix that is too large for memory; needs n p 4 bytes there.
+            in_memory_bytes: Largest matrix that is held in memory if there is a scratch directory.
+
+        Raises:
+            ShardDamaged: A shard is missing or damaged.
+        """
+        shape = (self.samples, self.sketch_dim)
+        size = self.samples * self.sketch_dim * np.dtype(np.float32).itemsize
+        if scratch is None or size <= in_memory_bytes:
+            values = np.empty(shape, dtype=np.float32)
+        else:
+            values = _unnamed_map(scratch, shape)
+        losses, finite = np.empty(self.samples, dtype=np.float32), np.empty(self.samples, dtype=np.bool_)
+        for rows, tile in self.tiles():
+            part = slice(rows.start, rows.stop)
+            values[part], losses[part], finite[part] = tile.values, tile.losses, tile.finite
+        values.flags.writeable = False
+        return StoredSketches(values, losses, finite)
+
+    def bytes_stored(self) -> int:
+        """Bytes that the key's shards take in the store."""
+        return sum(self._artifacts.size(self._name(shard)) or 0 for shard in range(self.shards))
+
+    def _name(self, shard: int) -> str:
+        return f"sketches/{self.key}/shard-{shard:05d}.safetensors"
+
+    def _settled_rows(self, shard_rows: int) -> int:
+        """The shard size that all users of the key share: that of the first."""
+        name = f"sketches/{self.key}/manifest.json"
+        wanted = {"samples": self.samples, "sketch_dim": self.sketch_dim, "shard_rows": shard_rows}
+        if self._artifacts.write_new(name, json.dumps(wanted).encode()):
+            return shard_rows
+        found = json.loads(self._artifacts.read(name) or b"{}")
+        if (found.get("samples"), found.get("sketch_dim")) != (self.samples, self.sketch_dim):
+            raise ValueError(f"sketches {self.key} were begun for another matrix: {found}, now {wanted}")
+        return int(found["shard_rows"])
+
+    def _required(self, shard: int) -> Sketches:
+        sketches = self._read(shard)
+        if sketches is None:
+            raise ShardDamaged(shard)
+        return sketches
+
+    def _read(self, shard: int) -> Sketches | None:
+        """A shard's sketches; None where it is not there, not whole, or another's."""
+        content = self._artifacts.read(self._name(shard))
+        if content is None:
+            return None
+        try:
+            metadata = _metadata(content)
+            expected = {"key": self.key, "shard": str(shard), "sha256": _data_digest(content)}
+            if metadata != expected:
+                return None
+            tensors = load_tensors(content)
+            sketches = Sketches(tensors["values"], tensors["losses"], tensors["finite"].astype(np.bool_))
+        except Exception:  # noqa: BLE001 - damaged bytes may raise anything, and mean one thing
+            return None
+        rows = len(self.rows(shard))
+        whole = sketches.values.shape == (rows, self.sketch_dim) and sketches.losses.shape == (rows,)
+        return sketches if whole and sketches.finite.shape == (rows,) else None
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata in the header of a safetensors file: 8 bytes of length, then JSON."""
+    length = int.from_bytes(content[:LENGTH_BYTES], "little")
+    header = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])
+    metadata: dict[str, str] = header["__metadata__"]
+    return metadata
+
+
+def _data_digest(content: bytes) -> str:
+    """Sha256 of what follows the header of a safetensors file."""
+    length = int.from_bytes(content[:LENGTH_BYTES], "little")
+    return hashlib.sha256(memoryview(content)[LENGTH_BYTES + length :]).hexdigest()
+
+
+def _unnamed_map(directory: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """A writable map of a new file that has no name any more: its space is freed with the array, crash or not."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f".sketches.{secrets.token_hex(8)}"
+    try:
+        values = np.memmap(path, dtype=np.float32, mode="w+", shape=shape)
+    finally:
+        path.unlink(missing_ok=True)
+    return values
