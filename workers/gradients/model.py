@@ -60,8 +60,13 @@ def load_model(path: Path, *, dtype: str, device: torch.device) -> ProxyModel:
     files = model_files(path)
     revision = model_revision(files)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch_dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=torch_dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever a broken file brings about
@@ -69,6 +74,12 @@ def load_model(path: Path, *, dtype: str, device: torch.device) -> ProxyModel:
             f"model.uri: {path.name} can't be loaded ({type(error).__name__}: {_first_line(error)}): it must be a "
             "causal language model with its tokenizer, as save_pretrained writes it"
         ) from error
+    absent = sorted([*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
+    if absent:  # transformers fills them with random numbers and only warns
+        raise ModelError(
+            f"model.uri: {path.name} lacks weights that its configuration asks for: {absent[0]}, "
+            f"{len(absent)} in all; copy the model again"
+        )
     if model.config.is_encoder_decoder:
         raise ModelError(f"model.uri: {path.name} is an encoder-decoder: choose a decoder-only model")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +13,9 @@ from workers.gradients.artifacts import LocalArtifacts
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import Sketches
 from workers.gradients.shards import ShardDamaged, ShardStore, sketch_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SAMPLES, DIM, ROWS = 10, 6, 4
 KEY = "ab" * 32
