@@ -237,6 +237,7 @@ class _Run:
         began = time.monotonic()
         self.keeper.enter(Stage.PUBLISHING, len(chosen[MAIN].indices), "picks")
         destination = rows_path(settings, lease.id, read.snapshot.format)
+        destination.parent.mkdir(parents=True, exist_ok=True)
         write_rows(read.snapshot, sketched.rows[chosen[MAIN].indices], destination, settings)
         result = self._result(read, sketched, chosen)
         with self.process.sessions() as session:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CursorResult, case, func, select, update
+from sqlalchemy import CursorResult, case, func, literal, select, update
+from sqlalchemy.dialects.postgresql import JSONB
 
 from app.db.tables import Dataset, Job, State
 
 if TYPE_CHECKING:
+    from sqlalchemy import BindParameter
     from sqlalchemy.orm import Session
 
     from app.db.tables import Json
@@ -133,7 +135,7 @@ def request_cancel(session: Session, table: Work, row_id: uuid.UUID) -> State | 
         .where(table.id == row_id, table.state.in_((State.QUEUED, State.RUNNING)))
         .values(
             cancel_requested_at=func.coalesce(table.cancel_requested_at, func.now()),
-            state=case((table.state == State.QUEUED, State.CANCELLED), else_=table.state),
+            state=case((table.state == State.QUEUED, _state(State.CANCELLED)), else_=table.state),
             finished_at=case((table.state == State.QUEUED, func.now()), else_=table.finished_at),
         )
         .returning(table.state)
@@ -156,8 +158,12 @@ def reclaim_expired(session: Session, table: Work, max_attempts: int) -> list[Wa
         update(table)
         .where(*expired)
         .values(
-            state=case((cancelled, State.CANCELLED), (exhausted, State.FAILED), else_=State.QUEUED),
-            error=case((exhausted & ~cancelled, WORKER_LOST), else_=None),
+            state=case(
+                (cancelled, _state(State.CANCELLED)),
+                (exhausted, _state(State.FAILED)),
+                else_=_state(State.QUEUED),
+            ),
+            error=case((exhausted & ~cancelled, literal(WORKER_LOST, JSONB)), else_=None),
             finished_at=case((again, None), else_=func.now()),
             dispatch=table.dispatch + 1,
             crashes=table.crashes + 1,
@@ -195,6 +201,11 @@ def redispatch(session: Session, waiting: Waiting) -> Waiting | None:
     ).scalar_one_or_none()
     session.commit()
     return None if dispatch is None else Waiting(waiting.table, waiting.id, dispatch)
+
+
+def _state(state: State) -> BindParameter[State]:
+    """A state as a value inside an expression, where SQLAlchemy can't tell its type from a column."""
+    return literal(state, Job.__table__.c.state.type)
 
 
 def _held(lease: Lease) -> tuple[Any, ...]:

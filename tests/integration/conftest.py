@@ -1,0 +1,137 @@
+"""A service with a real database, a real queue, a tiny model, and rows out of the standard library's docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import statistics
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi.testclient import TestClient
+from redis import Redis
+from rq.serializers import JSONSerializer
+
+from app.main import create_app
+from app.settings import Settings, get_settings
+from tests.integration.tiny_model import save_tiny_model
+from workers.main import InProcessWorker
+from workers.process import current_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import httpx
+
+ROWS = 60
+
+
+def real_rows(count: int = ROWS) -> list[dict[str, str]]:
+    """Questions about functions of the standard library, answered by their own docstrings."""
+    modules = (textwrap, json, statistics, inspect, os)
+    rows = [
+        {"prompt": f"What does {module.__name__}.{name} do?", "response": inspect.getdoc(member)[:300]}
+        for module in modules
+        for name, member in sorted(vars(module).items())
+        if callable(member) and inspect.getdoc(member)
+    ]
+    assert len(rows) >= count
+    return rows[:count]
+
+
+@dataclass(frozen=True)
+class Service:
+    """The API over HTTP, and a worker that runs what is queued."""
+
+    http: TestClient
+    settings: Settings
+    directory: Path
+    model_uri: str
+
+    def write_dataset(self, rows: list[dict[str, Any]], name: str = "train.jsonl") -> str:
+        """Write rows as JSONL; its URI."""
+        path = self.directory / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path.as_uri()
+
+    def request(self, dataset_uri: str | None = None, **selection: Any) -> dict[str, Any]:
+        """A job's body over the tiny model, its dataset real rows unless given."""
+        return {
+            "dataset": {"uri": dataset_uri or self.write_dataset(real_rows())},
+            "model": {"uri": self.model_uri, "max_length": 128},
+            "gradients": {"rank": 4, "sketch_dim": 64},
+            "selection": {"budget": {"fraction": 0.2}, **selection},
+        }
+
+    def submit(self, body: dict[str, Any]) -> str:
+        """POST a job; its id."""
+        response = self.http.post("/jobs", json=body)
+        assert response.status_code == 202, response.text
+        return str(response.json()["id"])
+
+    def work(self) -> None:
+        """Run a worker in this process until the queue is empty."""
+        with Redis.from_url(str(self.settings.redis_url)) as connection:
+            InProcessWorker([self.settings.queue_name], connection=connection, serializer=JSONSerializer).work(burst=True)
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """GET a job."""
+        response: httpx.Response = self.http.get(f"/jobs/{job_id}")
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    def run(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Submit, work, and look."""
+        job_id = self.submit(body)
+        self.work()
+        return self.job(job_id)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of the tiny model."""
+    texts = [row["prompt"] + " " + row["response"] for row in real_rows()]
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny", texts)
+
+
+@pytest.fixture
+def service_settings(settings: Settings, tiny_model: Path) -> Settings:
+    """Small shards, quick leases, and the model's directory allowed."""
+    return settings.model_copy(
+        update={
+            "allowed_roots": (*settings.allowed_roots, str(tiny_model.parent)),
+            "shard_rows": 16,
+            "token_budget": 512,
+            "reconcile_s": 0.5,
+            "lease_s": 2.0,
+            "chunk_rows": 5,
+        }
+    )
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as the environment of a process."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    return {
+        f"SPICE_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
+        for name, value in values.items()
+    }
+
+
+@pytest.fixture
+def service(
+    service_settings: Settings, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Service]:
+    """The service; its worker's settings come from the environment, as everywhere."""
+    for name, value in environment(service_settings).items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    current_process.cache_clear()
+    with TestClient(create_app(service_settings), raise_server_exceptions=False) as http:
+        yield Service(http, service_settings, tmp_path, tiny_model.as_uri())
+    current_process.cache_clear()
+    get_settings.cache_clear()
