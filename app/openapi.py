@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.problems import Problem
-
 if TYPE_CHECKING:
     from fastapi_problem.error import StatusProblem
 
+PROBLEM = "#/components/schemas/ProblemDetails"
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -27,7 +26,6 @@ def problems(*kinds: tuple[type[StatusProblem], str]) -> Responses:
             value["errors"] = [{"field": field, "message": message}]
         responses[kind.status] = {
             "description": kind.title,
-            "model": Problem,
-            "content": {"application/problem+json": {"example": value}},
+            "content": {"application/problem+json": {"schema": {"$ref": PROBLEM}, "example": value}},
         }
     return responses

@@ -23,7 +23,7 @@ class FieldError(BaseModel):
     message: str = Field(description="What is wrong with it, and what would be right.")
 
 
-class Problem(BaseModel):
+class ProblemDetails(BaseModel):
     """An error, as RFC 9457 has it."""
 
     type: str = Field(description="Stable identifier of the kind of error.")

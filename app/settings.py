@@ -35,9 +35,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Log level.")
 
     # Places
-    data_dir: Path = Field(
-        default=Path("var"), description="Where the embedded servers, artifacts and caches live."
-    )
+    data_dir: Path = Field(default=Path("var"), description="Where the embedded servers, artifacts and caches live.")
     artifacts_dir: Path | None = Field(
         default=None,
         description="Sketches and picked rows, shared by all hosts (default `<data_dir>/artifacts`).",
@@ -85,9 +83,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(
         default=60, gt=0, description="Seconds without a heartbeat after which a worker is taken for dead."
     )
-    reconcile_s: float = Field(
-        default=10, gt=0, description="Seconds between looks for jobs that the queue has lost."
-    )
+    reconcile_s: float = Field(default=10, gt=0, description="Seconds between looks for jobs that the queue has lost.")
     max_attempts: int = Field(
         default=5, ge=1, description="Times that a job is started before a dying worker fails it for good."
     )
@@ -96,9 +92,7 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="Where models run: `auto` takes CUDA if there is one.",
     )
-    torch_threads: int | None = Field(
-        default=None, ge=1, description="CPU threads of a worker (default: all cores)."
-    )
+    torch_threads: int | None = Field(default=None, ge=1, description="CPU threads of a worker (default: all cores).")
     token_budget: int = Field(
         default=4096, ge=16, description="Tokens of one batch, padding included; bounds the worker's memory."
     )

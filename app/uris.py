@@ -124,9 +124,7 @@ def _split(uri: str) -> SplitResult:
         parts = urlsplit(uri)
         _ = parts.port
     except ValueError as error:
-        raise UriRefused(
-            f"{_shown(uri)!r} is not a URI ({error}): give one such as file:///data/x.jsonl"
-        ) from None
+        raise UriRefused(f"{_shown(uri)!r} is not a URI ({error}): give one such as file:///data/x.jsonl") from None
     if not parts.scheme:
         raise UriRefused(f"{_shown(uri)!r} has no scheme: write it as file:///..., https://... or s3://...")
     return parts
@@ -181,6 +179,8 @@ def _check_host(parts: SplitResult, settings: Settings) -> None:
             f"the URI of host {parts.hostname!r} carries credentials, which would be stored and logged: "
             "use a presigned URL, or s3:// with credentials on the worker"
         )
+    if not urlunsplit(parts).isascii():
+        raise UriRefused(f"{urlunsplit(parts)!r} has characters beyond ASCII: percent-encode them (host in punycode)")
     host = parts.hostname
     if not host:
         raise UriRefused(f"{urlunsplit(parts)!r} names no host: write it as https://host/path")
@@ -204,8 +204,7 @@ def _check_bucket(uri: str, parts: SplitResult, settings: Settings) -> None:
     if parts.netloc not in settings.s3_buckets:
         allowed = ", ".join(settings.s3_buckets) or "none"
         raise UriRefused(
-            f"bucket {_shown(parts.netloc)!r} is not among the allowed ones ({allowed}): add it to "
-            "SPICE_S3_BUCKETS"
+            f"bucket {_shown(parts.netloc)!r} is not among the allowed ones ({allowed}): add it to SPICE_S3_BUCKETS"
         )
     if parts.query or parts.fragment or not parts.path.strip("/"):
         raise UriRefused(f"{uri!r} is not s3://bucket/key with a key free of '?' and '#'")

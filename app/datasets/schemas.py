@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from app.db.tables import State
-from app.problems import Problem
+from app.problems import ProblemDetails
 from app.schema import Metadata, Name, Request, Response, Text
 from app.uris import Format
 
@@ -58,6 +58,6 @@ class DatasetResponse(Response):
     columns: list[str] | None
     shape: str | None = Field(description="How rows are read: prompt_response, alpaca or messages.")
     fingerprint: str | None = Field(description="SHA-256 of the file as stored.")
-    error: Problem | None
+    error: ProblemDetails | None
     created_at: datetime
     finished_at: datetime | None

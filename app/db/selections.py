@@ -107,9 +107,7 @@ def stream(sessions: Sessions, job_id: uuid.UUID, label: str = MAIN) -> Iterator
         yield Picks(*row)
 
 
-def stream_column(
-    sessions: Sessions, job_id: uuid.UUID, column: str, label: str = MAIN
-) -> Iterator[Sequence[float]]:
+def stream_column(sessions: Sessions, job_id: uuid.UUID, column: str, label: str = MAIN) -> Iterator[Sequence[float]]:
     """One field of the picks, chunk by chunk."""
     for (values,) in _chunks(sessions, job_id, label, (COLUMNS[column],)):
         yield values

@@ -151,9 +151,7 @@ class Job(Leased, Base):
 
     name: Mapped[str | None]
     metadata_: Mapped[Json] = mapped_column("metadata", server_default=text("'{}'"))
-    dataset_id: Mapped[uuid.UUID | None] = mapped_column(
-        ForeignKey("datasets.id", ondelete="SET NULL"), index=True
-    )
+    dataset_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
     request: Mapped[Json]
     stage: Mapped[Stage | None] = mapped_column(_text_enum(Stage, "stage"))
     progress: Mapped[Json | None]

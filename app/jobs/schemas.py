@@ -10,7 +10,7 @@ from pydantic import Field
 
 from app.db.tables import Stage, State
 from app.job_request import EXAMPLE_REQUEST, DatasetRef, Gradients, ModelRef, SelectionSpec
-from app.problems import Problem
+from app.problems import ProblemDetails
 from app.schema import Metadata, Progress, Response
 from app.uris import Format
 
@@ -82,7 +82,7 @@ class JobResponse(Response):
     model: ModelRef
     gradients: Gradients
     selection: SelectionSpec
-    error: Problem | None
+    error: ProblemDetails | None
     result: JobResult | None
     created_at: datetime
     started_at: datetime | None

@@ -95,7 +95,7 @@ def _checked(cursor: str) -> str:
     try:
         marker = unserialize_bookmark(cursor)
         place = marker.place
-        valid = place is None or [type(value) for value in place] == [datetime, uuid.UUID]
+        valid = place is not None and [type(value) for value in place] == [datetime, uuid.UUID] and not marker.backwards
     except (BadBookmark, PageSerializationError, ValueError):
         valid = False
     if not valid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ import psutil  # type: ignore[import-untyped]
 if TYPE_CHECKING:
     from pathlib import Path
     from signal import Signals
+
+MARK = "SPICE_SERVE_DATA_DIR"
 
 
 def running_in(directory: Path, program: str) -> list[psutil.Process]:
@@ -24,6 +27,20 @@ def running_in(directory: Path, program: str) -> list[psutil.Process]:
         for process in psutil.process_iter(["name", "cwd"])
         if process.info["name"] == program and process.info["cwd"] == str(directory)
     ]
+
+
+def marked(directory: Path) -> list[psutil.Process]:
+    """The processes whose environment says that they serve the data in `directory`.
+
+    Children are given `MARK` and hand it on to theirs, so this finds the whole family, and nobody who has merely
+    been given an old process's number.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == str(directory) and process.pid != os.getpid():
+                found.append(process)
+    return found
 
 
 def stop_all(processes: list[psutil.Process], gentle: Signals, patience_s: float) -> None:
@@ -60,6 +77,6 @@ def _ended(processes: list[psutil.Process], patience_s: float) -> bool:
 
 def _runs(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

@@ -31,11 +31,13 @@ class DataDirLock:
         self._file: int | None = None
 
     def acquire(self) -> Self:
-        """Take the lock.
+        """Take the lock, unless this object holds it.
 
         Raises:
             DataDirInUseError: A living process holds it.
         """
+        if self._file is not None:
+            return self
         self.directory.mkdir(parents=True, exist_ok=True)
         file = os.open(self.directory / "service.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

@@ -134,8 +134,7 @@ class ServerProcess:
                 raise ServerDiedError(self.name, status, self.log, self.log_tail())
             if time.monotonic() > deadline:
                 raise LocalServerError(
-                    f"{self.name} does not answer after {READY_S:.0f} s. "
-                    f"Its log, {self.log}, ends:\n{self.log_tail()}"
+                    f"{self.name} does not answer after {READY_S:.0f} s. Its log, {self.log}, ends:\n{self.log_tail()}"
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)

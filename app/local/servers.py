@@ -48,14 +48,22 @@ class EmbeddedServers:
         """The URL of the queue's server."""
         return self.valkey.url
 
+    def lock(self) -> None:
+        """Lock the data directory, before anything is started.
+
+        Raises:
+            DataDirInUseError: Another service runs on the directory.
+        """
+        self._lock.acquire()
+
     def start(self) -> Self:
-        """Lock the data directory and start both servers.
+        """Lock the data directory, unless that is done, and start both servers.
 
         Raises:
             DataDirInUseError: Another service runs on the directory.
             LocalServerError: A server does not start.
         """
-        self._lock.acquire()
+        self.lock()
         try:
             self.postgres.start()
             self.valkey.start()

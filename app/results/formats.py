@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from app.db.selections import Picks
 
 FIELDS: Final = ("rank", "index", "marginal_gain", "epsilon", "conflict", "log_det")
-SCHEMA: Final = pa.schema(
-    [("rank", pa.int64()), ("index", pa.int64()), *((name, pa.float64()) for name in FIELDS[2:])]
-)
+SCHEMA: Final = pa.schema([("rank", pa.int64()), ("index", pa.int64()), *((name, pa.float64()) for name in FIELDS[2:])])
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,9 +104,7 @@ def conflicts(session: Session, job_id: uuid.UUID) -> Conflicts:
 def rejected(session: Session, job_id: uuid.UUID) -> RejectedList:
     """All rows of a finished job that could not be used."""
     finished_job(session, job_id)
-    reasons = [
-        RejectedReason(reason=row.reason, rows=row.row_indices) for row in selections.rejected(session, job_id)
-    ]
+    reasons = [RejectedReason(reason=row.reason, rows=row.row_indices) for row in selections.rejected(session, job_id)]
     return RejectedList(job_id=job_id, rejected=reasons)
 
 

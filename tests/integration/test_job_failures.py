@@ -1,0 +1,88 @@
+"""A job that can't succeed ends failed, says why, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.conftest import ROWS, real_rows
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Service
+
+
+def fails(service: Service, body: dict[str, Any], kind: str, *words: str) -> None:
+    job = service.run(body)
+    assert job["state"] == "failed"
+    assert job["error"]["type"] == kind, job["error"]
+    for word in words:
+        assert word in job["error"]["detail"], job["error"]
+    assert job["result"] is None
+    assert job["links"]["subset"] is None
+    assert service.http.get(f"/jobs/{job['id']}/subset").status_code == 409
+    assert not list((service.settings.artifacts_path / "jobs").glob("*"))
+
+
+def test_a_missing_file(service: Service) -> None:
+    fails(service, service.request((service.directory / "none.jsonl").as_uri()), "dataset-missing", "none.jsonl")
+
+
+def test_an_empty_dataset(service: Service) -> None:
+    fails(service, service.request(service.write_dataset([])), "dataset-empty")
+
+
+def test_unknown_columns(service: Service) -> None:
+    body = service.request()
+    body["dataset"]["columns"] = {"prompt": "question", "response": "response"}
+    fails(service, body, "dataset-unknown-column", "question", "prompt")
+
+
+def test_a_shape_that_is_not_recognised(service: Service) -> None:
+    fails(service, service.request(service.write_dataset([{"a": "b"}])), "dataset-unrecognised-shape")
+
+
+def test_too_many_bad_rows(service: Service) -> None:
+    rows: list[dict[str, Any]] = [*real_rows(), *({"prompt": "why?", "response": ""} for _ in range(10))]
+    body = service.request(service.write_dataset(rows))
+    fails(service, body, "dataset-too-many-rejected", "empty_response", str(ROWS))
+    body["dataset"]["max_rejected_fraction"] = 0.5
+    assert service.run(body)["state"] == "succeeded"
+
+
+def test_a_budget_beyond_the_usable_rows(service: Service) -> None:
+    fails(service, service.request(budget={"count": ROWS + 1}), "budget-too-large", str(ROWS))
+
+
+@pytest.mark.parametrize("damage", ["missing", "no_weights", "truncated", "remote_code", "not_json"])
+def test_a_model_that_cannot_load(service: Service, tiny_model: Any, damage: str) -> None:
+    directory = service.directory / "model"
+    directory.mkdir()
+    if damage != "missing":
+        for file in tiny_model.iterdir():
+            (directory / file.name).write_bytes(file.read_bytes())
+    weights, config = directory / "model.safetensors", directory / "config.json"
+    if damage == "missing":
+        directory.rmdir()
+    elif damage == "no_weights":
+        weights.unlink()
+    elif damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "remote_code":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "evil.Evil"}}))
+    else:
+        config.write_text("{")
+    body = service.request()
+    body["model"]["uri"] = directory.as_uri()
+    fails(service, body, "model-unusable")
+
+
+def test_a_dataset_that_cannot_be_read_fails_its_registration(service: Service) -> None:
+    response = service.http.post("/datasets", json={"uri": (service.directory / "none.parquet").as_uri()})
+    service.work()
+    dataset = service.http.get(response.headers["Location"]).json()
+    assert (dataset["state"], dataset["error"]["type"]) == ("failed", "dataset-missing")
+    body = service.request()
+    body["dataset"] = {"id": dataset["id"]}
+    assert service.http.post("/jobs", json=body).status_code == 422
