@@ -113,5 +113,5 @@ def _open_way(place: Path) -> None:
     for above in place.resolve().parents:
         mode = stat.S_IMODE(above.stat().st_mode)
         if not mode & stat.S_IXOTH:
-            log.info("%s: others may now pass through (chmod o+x), for the servers' account to reach %s", above, place)
+            log.warning("chmod o+x %s: the servers' account must pass through it to reach %s", above, place)
             above.chmod(mode | stat.S_IXOTH)

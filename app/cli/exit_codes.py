@@ -1,0 +1,28 @@
+"""What the exit status of `spice` means."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+TABLE = """
+Exit status: 0 done; 1 the job failed; 2 wrong usage, or refused by the service (a 4xx answer); 3 the service cannot
+be reached or is out of order (a 5xx answer); 4 the job was cancelled; 130 interrupted.
+"""
+
+
+class ExitCode(IntEnum):
+    """Exit status of every command."""
+
+    OK = 0
+    JOB_FAILED = 1
+    REFUSED = 2
+    UNREACHABLE = 3
+    JOB_CANCELLED = 4
+
+
+OF_STATE = {
+    "succeeded": ExitCode.OK,
+    "failed": ExitCode.JOB_FAILED,
+    "cancelled": ExitCode.JOB_CANCELLED,
+}
+"""Exit status for each state that a job ends in."""

