@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -60,21 +60,13 @@ def load_model(path: Path, *, dtype: str, device: torch.device) -> ProxyModel:
     files = model_files(path)
     revision = model_revision(files)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=torch_dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        model, absent = _loaded(path, torch_dtype)
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever a broken file brings about
         raise ModelError(
             f"model.uri: {path.name} can't be loaded ({type(error).__name__}: {_first_line(error)}): it must be a "
             "causal language model with its tokenizer, as save_pretrained writes it"
         ) from error
-    absent = sorted([*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
     if absent:  # transformers fills them with random numbers and only warns
         raise ModelError(
             f"model.uri: {path.name} lacks weights that its configuration asks for: {absent[0]}, "
@@ -170,6 +162,20 @@ class ModelCache:
         self._model = self._key = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _loaded(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
+    """The model, and the names of the weights that its files lack."""
+    load: Any = AutoModelForCausalLM.from_pretrained  # its type does not know of output_loading_info
+    model, report = load(
+        path,
+        dtype=dtype,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    return model, sorted([*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
 
 
 def _torch_dtype(dtype: str) -> torch.dtype:
