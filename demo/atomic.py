@@ -1,4 +1,4 @@
-"""Files and directories that appear whole or not at all."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what was made there takes its name when the block ends without an error.
-
-    Args:
-        path: The file or directory to make. A file that is there is replaced; a directory that is there must be
-            empty or gone by then.
-    """
+    """A temporary path beside `path`; what was written there takes its name when the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:

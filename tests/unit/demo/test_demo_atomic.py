@@ -20,12 +20,11 @@ def test_a_file_appears_whole_and_replaces_the_one_before(tmp_path: Path) -> Non
 
 
 def test_nothing_is_left_of_what_failed(tmp_path: Path) -> None:
-    path = tmp_path / "model"
+    path = tmp_path / "rows"
 
     def fail_half_way() -> None:
         with replacing(path) as temporary:
-            temporary.mkdir()
-            (temporary / "weights").write_text("half")
+            temporary.write_text("half")
             raise RuntimeError("no space left")
 
     with pytest.raises(RuntimeError, match="no space left"):
