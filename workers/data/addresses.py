@@ -10,6 +10,7 @@ import ipaddress
 import socket
 from typing import Any
 
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -18,16 +19,17 @@ class AddressRefused(OSError):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IPv4 or IPv6 address (scope allowed) is on the public internet, as are those embedded in it."""
+    """Whether an IPv4 or IPv6 address (scope allowed) is on the public internet, as is any IPv4 address within it."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    if not ip.is_global or ip.is_multicast:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        embedded = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        if ip in _NAT64:
-            embedded.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-        return all(v4.is_global and not v4.is_multicast for v4 in embedded if v4 is not None)
-    return True
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip.is_global and not ip.is_multicast
+    if ip.ipv4_mapped is not None:
+        return is_public(str(ip.ipv4_mapped))
+    if ip in _NAT64:
+        return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+    # Beyond global unicast there are forms that Python calls global and a router may lead inside, ::127.0.0.1 say.
+    within = [ip.sixtofour, *(ip.teredo or ())]
+    return ip in _GLOBAL_UNICAST and ip.is_global and all(is_public(str(v4)) for v4 in within if v4 is not None)
 
 
 class PublicSockets:

@@ -27,7 +27,7 @@ PLAIN_TEMPLATE = (
     "{% elif message['role'] == 'system' %}{{ message['content'] }}"
     "{% elif message['role'] == 'tool' %}### Input:\n{{ message['content'] }}"
     "{% else %}### Instruction:\n{{ message['content'] }}{% endif %}"
-    "{% if not loop.last %}\n\n{% endif %}"
+    "{% if not loop.last %}{{ '\n\n' }}{% endif %}"
     "{% endfor %}"
 )
 """For models without a chat template: the Alpaca headings, the response closed by the end-of-sequence token."""

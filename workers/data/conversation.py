@@ -111,9 +111,7 @@ def _text(content: object) -> str | None:
         return content
     if not isinstance(content, list):
         return None
-    parts = [
-        part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content
-    ]
+    parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
     texts = [part for part in parts if isinstance(part, str)]
     return "".join(texts) if len(texts) == len(parts) else None
 

@@ -8,6 +8,8 @@ import json
 import os
 import secrets
 import shutil
+import zipfile
+import zlib
 from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -94,7 +96,7 @@ class Corpus:
             if _digest({name: _file_digest(path / f"{name}.bin") for name in _DTYPES}) != about["digest"]:
                 raise CorpusDamaged(f"{path}: the samples are not those that were written")
             ids, mask, offsets, rows = (_mapped(path, name) for name in _DTYPES)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise CorpusDamaged(f"{path}: {error}") from error
         return cls(
             path=path,
@@ -304,9 +306,7 @@ class _Writer:
         for file in self._open.values():
             file.flush()
             os.fsync(file.fileno())
-        rejected = {
-            str(reason): np.sort(np.array(rows, dtype=np.int64)) for reason, rows in self._rejected.items()
-        }
+        rejected = {str(reason): np.sort(np.array(rows, dtype=np.int64)) for reason, rows in self._rejected.items()}
         np.savez(self._directory / "rejected.npz", allow_pickle=False, **rejected)
         about = {
             "digest": _digest({name: digest.hexdigest() for name, digest in self._hashes.items()}),

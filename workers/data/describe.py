@@ -66,7 +66,7 @@ def describe(
     """
     columns = read_columns(snapshot, settings)
     shape = _shape_or_none(columns)
-    wanted = None if shape is None else frozenset(recognise(columns).columns.values())
+    wanted = frozenset() if shape is None else frozenset(recognise(columns).columns.values())
     rows = 0
     unreadable: dict[Reason, list[int]] = {}
     for record in iter_records(snapshot, settings, wanted):

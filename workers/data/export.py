@@ -48,9 +48,7 @@ def write_rows(snapshot: Snapshot, rows: NDArray[np.int64], destination: Path, s
     wanted = np.unique(np.asarray(rows, dtype=np.int64))
     if len(wanted) and wanted[0] < 0:
         raise ValueError(f"row {wanted[0]} is negative")
-    write = {"jsonl": _write_jsonl, "json": _write_json, "csv": _write_csv, "parquet": _write_parquet}[
-        snapshot.format
-    ]
+    write = {"jsonl": _write_jsonl, "json": _write_json, "csv": _write_csv, "parquet": _write_parquet}[snapshot.format]
     temporary = destination.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.part")
     try:
         with temporary.open("wb") as out:

@@ -14,6 +14,7 @@ import ssl
 import stat
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -101,7 +102,7 @@ def fetch(
                     sink.restart()
                     copy(uri, settings, sink)
             return sink.keep(uri)
-    except (OSError, TimeoutError, aiohttp.ClientError, botocore.exceptions.BotoCoreError) as error:
+    except (OSError, FSTimeoutError, aiohttp.ClientError, botocore.exceptions.BotoCoreError) as error:
         raise _explained(error, uri, settings) from error
 
 
@@ -224,9 +225,7 @@ def _copy_file(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise DatasetError(
-                "not_a_file", f"{uri.path} is not a regular file: give the file that holds the rows"
-            )
+            raise DatasetError("not_a_file", f"{uri.path} is not a regular file: give the file that holds the rows")
         sink.expect(status.st_size)
         while chunk := os.read(descriptor, CHUNK_BYTES):
             sink.write(chunk)
@@ -282,7 +281,7 @@ def _copy_https(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
             total=settings.fetch_timeout_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
         )
         # trust_env stays False: through a proxy the socket would no longer tell where the request goes.
-        return aiohttp.ClientSession(connector=connector, timeout=timeout, middlewares=(_only_https,))
+        return aiohttp.ClientSession(connector=connector, timeout=timeout, middlewares=(_check_hop,))
 
     filesystem = fsspec.filesystem(
         "https",
@@ -308,15 +307,23 @@ def _copy_https(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
             filesystem.close_session(filesystem.loop, session)
 
 
-async def _only_https(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Refuse redirects that leave https; aiohttp calls this for each hop."""
+async def _check_hop(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Refuse redirects that leave https, and answers that are neither a file nor a redirect nor an error.
+
+    aiohttp calls this for each hop.
+    """
     if request.url.scheme != "https":
         raise DatasetError(
             "uri_refused", f"the server redirects to {request.url.origin()}, which is not https: give an https URI"
         )
-    return await handler(request)
+    response = await handler(request)
+    is_error = response.status >= HTTPStatus.BAD_REQUEST  # which fsspec reports
+    is_redirect = not is_error and response.headers.get("Location")
+    if response.status != HTTPStatus.OK and not is_error and not is_redirect:
+        raise DatasetError(
+            "http_status", f"{request.url.host} answered {response.status}, without a file: it should answer 200"
+        )
+    return response
 
 
 def _copy_s3(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
@@ -343,6 +350,7 @@ def _is_transient(error: BaseException) -> bool:
         aiohttp.ClientConnectionError
         | aiohttp.ClientPayloadError
         | TimeoutError
+        | FSTimeoutError
         | ConnectionError
         | botocore.exceptions.HTTPClientError,
     )
@@ -352,15 +360,11 @@ def _explained(error: Exception, uri: DatasetUri, settings: Settings) -> Dataset
     """Say in plain words what went wrong at the source."""
     where = uri.uri.partition("?")[0]  # the query of a presigned URL is a password
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return DatasetError(
-            "missing", f"{where} does not exist: check the name, and that it is there for the worker"
-        )
+        return DatasetError("missing", f"{where} does not exist: check the name, and that it is there for the worker")
     if isinstance(error, PermissionError):
         return DatasetError("no_permission", f"{where} may not be read: give the worker permission to read it")
     if isinstance(error, aiohttp.ClientResponseError):
-        return DatasetError(
-            "http_status", f"{where} answered {error.status} {error.message}: it should answer 200"
-        )
+        return DatasetError("http_status", f"{where} answered {error.status} {error.message}: it should answer 200")
     if isinstance(error, TimeoutError | FSTimeoutError):
         return _timed_out(settings)
     if isinstance(error, IsADirectoryError):

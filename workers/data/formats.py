@@ -9,12 +9,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from workers.data.decode import decoded_file, open_decoded
 from workers.data.errors import DatasetError
 from workers.data.rejection import Reason
-from workers.data.split import split_csv, split_json_array, split_lines
+from workers.data.split import ends_inside_quotes, split_csv, split_json_array, split_lines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from workers.data.fetch import Snapshot
 
 ROWS_THAT_NAME_COLUMNS = 100
-BATCH_ROWS = 128  # of Parquet: few, because a dictionary-encoded row may be as long as a row is allowed to be
+BATCH_ROWS = 64  # of Parquet: few, because a dictionary-encoded row may be as long as a row is allowed to be
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,7 @@ def read_columns(snapshot: Snapshot, settings: Settings) -> list[str]:
         with open_decoded(snapshot, settings) as stream:
             header = next(split_csv(stream, settings.row_max_bytes), b"")
             return [] if header == b"" else _csv_header(header)
-    records = islice(
-        (r for r in iter_records(snapshot, settings) if isinstance(r, Record)), ROWS_THAT_NAME_COLUMNS
-    )
+    records = islice((r for r in iter_records(snapshot, settings) if isinstance(r, Record)), ROWS_THAT_NAME_COLUMNS)
     return list(dict.fromkeys(name for record in records for name in record.values))
 
 
@@ -162,6 +161,8 @@ def _csv_header(raw: bytes | None) -> list[str]:
 def _parse_csv(raw: bytes | None) -> list[str] | Reason:
     if raw is None:
         return Reason.ROW_TOO_LONG
+    if ends_inside_quotes(raw, inside=False):  # a quote never closed has swallowed the rest of the file
+        return Reason.RAGGED_ROW
     try:
         rows = list(csv.reader([raw.decode("utf-8")]))
     except UnicodeDecodeError:
@@ -227,7 +228,7 @@ def _read_parquet(
         size = 0
         try:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
-                size += batch.nbytes
+                size += sum(_decoded_bytes(column) for column in batch.columns)
                 if size > settings.dataset_max_decoded_bytes:
                     raise DatasetError(
                         "too_large_decoded",
@@ -240,6 +241,18 @@ def _read_parquet(
                 "damaged",
                 f"the Parquet file is damaged or of an unsupported kind ({_first_line(error)}): write it again",
             ) from error
+
+
+def _decoded_bytes(column: pa.Array) -> int:
+    """Bytes of the values; a dictionary's entry counts as often as it is used."""
+    if not isinstance(column, pa.DictionaryArray) or not _is_text(column.dictionary.type):
+        return int(column.nbytes)
+    used = pc.sum(pc.take(pc.binary_length(column.dictionary), column.indices)).as_py()
+    return int(used or 0)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _batch_rows(batch: pa.RecordBatch, names: list[str]) -> Iterator[dict[str, Any] | Reason]:
@@ -260,6 +273,9 @@ _BROKEN = _Broken()
 
 def _python_values(name: str, column: pa.Array) -> list[Any]:
     try:
+        if isinstance(column, pa.DictionaryArray):  # equal values stay one object, however often they are used
+            entries = column.dictionary.to_pylist()
+            return [None if i is None else entries[i] for i in column.indices.to_pylist()]
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:  # Parquet does not check that strings are UTF-8
         return [_python_value(name, cell) for cell in column]

@@ -69,7 +69,7 @@ def split_csv(stream: BufferedReader, max_bytes: int) -> Iterator[bytes | None]:
     _skip_bom(stream)
     most = max_bytes + len(b"\r\n")
     while line := stream.readline(most):
-        inside = _ends_inside_quotes(line, inside=inside)
+        inside = ends_inside_quotes(line, inside=inside)
         too_long = too_long or len(record) + len(line) > most
         if too_long:
             record.clear()
@@ -90,7 +90,7 @@ def _csv_record(record: bytearray, max_bytes: int, *, too_long: bool) -> Iterato
         yield whole
 
 
-def _ends_inside_quotes(line: bytes, *, inside: bool) -> bool:
+def ends_inside_quotes(line: bytes, *, inside: bool) -> bool:
     """Whether the record goes on after this line, given whether the line began inside quotes.
 
     A quote opens a field only at the field's start; elsewhere it is text, as Python's csv reader has it.

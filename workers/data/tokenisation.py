@@ -96,7 +96,7 @@ class ConversationEncoder:
         return [one if isinstance(one, Reason) else self._cut(one, *next(tokenised)) for one in rendered]
 
     def _cut(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded | Reason:
-        mask = response_mask(np.asarray(offsets, dtype=np.int64).reshape(-1, 2), rendered.responses)
+        mask = response_mask(np.asarray(offsets, dtype=np.int64).reshape(-1, 2), rendered)
         if not mask[1:].any():
             return Reason.EMPTY_RESPONSE
         kept = mask[: self._max_length]
@@ -106,19 +106,24 @@ class ConversationEncoder:
         return Encoded(input_ids, kept, truncated=bool(mask[self._max_length :].any()))
 
 
-def response_mask(offsets: NDArray[np.int64], responses: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+def response_mask(offsets: NDArray[np.int64], rendered: Rendered) -> NDArray[np.bool_]:
     """Which tokens belong to a response.
 
+    A token may join the end of the header with the beginning of the response ("Answer: " and "Paris" give
+    " Paris"). It is the response's if it spells any of it; joined white space alone stays the header's.
+
     Args:
-        offsets: Shape (T, 2): first and last + 1 character of each token.
-        responses: [start, end) of each response in characters.
+        offsets: Shape (T, 2): first and last + 1 character of each token. Tokens of white space that the tokenizer
+            leaves out of its offsets have no width.
+        rendered: The text and where its responses are.
 
     Returns:
-        Shape (T,). A token that straddles a response's start is the prompt's: its first characters are. A token of
-        no width (white space that the tokenizer trims from offsets) at the very start is the header's last.
+        Shape (T,).
     """
     starts, ends = offsets[:, 0], offsets[:, 1]
     mask = np.zeros(len(offsets), dtype=np.bool_)
-    for first, last in responses:
-        mask |= (starts >= first) & (starts < last) & (ends > first)
+    for first, last in rendered.responses:
+        response = rendered.text[first:last]
+        visible = first + len(response) - len(response.lstrip())
+        mask |= (starts < last) & (ends > first) & ((starts >= first) | (ends > visible))
     return mask
