@@ -1,0 +1,98 @@
+"""A small real tokenizer, and settings whose roots and cache are in the test's own directory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from app.settings import Settings
+from app.uris import check_uri
+from workers.data.fetch import Snapshot, fetch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHATML = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are helpful.<|im_end|>\n{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+class SettingsFactory(Protocol):
+    def __call__(self, **changes: Any) -> Settings: ...
+
+
+class SnapshotFactory(Protocol):
+    def __call__(self, name: str, content: bytes, **changes: Any) -> Snapshot: ...
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "root"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, root: Path) -> SettingsFactory:
+    def make(**changes: Any) -> Settings:
+        values: dict[str, Any] = {"cache_dir": tmp_path / "cache", "allowed_roots": (str(root),)}
+        return Settings(_env_file=None, **{**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: SettingsFactory) -> Settings:
+    return make_settings()
+
+
+@pytest.fixture
+def snapshot_of(root: Path, make_settings: SettingsFactory) -> SnapshotFactory:
+    """Writes a file into the root and fetches it."""
+
+    def make(name: str, content: bytes, **changes: Any) -> Snapshot:
+        path = root / name
+        path.write_bytes(content)
+        settings = make_settings(**changes)
+        return fetch(check_uri(path.as_uri(), settings), settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def backend() -> Tokenizer:
+    """Byte-level BPE as GPT-2, SmolLM2, Llama 3 and Qwen have it, trained on a few words."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the cat sat on the mat and the dog ate the rat\n\n"] * 20, trainer)
+    return tokenizer
+
+
+@pytest.fixture
+def chatml(backend: Tokenizer) -> PreTrainedTokenizerFast:
+    """A tokenizer with a ChatML template that puts in a system prompt of its own."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="<|im_end|>", extra_special_tokens=["<|im_start|>"]
+    )
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+@pytest.fixture
+def plain(backend: Tokenizer) -> PreTrainedTokenizerFast:
+    """A tokenizer without a chat template."""
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
