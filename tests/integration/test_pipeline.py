@@ -24,7 +24,7 @@ def job(service: Service) -> dict[str, Any]:
     return found
 
 
-def test_a_job_picks_its_budget_and_says_how_good_it_is(service: Service, job: dict[str, Any]) -> None:
+def test_a_job_picks_its_budget_and_says_how_good_it_is(job: dict[str, Any]) -> None:
     result = job["result"]
     assert result["rows_total"] == result["rows_usable"] == ROWS
     assert result["selected"] == ROWS // 5

@@ -1,0 +1,64 @@
+"""A subset of a million indices is stored and streamed, and memory does not notice."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from app.db.engine import make_engine, make_sessions
+from app.db.selections import MAIN, Head, Picks, store
+from app.db.tables import Job
+from app.results.formats import FORMATS
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterator
+
+    from app.db.engine import Sessions
+    from app.settings import Settings
+
+MILLION = 1_000_000
+CHUNK_ROWS = 10_000
+# The picks take 40 MB as numbers and 110 MB as JSON lines; a chunk of them takes 1 MB.
+MEMORY = 24 * 1024 * 1024
+
+
+@pytest.fixture
+def sessions(settings: Settings) -> Iterator[Sessions]:
+    engine = make_engine(settings)
+    yield make_sessions(engine)
+    engine.dispose()
+
+
+def store_million(sessions: Sessions) -> uuid.UUID:
+    with sessions() as session:
+        job = Job(request={})
+        session.add(job)
+        session.flush()
+        halves = [0.5] * MILLION
+        picks = Picks(range(MILLION), halves, halves, halves, halves)
+        store(session, job.id, Head(MAIN, "spice", 0.5 * MILLION, {}), picks, CHUNK_ROWS)
+        session.commit()
+        return job.id
+
+
+def test_a_million_indices_stream_with_bounded_memory_in_every_format(sessions: Sessions) -> None:
+    job_id = store_million(sessions)
+    process = psutil.Process()
+    for known in FORMATS:
+        parts = known.write(sessions, job_id)
+        size = sum(len(next(parts)) for _ in range(5))  # what the first chunks load and cache is not counted
+        before = process.memory_info().rss
+        grown = 0
+        for part in parts:
+            size += len(part)
+            assert len(part) < MEMORY / 2
+            grown = max(grown, process.memory_info().rss - before)
+        assert grown < MEMORY, f"{known.name}: {grown / 2**20:.1f} MiB"
+        assert size > MILLION, known.name
+    lines = b"".join(FORMATS[1].write(sessions, job_id)).splitlines()
+    assert [json.loads(lines[place])["index"] for place in (0, CHUNK_ROWS, MILLION - 1)] == [0, CHUNK_ROWS, MILLION - 1]
+    assert len(lines) == MILLION

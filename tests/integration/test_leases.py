@@ -1,0 +1,164 @@
+"""The statements that decide who works on a row, and how it ends, on a real Postgres."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from app.db import leases
+from app.db.engine import make_engine, make_sessions
+from app.db.leases import Waiting
+from app.db.tables import Job, State
+from app.queue import TaskQueue
+from app.reconciler import reconcile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.orm import Session
+
+    from app.db.engine import Sessions
+    from app.settings import Settings
+
+LONG = 60.0
+GONE = -1.0  # a lease that ran out before it began: a worker that died at once
+
+
+@pytest.fixture
+def sessions(settings: Settings) -> Iterator[Sessions]:
+    engine = make_engine(settings)
+    yield make_sessions(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def session(sessions: Sessions) -> Iterator[Session]:
+    with sessions() as session:
+        yield session
+
+
+@pytest.fixture
+def queue(settings: Settings) -> Iterator[TaskQueue]:
+    queue = TaskQueue(settings)
+    yield queue
+    queue.close()
+
+
+def add_job(session: Session) -> Job:
+    job = Job(request={})
+    session.add(job)
+    session.commit()
+    return job
+
+
+def state_of(session: Session, job: Job) -> State:
+    session.refresh(job)
+    return job.state
+
+
+def test_one_of_many_workers_claims_a_row(sessions: Sessions, session: Session) -> None:
+    job = add_job(session)
+    won: list[leases.Lease | None] = []
+    barrier = threading.Barrier(8)
+
+    def race() -> None:
+        with sessions() as own:
+            barrier.wait()
+            won.append(leases.claim(own, Job, job.id, 1, LONG))
+
+    threads = [threading.Thread(target=race) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(lease is not None for lease in won) == 1
+
+
+def test_a_message_of_an_older_dispatch_claims_nothing(session: Session) -> None:
+    job = add_job(session)
+    assert leases.redispatch(session, Waiting(Job, job.id, 1)) == Waiting(Job, job.id, 2)
+    assert leases.claim(session, Job, job.id, 1, LONG) is None
+    assert leases.claim(session, Job, job.id, 2, LONG) is not None
+
+
+def test_a_silent_worker_loses_the_row_and_can_do_nothing_more(session: Session) -> None:
+    job = add_job(session)
+    dead = leases.claim(session, Job, job.id, 1, GONE)
+    assert dead is not None
+    assert leases.reclaim_expired(session, Job, 5) == [Waiting(Job, job.id, 2)]
+    heir = leases.claim(session, Job, job.id, 2, LONG)
+    assert heir is not None
+    assert leases.extend(session, dead, LONG) == leases.Signals(held=False, cancelled=False)
+    assert not leases.finish(session, dead, State.SUCCEEDED)
+    assert leases.hand_back(session, dead) is None
+    assert leases.extend(session, heir, LONG).held
+    assert leases.finish(session, heir, State.SUCCEEDED)
+    session.commit()
+    assert state_of(session, job) is State.SUCCEEDED
+
+
+def test_a_living_worker_keeps_the_row(session: Session) -> None:
+    job = add_job(session)
+    leases.claim(session, Job, job.id, 1, LONG)
+    assert leases.reclaim_expired(session, Job, 5) == []
+    assert state_of(session, job) is State.RUNNING
+
+
+def test_a_row_that_kills_its_workers_fails_in_the_end(session: Session) -> None:
+    job = add_job(session)
+    for dispatch in range(1, 4):
+        assert leases.claim(session, Job, job.id, dispatch, GONE) is not None
+        again = leases.reclaim_expired(session, Job, max_attempts=3)
+        assert again == ([] if dispatch == 3 else [Waiting(Job, job.id, dispatch + 1)])
+    assert state_of(session, job) is State.FAILED
+    assert job.error is not None
+    assert job.error["type"] == "worker-lost"
+    assert job.finished_at is not None
+
+
+def test_a_cancel_that_comes_before_the_success_wins(session: Session) -> None:
+    job = add_job(session)
+    lease = leases.claim(session, Job, job.id, 1, LONG)
+    assert lease is not None
+    assert leases.request_cancel(session, Job, job.id) is State.RUNNING
+    assert leases.extend(session, lease, LONG).cancelled
+    assert not leases.finish(session, lease, State.SUCCEEDED)
+    assert leases.finish(session, lease, State.CANCELLED)
+
+
+def test_a_cancel_that_comes_after_the_success_changes_nothing(session: Session) -> None:
+    job = add_job(session)
+    lease = leases.claim(session, Job, job.id, 1, LONG)
+    assert lease is not None
+    assert leases.finish(session, lease, State.SUCCEEDED)
+    session.commit()
+    assert leases.request_cancel(session, Job, job.id) is State.SUCCEEDED
+    assert state_of(session, job) is State.SUCCEEDED
+
+
+def test_a_cancelled_row_whose_worker_died_ends_cancelled(session: Session) -> None:
+    job = add_job(session)
+    leases.claim(session, Job, job.id, 1, GONE)
+    leases.request_cancel(session, Job, job.id)
+    assert leases.reclaim_expired(session, Job, 5) == []
+    assert state_of(session, job) is State.CANCELLED
+
+
+def test_the_reconciler_puts_back_what_the_queue_lost(
+    sessions: Sessions, session: Session, queue: TaskQueue, settings: Settings
+) -> None:
+    quick = settings.model_copy(update={"reconcile_s": 0.05})
+    never_queued, orphaned = add_job(session), add_job(session)
+    leases.claim(session, Job, orphaned.id, 1, GONE)
+    time.sleep(0.1)
+    assert reconcile(sessions, queue, quick) == 2
+    session.refresh(never_queued)
+    session.refresh(orphaned)
+    waiting = [Waiting(Job, job.id, job.dispatch) for job in (never_queued, orphaned)]
+    assert [work.dispatch for work in waiting] == [2, 2]
+    assert queue.missing(waiting) == []
+    time.sleep(0.1)
+    assert reconcile(sessions, queue, quick) == 0

@@ -1,0 +1,72 @@
+"""The arrows of the design: who may import whom, and what the service must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# A package, and the modules of this repository that it may import besides its own.
+ARROWS = {
+    "app": set[str](),
+    "workers/selection": set[str](),
+    "workers/gradients": {"workers.samples", "workers.stopping"},
+    "workers/data": {"app.settings", "app.uris", "workers.samples", "workers.stopping"},
+}
+WORKERS_MAY_IMPORT = {"app.artifacts", "app.db", "app.job_request", "app.queue", "app.settings", "app.uris"}
+
+
+def imports(file: Path) -> set[str]:
+    """The modules of this repository that a file imports, type-checking imports included."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found.add(node.module or "")
+    return {name for name in found if name.split(".")[0] in {"app", "workers", "migrations", "benchmarks", "demo"}}
+
+
+def inside(name: str, packages: set[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize("package", sorted(ARROWS))
+def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    allowed = ARROWS[package] | {package.replace("/", ".")}
+    for file in files:
+        outside = {name for name in imports(file) if not inside(name, allowed)}
+        assert not outside, f"{file.relative_to(ROOT)} imports {outside}"
+
+
+def test_workers_know_the_service_by_its_contracts_alone() -> None:
+    for file in sorted((ROOT / "workers").rglob("*.py")):
+        outside = {name for name in imports(file) if not inside(name, WORKERS_MAY_IMPORT | {"workers"})}
+        assert not outside, f"{file.relative_to(ROOT)} imports {outside}"
+
+
+def test_the_service_never_loads_torch() -> None:
+    code = (
+        "import sys, app.main, app.cli; app.main.create_app()\n"
+        "print([name for name in ('torch', 'transformers', 'workers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_one_place_knows_rq_on_the_services_side() -> None:
+    for file in sorted((ROOT / "app").rglob("*.py")):
+        names = {
+            (node.module or "").split(".")[0]
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.ImportFrom)
+        }
+        assert "rq" not in names or file.name == "queue.py", file
