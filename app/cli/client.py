@@ -97,7 +97,7 @@ class Service:
                 lambda error: isinstance(error, CommandFailedError) and error.code is ExitCode.UNREACHABLE
             ),
             stop=stop_after_delay(patience_s),
-            wait=wait_exponential_jitter(initial=0.5, max=5),
+            wait=wait_exponential_jitter(multiplier=0.5, max=5),
             before_sleep=tell,
             reraise=True,
         )

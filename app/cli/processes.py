@@ -173,7 +173,7 @@ def _wait_for_database(settings: Settings, timeout_s: float) -> None:
     attempts = Retrying(
         retry=retry_if_exception_type(OperationalError),
         stop=stop_after_delay(timeout_s),
-        wait=wait_exponential_jitter(initial=0.2, max=5),
+        wait=wait_exponential_jitter(multiplier=0.2, max=5),
         before_sleep=before_sleep_log(logging.getLogger(__name__), logging.WARNING),
         reraise=True,
     )

@@ -44,7 +44,10 @@ def build_request(file: str | None, flags: RequestFlags) -> Json:
     """
     request = _read(file) if file else {}
     if flags.dataset is not None:
-        _section(request, "dataset").update(_dataset(flags.dataset))
+        dataset = _section(request, "dataset")
+        dataset.pop("uri", None)
+        dataset.pop("id", None)
+        dataset.update(_dataset(flags.dataset))
     if flags.model is not None:
         _section(request, "model")["uri"] = _uri(flags.model)
     if flags.budget is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from app.cli.client import Json
 
+WIDTH = 250
 STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "queued": "dim"}
 
 
@@ -74,9 +76,8 @@ def show_jobs(jobs: Iterable[Json]) -> None:
             Text(_progress(job)),
             datetime.fromisoformat(job["created_at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
         )
-    console = Console(highlight=False)
     # without a terminal there is no width to keep to, and scripts want one line for each job
-    console.print(table, width=None if console.is_terminal else 200)
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def _progress(job: Json) -> str:

@@ -17,9 +17,7 @@ def test_every_test_starts_from_a_migrated_database_and_an_empty_queue(settings:
     engine = create_engine(str(settings.database_url))
     client = redis.Redis.from_url(str(settings.redis_url))
     with engine.begin() as connection:
-        names = (
-            connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).scalars().all()
-        )
+        names = connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).scalars().all()
         assert "alembic_version" in names
         assert "left_behind" not in names
         connection.execute(text("CREATE TABLE left_behind ()"))

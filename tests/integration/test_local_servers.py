@@ -70,9 +70,7 @@ def holds_what_was_written(data_dir: Path) -> bool:
 def holder(data_dir: Path, before: str = "") -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A process that runs the servers, and the pids of the servers."""
     script = HOLDER.format(before=before)
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(data_dir)], stdout=subprocess.PIPE, text=True
-    ) as running:
+    with subprocess.Popen([sys.executable, "-c", script, str(data_dir)], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         pids = [int(word) for word in running.stdout.readline().split()]
         assert len(pids) == 2, "the servers did not start"

@@ -1,0 +1,111 @@
+"""The commands against the real service: a real database, queue and worker, the tiny model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import uuid
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli import app as spice
+from app.local.process import free_port
+from app.main import create_app
+from tests.integration.served import served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.conftest import Service
+
+
+@pytest.fixture
+def url(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with served(create_app(service.settings)) as url:
+        monkeypatch.setenv("SPICE_API_URL", url)
+        yield url
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(spice, list(arguments))
+
+
+@pytest.mark.usefixtures("url")
+def test_from_the_file_to_the_picked_rows(service: Service, tmp_path: Path) -> None:
+    body = service.request()
+    dataset, model = body["dataset"]["uri"].removeprefix("file://"), service.model_uri
+    flags = ["--dataset", dataset, "--model", model, "--budget", "20%", "--name", "by hand", "--metadata", "team=a"]
+    done = run("submit", *flags, "--set", "gradients.sketch_dim=64", "--set", "gradients.rank=4", "--json")
+    assert done.exit_code == 0, done.output
+    job = json.loads(done.stdout)
+    assert (job["state"], job["name"], job["metadata"]) == ("queued", "by hand", {"team": "a"})
+
+    service.work()
+    done = run("watch", job["id"], "--every", "0.1")
+    assert done.exit_code == 0, done.output
+    assert "12 of 60 rows" in done.stdout
+
+    picks = tmp_path / "picks.csv"
+    assert run("download", job["id"], "-o", str(picks)).exit_code == 0
+    with picks.open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 12
+    rows = tmp_path / "rows.jsonl"
+    assert run("download", job["id"], "-o", str(rows), "--rows").exit_code == 0
+    assert len(rows.read_text().splitlines()) == 12
+    assert "12 of 60 rows" in run("list", "--state", "succeeded").stdout
+
+
+@pytest.mark.usefixtures("url")
+def test_cancelling_a_job(service: Service) -> None:
+    job_id = service.submit(service.request())
+    assert json.loads(run("cancel", job_id, "--json").stdout)["state"] == "cancelled"
+    assert run("watch", job_id).exit_code == 4
+    assert run("cancel", job_id).exit_code == 0, "whoever asks twice gets what they want"
+
+
+@pytest.mark.usefixtures("url")
+def test_what_the_service_refuses(service: Service) -> None:
+    done = run("submit", "--dataset", "ftp://example.com/a.jsonl", "--model", service.model_uri, "--budget", "0")
+    assert done.exit_code == 2
+    assert "selection.budget.count" in done.stderr
+    done = run("watch", str(uuid.uuid4()))
+    assert done.exit_code == 2
+    assert "There is no such job" in done.stderr
+
+
+def spice_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SPICE_")}
+    command = [sys.executable, "-m", "app.cli", *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env={**kept, **environment})
+
+
+def test_migrate_makes_the_schema_and_may_be_run_again(empty_database_url: str) -> None:
+    for _ in range(2):
+        done = spice_process("migrate", SPICE_DATABASE_URL=empty_database_url)
+        assert done.returncode == 0, done.stderr
+    with psycopg.connect(empty_database_url.replace("+psycopg", "")) as connection:
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+
+
+def test_migrate_waits_for_the_database_but_not_for_ever() -> None:
+    url = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+    done = spice_process("migrate", "--timeout", "1", SPICE_DATABASE_URL=url)
+    assert done.returncode == 3
+    assert "The database cannot be reached" in done.stderr
+    assert "SPICE_DATABASE_URL" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["api", "migrate", "serve"])
+def test_a_wrong_setting_is_named(command: str) -> None:
+    done = spice_process(command, SPICE_PORT="eighty")
+    assert done.returncode == 2
+    assert "SPICE_PORT" in done.stderr
+    assert "eighty" in done.stderr
+    assert "Traceback" not in done.stderr
