@@ -13,7 +13,7 @@ from workers.data.errors import DatasetError
 from workers.data.rejection import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -95,55 +95,98 @@ class ChatTemplate:
 
         A template with ``{% generation %}`` markers says itself where they are. Otherwise a response begins where
         the text of the turns before it and the generation prompt ends, and it ends where the text of the turns up
-        to it ends, less white space after the end-of-turn token.
+        to it ends, less white space after the end-of-turn token. Where those texts do not begin the whole one (some
+        templates leave the reasoning out of all turns but the last), the responses are found by rendering marks
+        in their place, and the end-of-turn token that follows is added.
 
         Returns:
-            The text; or TEMPLATE_REFUSED, or TEMPLATE_NOT_PREFIX_STABLE if those texts do not begin the whole one.
+            The text; TEMPLATE_REFUSED if the template raises; TEMPLATE_NOT_PREFIX_STABLE if neither way leads to
+            the responses.
         """
         try:
             if self._marks_responses:
-                text, spans = self._render_marked(messages)
-            else:
-                text = self._render(messages)
-                spans = self._locate(messages, text)
+                return Rendered(*self._run(messages, return_assistant_tokens_mask=True))
+            text = self._render(messages)
         except _TEMPLATE_ERRORS:
             return Reason.TEMPLATE_REFUSED
-        except _NotPrefix:
-            return Reason.TEMPLATE_NOT_PREFIX_STABLE
-        return Rendered(text, tuple(spans))
+        for locate in (self._locate_by_prefixes, self._locate_by_marks):
+            try:
+                return Rendered(text, tuple(locate(messages, text)))
+            except (_NotLocated, *_TEMPLATE_ERRORS):
+                continue
+        return Reason.TEMPLATE_NOT_PREFIX_STABLE
 
-    def _locate(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-        spans = []
+    def _locate_by_prefixes(self, messages: Sequence[Message], text: str) -> Iterator[tuple[int, int]]:
         for i, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
             before = self._render(messages[:i], add_generation_prompt=True)
             through = text if i + 1 == len(messages) else self._render(messages[: i + 1])
             if not (text.startswith(before) and text.startswith(through) and len(before) < len(through)):
-                raise _NotPrefix
-            spans.append((len(before), self._end_of_turn(text, len(through))))
-        return spans
+                raise _NotLocated
+            yield len(before), self._end_of_turn(text, len(through))
 
     def _end_of_turn(self, text: str, end: int) -> int:
         """Leave out white space after an end-of-turn token: nobody generates beyond that token."""
         stripped = text[:end].rstrip()
         return len(stripped) if stripped.endswith(self._control_tokens) else end
 
+    def _locate_by_marks(self, messages: Sequence[Message], text: str) -> Iterator[tuple[int, int]]:
+        marked: list[Message] = [
+            {"role": "assistant", "content": _mark(i)} if message["role"] == "assistant" else message
+            for i, message in enumerate(messages)
+        ]
+        between, contents = _split_at_marks(self._render(marked), messages)
+        if not text.startswith(between[0]):
+            raise _NotLocated
+        at = len(between[0])
+        for content, after in zip(contents, between[1:], strict=True):
+            # Templates strip contents, or do not; the text that follows tells which.
+            found = next((c for c in (content, content.strip()) if text.startswith(c + after, at)), None)
+            if found is None:
+                raise _NotLocated
+            end = at + len(found)
+            yield at, end + self._leading_control_token(after)
+            at = end + len(after)
+        if at != len(text):
+            raise _NotLocated
+
+    def _leading_control_token(self, text: str) -> int:
+        """Characters of the end-of-turn token that the text begins with, after white space; 0 without one."""
+        stripped = text.lstrip()
+        longest = max((len(token) for token in self._control_tokens if stripped.startswith(token)), default=0)
+        return len(text) - len(stripped) + longest if longest else 0
+
     def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         return self._run(messages, add_generation_prompt=add_generation_prompt)[0]
 
-    def _render_marked(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
-        return self._run(messages, return_assistant_tokens_mask=True)
-
-    def _run(self, messages: Sequence[Message], **options: bool) -> tuple[str, list[tuple[int, int]]]:
+    def _run(self, messages: Sequence[Message], **options: bool) -> tuple[str, tuple[tuple[int, int], ...]]:
         # Declared to return a string, it returns the texts and the marked spans of each conversation.
         run = cast("Callable[..., tuple[list[str], list[list[tuple[int, int]]]]]", render_jinja_template)
         texts, spans = run([list(messages)], chat_template=self.source, **options, **self._variables)
-        return texts[0], spans[0] if spans else []
+        return texts[0], tuple(spans[0]) if spans else ()
 
 
-class _NotPrefix(Exception):
+class _NotLocated(Exception):
     pass
+
+
+def _mark(i: int) -> str:
+    """A text for turn i that nobody writes: characters of the private use area."""
+    return f"\ue000{i}\ue001"
+
+
+def _split_at_marks(rendered: str, messages: Sequence[Message]) -> tuple[list[str], list[str]]:
+    """The texts around the marks, one more than there are responses, and the responses' own texts."""
+    between, contents = [], []
+    for i, message in enumerate(messages):
+        if message["role"] == "assistant":
+            before, found, rendered = rendered.partition(_mark(i))
+            if not found:
+                raise _NotLocated
+            between.append(before)
+            contents.append(message["content"])
+    return [*between, rendered], contents
 
 
 _TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError)

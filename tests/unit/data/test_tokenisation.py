@@ -147,15 +147,37 @@ class TestLength:
 
 
 class TestTemplates:
-    def test_a_template_that_rewrites_earlier_turns_is_refused_row_by_row(
+    def test_a_template_that_rewrites_what_a_response_says_is_refused_row_by_row(
         self, chatml: PreTrainedTokenizerFast
     ) -> None:
-        chatml.chat_template = "{{ messages | length }}" + CHATML
+        chatml.chat_template = "{{ messages | length }}" + CHATML.replace("['content']", "['content'] | upper")
         assert encode(chatml, chat("a", "b")) is Reason.TEMPLATE_NOT_PREFIX_STABLE
+        _, responses = parts(chatml, encode(chatml, chat("A", "B")))  # nothing is rewritten here
+        assert responses == ["B<|im_end|>"]
 
-    def test_a_generation_prompt_that_the_full_text_lacks_is_refused(self, chatml: PreTrainedTokenizerFast) -> None:
+    @pytest.mark.parametrize("content", ["the cat", " the cat\n", ""])
+    def test_a_template_that_drops_the_reasoning_of_earlier_turns(
+        self, chatml: PreTrainedTokenizerFast, content: str
+    ) -> None:
+        chatml.chat_template = (
+            "{% for m in messages %}<|im_start|>{{ m['role'] }}{{ '\n' }}"
+            "{% if loop.last and m['role'] == 'assistant' %}<think>{{ '\n\n' }}</think>{{ '\n\n' }}{% endif %}"
+            "{{ m['content'] | trim }}<|im_end|>{{ '\n' }}{% endfor %}"
+            "{% if add_generation_prompt %}<|im_start|>assistant{{ '\n' }}{% endif %}"
+        )
+        text, responses = parts(chatml, encode(chatml, chat("a", content, "b", "the rat")))
+        assert responses == [f"{content.strip()}<|im_end|>", "the rat<|im_end|>"]
+        assert text.count("</think>") == 1
+
+    def test_a_generation_prompt_that_the_full_text_lacks(self, chatml: PreTrainedTokenizerFast) -> None:
         chatml.chat_template = CHATML.replace("assistant\n' }}{% endif %}", "assistant\n<think>' }}{% endif %}")
-        assert encode(chatml, chat("a", "b")) is Reason.TEMPLATE_NOT_PREFIX_STABLE
+        _, responses = parts(chatml, encode(chatml, chat("a", "the cat", "b", "the rat")))
+        assert responses == ["the cat<|im_end|>", "the rat<|im_end|>"]
+
+    def test_a_conversation_that_begins_with_the_response(self, chatml: PreTrainedTokenizerFast) -> None:
+        assert "messages[0]" in CHATML  # which raises where there are no turns before the response
+        _, responses = parts(chatml, encode(chatml, chat("", "the cat")[1:]))
+        assert responses == ["the cat<|im_end|>"]
 
     @pytest.mark.parametrize("turns", [chat("a", "b")[1:], [*chat("a", "b"), *chat("a", "b")[1:]]])
     def test_a_template_that_raises_refuses_the_row(
