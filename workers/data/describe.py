@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from workers.data.rejection import Reason, enforce_limit
 from workers.data.shapes import ShapeName, recognise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from app.settings import Settings
     from app.uris import Compression, Format
@@ -42,7 +43,7 @@ class DatasetReport:
     fingerprint: str
     format: Format
     compression: Compression | None
-    unreadable: dict[Reason, list[int]] = field(default_factory=dict)
+    unreadable: Mapping[Reason, Sequence[int]] = field(default_factory=dict)
 
 
 def describe(
@@ -68,11 +69,11 @@ def describe(
     shape = _shape_or_none(columns)
     wanted = frozenset() if shape is None else frozenset(recognise(columns).columns.values())
     rows = 0
-    unreadable: dict[Reason, list[int]] = {}
+    unreadable: dict[Reason, array[int]] = {}
     for record in iter_records(snapshot, settings, wanted):
         rows += 1
         if isinstance(record, BadRecord):
-            unreadable.setdefault(record.reason, []).append(record.row)
+            unreadable.setdefault(record.reason, array("q")).append(record.row)
         if rows % REPORT_EVERY_ROWS == 0:
             if should_stop is not None and should_stop():
                 raise Stopped

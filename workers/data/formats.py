@@ -131,7 +131,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_csv(snapshot: Snapshot, settings: Settings) -> Iterator[dict[str, Any] | Reason]:
-    # The csv module's own limit (128 KiB a field) is one for the whole process; our rows are bounded already.
+    # The csv module has a limit of its own (128 KiB a field), one for the whole process; our rows are bounded already.
     csv.field_size_limit(max(csv.field_size_limit(), settings.row_max_bytes))
     with open_decoded(snapshot, settings) as stream:
         records = split_csv(stream, settings.row_max_bytes)

@@ -428,7 +428,7 @@ class TestDescribe:
         snapshot = snapshot_of("a.jsonl.gz", gzip.compress(b'{"question": "q", "answer": "a"}\nnope\n{"id": 1}\n'))
         report = describe(snapshot, settings)
         assert (report.rows, report.columns, report.shape) == (3, ("question", "answer", "id"), "prompt_response")
-        assert report.unreadable == {Reason.INVALID_JSON: [1]}
+        assert {reason: list(rows) for reason, rows in report.unreadable.items()} == {Reason.INVALID_JSON: [1]}
         assert (report.format, report.compression) == ("jsonl", "gzip")
         assert (report.bytes, report.fingerprint) == (snapshot.bytes, snapshot.fingerprint)
 
