@@ -28,6 +28,19 @@ HASH_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ModelTokenizer:
+    """What reading needs of a model: no weights.
+
+    Attributes:
+        tokenizer: The model's tokenizer.
+        revision: As in `ProxyModel`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ProxyModel:
     """A model that scores samples, in eval mode, its parameters frozen.
 
