@@ -125,14 +125,10 @@ class SelectionConfig:
         if self.pool_picks is not None and self.pool_size is None:
             raise ConfigError(f"pool_picks is {self.pool_picks} without a pool_size; windows need both")
         if self.pool_size is not None and self.pool_picks is not None and self.pool_picks > self.pool_size:
-            raise ConfigError(
-                f"pool_picks is {self.pool_picks}; a window has only pool_size = {self.pool_size} rows"
-            )
+            raise ConfigError(f"pool_picks is {self.pool_picks}; a window has only pool_size = {self.pool_size} rows")
         if self.early_stop_ratio is not None and self.method not in GREEDY_METHODS:
             raise ConfigError(f"early_stop_ratio needs marginal gains; method {self.method!r} has none")
         if self.fisher == "reference" and self.method not in {"spice", "fisher"}:
             raise ConfigError(f"fisher='reference' is a score of spice and fisher; method is {self.method!r}")
         if self.curvature and (self.penalty > 0 or self.method not in {"spice", "fisher"}):
-            raise ConfigError(
-                "curvature bounds the plain log-det greedy; it needs spice or fisher with lambda = 0"
-            )
+            raise ConfigError("curvature bounds the plain log-det greedy; it needs spice or fisher with lambda = 0")

@@ -10,8 +10,18 @@ from torch import Tensor
 _VANISHED = 1e-12
 
 
+#: A cosine in the bulk precision is taken to be right within this many machine epsilons.
+COSINE_EPSILONS = 32.0
+
+
 class PickDirection:
-    """The direction of the mean of the picks, which is that of their sum, kept in float64."""
+    """The direction of the mean of the picks, which is that of their sum, kept in float64.
+
+    Attributes:
+        total: Sum of the picks, shape (p,), float64.
+        length: Its norm.
+        unit: Its direction, shape (p,), float64; None where the mean counts as zero.
+    """
 
     def __init__(self, p: int, device: torch.device) -> None:
         """Start from no picks.
@@ -20,8 +30,9 @@ class PickDirection:
             p: Length of a sketch.
             device: Torch device of the state.
         """
-        self._total = torch.zeros(p, dtype=torch.float64, device=device)
+        self.total = torch.zeros(p, dtype=torch.float64, device=device)
         self._norms = 0.0
+        self.length = 0.0
         self.unit: Tensor | None = None
 
     def add(self, row: Tensor, norm: float) -> None:
@@ -31,10 +42,10 @@ class PickDirection:
             row: The pick, shape (p,), float64.
             norm: Its Euclidean norm.
         """
-        self._total += row
+        self.total += row
         self._norms += norm
-        length = float(torch.linalg.vector_norm(self._total))
-        self.unit = self._total / length if length > _VANISHED * self._norms else None
+        self.length = float(torch.linalg.vector_norm(self.total))
+        self.unit = self.total / self.length if self.length > _VANISHED * self._norms else None
 
     def conflicts(self, rows: Tensor, norms: Tensor) -> Tensor:
         """Conflict of each row with the picks.

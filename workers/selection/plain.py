@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from workers.selection.conflict import conflict_of
+from workers.selection.conflict import COSINE_EPSILONS, conflict_of
 from workers.selection.residuals import Residuals
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from workers.selection.state import GreedyState
-
-#: A cosine in the bulk precision is taken to be right within this many machine epsilons.
-COSINE_EPSILONS = 32.0
 
 
 class PlainProposer:
@@ -28,7 +25,7 @@ class PlainProposer:
             state: The shared state of the greedy.
         """
         self._state = state
-        self._residuals = Residuals(state.problem)
+        self._residuals = Residuals.at_start(state.problem)
         self._open = state.problem.eligible.clone()
         self._conflicts = torch.zeros_like(state.norms)
         self._cosine_error = COSINE_EPSILONS * torch.finfo(state.problem.sketches.dtype).eps

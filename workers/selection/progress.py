@@ -35,9 +35,7 @@ class SelectionCancelledError(RuntimeError):
 class Watch:
     """The caller's two callbacks, asked at least once for each pick and each tile of rows."""
 
-    def __init__(
-        self, on_progress: Callable[[Progress], None] | None, should_stop: Callable[[], bool] | None
-    ) -> None:
+    def __init__(self, on_progress: Callable[[Progress], None] | None, should_stop: Callable[[], bool] | None) -> None:
         self._on_progress = on_progress
         self.should_stop = should_stop
 

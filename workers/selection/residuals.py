@@ -17,7 +17,7 @@ _EPSILONS = 32.0
 
 
 class Residuals:
-    """Estimates r of |W z|^2 for all rows, kept in float64, fed by inner products in the bulk precision.
+    """Estimates r of |W z|^2 for some rows, kept in float64, fed by inner products in the bulk precision.
 
     An estimate starts from an exact value a (the anchor) and loses (u . z)^2 for each pick. With |u| <= 1 an
     inner product is off by at most e = c eps |z| and (u . z)^2 <= a, so the estimate is off by about
@@ -25,33 +25,51 @@ class Residuals:
     huge rows, whose residual is tiny beside |z|^2, soon have a tiny slack too.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        """Start from the empty set, where the residual is |z|^2.
+    def __init__(self, alpha: float, estimate: Tensor, slack: Tensor, blur: Tensor) -> None:
+        """Take what is known; `Residuals.at_start` for the empty set.
+
+        Args:
+            alpha: Scale of the objective.
+            estimate: r, shape (m,), float64.
+            slack: How wrong each may be, shape (m,), float64.
+            blur: e of each row, shape (m,), float64.
+        """
+        self._alpha = alpha
+        self._estimate = estimate
+        self._slack = slack
+        self._blur = blur
+
+    @classmethod
+    def at_start(cls, problem: Problem) -> Residuals:
+        """Of all rows at the empty set, where the residual is |z|^2.
 
         Args:
             problem: What is being selected from.
         """
-        self._alpha = problem.alpha
-        self._blur = _EPSILONS * torch.finfo(problem.sketches.dtype).eps * problem.squared_norms.sqrt()
-        self.estimate = problem.squared_norms.clone()
-        self._slack = self._slack_of(self.estimate, self._blur)
+        blur = _EPSILONS * torch.finfo(problem.sketches.dtype).eps * problem.squared_norms.sqrt()
+        return cls(problem.alpha, problem.squared_norms.clone(), _slack(problem.squared_norms, blur), blur)
 
-    def upper(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Upper bounds on marginal gains, nats."""
-        return torch.log1p(self._alpha * (self.estimate[rows] + self._slack[rows]))
+    def upper(self, rows: Tensor | None = None) -> Tensor:
+        """Upper bounds on marginal gains, nats, of the given rows or all."""
+        estimate, slack = self._of(rows)
+        return torch.add(estimate, slack).mul_(self._alpha).log1p_()
 
-    def lower(self, rows: Tensor | slice = slice(None)) -> Tensor:
+    def lower(self, rows: Tensor | None = None) -> Tensor:
         """Lower bounds on marginal gains, nats; right only for rows that have seen every pick."""
-        return torch.log1p(self._alpha * (self.estimate[rows] - self._slack[rows]).clamp_min(0.0))
+        estimate, slack = self._of(rows)
+        return torch.sub(estimate, slack).clamp_min_(0.0).mul_(self._alpha).log1p_()
 
-    def fall(self, drops: Tensor, rows: Tensor | slice = slice(None)) -> None:
-        """Lower the estimates of some rows.
+    def fall(self, drops: Tensor, rows: Tensor | None = None) -> None:
+        """Lower the estimates of some rows, or all.
 
         Args:
             drops: Sums of (u . z)^2 over the picks that the rows have not seen, shape (m,).
-            rows: Which rows; all by default.
+            rows: Which rows.
         """
-        self.estimate[rows] = (self.estimate[rows] - drops.double()).clamp_min(0.0)
+        if rows is None:
+            self._estimate.sub_(drops).clamp_min_(0.0)
+        else:
+            self._estimate[rows] = (self._estimate[rows] - drops).clamp_min_(0.0)
 
     def anchor(self, rows: Tensor, residuals: Tensor) -> None:
         """Put exact values in place of estimates.
@@ -60,9 +78,29 @@ class Residuals:
             rows: Row numbers, shape (m,).
             residuals: Exact |W z|^2, shape (m,), float64.
         """
-        self.estimate[rows] = residuals
-        self._slack[rows] = self._slack_of(residuals, self._blur[rows])
+        self._estimate[rows] = residuals
+        self._slack[rows] = _slack(residuals, self._blur[rows])
 
-    @staticmethod
-    def _slack_of(anchor: Tensor, blur: Tensor) -> Tensor:
-        return blur * (2 * anchor.sqrt() + blur)
+    def taken(self, rows: Tensor) -> Residuals:
+        """A copy of what is known about some rows, numbered from 0 in their order.
+
+        Args:
+            rows: Row numbers, shape (m,).
+        """
+        return Residuals(self._alpha, self._estimate[rows], self._slack[rows], self._blur[rows])
+
+    def put(self, rows: Tensor, part: Residuals) -> None:
+        """Take back what a copy has learnt.
+
+        Args:
+            rows: The rows given to `taken`, shape (m,).
+            part: The copy.
+        """
+        self._estimate[rows], self._slack[rows] = part._estimate, part._slack
+
+    def _of(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        return (self._estimate, self._slack) if rows is None else (self._estimate[rows], self._slack[rows])
+
+
+def _slack(anchor: Tensor, blur: Tensor) -> Tensor:
+    return blur * (2 * anchor.sqrt() + blur)

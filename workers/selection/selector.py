@@ -13,6 +13,7 @@ from workers.selection.config import ConfigError, SelectionConfig
 from workers.selection.diagonal import diagonal_greedy
 from workers.selection.greedy import Proposer, greedy
 from workers.selection.guarantees import guarantees, outside_gain_sum
+from workers.selection.lazy import LazyProposer
 from workers.selection.plain import PlainProposer
 from workers.selection.problem import Problem, pose
 from workers.selection.progress import Progress, Watch
@@ -129,7 +130,9 @@ def _order_by_windows(
 def _proposer(state: GreedyState, config: SelectionConfig) -> Proposer:
     if config.optimizer == "stochastic":
         return StochasticProposer(state, config.stochastic_epsilon, config.seed)
-    return PlainProposer(state)
+    if config.optimizer == "plain":
+        return PlainProposer(state)
+    return LazyProposer(state)
 
 
 def _dpp(problem: Problem) -> Problem:
@@ -148,9 +151,7 @@ def _dpp(problem: Problem) -> Problem:
     )
 
 
-def _report(
-    state: GreedyState, config: SelectionConfig, dropped: Dropped, stop: StopReason, watch: Watch
-) -> Selection:
+def _report(state: GreedyState, config: SelectionConfig, dropped: Dropped, stop: StopReason, watch: Watch) -> Selection:
     problem, trace = state.problem, state.trace()
     picked = torch.from_numpy(trace.indices).to(problem.sketches.device)
     proof = guarantees(

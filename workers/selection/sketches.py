@@ -79,9 +79,7 @@ class Sketches:
         self._data = _as_tensor(data)
         shape = tuple(self._data.shape)
         if len(shape) != _MATRIX or 0 in shape or not self._data.is_floating_point():
-            raise SketchShapeError(
-                f"sketches must be a float matrix (n, p); got {self._data.dtype} of shape {shape}"
-            )
+            raise SketchShapeError(f"sketches must be a float matrix (n, p); got {self._data.dtype} of shape {shape}")
         self.n, self.p = self._data.shape
         self.device = torch.device(device) if device is not None else self._data.device
         self.dtype = torch.float64 if self._data.dtype == torch.float64 else torch.float32
@@ -142,7 +140,7 @@ class Sketches:
         """
         found = torch.empty(self.n, directions.shape[0], dtype=self.dtype, device=self.device)
         for where, tile in self.tiles():
-            torch.mm(tile, directions.T, out=found[where])
+            found[where] = tile @ directions.T
         return found
 
     def squared_norms(self, watch: Watch) -> Tensor:

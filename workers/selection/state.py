@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,15 +74,11 @@ class GreedyState:
         sketches = problem.sketches
         self.whitener = Whitener(sketches.p, problem.alpha, problem.budget, sketches.device)
         self.direction = PickDirection(sketches.p, sketches.device)
-        self._norms = problem.squared_norms.sqrt()
+        #: Euclidean norms of all rows, shape (n,), float64.
+        self.norms = problem.squared_norms.sqrt()
         self._rows: list[int] = []
         self._gains: list[float] = []
         self._conflicts: list[float] = []
-
-    @property
-    def norms(self) -> Tensor:
-        """Euclidean norms of all rows, shape (n,), float64."""
-        return self._norms
 
     @property
     def count(self) -> int:
@@ -105,15 +102,16 @@ class GreedyState:
         Returns:
             The choice, and the residuals |W z|^2 of all given rows, shape (m,), float64.
         """
+        if rows.numel() == 1:
+            return self._look(rows)
         parts = [self._examine(part) for part in torch.split(rows, _CONTENDERS_AT_ONCE)]
-        residuals = torch.cat([residual for residual, _ in parts])
-        conflicts = torch.cat([conflict for _, conflict in parts])
-        gains = torch.log1p(self.problem.alpha * residuals)
-        scores = gains - self.problem.penalty * conflicts
-        error = TIE + gain_error(residuals, self._norms[rows], self.problem.alpha, _EPS64)
+        residuals = torch.cat([part[0] for part in parts])
+        conflicts = torch.cat([part[1] for part in parts])
+        scores = torch.log1p(self.problem.alpha * residuals) - self.problem.penalty * conflicts
+        error = TIE + gain_error(residuals, self.norms[rows], self.problem.alpha, _EPS64)
         tied = scores + error >= (scores - error).max()
         at = int(torch.nonzero(tied)[0])
-        return self._choice(rows[at : at + 1], float(gains[at]), float(conflicts[at])), residuals
+        return self._look(rows[at : at + 1])[0], residuals
 
     def examine(self, row: int) -> Choice:
         """Look at one given row.
@@ -121,7 +119,7 @@ class GreedyState:
         Args:
             row: Its number.
         """
-        return self.decide(torch.tensor([row], device=self._norms.device))[0]
+        return self._look(torch.tensor([row], device=self.norms.device))[0]
 
     def add(self, choice: Choice) -> Tensor:
         """Take a row into the set.
@@ -135,7 +133,7 @@ class GreedyState:
         self._rows.append(choice.row)
         self._gains.append(choice.gain)
         self._conflicts.append(choice.conflict)
-        self.direction.add(choice.sketch, float(self._norms[choice.row]))
+        self.direction.add(choice.sketch, float(self.norms[choice.row]))
         return self.whitener.append(choice.whitened)
 
     def trace(self) -> Trace:
@@ -146,14 +144,18 @@ class GreedyState:
             np.array(self._conflicts, dtype=np.float64),
         )
 
-    def _examine(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        sketches = self.problem.sketches.gather(rows, torch.float64)
-        residuals = torch.linalg.vector_norm(self.whitener.whiten(sketches), dim=1).square_()
-        return residuals, self.direction.conflicts(sketches, self._norms[rows])
+    def _look(self, row: Tensor) -> tuple[Choice, Tensor]:
+        """One row, as a choice, and its residual, shape (1,)."""
+        residual, conflict, sketch, whitened = self._examine(row)
+        gain = math.log1p(self.problem.alpha * float(residual))
+        return Choice(int(row), gain, float(conflict), sketch[0], whitened[0]), residual
 
-    def _choice(self, row: Tensor, gain: float, conflict: float) -> Choice:
-        sketch = self.problem.sketches.gather(row, torch.float64)
-        return Choice(int(row), gain, conflict, sketch[0], self.whitener.whiten(sketch)[0])
+    def _examine(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Residuals, conflicts, sketches and whitened sketches of some rows, all in float64."""
+        sketches = self.problem.sketches.gather(rows, torch.float64)
+        whitened = self.whitener.whiten(sketches)
+        residuals = torch.linalg.vector_norm(whitened, dim=1).square_()
+        return residuals, self.direction.conflicts(sketches, self.norms[rows]), sketches, whitened
 
 
 def gain_error(residuals: Tensor, norms: Tensor, alpha: float, eps: float) -> Tensor:
