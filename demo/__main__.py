@@ -26,13 +26,21 @@ FILES = DATA / "demo"
 MODEL = DATA / "models" / "smollm2-135m-instruct"
 LOG = FILES / "serve.log"
 
+
+class ModelFailedError(Exception):
+    """The model could not be unpacked."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(f"the model could not be unpacked.\n{output}")
+
+
 FORESEEN = (
     ExamplesMissingError,
+    ModelFailedError,
     RequestRefusedError,
     ServiceError,
     TooFewRowsError,
     httpx.TransportError,
-    subprocess.CalledProcessError,
     OSError,
 )
 
@@ -80,7 +88,9 @@ def request_for(dataset: Path) -> dict[str, Any]:
 def _make_model() -> None:
     # In a process of its own: what it needs of memory is free again when the worker starts.
     command = [sys.executable, "-m", "benchmarks.smollm2", str(MODEL.parent)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own words
+    made = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - our own words
+    if made.returncode:
+        raise ModelFailedError(made.stderr)
 
 
 def _report(console: Console, client: Client, job: dict[str, Any], dataset: Path) -> None:

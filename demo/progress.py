@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+WAITING = "Waiting for a worker"
 STAGES = {
     "reading": "Reading the rows",
     "gradients": "A gradient for every row",
@@ -29,15 +31,21 @@ def describe(progress: dict[str, Any] | None) -> str:
     """What is done, how fast, and what is left: `96 of 320 samples, 1.3/s, 2:52 left`."""
     if not progress:
         return ""
-    parts = [f"{progress['done']} {progress['unit']}"]
+    unit = progress["unit"]
+    done = _amount(progress["done"], unit)
     if progress["total"] is not None:
-        parts = [f"{progress['done']} of {progress['total']} {progress['unit']}"]
+        done += f" of {_amount(progress['total'], unit)}"
+    parts = [done if unit == "bytes" else f"{done} {unit}"]
     if progress["rate"]:
-        parts.append(f"{progress['rate']:.1f}/s")
+        parts.append(f"{decimal(round(progress['rate'])) if unit == 'bytes' else format(progress['rate'], '.1f')}/s")
     if progress["eta_s"] is not None:
         minutes, seconds = divmod(round(progress["eta_s"]), 60)
         parts.append(f"{minutes}:{seconds:02} left")
     return ", ".join(parts)
+
+
+def _amount(number: int, unit: str) -> str:
+    return decimal(number) if unit == "bytes" else str(number)
 
 
 def _with_bar(console: Console, jobs: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -49,7 +57,7 @@ def _with_bar(console: Console, jobs: Iterable[dict[str, Any]]) -> dict[str, Any
     )
     job: dict[str, Any] = {}
     with Progress(*columns, console=console) as bars:
-        bar = bars.add_task("Waiting for a worker", total=None, state="")
+        bar = bars.add_task(WAITING, total=None, state="")
         stage = None
         for job in jobs:
             if job["stage"] and job["stage"] != stage:
@@ -60,7 +68,7 @@ def _with_bar(console: Console, jobs: Iterable[dict[str, Any]]) -> dict[str, Any
             progress = job["progress"] or {"done": 0, "total": None}
             bars.update(
                 bar,
-                description=STAGES.get(stage or "", "Waiting for a worker"),
+                description=STAGES.get(stage or "", WAITING),
                 completed=progress["done"],
                 total=progress["total"],
                 state=describe(job["progress"]),
@@ -76,7 +84,7 @@ def _with_lines(console: Console, jobs: Iterable[dict[str, Any]]) -> dict[str, A
     for job in jobs:
         if (step := _step(job)) != shown:
             shown = step
-            console.print(": ".join(filter(None, (STAGES.get(job["stage"], ""), describe(job["progress"])))))
+            console.print(": ".join(filter(None, (STAGES.get(job["stage"], WAITING), describe(job["progress"])))))
     return job
 
 

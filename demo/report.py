@@ -20,22 +20,21 @@ BAR_CHARS = 30
 
 def print_picks(console: Console, rows: list[dict[str, str]], subset: dict[str, Any]) -> None:
     """The first picks in the order in which they were picked, each with its row's head and its gain."""
-    shown = min(SHOWN_PICKS, len(subset["indices"]))
-    table = Table(title=f"The first {shown} of {len(subset['indices'])} picks", title_justify="left", box=None)
-    table.add_column("row", justify="right")
-    table.add_column("gain", justify="right")
-    table.add_column("source")
-    table.add_column("begins with", no_wrap=True)
-    for index, gain in list(zip(subset["indices"], subset["marginal_gains"], strict=True))[:shown]:
+    picks = list(zip(subset["indices"], subset["marginal_gains"], strict=True))
+    shown = picks[:SHOWN_PICKS]
+    console.print(f"[italic]The first {len(shown)} of {len(picks)} picks[/italic]")
+    width = max(len(rows[index]["source"]) for index, _ in shown)
+    console.print(f"[bold]   row   gain  {'source':<{width}}  begins with[/bold]")
+    for index, gain in shown:
         row = rows[index]
-        table.add_row(str(index), f"{gain:.2f}", row["source"], head(row["prompt"]), style=None)
-    console.print(table)
+        line = f"{index:>6}  {gain:>5.2f}  {row['source']:<{width}}  {head(row['prompt'])}"
+        console.print(line, markup=False, highlight=False)
 
 
 def head(text: str) -> str:
-    """The text's first 70 characters on one line, closed to rich's markup."""
+    """The text's first 70 characters, on one line."""
     line = " ".join(text.split())
-    return (line if len(line) <= HEAD_CHARS else line[: HEAD_CHARS - 1] + "…").replace("[", "\\[")
+    return line if len(line) <= HEAD_CHARS else line[: HEAD_CHARS - 1] + "…"
 
 
 def print_sources(console: Console, rows: list[dict[str, str]], subset: dict[str, Any]) -> None:
@@ -97,6 +96,9 @@ def print_times(console: Console, result: dict[str, Any]) -> None:
     """Where the time went."""
     seconds = result["seconds"]
     stages = ", ".join(f"{stage} {took:.1f} s" for stage, took in seconds.items())
-    console.print(f"Time: {stages}; {result['tokens']} tokens.")
+    console.print(f"Time: {stages}.")
     if result["sketches_reused"]:
         console.print("An earlier run had computed the gradients of these rows: only the selection was done.")
+    else:
+        rate = result["tokens"] / seconds["gradients"]
+        console.print(f"Gradients of {result['tokens']} tokens, {rate:.0f} tokens a second.")

@@ -20,6 +20,9 @@ START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 60
 LOG_TAIL_LINES = 25
 
+# A worker tells how far it is after each batch. Small ones cost nothing on a processor, and the bar keeps moving.
+BATCH_TOKENS = "1024"
+
 
 class ServiceError(Exception):
     """The service did not come up, or went away."""
@@ -42,7 +45,7 @@ def running(data: Path, log: Path) -> Iterator[str]:
         ServiceError: If it cannot serve within three minutes.
     """
     port = _free_port()
-    environment = os.environ | {
+    environment = {"SPICE_TOKEN_BUDGET": BATCH_TOKENS, **os.environ} | {
         "SPICE_DATA_DIR": str(data),
         "SPICE_ALLOWED_ROOTS": f"{data / 'datasets'},{data / 'models'}",
         "SPICE_HOST": "127.0.0.1",

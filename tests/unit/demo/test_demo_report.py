@@ -79,6 +79,10 @@ def test_the_certificate_is_told_in_words() -> None:
             "96 of 320 samples, 1.3/s, 2:47 left",
         ),
         ({"done": 96, "total": None, "unit": "rows", "rate": None, "eta_s": None}, "96 rows"),
+        (
+            {"done": 90000, "total": 95365, "unit": "bytes", "rate": 57123672.4, "eta_s": 0},
+            "90.0 kB of 95.4 kB, 57.1 MB/s, 0:00 left",
+        ),
     ],
 )
 def test_progress_is_described_by_what_is_known(state: dict[str, Any] | None, described: str) -> None:
