@@ -56,7 +56,7 @@ def to_messages(values: Mapping[str, Any], shape: Shape) -> list[Message] | Reas
     kept = messages[: last + 1]
     if not any(message["role"] == "assistant" and message["content"].strip() for message in kept):
         return Reason.EMPTY_RESPONSE
-    return kept if all(_is_unicode(message["content"]) for message in kept) else Reason.INVALID_UTF8
+    return kept if all(is_unicode(message["content"]) for message in kept) else Reason.INVALID_UTF8
 
 
 def _single_turn(values: Mapping[str, Any], shape: Shape) -> list[Message] | Reason:
@@ -116,8 +116,8 @@ def _text(content: object) -> str | None:
     return "".join(texts) if len(texts) == len(parts) else None
 
 
-def _is_unicode(text: str) -> bool:
-    """False for half a surrogate pair, which JSON can spell and no tokenizer takes."""
+def is_unicode(text: str) -> bool:
+    """False for half a surrogate pair, which JSON can spell and neither a tokenizer nor a database takes."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

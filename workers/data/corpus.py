@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 import numpy as np
 
 from workers.data.conversation import to_messages
-from workers.data.describe import check_not_empty
+from workers.data.describe import check_not_empty, describe
 from workers.data.errors import Stopped
 from workers.data.formats import BadRecord, iter_records, read_columns
 from workers.data.rejection import Reason
@@ -190,8 +190,6 @@ def build_corpus(
 
 def _fail_without_columns(snapshot: Snapshot, settings: Settings) -> None:
     """No row could be read: say whether there is none, or why not."""
-    from workers.data.describe import describe  # noqa: PLC0415
-
     describe(snapshot, settings)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+LONGEST_MESSAGE = 2000
+
 
 class DatasetError(Exception):
     """A dataset that cannot be used; the job or registration fails with this message.
@@ -12,6 +14,8 @@ class DatasetError(Exception):
     """
 
     def __init__(self, reason_code: str, message: str) -> None:
+        # Parts of a message come from the file; the database holds neither NUL nor half a surrogate pair.
+        message = message.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()[:LONGEST_MESSAGE]
         super().__init__(message)
         self.reason_code = reason_code
         self.message = message

@@ -106,6 +106,20 @@ def fetch(
         raise _explained(error, uri, settings) from error
 
 
+def recall(uri: DatasetUri, fingerprint: str, settings: Settings) -> Snapshot | None:
+    """The copy of a dataset that was fetched before, by its fingerprint; None if it is not in the cache."""
+    path = _copy_path(settings, fingerprint.removeprefix("sha256:"), uri)
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return None
+    return Snapshot(path, uri.format, uri.compression, size, fingerprint)
+
+
+def _copy_path(settings: Settings, digest: str, uri: DatasetUri) -> Path:
+    return settings.cache_path / "datasets" / f"{digest}.{uri.format}{_SUFFIX[uri.compression]}"
+
+
 class _Sink:
     """The growing copy: hashes, counts, and stops at the limits. Enough of a file for fsspec to write to it."""
 
@@ -192,7 +206,7 @@ class _Sink:
         if self._on_bytes is not None:
             self._on_bytes(self._size, self._size)
         digest = self._hash.hexdigest()
-        path = self._directory / f"{digest}.{uri.format}{_SUFFIX[uri.compression]}"
+        path = _copy_path(self._settings, digest, uri)
         with _cache_errors():
             self._open_file.flush()
             os.fsync(self._open_file.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from workers.data.conversation import is_unicode
 from workers.data.decode import decoded_file, open_decoded
 from workers.data.errors import DatasetError
 from workers.data.rejection import Reason
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from workers.data.fetch import Snapshot
 
 ROWS_THAT_NAME_COLUMNS = 100
+MOST_COLUMNS = 1000
+LONGEST_COLUMN_NAME = 1000
 BATCH_ROWS = 64  # of Parquet: few, because a dictionary-encoded row may be as long as a row is allowed to be
 
 
@@ -83,9 +87,16 @@ def iter_records(
 def read_columns(snapshot: Snapshot, settings: Settings) -> list[str]:
     """Column names in order: of the CSV header, of the Parquet schema, or of the first 100 readable JSON rows.
 
+    At most 1,000, and none that is longer than 1,000 characters or that a database cannot hold as text.
+
     Raises:
         DatasetError: As `iter_records`.
     """
+    storable = (name for name in _all_columns(snapshot, settings) if len(name) <= LONGEST_COLUMN_NAME)
+    return list(islice((name for name in storable if is_unicode(name) and "\0" not in name), MOST_COLUMNS))
+
+
+def _all_columns(snapshot: Snapshot, settings: Settings) -> list[str]:
     if snapshot.format == "parquet":
         with open_parquet(snapshot, settings) as file:
             return list(file.schema_arrow.names)
@@ -173,7 +184,7 @@ def _parse_csv(raw: bytes | None) -> list[str] | Reason:
 
 
 def _check_names(names: list[str]) -> list[str]:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DatasetError(
             "duplicate_column",

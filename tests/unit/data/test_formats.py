@@ -477,6 +477,27 @@ class TestDescribe:
             describe(snapshot, settings, should_stop=lambda: True)
 
 
+class TestColumns:
+    def test_names_that_a_database_cannot_hold_are_left_out(
+        self, snapshot_of: SnapshotFactory, settings: Settings
+    ) -> None:
+        names = ["prompt", "nul\0", "half \ud800", "x" * 1001, "response"]
+        snapshot = snapshot_of("a.jsonl", json.dumps(dict.fromkeys(names, "text")).encode())
+        assert describe(snapshot, settings).columns == ("prompt", "response")
+
+    @pytest.mark.parametrize("format_", ["csv", "json"])
+    def test_a_great_many_take_no_great_time(
+        self, snapshot_of: SnapshotFactory, settings: Settings, format_: str
+    ) -> None:
+        row = {f"c{i}": "1" for i in range(200_000)}
+        assert len(read_columns(snapshot_of(f"a.{format_}", ENCODERS[format_]([row])), settings)) == 1000
+
+    def test_a_message_is_text_that_a_database_can_hold(self) -> None:
+        error = DatasetError("damaged", "a\0b\ud800c" + "x" * 5000)
+        assert error.message.startswith("a\\0b\\ud800c")
+        assert len(str(error)) == 2000
+
+
 def test_bad_records_say_where(snapshot_of: SnapshotFactory, settings: Settings) -> None:
     records = list(iter_records(snapshot_of("a.jsonl", b'{"a": 1}\n\n{\n'), settings))
     assert records == [Record(0, {"a": 1}), BadRecord(1, Reason.INVALID_JSON)]
