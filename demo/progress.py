@@ -20,6 +20,7 @@ STAGES = {
     "publishing": "Publishing",
 }
 STEPS = 10
+RUNNING = {"queued", "running"}
 
 
 def show(console: Console, jobs: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _with_lines(console: Console, jobs: Iterable[dict[str, Any]]) -> dict[str, A
     job: dict[str, Any] = {}
     shown = None
     for job in jobs:
-        if (step := _step(job)) != shown:
+        if job["state"] in RUNNING and (step := _step(job)) != shown:
             shown = step
             console.print(": ".join(filter(None, (STAGES.get(job["stage"], WAITING), describe(job["progress"])))))
     return job

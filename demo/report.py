@@ -15,6 +15,7 @@ HEAD_CHARS = 70
 SHOWN_PICKS = 12
 PLOT_COLUMNS = 78
 PLOT_LINES = 18
+TICKS = 8
 BAR_CHARS = 30
 
 
@@ -63,6 +64,9 @@ def print_curve(console: Console, curve: dict[str, Any]) -> None:
         figure.draw(figure.signal([0, *rank], [0.0, *log_det], marker=marker).lines().label(name))
     figure.title("Information of the first k picks: log det, in nats")
     figure.label("k")
+    last = curve["selected"]
+    ticks = list(range(0, last + 1, max(1, round(last / TICKS))))
+    figure.ruler("x").ticks(ticks, [str(tick) for tick in ticks])
     console.print(figure.build().string(colorless=True), markup=False, highlight=False)
 
 
