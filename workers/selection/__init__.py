@@ -8,26 +8,34 @@
 Needs numpy and torch, and nothing else of this repository. How it works and why it is exact: docs/selection.md.
 """
 
+from workers.selection.compare import Comparison, MethodReport, Spread, compare
 from workers.selection.config import ConfigError, Method, Optimizer, SelectionConfig
 from workers.selection.problem import BudgetError
 from workers.selection.progress import Progress, SelectionCancelledError
 from workers.selection.result import Dropped, Guarantees, Selection, StopReason
 from workers.selection.selector import select
 from workers.selection.sketches import InvalidRowsError, SketchShapeError
+from workers.selection.sweep import SweepPoint, sweep
 
 __all__ = [
     "BudgetError",
+    "Comparison",
     "ConfigError",
     "Dropped",
     "Guarantees",
     "InvalidRowsError",
     "Method",
+    "MethodReport",
     "Optimizer",
     "Progress",
     "Selection",
     "SelectionCancelledError",
     "SelectionConfig",
     "SketchShapeError",
+    "Spread",
     "StopReason",
+    "SweepPoint",
+    "compare",
     "select",
+    "sweep",
 ]

@@ -11,18 +11,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from workers.selection.conflict import PickDirection, conflict_of
+from workers.selection.conflict import PickDirection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from workers.selection.problem import Problem
     from workers.selection.progress import Watch
     from workers.selection.result import StopReason
 
 
+#: Rows looked at first in a step, and how their number grows while the best may lie elsewhere.
+_FIRST_LOOK, _GROWTH = 16, 4
+
+#: Bounds are raised by this share, for the rounding of sums taken in another order.
+_ROUNDING = 1e-5
+
+
 def diagonal_greedy(problem: Problem, watch: Watch) -> tuple[NDArray[np.int64], StopReason]:
     """Greedy on the diagonal score with the conflict penalty (ties: the lowest index).
+
+    den only grows, so an old gain bounds today's score, and a step looks at the rows with the largest old gains
+    until the best of them beats the next bound. Gains are computed in the bulk precision, as published.
 
     Args:
         problem: What is selected from.
@@ -31,33 +42,63 @@ def diagonal_greedy(problem: Problem, watch: Watch) -> tuple[NDArray[np.int64], 
     Returns:
         Row numbers in order, and why it ended.
     """
-    sketches = problem.sketches
-    den = torch.ones(sketches.p, dtype=sketches.dtype, device=sketches.device)
-    direction = PickDirection(sketches.p, sketches.device)
-    norms = problem.squared_norms.sqrt()
-    open_rows = problem.eligible.clone()
+    score = _DiagonalScore(problem)
     order: list[int] = []
     first = 0.0
     while len(order) < problem.budget:
-        gains = torch.empty(sketches.n, dtype=sketches.dtype, device=sketches.device)
-        conflicts = torch.zeros(sketches.n, dtype=torch.float64, device=sketches.device)
-        for where, tile in sketches.tiles():
-            gains[where] = torch.log1p(problem.alpha * (tile.square() @ den.reciprocal()))
-            if problem.penalty > 0 and direction.unit is not None:
-                along = tile @ direction.unit.to(tile.dtype)
-                conflicts[where] = conflict_of(along.double(), norms[where])
-        scores = torch.where(open_rows, gains - problem.penalty * conflicts, -torch.inf)
-        row = int(scores.argmax())
-        if not open_rows[row]:
+        found = score.best()
+        if found is None:
             return np.array(order, dtype=np.int64), "exhausted"
-        gain = float(gains[row])
+        row, gain = found
         first = first or gain
         if problem.early_stop_ratio is not None and order and gain <= problem.early_stop_ratio * first:
             return np.array(order, dtype=np.int64), "early_stop"
-        sketch = sketches.gather(torch.tensor([row], device=sketches.device), sketches.dtype)[0]
-        den += problem.alpha * sketch.square().square()
-        direction.add(sketch.double(), float(norms[row]))
-        open_rows[row] = False
+        score.add(row)
         order.append(row)
         watch.step("picking", len(order), problem.budget)
     return np.array(order, dtype=np.int64), "budget"
+
+
+class _DiagonalScore:
+    """den, the mean of the picks, and an old gain of every row."""
+
+    def __init__(self, problem: Problem) -> None:
+        sketches = problem.sketches
+        self._problem = problem
+        self._den = torch.ones(sketches.p, dtype=sketches.dtype, device=sketches.device)
+        self._direction = PickDirection(sketches.p, sketches.device)
+        self._norms = problem.squared_norms.sqrt()
+        self._bounds = torch.where(problem.eligible, problem.base_gains() * (1 + _ROUNDING), -torch.inf)
+
+    def best(self) -> tuple[int, float] | None:
+        """The row with the largest score and its gain; None when no row is left."""
+        look = _FIRST_LOOK
+        while True:
+            top = self._bounds.topk(min(look + 1, self._bounds.numel()))
+            rows = top.indices[:look]
+            rows = rows[top.values[:look] > -torch.inf].sort().values
+            if rows.numel() == 0:
+                return None
+            gains, scores = self._scores(rows)
+            at = int(scores.argmax())
+            rest = float(top.values[-1]) if top.values.numel() > look else -torch.inf
+            if float(scores[at]) > rest or rest == -torch.inf:
+                return int(rows[at]), float(gains[at])
+            look *= _GROWTH
+
+    def add(self, row: int) -> None:
+        """Take a row into den and the mean."""
+        sketches = self._problem.sketches
+        sketch = sketches.gather(torch.tensor([row], device=sketches.device), sketches.dtype)[0]
+        self._den += self._problem.alpha * sketch.square().square()
+        self._direction.add(sketch.double(), float(self._norms[row]))
+        self._bounds[row] = -torch.inf
+
+    def _scores(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Gains and scores of some rows today; their bounds are brought up to date on the way."""
+        sketches = self._problem.sketches.gather(rows, self._den.dtype)
+        gains = torch.log1p(self._problem.alpha * (sketches.square() @ self._den.reciprocal())).double()
+        self._bounds[rows] = gains * (1 + _ROUNDING)
+        if self._problem.penalty == 0:
+            return gains, gains
+        return gains, gains - self._problem.penalty * self._direction.conflicts(sketches, self._norms[rows])

@@ -13,6 +13,7 @@ from workers.selection.config import ConfigError, SelectionConfig
 from workers.selection.diagonal import diagonal_greedy
 from workers.selection.greedy import Proposer, greedy
 from workers.selection.guarantees import guarantees, outside_gain_sum
+from workers.selection.kernels import unit_rows
 from workers.selection.lazy import LazyProposer
 from workers.selection.plain import PlainProposer
 from workers.selection.problem import Problem, pose
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-
-#: Added to the diagonal of the DPP's cosine kernel, so that more rows than dimensions can be picked.
-DPP_RIDGE = 1e-3
 
 
 def select(
@@ -68,7 +66,7 @@ def _pick(state: GreedyState, usable: NDArray[np.int64], config: SelectionConfig
     """Fill the state with the method's picks, in its order."""
     problem = state.problem
     if config.pool_size is None and _climbs_objective(config):
-        return greedy(state, _proposer(state, config), watch)
+        return greedy(state, proposer_for(state, config), watch)
     if config.pool_size is None:
         order, stop = _order(problem, usable, config, watch)
     else:
@@ -94,8 +92,8 @@ def _order(
         return order, "budget" if len(order) == problem.budget else "exhausted"
     if config.fisher == "reference":
         return diagonal_greedy(problem, watch)
-    own = GreedyState(_dpp(problem) if config.method == "dpp" else problem)
-    stop = greedy(own, _proposer(own, config), watch)
+    own = GreedyState(unit_rows(problem) if config.method == "dpp" else problem)
+    stop = greedy(own, proposer_for(own, config), watch)
     return own.trace().indices, stop
 
 
@@ -127,28 +125,18 @@ def _order_by_windows(
     return order, "budget" if met else "early_stop" if "early_stop" in stops else "exhausted"
 
 
-def _proposer(state: GreedyState, config: SelectionConfig) -> Proposer:
+def proposer_for(state: GreedyState, config: SelectionConfig) -> Proposer:
+    """The proposer that the config asks for.
+
+    Args:
+        state: The state that it will propose for, empty.
+        config: The request.
+    """
     if config.optimizer == "stochastic":
         return StochasticProposer(state, config.stochastic_epsilon, config.seed)
     if config.optimizer == "plain":
         return PlainProposer(state)
     return LazyProposer(state)
-
-
-def _dpp(problem: Problem) -> Problem:
-    """Greedy MAP of a DPP with kernel C + ridge I, C the cosines: log-det of unit rows with alpha = 1 / ridge.
-
-    log det(C_SS + ridge I) = k log ridge + log det(I + C_SS / ridge), so both have the same marginal order.
-    """
-    lengths = problem.squared_norms.sqrt()
-    scale = torch.where(problem.eligible, 1.0 / lengths.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
-    return replace(
-        problem,
-        sketches=problem.sketches.scaled(scale),
-        squared_norms=problem.eligible.double(),
-        alpha=1.0 / DPP_RIDGE,
-        penalty=0.0,
-    )
 
 
 def _report(state: GreedyState, config: SelectionConfig, dropped: Dropped, stop: StopReason, watch: Watch) -> Selection:
