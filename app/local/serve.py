@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
-from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,13 +42,7 @@ class NotReadyError(LocalServerError):
 
 
 class _StopRequested(BaseException):
-    """SIGTERM or SIGINT came while the service was starting."""
-
-
-class _Phase(Enum):
-    STARTING = auto()
-    RUNNING = auto()
-    STOPPING = auto()
+    """SIGTERM or SIGINT came while something was starting."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +98,9 @@ class Service:
         """
         self.plan = plan
         self._ready = ready
-        self._phase = _Phase.STARTING
+        self._asked_to_stop = False
         self._hurry = False
+        self._interruptible = False
         self._servers = EmbeddedServers(plan.data_dir)
         self._log = OutputLog(plan.data_dir / "logs" / "serve.log", dated=True)
         self._tell = say
@@ -121,13 +115,13 @@ class Service:
         """
         with self._signals():
             try:
-                self._start()
-                while self._phase is _Phase.RUNNING:
+                with self._interruptibly():
+                    self._start()
+                while not self._asked_to_stop:
                     self._tick()
             except _StopRequested:
                 pass
             finally:
-                self._phase = _Phase.STOPPING
                 self._stop()
 
     def _start(self) -> None:
@@ -149,7 +143,6 @@ class Service:
         self._wait_till_ready(self._supervisor)
         self._say(OWN_NAME, "ready")
         self._ready()
-        self._phase = _Phase.RUNNING
 
     def _children(self) -> list[Child]:
         environment = self._environment()
@@ -201,11 +194,14 @@ class Service:
         if time.monotonic() < self._look_at_servers_at:
             return
         try:
-            for name in self._servers.revive():
-                self._say(OWN_NAME, f"{name} had died and runs again")
+            with self._interruptibly():
+                revived = self._servers.revive()
         except LocalServerError as error:
             self._look_at_servers_at = time.monotonic() + SERVER_PAUSE_S
             self._say(OWN_NAME, f"{error}\nnext try in {SERVER_PAUSE_S:.0f} s")
+            return
+        for name in revived:
+            self._say(OWN_NAME, f"{name} had died and runs again")
 
     def _stop(self) -> None:
         """Workers first, so that they can still say how far they are; then the API; then the servers."""
@@ -232,10 +228,20 @@ class Service:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def _interruptibly(self) -> Iterator[None]:
+        """Let a signal break off what may take long; elsewhere it is only taken note of."""
+        self._interruptible = True
+        try:
+            if self._asked_to_stop:
+                raise _StopRequested
+            yield
+        finally:
+            self._interruptible = False
+
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self._phase is _Phase.STARTING:
-            self._phase = _Phase.STOPPING
+        self._hurry = self._asked_to_stop
+        self._asked_to_stop = True
+        if self._interruptible:
+            self._interruptible = False
             raise _StopRequested
-        if self._phase is _Phase.STOPPING:
-            self._hurry = True
-        self._phase = _Phase.STOPPING

@@ -109,10 +109,14 @@ class Child:
         status = self._process.wait()
         if time.monotonic() - self._started_at > SETTLED_S:
             self._pause_s = FIRST_PAUSE_S
+        self._process = None
+        return status, self.postpone()
+
+    def postpone(self) -> float:
+        """Put the next start off, each time twice as long; the seconds until it is due."""
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
         self._start_at = time.monotonic() + pause_s
-        self._process = None
-        return status, pause_s
+        return pause_s
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM, if it runs."""
@@ -182,9 +186,10 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         try:
             pipe = child.start()
-        except OSError as error:
-            self._say(OWN_NAME, f"{child.name} cannot be started: {error}")
-            raise
+        except OSError as error:  # no memory, no process number: may pass
+            pause_s = child.postpone()
+            self._say(OWN_NAME, f"{child.name} cannot be started ({error}); next try in {pause_s:.0f} s")
+            return
         self._pipes.register(pipe, selectors.EVENT_READ, child)
 
     def _pass_on(self, patience_s: float) -> None:

@@ -82,6 +82,15 @@ def test_a_child_that_dies_is_started_again_later_and_later(
     assert messages[0] == "one ended (killed by SIGKILL); it is started again in 0 s"
 
 
+def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, said: Said) -> None:
+    missing = Child("one", [str(tmp_path / "missing")], {}, tmp_path / "one.log", 5)
+    supervised = supervise(said, missing)
+    supervised.tick(0)
+    assert said[0][1].startswith("one cannot be started ([Errno 2]")
+    assert not missing.due
+    supervised.stop(supervised.children, lambda: False)
+
+
 def test_stopping_asks_first_and_waits(tmp_path: Path, said: Said) -> None:
     script = (
         "import signal, sys, time\n"

@@ -1,0 +1,295 @@
+"""`spice serve`: the whole service as one process tree, killed and stopped in every way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Any
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from app.local.leftovers import marked, running_in
+from app.local.process import LocalServerError, free_port
+from app.local.serve import ServePlan, Service, default_roots
+from app.settings import Settings
+from tests.integration.conftest import real_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+ANY = "0.0.0.0"  # noqa: S104 - nothing listens there
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A directory that the servers' own account can reach: as root it cannot enter pytest's."""
+    with tempfile.TemporaryDirectory(prefix="spice-test-") as directory:
+        yield Path(directory) / "var"
+
+
+@dataclass
+class Serve:
+    """A running `spice serve`."""
+
+    process: psutil.Popen
+    port: int
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=10)
+
+    def wait_until_ready(self) -> None:
+        eventually(lambda: says(self, "Ctrl-C stops it") or self.process.poll() is not None)
+        assert self.process.poll() is None, "\n".join(self.said)
+        with self.http as http:
+            assert http.get("/readyz").status_code == 200
+
+    def tree(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
+
+    def child(self, *words: str) -> psutil.Process:
+        """The child whose command line ends with these words."""
+        found = [one for one in self.process.children() if one.cmdline()[-len(words) :] == list(words)]
+        assert len(found) == 1, [one.cmdline() for one in self.process.children()]
+        return found[0]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, within_s: float = 30) -> int:
+        self.process.send_signal(number)
+        return int(self.process.wait(within_s))
+
+
+@contextmanager
+def serve(
+    data_dir: Path, *arguments: str, port: int | None = None, environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Serve]:
+    chosen = port or free_port()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SPICE_")}
+    command = [*(sys.executable, "-m", "app.cli", "serve"), *("--data-dir", str(data_dir), "--port", str(chosen))]
+    process = psutil.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**kept, **environment}
+    )
+    running = Serve(process, chosen)
+    reader = threading.Thread(target=read, args=(process.stdout, running.said))
+    reader.start()
+    try:
+        yield running
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+        process.wait()
+        reader.join(10)
+
+
+def read(pipe: IO[str], into: list[str]) -> None:
+    into.extend(iter(pipe.readline, ""))
+
+
+def eventually(happens: Callable[[], bool], within_s: float = 90) -> None:
+    deadline = time.monotonic() + within_s
+    while not happens():
+        assert time.monotonic() < deadline, "it has not happened"
+        time.sleep(0.1)
+
+
+def nothing_is_left(data_dir: Path) -> bool:
+    families = [
+        marked(data_dir.resolve()),
+        running_in(data_dir.resolve() / "postgres", "postgres"),
+        running_in(data_dir.resolve() / "valkey", "valkey-server"),
+    ]
+    return not any(one.status() != psutil.STATUS_ZOMBIE for family in families for one in family if one.is_running())
+
+
+def submit(running: Serve, dataset: Path, model: Path) -> str:
+    body = {
+        "dataset": {"uri": dataset.as_uri()},
+        "model": {"uri": model.as_uri(), "max_length": 128},
+        "gradients": {"rank": 4, "sketch_dim": 64},
+        "selection": {"budget": {"count": 5}},
+    }
+    with running.http as http:
+        response = http.post("/jobs", json=body)
+    assert response.status_code == 202, "".join([response.text, *running.said])
+    return str(response.json()["id"])
+
+
+def look(running: Serve, job_id: str) -> dict[str, Any]:
+    with running.http as http:
+        return dict(http.get(f"/jobs/{job_id}").json())
+
+
+def test_a_job_survives_the_death_of_the_whole_tree(data_dir: Path, tiny_model: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "train.jsonl"
+    dataset.write_text("".join(json.dumps(row) + "\n" for row in real_rows()))
+    roots = ["--allow-root", str(tmp_path), "--allow-root", str(tiny_model.parent)]
+    quick = {"SPICE_LEASE_S": "2", "SPICE_RECONCILE_S": "0.5"}
+    with serve(data_dir, *roots, environment=quick) as running:
+        running.wait_until_ready()
+        job_id = submit(running, dataset, tiny_model)
+        eventually(lambda: look(running, job_id)["state"] != "queued")
+        for process in running.tree():
+            process.kill()
+        running.process.wait()
+    eventually(lambda: nothing_is_left(data_dir))
+    with serve(data_dir, *roots, environment=quick) as running:
+        running.wait_until_ready()
+        eventually(lambda: look(running, job_id)["finished_at"] is not None)
+        job = look(running, job_id)
+        assert job["state"] == "succeeded", job["error"]
+        assert job["result"]["selected"] == 5
+        assert running.stop() == 0
+    assert nothing_is_left(data_dir)
+
+
+def test_killing_serve_alone_takes_everything_along(data_dir: Path) -> None:
+    with serve(data_dir) as running:
+        running.wait_until_ready()
+        assert len(running.process.children()) == 4, "PostgreSQL, Valkey, API and worker"
+        running.process.kill()
+        running.process.wait()
+        eventually(lambda: nothing_is_left(data_dir), within_s=15)
+        with serve(data_dir, "--workers", "0", port=running.port) as again:
+            again.wait_until_ready()
+            assert again.stop(signal.SIGINT) == 0
+    assert nothing_is_left(data_dir)
+
+
+def test_whatever_dies_is_started_again(data_dir: Path) -> None:
+    with serve(data_dir, "--workers", "0") as running:
+        running.wait_until_ready()
+        api = running.child("app.cli", "api")
+        running.said.clear()
+        api.kill()
+        eventually(lambda: says(running, "api ended (killed by SIGKILL)"))
+        eventually(lambda: is_ready(running))
+        for directory, name in (("postgres", "PostgreSQL"), ("valkey", "Valkey")):
+            for process in running.process.children():
+                if process.cwd() == str((data_dir / directory).resolve()):
+                    process.kill()
+            eventually(partial(says, running, f"{name} had died and runs again"))
+            eventually(lambda: is_ready(running))
+        assert running.stop() == 0
+    log = (data_dir / "logs" / "serve.log").read_text()
+    assert "api ended (killed by SIGKILL); it is started again in 1 s" in log
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z PostgreSQL had died and runs again$", log, re.MULTILINE)
+
+
+def says(running: Serve, words: str) -> bool:
+    return any(words in line for line in running.said)
+
+
+def is_ready(running: Serve) -> bool:
+    with running.http as http:
+        try:
+            return http.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def test_what_is_in_the_way_is_refused_before_anything_starts(data_dir: Path) -> None:
+    with serve(data_dir, "--workers", "0") as running:
+        running.wait_until_ready()
+        with serve(data_dir, "--workers", "0") as second:
+            assert second.process.wait(30) == 2
+        said = "".join(second.said)
+        assert f"the data directory {data_dir.resolve()} is in use by process {running.process.pid}" in said
+        other = data_dir.parent / "other"
+        with serve(other, "--workers", "0", port=running.port) as second:
+            assert second.process.wait(30) == 2
+        assert f"port {running.port} of 127.0.0.1 is in use" in "".join(second.said)
+        assert "--port" in "".join(second.said)
+        assert not (other / "postgres").exists()
+        assert is_ready(running)
+        assert running.stop() == 0
+
+
+def test_stopping_while_it_starts_leaves_nothing(data_dir: Path) -> None:
+    with serve(data_dir, "--workers", "0") as running:
+        eventually(lambda: says(running, "starting PostgreSQL"))
+        assert running.stop() == 0
+    assert nothing_is_left(data_dir)
+    with serve(data_dir, "--workers", "0") as running:
+        running.wait_until_ready()
+        assert running.stop() == 0
+
+
+def test_what_it_says_when_it_is_ready(data_dir: Path, tmp_path: Path) -> None:
+    with serve(data_dir, "--workers", "0", "--allow-root", str(tmp_path)) as running:
+        running.wait_until_ready()
+        said = "".join(running.said)
+        assert f"http://127.0.0.1:{running.port}/docs" in said
+        assert str(data_dir.resolve()) in said
+        assert str(tmp_path) in said
+        assert not re.search(r"(postgresql|redis)\S*://\S*:\S+@", said), "no password on the terminal"
+        with running.http as http:
+            assert http.get("/docs").status_code == 200
+        assert running.stop() == 0
+    assert {path.name for path in (data_dir / "logs").iterdir()} == {
+        "serve.log",
+        "api.log",
+        "postgres.log",
+        "valkey.log",
+    }
+
+
+def plan(data_dir: Path, **settings: Any) -> ServePlan:
+    return ServePlan(Settings(_env_file=None, data_dir=data_dir, **settings), 1, ())
+
+
+def test_a_worker_that_is_not_installed_is_said(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(LocalServerError, match=r"spice-select\[worker\].*--workers 0"):
+        Service(plan(data_dir), print, lambda: None).run()
+    assert not data_dir.exists()
+
+
+def test_the_roots_that_clients_may_name(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = (data_dir / "datasets", data_dir / "models")
+    monkeypatch.chdir(tmp_path)
+    assert default_roots(plan(data_dir).settings) == (*own, tmp_path)
+    assert default_roots(plan(data_dir, host=ANY).settings) == own, "others may not read the directory"
+    monkeypatch.chdir("/")
+    assert default_roots(plan(data_dir).settings) == own
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        (ANY, "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("example.org", "http://example.org:8000"),
+    ],
+)
+def test_the_url_that_this_machine_uses(data_dir: Path, host: str, url: str) -> None:
+    assert plan(data_dir, host=host).api_url == url
+
+
+def test_a_port_that_just_was_in_use_is_free(data_dir: Path) -> None:
+    """Connections that linger after a stop are no reason to refuse a restart on the same port."""
+    with serve(data_dir, "--workers", "0") as running:
+        running.wait_until_ready()
+        connections = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(5)]
+        assert running.stop() == 0
+    with serve(data_dir, "--workers", "0", port=running.port) as running:
+        running.wait_until_ready()
+        assert running.stop() == 0
+    for connection in connections:
+        connection.close()
