@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from app.cli import app as cli
 from typer.main import get_command
 
+from app.cli import app as cli
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,9 +53,7 @@ def test_every_environment_name_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_the_settings_of_a_service_hold_where_nothing_is_set(
-    service: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_settings_of_a_service_hold_where_nothing_is_set(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SERVICES[service]["environment"].items():
         monkeypatch.setenv(name, filled_in(value))
     settings = Settings(_env_file=None)
