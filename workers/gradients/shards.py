@@ -184,7 +184,11 @@ class ShardStore:
         wanted = {"samples": self.samples, "sketch_dim": self.sketch_dim, "shard_rows": shard_rows}
         if self._artifacts.write_new(name, json.dumps(wanted).encode()):
             return shard_rows
-        found = json.loads(self._artifacts.read(name) or b"{}")
+        try:
+            found = json.loads(self._artifacts.read(name) or b"")
+        except ValueError:  # damaged: shards of another size than ours will count as damaged too
+            self._artifacts.write(name, json.dumps(wanted).encode())
+            return shard_rows
         if (found.get("samples"), found.get("sketch_dim")) != (self.samples, self.sketch_dim):
             raise ValueError(f"sketches {self.key} were begun for another matrix: {found}, now {wanted}")
         return int(found["shard_rows"])

@@ -117,6 +117,14 @@ def test_who_begins_decides_the_shard_size(tmp_path: Path) -> None:
     assert other.missing() == []
 
 
+def test_a_damaged_manifest_is_made_again(tmp_path: Path) -> None:
+    filled(tmp_path)
+    (tmp_path / "sketches" / KEY / "manifest.json").write_bytes(b"{")
+    assert store(tmp_path).missing() == []
+    (tmp_path / "sketches" / KEY / "manifest.json").write_bytes(b"")
+    assert store(tmp_path, shard_rows=5).missing() == [0, 1]
+
+
 def test_a_key_is_one_matrix(tmp_path: Path) -> None:
     filled(tmp_path)
     with pytest.raises(ValueError, match="another matrix"):
