@@ -15,7 +15,8 @@ from rq import Queue
 from rq.exceptions import DuplicateJobError
 from rq.serializers import JSONSerializer
 
-from app.db.tables import Dataset, Job
+from app.db.tables import Dataset, Job, Shard
+from app.settings import QUEUES
 
 if TYPE_CHECKING:
     import uuid
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 TASKS: Final[dict[Work, str]] = {
     Job: "workers.pipeline.run_job",
     Dataset: "workers.registration.register_dataset",
+    Shard: "workers.shard.run_shard",
 }
 QueueUnavailable = RedisError
 
@@ -39,7 +41,10 @@ class TaskQueue:
         self._redis = Redis.from_url(
             str(settings.redis_url), socket_connect_timeout=2, socket_timeout=5, health_check_interval=30
         )
-        self._queue = Queue(settings.queue_name, connection=self._redis, serializer=JSONSerializer)
+        selection, gradients = (
+            Queue(queue_name(settings, kind), connection=self._redis, serializer=JSONSerializer) for kind in QUEUES
+        )
+        self._queues: dict[Work, Queue] = {Job: selection, Dataset: selection, Shard: gradients}
 
     def put(self, work: Waiting) -> None:
         """Enqueue a row's dispatch; a dispatch that is there already stays there once.
@@ -48,7 +53,7 @@ class TaskQueue:
             QueueUnavailable: Redis does not answer. The row stays queued in Postgres and the reconciler puts it.
         """
         try:
-            self._queue.enqueue(
+            self._queues[work.table].enqueue(
                 TASKS[work.table],
                 args=(str(work.id), work.dispatch),
                 job_id=_message_id(work.id, work.dispatch),
@@ -76,7 +81,7 @@ class TaskQueue:
         """
         if not waiting:
             return []
-        present = set(self._queue.job_ids)
+        present = {message for table in {work.table for work in waiting} for message in self._queues[table].job_ids}
         return [work for work in waiting if _message_id(work.id, work.dispatch) not in present]
 
     def ping(self) -> None:
@@ -86,6 +91,11 @@ class TaskQueue:
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
+
+
+def queue_name(settings: Settings, kind: str) -> str:
+    """RQ's name of the `selection` queue (jobs and datasets) or of the `gradients` queue (shards)."""
+    return f"{settings.queue_name}-{kind}"
 
 
 def _message_id(row_id: uuid.UUID, dispatch: int) -> str:

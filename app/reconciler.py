@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import leases
+from app.db import leases, shards
 from app.queue import TASKS, QueueUnavailable
 
 if TYPE_CHECKING:
     from app.db.engine import Sessions
+    from app.db.leases import Waiting
     from app.queue import TaskQueue
     from app.settings import Settings
 
@@ -31,17 +32,18 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
         QueueUnavailable: Redis does not answer.
         SQLAlchemyError: Postgres does not answer.
     """
-    put = 0
-    for table in TASKS:
-        with sessions() as session:
-            reclaimed = leases.reclaim_expired(session, table, settings.max_attempts)
+    due: list[Waiting] = []
+    with sessions() as session:
+        shards.drop_finished(session)
+        for table in TASKS:
+            due += leases.reclaim_expired(session, table, settings.max_attempts)
             lost = queue.missing(leases.waiting_since(session, table, settings.reconcile_s))
-            again = [leases.redispatch(session, work) for work in lost]
-        for work in [*reclaimed, *(work for work in again if work is not None)]:
-            logger.warning("%s %s is queued again, dispatch %d", work.table.__tablename__, work.id, work.dispatch)
-            queue.put(work)
-            put += 1
-    return put
+            due += [work for work in (leases.redispatch(session, work) for work in lost) if work is not None]
+        due += shards.wake(session)
+    for work in due:
+        logger.warning("%s %s is queued again, dispatch %d", work.table.__tablename__, work.id, work.dispatch)
+        queue.put(work)
+    return len(due)
 
 
 class Reconciler(threading.Thread):

@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 GIB = 1024**3
 MIB = 1024**2
 
+QUEUES = ("selection", "gradients")
+
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -79,7 +81,12 @@ class Settings(BaseSettings):
     fetch_timeout_s: float = Field(default=3600, gt=0, description="Seconds that fetching a dataset may take.")
 
     # Queue and worker
-    queue_name: str = Field(default="spice", min_length=1, description="RQ queue that jobs and datasets go to.")
+    queue_name: str = Field(default="spice", min_length=1, description="Prefix of the names of the RQ queues.")
+    worker_queues: CommaSeparated = Field(
+        default=("selection", "gradients"),
+        description="What a worker does, comma separated, what is first in line first: `selection` (reads and "
+        "selects, no GPU needed) and `gradients`.",
+    )
     lease_s: float = Field(
         default=60, gt=0, description="Seconds without a heartbeat after which a worker is taken for dead."
     )
@@ -104,11 +111,18 @@ class Settings(BaseSettings):
         default=10_000, ge=1, description="Picks stored in one database row; bounds memory when streaming."
     )
 
-    @field_validator("allowed_roots", "allowed_schemes", "s3_buckets", mode="before")
+    @field_validator("allowed_roots", "allowed_schemes", "s3_buckets", "worker_queues", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("worker_queues")
+    @classmethod
+    def _known_queues(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or set(value) - set(QUEUES):
+            raise ValueError(f"must name one or both of {', '.join(QUEUES)}")
         return value
 
     @field_validator("database_url")

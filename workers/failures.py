@@ -21,6 +21,14 @@ class JobError(Exception):
         self.problem = _problem(kind, title, message, field)
 
 
+class ProblemError(Exception):
+    """A job can't go on for a reason that another worker has written down."""
+
+    def __init__(self, problem: Json) -> None:
+        super().__init__(problem.get("detail", problem["title"]))
+        self.problem = problem
+
+
 KINDS: tuple[tuple[type[Exception], str, str, str | None], ...] = (
     (UriRefused, "uri-refused", "The URI may not be read", "dataset.uri"),
     (ModelError, "model-unusable", "The model can't be used", "model.uri"),
@@ -33,7 +41,7 @@ KINDS: tuple[tuple[type[Exception], str, str, str | None], ...] = (
 
 def problem_of(error: Exception) -> Json:
     """The problem document of what stopped a job."""
-    if isinstance(error, JobError):
+    if isinstance(error, JobError | ProblemError):
         return error.problem
     if isinstance(error, DatasetError):
         kind = f"dataset-{error.reason_code.replace('_', '-')}"

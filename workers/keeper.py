@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db import leases
 
 if TYPE_CHECKING:
-    from app.db.leases import Lease
+    from app.db.leases import Lease, Signals
     from app.db.tables import Stage
     from workers.process import Process
 
@@ -44,18 +44,35 @@ class Keeper:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the heartbeats: the lease is let go of, or runs out."""
         self._ended.set()
         self._thread.join()
+
+    def refresh(self) -> None:
+        """Hear now, not with the next heartbeat, whether the row is held and wanted.
+
+        Raises:
+            SQLAlchemyError: Postgres does not answer.
+        """
+        with self._process.sessions() as session:
+            self._hear(leases.extend(session, self.lease, self._process.settings.lease_s))
 
     def should_stop(self) -> bool:
         """Whether the work is to end early: cancelled, lost to another worker, or the process shuts down."""
         return self.cancelled or self.lost or self._process.stopping.is_set()
 
     def enter(self, stage: Stage, total: int | None, unit: str) -> Meter:
-        """Begin a stage; what its meter is told goes out with the heartbeats."""
-        meter = Meter(self, total, unit)
+        """Begin a stage of a job; what its meter is told goes out with the heartbeats."""
         with self._lock:
             self._pending["stage"] = stage
+        return self.begin(total, unit)
+
+    def begin(self, total: int | None, unit: str) -> Meter:
+        """Count from 0 in units of another kind."""
+        meter = Meter(self, total, unit)
         meter.at(0)
         return meter
 
@@ -77,11 +94,14 @@ class Keeper:
                 with self._lock:
                     self._pending = values | self._pending
                 continue
-            self.cancelled = signals.cancelled
-            if not signals.held:
-                logger.warning("%s: another worker may have it now, this one stops", self.lease.id)
-                self.lost = True
+            self._hear(signals)
+            if self.lost:
+                logger.warning("%s: it is another worker's now, or wanted no more; this one stops", self.lease.id)
                 return
+
+    def _hear(self, signals: Signals) -> None:
+        self.cancelled = signals.cancelled
+        self.lost = not signals.held
 
 
 class Meter:
@@ -92,13 +112,7 @@ class Meter:
         self._total = total
         self._unit = unit
         self._done = 0
-        self._offset = 0
         self._began = time.monotonic()
-
-    def resume_at(self, done: int) -> None:
-        """Start from units that were done before: they count as done, not for the rate."""
-        self._offset = done
-        self.at(done)
 
     def add(self, units: int) -> None:
         """Count more units."""
@@ -109,8 +123,7 @@ class Meter:
         self._done = done
         self._total = self._total if total is None else total
         elapsed = time.monotonic() - self._began
-        fresh = done - self._offset
-        rate = fresh / elapsed if fresh > 0 and elapsed > 0 else None
+        rate = done / elapsed if done > 0 and elapsed > 0 else None
         left = None if rate is None or self._total is None else max(self._total - done, 0) / rate
         self._keeper.set_progress(
             {

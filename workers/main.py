@@ -18,7 +18,7 @@ from rq import SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from app.queue import TASKS
+from app.queue import TASKS, queue_name
 from app.settings import get_settings
 from workers.gradients.errors import ModelError
 from workers.process import current_process
@@ -70,9 +70,10 @@ def run() -> int:
     except ModelError as error:
         logger.critical("%s", error)
         return 2
-    logger.info("worker on %s, queue %s", process.device, settings.queue_name)
+    queues = [queue_name(settings, kind) for kind in settings.worker_queues]
+    logger.info("worker %s on %s, queues %s", process.name, process.device, ", ".join(queues))
     connection = Redis.from_url(str(settings.redis_url), health_check_interval=30)
-    worker = InProcessWorker([settings.queue_name], connection=connection, serializer=JSONSerializer)
+    worker = InProcessWorker(queues, connection=connection, serializer=JSONSerializer)
     worker.work(logging_level=settings.log_level)
     return 0
 

@@ -1,7 +1,9 @@
-"""What one worker process holds: settings, connections, the device, the model in memory, the wish to stop."""
+"""What one worker process holds: settings, connections, the device, what is in memory, the wish to stop."""
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,23 +15,48 @@ from app.db.engine import make_engine, make_sessions
 from app.queue import TaskQueue
 from app.settings import get_settings
 from workers.gradients.device import resolve_device
+from workers.gradients.engine import GradientEngine
 from workers.gradients.model import ModelCache
+from workers.gradients.tokenizer import TokenizerCache
 
 if TYPE_CHECKING:
     from app.db.engine import Sessions
     from app.settings import Settings
+    from workers.data.corpus import Corpus
+    from workers.gradients.config import GradientConfig
+    from workers.gradients.model import ProxyModel
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Process:
-    """Shared by all tasks that this process runs, one after the other."""
+    """Shared by all tasks that this process runs, one after the other.
+
+    What was loaded last stays: the shards of a job follow one another, and a model takes seconds to load.
+    """
 
     settings: Settings
     sessions: Sessions
     queue: TaskQueue
     device: torch.device
     models: ModelCache = field(default_factory=ModelCache)
+    tokenizers: TokenizerCache = field(default_factory=TokenizerCache)
+    corpus: Corpus | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
+    _engine: GradientEngine | None = None
+    _engine_model: ProxyModel | None = None
+
+    @property
+    def name(self) -> str:
+        """This worker, as clients see it."""
+        return f"{socket.gethostname()}:{os.getpid()}"
+
+    def engine(self, model: ProxyModel, config: GradientConfig) -> GradientEngine:
+        """An engine for a model, the last one if it serves."""
+        if self._engine is None or self._engine_model is not model or self._engine.config != config:
+            self._engine = None
+            self._engine = GradientEngine(model, config)
+            self._engine_model = model
+        return self._engine
 
 
 def make_process(settings: Settings) -> Process:

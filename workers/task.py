@@ -35,6 +35,7 @@ def run_leased(
     dispatch: int,
     work: Callable[[Keeper], None],
     discard: Callable[[uuid.UUID], None] = lambda _: None,
+    **values: object,
 ) -> None:
     """Claim a row and run `work` on it.
 
@@ -45,9 +46,10 @@ def run_leased(
         dispatch: The dispatch that the message stands for; an outdated one claims nothing.
         work: Does it all and ends by finishing the row as succeeded. What it raises decides how the row ends.
         discard: Removes what unfinished work may have left.
+        **values: Columns to set with the claim.
     """
     with process.sessions() as session:
-        lease = leases.claim(session, table, uuid.UUID(row_id), dispatch, process.settings.lease_s)
+        lease = leases.claim(session, table, uuid.UUID(row_id), dispatch, process.settings.lease_s, **values)
     if lease is None:
         logger.info("%s %s: dispatch %d is not to be done (any more)", table.__tablename__, row_id, dispatch)
         return
@@ -70,6 +72,8 @@ def run_leased(
 def _stop(process: Process, keeper: Keeper, discard: Callable[[uuid.UUID], None]) -> None:
     """End work that was told to stop."""
     lease = keeper.lease
+    keeper.stop()
+    keeper.refresh()
     if keeper.lost:
         return
     if keeper.cancelled:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import CursorResult, case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.db.tables import Dataset, Job, State
+from app.db.tables import Dataset, Job, Shard, State
 
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from app.db.tables import Json
 
-Work = type[Dataset] | type[Job]
+Work = type[Dataset] | type[Job] | type[Shard]
+
+OPEN = (State.QUEUED, State.RUNNING)
 
 WORKER_LOST: Json = {
     "type": "worker-lost",
@@ -62,7 +64,14 @@ class Waiting:
     dispatch: int
 
 
-def claim(session: Session, table: Work, row_id: uuid.UUID, dispatch: int, seconds: float) -> Lease | None:
+def claim(
+    session: Session,
+    table: Work,
+    row_id: uuid.UUID,
+    dispatch: int,
+    seconds: float,
+    **values: Any,  # noqa: ANN401 - columns of any type
+) -> Lease | None:
     """Take a queued row for `seconds`; None if it is not at this dispatch, or no longer queued."""
     token = uuid.uuid4()
     result = _execute(
@@ -74,6 +83,7 @@ def claim(session: Session, table: Work, row_id: uuid.UUID, dispatch: int, secon
             lease_token=token,
             lease_expires_at=func.now() + timedelta(seconds=seconds),
             started_at=func.coalesce(table.started_at, func.now()),
+            **values,
         ),
     )
     session.commit()
@@ -125,18 +135,19 @@ def hand_back(session: Session, lease: Lease) -> int | None:
 
 
 def request_cancel(session: Session, table: Work, row_id: uuid.UUID) -> State | None:
-    """Cancel a queued row at once, ask the worker of a running one to stop.
+    """Cancel a row that no worker holds at once, ask the worker of any other to stop.
 
     Returns:
         The state that the row then has; None if there is no such row.
     """
+    free = table.lease_token.is_(None)
     state = session.execute(
         update(table)
-        .where(table.id == row_id, table.state.in_((State.QUEUED, State.RUNNING)))
+        .where(table.id == row_id, table.state.in_(OPEN))
         .values(
             cancel_requested_at=func.coalesce(table.cancel_requested_at, func.now()),
-            state=case((table.state == State.QUEUED, _state(State.CANCELLED)), else_=table.state),
-            finished_at=case((table.state == State.QUEUED, func.now()), else_=table.finished_at),
+            state=case((free, _state(State.CANCELLED)), else_=table.state),
+            finished_at=case((free, func.now()), else_=table.finished_at),
         )
         .returning(table.state)
     ).scalar_one_or_none()

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Text,
+    UniqueConstraint,
     func,
     text,
 )
@@ -110,24 +111,16 @@ class Leased:
     error: Mapped[Json | None]
 
 
-def _leased_indexes(table: str) -> tuple[Index, Index]:
-    """The list's order, and the few rows that the reconciler looks at."""
-    return (
-        Index(f"ix_{table}_created_at_id", text("created_at DESC"), text("id DESC")),
-        Index(
-            f"ix_{table}_open",
-            "state",
-            "queued_at",
-            postgresql_where=text("state IN ('queued', 'running')"),
-        ),
-    )
+def _open_index(table: str) -> Index:
+    """The few rows that the reconciler looks at."""
+    return Index(f"ix_{table}_open", "state", "queued_at", postgresql_where=text("state IN ('queued', 'running')"))
 
 
 class Dataset(Leased, Base):
     """A registered dataset: what a worker found at a URI, and the fingerprint that it had then."""
 
     __tablename__ = "datasets"
-    __table_args__ = (*_leased_indexes("datasets"),)
+    __table_args__ = (_open_index("datasets"),)
 
     uri: Mapped[str]
     format: Mapped[str | None]
@@ -145,8 +138,10 @@ class Job(Leased, Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        *_leased_indexes("jobs"),
-        Index("ix_jobs_state_created_at", "state", text("created_at DESC")),
+        _open_index("jobs"),
+        # The order of GET /jobs, without and with ?state=.
+        Index("ix_jobs_created_at_id", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_state_created_at_id", "state", text("created_at DESC"), text("id DESC")),
     )
 
     name: Mapped[str | None]
@@ -155,7 +150,24 @@ class Job(Leased, Base):
     request: Mapped[Json]
     stage: Mapped[Stage | None] = mapped_column(_text_enum(Stage, "stage"))
     progress: Mapped[Json | None]
+    plan: Mapped[Json | None]
     result: Mapped[Json | None]
+
+
+class Shard(Leased, Base):
+    """Some consecutive samples of a job whose sketches one worker computes. The job is parked until all are done.
+
+    A parked job is running and nobody holds its lease: its shards are what is worked on.
+    """
+
+    __tablename__ = "shards"
+    __table_args__ = (_open_index("shards"), UniqueConstraint("job_id", "number"))
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    samples: Mapped[int]
+    worker: Mapped[str | None]
+    progress: Mapped[Json | None]
 
 
 class Selection(Base):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Body, Query, Response, status
 
+from app.db import shards
 from app.db.tables import State
 from app.dependencies import QueueDep, SessionDep, SettingsDep  # noqa: TC001
 from app.job_request import EXAMPLE_REQUEST, JobRequest
@@ -17,11 +18,15 @@ from app.problems import DatasetNotFound, InvalidRequest, JobFinished, JobNotFou
 from app.schema import Page
 
 if TYPE_CHECKING:
-    from app.db.tables import Job
+    from collections.abc import Sequence
+
+    from app.db.shards import WorkerProgress
+    from app.db.tables import Job, Json
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 POLL_AFTER_S = 2
+EXAMPLE_QUEUED = {**EXAMPLE_JOB, "state": "queued", "stage": None, "progress": None, "workers": []}
 NOT_FOUND = (JobNotFound, f"No job has the id {EXAMPLE_JOB['id']}.")
 
 
@@ -29,7 +34,7 @@ NOT_FOUND = (JobNotFound, f"No job has the id {EXAMPLE_JOB['id']}.")
     "",
     status_code=status.HTTP_202_ACCEPTED,
     summary="Submit a selection job",
-    responses=example(202, "The job is stored and queued.", {**EXAMPLE_JOB, "state": "queued", "stage": None})
+    responses=example(202, "The job is stored and queued.", EXAMPLE_QUEUED)
     | problems(
         (DatasetNotFound, "No dataset has the id 3f0c5d0e-6f0e-4a53-9d0e-0f2f6f1b7a11: register it first."),
         (InvalidRequest, "selection.budget.fraction: Input should be less than or equal to 1 (got '1.5')"),
@@ -64,7 +69,8 @@ def list_jobs(
 ) -> Page[JobResponse]:
     """Jobs, newest first. Follow `next_cursor`: a page stays right while jobs are added."""
     jobs, next_cursor = service.list_jobs(session, state=state, limit=limit or settings.page_size, cursor=cursor)
-    return Page(items=[to_response(job) for job in jobs], next_cursor=next_cursor)
+    progress = shards.progress(session, jobs)
+    return Page(items=[to_response(job, progress.get(job.id)) for job in jobs], next_cursor=next_cursor)
 
 
 @router.get(
@@ -77,7 +83,9 @@ def get(session: SessionDep, job_id: uuid.UUID, response: Response) -> JobRespon
     job = service.find_job(session, job_id)
     if not job.state.final:
         response.headers["Retry-After"] = str(POLL_AFTER_S)
-    return to_response(job)
+    progress = shards.progress(session, [job]).get(job.id)
+    workers = shards.workers(session, job.id) if progress else ()
+    return to_response(job, progress, workers)
 
 
 @router.post(
@@ -91,8 +99,8 @@ def cancel(session: SessionDep, job_id: uuid.UUID) -> JobResponse:
     return to_response(service.cancel(session, job_id))
 
 
-def to_response(job: Job) -> JobResponse:
-    """The job as clients see it."""
+def to_response(job: Job, progress: Json | None = None, workers: Sequence[WorkerProgress] = ()) -> JobResponse:
+    """The job as clients see it; the progress of its shards, where there is one, is that of the job."""
     url = f"/jobs/{job.id}"
     done = job.state is State.SUCCEEDED
     return JobResponse.model_validate(
@@ -103,7 +111,8 @@ def to_response(job: Job) -> JobResponse:
             "metadata": job.metadata_,
             "state": job.state,
             "stage": job.stage,
-            "progress": job.progress,
+            "progress": progress or job.progress,
+            "workers": workers,
             "cancel_requested": job.cancel_requested_at is not None,
             "error": job.error,
             "result": job.result,

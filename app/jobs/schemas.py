@@ -68,6 +68,16 @@ class Links(Response):
     rejected: str | None
 
 
+class Worker(Response):
+    """What one worker does for a job right now."""
+
+    worker: str = Field(description="Host and process.")
+    shard: int
+    done: int
+    total: int
+    rate: float | None = Field(description="Samples a second.")
+
+
 class JobResponse(Response):
     """A job."""
 
@@ -77,6 +87,7 @@ class JobResponse(Response):
     state: State
     stage: Stage | None
     progress: Progress | None
+    workers: list[Worker] = Field(description="Who computes gradients for it right now; only in `GET /jobs/{id}`.")
     cancel_requested: bool
     dataset: DatasetRef
     model: ModelRef
@@ -97,6 +108,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "state": "running",
     "stage": "gradients",
     "progress": {"done": 41984, "total": 100000, "unit": "samples", "rate": 212.4, "eta_s": 273.2},
+    "workers": [{"worker": "gpu-1:41", "shard": 41, "done": 0, "total": 1024, "rate": None}],
     "cancel_requested": False,
     "dataset": {"uri": "file:///data/train.jsonl", "columns": {"prompt": "instruction", "response": "output"}},
     "model": EXAMPLE_REQUEST["model"],

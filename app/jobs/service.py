@@ -10,7 +10,7 @@ from sqlakeyset import BadBookmark, PageSerializationError, select_page, unseria
 from sqlalchemy import select
 
 from app.datasets.service import find_dataset
-from app.db import leases
+from app.db import leases, shards
 from app.db.leases import Waiting
 from app.db.tables import Job, State
 from app.problems import FieldError, InvalidRequest, JobFinished, JobNotFound
@@ -85,6 +85,7 @@ def cancel(session: Session, job_id: uuid.UUID) -> Job:
         JobFinished: It has succeeded or failed. (One that is cancelled stays so: that is no error.)
     """
     state = leases.request_cancel(session, Job, job_id)
+    shards.drop_finished(session)
     if state in (State.SUCCEEDED, State.FAILED):
         raise JobFinished(f"Job {job_id} has {state} and can't be cancelled.")
     return find_job(session, job_id)

@@ -58,12 +58,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_datasets")),
     )
     op.create_index(
-        "ix_datasets_created_at_id",
-        "datasets",
-        [sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
-        unique=False,
-    )
-    op.create_index(
         "ix_datasets_open",
         "datasets",
         ["state", "queued_at"],
@@ -97,6 +91,7 @@ def upgrade() -> None:
             nullable=True,
         ),
         sa.Column("progress", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("plan", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("result", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column(
             "state",
@@ -143,16 +138,17 @@ def upgrade() -> None:
         postgresql_where=sa.text("state IN ('queued', 'running')"),
     )
     op.create_index(
-        "ix_jobs_state_created_at", "jobs", ["state", sa.literal_column("created_at DESC")], unique=False
+        "ix_jobs_state_created_at_id",
+        "jobs",
+        ["state", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
+        unique=False,
     )
     op.create_table(
         "rejected_rows",
         sa.Column("job_id", sa.UUID(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("row_indices", sa.ARRAY(sa.BigInteger()), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["jobs.id"], name=op.f("fk_rejected_rows_job_id_jobs"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_rejected_rows_job_id_jobs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "reason", name=op.f("pk_rejected_rows")),
     )
     op.create_table(
@@ -163,10 +159,52 @@ def upgrade() -> None:
         sa.Column("selected", sa.BigInteger(), nullable=False),
         sa.Column("log_det", sa.Double(), nullable=False),
         sa.Column("conflicts", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["jobs.id"], name=op.f("fk_selections_job_id_jobs"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_selections_job_id_jobs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "label", name=op.f("pk_selections")),
+    )
+    op.create_table(
+        "shards",
+        sa.Column("id", sa.UUID(), nullable=False),
+        sa.Column("job_id", sa.UUID(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("samples", sa.Integer(), nullable=False),
+        sa.Column("worker", sa.Text(), nullable=True),
+        sa.Column("progress", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column(
+            "state",
+            sa.Enum(
+                "queued",
+                "running",
+                "succeeded",
+                "failed",
+                "cancelled",
+                name="state",
+                native_enum=False,
+                create_constraint=True,
+                length=16,
+            ),
+            nullable=False,
+        ),
+        sa.Column("dispatch", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("lease_token", sa.UUID(), nullable=True),
+        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("queued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_shards_job_id_jobs"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_shards")),
+        sa.UniqueConstraint("job_id", "number", name=op.f("uq_shards_job_id_number")),
+    )
+    op.create_index(
+        "ix_shards_open",
+        "shards",
+        ["state", "queued_at"],
+        unique=False,
+        postgresql_where=sa.text("state IN ('queued', 'running')"),
     )
     op.create_table(
         "selection_chunks",
@@ -194,15 +232,14 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("selection_chunks")
+    op.drop_index("ix_shards_open", table_name="shards", postgresql_where=sa.text("state IN ('queued', 'running')"))
+    op.drop_table("shards")
     op.drop_table("selections")
     op.drop_table("rejected_rows")
-    op.drop_index("ix_jobs_state_created_at", table_name="jobs")
+    op.drop_index("ix_jobs_state_created_at_id", table_name="jobs")
     op.drop_index("ix_jobs_open", table_name="jobs", postgresql_where=sa.text("state IN ('queued', 'running')"))
     op.drop_index(op.f("ix_jobs_dataset_id"), table_name="jobs")
     op.drop_index("ix_jobs_created_at_id", table_name="jobs")
     op.drop_table("jobs")
-    op.drop_index(
-        "ix_datasets_open", table_name="datasets", postgresql_where=sa.text("state IN ('queued', 'running')")
-    )
-    op.drop_index("ix_datasets_created_at_id", table_name="datasets")
+    op.drop_index("ix_datasets_open", table_name="datasets", postgresql_where=sa.text("state IN ('queued', 'running')"))
     op.drop_table("datasets")

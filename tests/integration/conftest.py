@@ -16,6 +16,7 @@ from redis import Redis
 from rq.serializers import JSONSerializer
 
 from app.main import create_app
+from app.queue import queue_name
 from app.settings import Settings, get_settings
 from tests.integration.tiny_model import save_tiny_model
 from workers.main import InProcessWorker
@@ -75,8 +76,9 @@ class Service:
 
     def work(self) -> None:
         """Run a worker in this process until the queue is empty."""
+        queues = [queue_name(self.settings, kind) for kind in self.settings.worker_queues]
         with Redis.from_url(str(self.settings.redis_url)) as connection:
-            InProcessWorker([self.settings.queue_name], connection=connection, serializer=JSONSerializer).work(burst=True)
+            InProcessWorker(queues, connection=connection, serializer=JSONSerializer).work(burst=True)
 
     def job(self, job_id: str) -> dict[str, Any]:
         """GET a job."""
@@ -106,6 +108,7 @@ def service_settings(settings: Settings, tiny_model: Path) -> Settings:
             "allowed_roots": (*settings.allowed_roots, str(tiny_model.parent)),
             "shard_rows": 16,
             "token_budget": 512,
+            "torch_threads": 1,
             "reconcile_s": 0.5,
             "lease_s": 2.0,
             "chunk_rows": 5,

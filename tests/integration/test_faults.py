@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import Redis
+from sqlalchemy import select
 
-from app.db.tables import Job
+from app.db.tables import Job, Shard, State
 from tests.integration.conftest import environment, real_rows
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Service
 
 ROWS = 400
+SHARD_ROWS = 16  # as in the service's settings
 DEADLINE_S = 60
 
 
@@ -76,11 +78,7 @@ def final(job: dict[str, Any]) -> bool:
 
 def in_gradients(job: dict[str, Any]) -> bool:
     assert not final(job), "the job was too quick to be disturbed"
-    return job["stage"] == "gradients" and job["progress"]["done"] > 0
-
-
-def shards(service: Service) -> int:
-    return len(list(service.settings.artifacts_path.glob("sketches/*/shard-*.safetensors")))
+    return job["stage"] == "gradients" and job["progress"]["done"] > 2 * SHARD_ROWS
 
 
 def test_a_killed_worker_loses_at_most_a_shard(service: Service, workers: Workers, long_body: dict[str, Any]) -> None:
@@ -128,18 +126,22 @@ def test_a_worker_that_is_asked_to_end_hands_its_job_back(
     wait_for(service, job_id, in_gradients)
     first.terminate()
     assert first.wait(timeout=10) == 0
-    assert service.job(job_id)["state"] == "queued"
+    assert service.job(job_id)["workers"] == []
+    with service.http.app.state.resources.sessions() as session:  # type: ignore[attr-defined]
+        assert session.scalars(select(Shard.crashes)).all() == [0] * len(session.scalars(select(Shard.id)).all())
+        assert not session.scalars(select(Shard.id).where(Shard.state == State.RUNNING)).all()
     workers.start()
     assert wait_for(service, job_id, final)["state"] == "succeeded"
 
 
 def test_a_message_that_comes_twice_is_done_once(service: Service) -> None:
-    job_id = service.submit(service.request())
+    job_id = service.run(service.request())["id"]
+    finished = service.job(job_id)["finished_at"]
+    assert finished is not None
     from workers.pipeline import run_job  # noqa: PLC0415 - its process is made by the service fixture's settings
 
-    run_job(job_id, 1)
-    finished = service.job(job_id)["finished_at"]
-    run_job(job_id, 1)
+    for dispatch in (1, 2):
+        run_job(job_id, dispatch)
     service.work()
     assert service.job(job_id)["finished_at"] == finished
 
@@ -148,9 +150,11 @@ def test_a_message_that_names_other_code_is_not_run(service: Service) -> None:
     from rq import Queue  # noqa: PLC0415
     from rq.serializers import JSONSerializer  # noqa: PLC0415
 
+    from app.queue import queue_name  # noqa: PLC0415
+
     target = service.directory / "made-by-the-message"
     with Redis.from_url(str(service.settings.redis_url)) as redis:
-        queue = Queue(service.settings.queue_name, connection=redis, serializer=JSONSerializer)
+        queue = Queue(queue_name(service.settings, "selection"), connection=redis, serializer=JSONSerializer)
         queue.enqueue("os.mkdir", args=(str(target),))
         service.work()
     assert not target.exists()
@@ -194,3 +198,35 @@ def test_nothing_but_the_result_is_left_of_a_job(service: Service) -> None:
         assert (row.lease_token, row.lease_expires_at) == (None, None)
     with Redis.from_url(str(service.settings.redis_url)) as redis:
         assert redis.keys("rq:job:*") == []
+
+
+def test_two_workers_share_the_shards_of_a_job(service: Service, workers: Workers, long_body: dict[str, Any]) -> None:
+    job_id = service.submit(long_body)
+    workers.start()
+    workers.start()
+    names: set[str] = set()
+
+    def seen_both(job: dict[str, Any]) -> bool:
+        names.update(worker["worker"] for worker in job["workers"])
+        return final(job)
+
+    assert wait_for(service, job_id, seen_both)["state"] == "succeeded"
+    assert len(names) == 2
+
+
+def test_a_shard_that_cannot_be_done_fails_the_job_and_frees_the_others(
+    service: Service, workers: Workers, long_body: dict[str, Any]
+) -> None:
+    workers.start()
+    job_id = service.submit(long_body)
+    wait_for(service, job_id, in_gradients)
+    for cached in service.settings.cache_path.glob("datasets/*"):
+        cached.unlink()
+    with service.http.app.state.resources.sessions() as session:  # type: ignore[attr-defined]
+        shard = session.scalars(select(Shard).where(Shard.job_id == job_id, Shard.state == State.QUEUED)).first()
+        shard.state, shard.error = State.FAILED, {"type": "made-up", "title": "Made up", "detail": "for the test"}
+        session.commit()
+    job = wait_for(service, job_id, final)
+    assert (job["state"], job["error"]["type"]) == ("failed", "made-up")
+    with service.http.app.state.resources.sessions() as session:  # type: ignore[attr-defined]
+        assert not session.scalars(select(Shard)).all()

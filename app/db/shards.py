@@ -1,0 +1,146 @@
+"""The shards of jobs: made when a job is parked, counted while it waits, gone when it ends."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import BigInteger, Double, case, delete, exists, func, insert, or_, select, update
+
+from app.db.leases import OPEN, Waiting
+from app.db.tables import Job, Shard, Stage, State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from app.db.leases import Lease
+    from app.db.tables import Json
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProgress:
+    """What one worker does for a job right now."""
+
+    worker: str
+    shard: int
+    done: int
+    total: int
+    rate: float | None
+
+
+def park(session: Session, lease: Lease, sizes: Mapping[int, int], plan: Json) -> list[Waiting]:
+    """Let go of a job until its shards are done, in one transaction with their making.
+
+    Args:
+        session: For this transaction alone.
+        lease: The worker's hold on the job.
+        sizes: Number and samples of each shard.
+        plan: What the shards' workers and the job's next worker need to know.
+
+    Returns:
+        The shards, to be put into the queue; none if the job is no longer held or was cancelled.
+    """
+    held = session.execute(
+        update(Job)
+        .where(
+            Job.id == lease.id,
+            Job.lease_token == lease.token,
+            Job.state == State.RUNNING,
+            Job.cancel_requested_at.is_(None),
+        )
+        .values(lease_token=None, lease_expires_at=None, stage=Stage.GRADIENTS, progress=None, plan=plan)
+        .returning(Job.id)
+    ).one_or_none()
+    if held is None:
+        session.rollback()
+        return []
+    session.execute(delete(Shard).where(Shard.job_id == lease.id))
+    ids = [uuid.uuid4() for _ in sizes]
+    session.execute(
+        insert(Shard),
+        [
+            {"id": shard_id, "job_id": lease.id, "number": number, "samples": samples}
+            for shard_id, (number, samples) in zip(ids, sizes.items(), strict=True)
+        ],
+    )
+    session.commit()
+    return [Waiting(Shard, shard_id, 1) for shard_id in ids]
+
+
+def wake(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting]:
+    """Queue parked jobs whose shards are all done, or one of whose shards failed: all of them, or the one given."""
+    shards = exists().where(Shard.job_id == Job.id)
+    decided = or_(~shards.where(Shard.state.in_(OPEN)), shards.where(Shard.state == State.FAILED))
+    parked = [Job.state == State.RUNNING, Job.lease_token.is_(None), decided]
+    if job_id is not None:
+        parked.append(Job.id == job_id)
+    rows = session.execute(
+        update(Job)
+        .where(*parked)
+        .values(state=State.QUEUED, dispatch=Job.dispatch + 1, queued_at=func.now())
+        .returning(Job.id, Job.dispatch)
+    ).all()
+    session.commit()
+    return [Waiting(Job, row.id, row.dispatch) for row in rows]
+
+
+def drop_finished(session: Session) -> None:
+    """Delete the shards of jobs that have ended; a worker that still holds one hears of it with its next heartbeat."""
+    session.execute(
+        delete(Shard).where(Shard.job_id.in_(select(Job.id).where(Job.id == Shard.job_id, Job.state.not_in(OPEN))))
+    )
+    session.commit()
+
+
+def first_error(session: Session, job_id: uuid.UUID) -> Json | None:
+    """Why a shard of the job failed, if one did."""
+    statement = select(Shard.error).where(Shard.job_id == job_id, Shard.state == State.FAILED)
+    return session.scalar(statement.order_by(Shard.number).limit(1))
+
+
+def progress(session: Session, jobs: Sequence[Job]) -> dict[uuid.UUID, Json]:
+    """How far the shards of those jobs are that are parked: one statement, or none if no job is."""
+    parked = [job.id for job in jobs if job.state is State.RUNNING and job.stage is Stage.GRADIENTS]
+    if not parked:
+        return {}
+    done = Shard.progress["done"].astext.cast(BigInteger)
+    rate = Shard.progress["rate"].astext.cast(Double)
+    running = Shard.state == State.RUNNING
+    rows = session.execute(
+        select(
+            Shard.job_id,
+            func.sum(Shard.samples).label("total"),
+            func.sum(
+                case((Shard.state == State.SUCCEEDED, Shard.samples), (running, func.coalesce(done, 0)), else_=0)
+            ).label("done"),
+            func.sum(case((running, rate), else_=None)).label("rate"),
+        )
+        .where(Shard.job_id.in_(parked))
+        .group_by(Shard.job_id)
+    ).all()
+    return {row.job_id: _progress(int(row.done), int(row.total), row.rate) for row in rows}
+
+
+def workers(session: Session, job_id: uuid.UUID) -> list[WorkerProgress]:
+    """Who works on a job's shards."""
+    rows = session.scalars(
+        select(Shard).where(Shard.job_id == job_id, Shard.state == State.RUNNING).order_by(Shard.number)
+    )
+    return [
+        WorkerProgress(
+            worker=shard.worker or "",
+            shard=shard.number,
+            done=(shard.progress or {}).get("done", 0),
+            total=shard.samples,
+            rate=(shard.progress or {}).get("rate"),
+        )
+        for shard in rows
+    ]
+
+
+def _progress(done: int, total: int, rate: float | None) -> Json:
+    left = None if not rate else round((total - done) / rate, 1)
+    return {"done": done, "total": total, "unit": "samples", "rate": rate, "eta_s": left}

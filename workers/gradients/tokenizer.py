@@ -1,0 +1,57 @@
+"""The model's tokenizer without its weights: all that reading a dataset needs, on a machine of any size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transformers import AutoTokenizer
+
+from workers.gradients.errors import ModelError
+from workers.gradients.model import model_files, model_revision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelTokenizer:
+    """A tokenizer and the model that it belongs to.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        revision: The model's, as `ProxyModel.revision`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    revision: str
+
+
+class TokenizerCache:
+    """Keeps the last tokenizer. Files that changed (size or time of change) are read again."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._key: tuple[object, ...] | None = None
+        self._kept: ModelTokenizer | None = None
+
+    def get(self, path: Path) -> ModelTokenizer:
+        """The tokenizer of a model's directory.
+
+        Raises:
+            ModelError: The directory is not one of a model that can be used, or its tokenizer can't be read.
+        """
+        files = model_files(path)
+        key = (path, *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+        if self._kept is None or key != self._key:
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            except Exception as error:  # transformers raises whatever a broken file brings about
+                raise ModelError(
+                    f"model.uri: the tokenizer of {path.name} can't be loaded ({type(error).__name__}): save it beside "
+                    "the model with tokenizer.save_pretrained"
+                ) from error
+            self._kept, self._key = ModelTokenizer(tokenizer, model_revision(files)), key
+        return self._kept

@@ -1,0 +1,139 @@
+"""From a job's request to its samples: the same on the worker that plans the job and on those that do its shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.db.tables import Dataset, Job
+from app.job_request import JobRequest
+from app.uris import check_model_uri, check_uri
+from workers.data.corpus import build_corpus
+from workers.data.fetch import fetch, recall
+from workers.failures import JobError
+from workers.gradients.config import GradientConfig
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from app.uris import DatasetUri
+    from workers.data.corpus import Corpus
+    from workers.data.fetch import Snapshot
+    from workers.gradients.tokenizer import ModelTokenizer
+    from workers.process import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a job reads, as far as its rows in Postgres tell.
+
+    Attributes:
+        request: What the client asked for.
+        uri: The dataset's URI, checked against the settings of this worker.
+        model_path: The model's directory, checked likewise.
+        fingerprint: What the dataset's file must be, if it was seen before.
+        planned: Whether this job has read it before: then the copy that was read will do. A job's first look is
+            always at the source, so that it is the present dataset that is selected from.
+        rows: Rows of the dataset, if they were counted before.
+    """
+
+    request: JobRequest
+    uri: DatasetUri
+    model_path: Path
+    fingerprint: str | None
+    planned: bool
+    rows: int | None
+
+    @property
+    def gradients(self) -> GradientConfig:
+        """What is sketched, but for the batch size, which is the worker's affair."""
+        wanted = self.request.gradients
+        return GradientConfig(
+            target=wanted.target,
+            rank=wanted.rank,
+            sketch_dim=wanted.sketch_dim,
+            seed=wanted.seed,
+            loss_normalization=wanted.loss_normalization,
+            normalize=wanted.normalize,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A dataset on this machine, as stored and as tokens."""
+
+    snapshot: Snapshot
+    corpus: Corpus
+    model: ModelTokenizer
+
+
+def source_of(process: Process, job_id: uuid.UUID) -> Source:
+    """What a job reads.
+
+    Raises:
+        JobError: The registered dataset is gone.
+        UriRefused: This worker's settings do not allow a URI.
+    """
+    with process.sessions() as session:
+        job = session.get_one(Job, job_id)
+        dataset = None if job.dataset_id is None else session.get(Dataset, job.dataset_id)
+    request = JobRequest.model_validate(job.request)
+    if dataset is not None:
+        uri = check_uri(dataset.uri, process.settings, dataset.format)
+    elif request.dataset.uri is not None:
+        uri = check_uri(request.dataset.uri, process.settings, request.dataset.format)
+    else:
+        raise JobError("dataset-gone", "The dataset is gone", "dataset.id", "the registered dataset was deleted")
+    registered = None if dataset is None else dataset.fingerprint
+    plan = job.plan or {}
+    return Source(
+        request=request,
+        uri=uri,
+        model_path=check_model_uri(request.model.uri, process.settings),
+        fingerprint=plan.get("fingerprint", registered),
+        planned="fingerprint" in plan,
+        rows=None if dataset is None else dataset.rows,
+    )
+
+
+def read(
+    process: Process,
+    source: Source,
+    should_stop: Callable[[], bool],
+    on_bytes: Callable[[int, int | None], None] | None = None,
+    on_rows: Callable[[int], None] | None = None,
+) -> Reading:
+    """Have the dataset on this machine and its rows as tokens; what is here already is used again.
+
+    Raises:
+        JobError: The dataset is not what it was.
+        DatasetError: It can't be read.
+        ModelError: The model's tokenizer can't be used.
+        Stopped: `should_stop` said so.
+    """
+    snapshot = None
+    if source.planned and source.fingerprint is not None:
+        snapshot = recall(source.uri, source.fingerprint, process.settings)
+    if snapshot is None:
+        snapshot = fetch(source.uri, process.settings, on_bytes=on_bytes, should_stop=should_stop)
+    if source.fingerprint not in (None, snapshot.fingerprint):
+        raise JobError(
+            "dataset-changed",
+            "The dataset has changed",
+            "dataset",
+            f"{source.uri.uri} was {source.fingerprint} before and is {snapshot.fingerprint} now: submit again",
+        )
+    model = process.tokenizers.get(source.model_path)
+    columns = source.request.dataset.columns
+    corpus = build_corpus(
+        snapshot,
+        model.tokenizer,
+        columns=None if columns is None else columns.model_dump(exclude_none=True),
+        max_length=source.request.model.max_length,
+        settings=process.settings,
+        on_rows=on_rows,
+        should_stop=should_stop,
+    )
+    return Reading(snapshot, corpus, model)

@@ -1,0 +1,94 @@
+"""Compute the sketches of one shard: what the workers of a job's gradients do, each on its own machine."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from app.db import leases, shards
+from app.db.tables import Job, Shard, State
+from workers.failures import JobError
+from workers.gradients.artifacts import LocalArtifacts
+from workers.gradients.shards import ShardStore
+from workers.process import current_process
+from workers.reading import read, source_of
+from workers.task import run_leased
+
+if TYPE_CHECKING:
+    import uuid
+
+    from workers.data.corpus import Corpus
+    from workers.keeper import Keeper
+    from workers.process import Process
+    from workers.reading import Source
+
+logger = logging.getLogger(__name__)
+
+
+def run_shard(shard_id: str, dispatch: int) -> None:
+    """The queue's entry: compute a shard, and wake its job if it was the last."""
+    process = current_process()
+    job_id = _job_of(process, shard_id)
+    if job_id is None:
+        logger.info("shard %s: its job has ended", shard_id)
+        return
+    run_leased(process, Shard, shard_id, dispatch, lambda keeper: _sketch(process, keeper, job_id), worker=process.name)
+    with process.sessions() as session:
+        woken = shards.wake(session, job_id)
+    for job in woken:
+        process.queue.put_or_leave(job)
+
+
+def _job_of(process: Process, shard_id: str) -> uuid.UUID | None:
+    with process.sessions() as session:
+        shard = session.get(Shard, shard_id)
+        return None if shard is None else shard.job_id
+
+
+def _sketch(process: Process, keeper: Keeper, job_id: uuid.UUID) -> None:
+    with process.sessions() as session:
+        shard = session.get_one(Shard, keeper.lease.id)
+        plan = session.get_one(Job, job_id).plan or {}
+    source = source_of(process, job_id)
+    corpus = _corpus(process, keeper, source, plan["corpus"])
+    store = ShardStore(
+        LocalArtifacts(process.settings.artifacts_path),
+        plan["sketches"],
+        samples=len(corpus),
+        sketch_dim=source.gradients.sketch_dim,
+        shard_rows=process.settings.shard_rows,
+    )
+    model = process.models.get(source.model_path, dtype=source.request.model.dtype, device=process.device)
+    if model.revision != plan["model"]:
+        raise JobError(
+            "model-changed",
+            "The model has changed",
+            "model.uri",
+            f"{source.request.model.uri} is another revision on {process.name} than the job began with: submit again",
+        )
+    engine = process.engine(model, replace(source.gradients, token_budget=process.settings.token_budget))
+    meter = keeper.begin(shard.samples, "samples")
+    sketches = engine.sketch(
+        [corpus[i] for i in store.rows(shard.number)],
+        on_batch=lambda batch: meter.add(batch.samples),
+        should_stop=keeper.should_stop,
+    )
+    store.write(shard.number, sketches)
+    with process.sessions() as session:
+        leases.finish(session, keeper.lease, State.SUCCEEDED)
+        session.commit()
+
+
+def _corpus(process: Process, keeper: Keeper, source: Source, digest: str) -> Corpus:
+    """The job's samples: the ones in memory, or made out of the dataset once more on this machine."""
+    if process.corpus is None or process.corpus.digest != digest:
+        process.corpus = read(process, source, keeper.should_stop).corpus
+    if process.corpus.digest != digest:
+        raise JobError(
+            "tokens-differ",
+            "Workers disagree about the samples",
+            "dataset",
+            f"{process.name} reads other tokens than the worker that planned the job: run one version of the service",
+        )
+    return process.corpus
