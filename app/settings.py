@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         "selects, no GPU needed) and `gradients`.",
     )
     lease_s: float = Field(
-        default=60, gt=0, description="Seconds without a heartbeat after which a worker is taken for dead."
+        default=30, gt=0, description="Seconds without a heartbeat after which a worker is taken for dead."
     )
     reconcile_s: float = Field(default=10, gt=0, description="Seconds between looks for jobs that the queue has lost.")
     max_attempts: int = Field(

@@ -188,6 +188,13 @@ def reclaim_expired(session: Session, table: Work, max_attempts: int) -> list[Wa
     return [Waiting(table, row.id, row.dispatch) for row in rows if row.state is State.QUEUED]
 
 
+def expire_all(session: Session) -> None:
+    """Let every lease run out now: for a start when no worker of before can be alive."""
+    for table in (Dataset, Job, Shard):
+        session.execute(update(table).where(table.lease_token.is_not(None)).values(lease_expires_at=func.now()))
+    session.commit()
+
+
 def waiting_since(session: Session, table: Work, seconds: float) -> list[Waiting]:
     """Rows that have been queued for at least `seconds`, oldest first."""
     rows = session.execute(

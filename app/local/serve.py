@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+from sqlalchemy import create_engine
 
+from app.db.engine import make_sessions
+from app.db.leases import expire_all
 from app.db.migrate import upgrade
 from app.local.leftovers import MARK, marked, stop_all
 from app.local.output_log import OutputLog
@@ -85,6 +88,14 @@ def default_roots(settings: Settings) -> tuple[Path, ...]:
     return roots
 
 
+def _forget_dead_workers(database_url: str) -> None:
+    """What workers held when they were killed is free at once: this start has seen to it that none is left."""
+    engine = create_engine(database_url)
+    with make_sessions(engine)() as session:
+        expire_all(session)
+    engine.dispose()
+
+
 class Service:
     """Starts everything in order, keeps it running, stops it in the opposite order."""
 
@@ -139,6 +150,7 @@ class Service:
         self._say(OWN_NAME, f"starting PostgreSQL and Valkey on {plan.data_dir}")
         self._servers.start()
         upgrade(self._servers.database_url)
+        _forget_dead_workers(self._servers.database_url)
         self._supervisor = Supervisor(self._children(), self._say)
         self._wait_till_ready(self._supervisor)
         self._say(OWN_NAME, "ready")

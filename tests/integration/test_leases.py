@@ -162,3 +162,11 @@ def test_the_reconciler_puts_back_what_the_queue_lost(
     assert queue.missing(waiting) == []
     time.sleep(0.1)
     assert reconcile(sessions, queue, quick) == 0
+
+
+def test_a_start_without_living_workers_frees_what_they_held(session: Session) -> None:
+    held, waiting = add_job(session), add_job(session)
+    leases.claim(session, Job, held.id, 1, LONG)
+    leases.expire_all(session)
+    assert leases.reclaim_expired(session, Job, 5) == [Waiting(Job, held.id, 2)]
+    assert state_of(session, waiting) is State.QUEUED
