@@ -30,6 +30,9 @@ _ROWS_AT_ONCE = 2048
 #: Bytes of a front to begin with: it is read once a pick, so it should stay in a processor's cache.
 _FRONT_BYTES = 2**20
 
+#: Rows of a front at least, however long they are.
+_FRONT_ROWS = 64
+
 #: Picks that a front should last: fewer waste the work of building it, more the work of carrying it.
 _LASTING = (24, 96)
 
@@ -66,7 +69,7 @@ class LazyProposer:
         self._visited = torch.zeros_like(self._seen)
         self._directions = torch.empty(problem.budget, sketches.p, dtype=sketches.dtype, device=sketches.device)
         self._history = MeanHistory(state.direction, COSINE_EPSILONS * torch.finfo(sketches.dtype).eps)
-        self._smallest = max(64, _FRONT_BYTES // (sketches.p * sketches.dtype.itemsize))
+        self._smallest = max(_FRONT_ROWS, _FRONT_BYTES // (sketches.p * sketches.dtype.itemsize))
         self._size = self._smallest
         self._allowance = 0.0
         self._front = self._build()
@@ -160,7 +163,8 @@ class LazyProposer:
     def _dissolve(self) -> None:
         """Write what the front knows back to all rows, and learn from how long it lasted."""
         front, age = self._front, len(self._front.picked)
-        if age < _LASTING[0]:
+        if age == 0 or age < _LASTING[0]:
+            # At age 0 rows outside tie with the best one inside to rounding: only a wider front can tell.
             self._size = min(2 * self._size, self._gains.numel())
         elif age > _LASTING[1]:
             self._size = max(self._size // 2, self._smallest)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _EPS64 = torch.finfo(torch.float64).eps
 
-#: Two scores closer than this, in nats, are a tie and the lowest index wins.
+#: Two scores closer than this share of what they are made of are a tie, and the lowest index wins.
 TIE = 1e-12
 
 #: Rows evaluated in float64 at once.
@@ -107,8 +107,9 @@ class GreedyState:
         parts = [self._examine(part) for part in torch.split(rows, _CONTENDERS_AT_ONCE)]
         residuals = torch.cat([part[0] for part in parts])
         conflicts = torch.cat([part[1] for part in parts])
-        scores = torch.log1p(self.problem.alpha * residuals) - self.problem.penalty * conflicts
-        error = TIE + gain_error(residuals, self.norms[rows], self.problem.alpha, _EPS64)
+        gains, prices = torch.log1p(self.problem.alpha * residuals), self.problem.penalty * conflicts
+        scores = gains - prices
+        error = TIE * (gains + prices) + gain_error(residuals, self.norms[rows], self.problem.alpha, _EPS64)
         tied = scores + error >= (scores - error).max()
         at = int(torch.nonzero(tied)[0])
         return self._look(rows[at : at + 1])[0], residuals

@@ -1,0 +1,99 @@
+"""The lazy greedy picks what the plain greedy picks, and that is what the definitions say."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive_greedy import assert_greedy
+
+from workers.selection import Selection, SelectionConfig, lazy, select
+
+
+@dataclass(frozen=True)
+class Case:
+    sketches: np.ndarray
+    budget: int
+    penalty: float
+
+
+@st.composite
+def cases(draw: st.DrawFn, dtype: type = np.float64) -> Case:
+    """Random rows with what makes a greedy stumble: duplicates, opposites, ties, zeros, wild norms."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, p = draw(st.integers(1, 40)), draw(st.integers(1, 12))
+    kind = draw(st.sampled_from(["gaussian", "grid", "duplicates", "opposites", "norms", "one-hot", "decaying"]))
+    rows = rng.standard_normal((n, p))
+    if kind == "grid":
+        rows = rng.integers(-1, 2, (n, p)).astype(float)
+    elif kind == "one-hot":
+        rows = np.eye(p)[rng.integers(0, p, n)]
+    elif kind == "duplicates":
+        rows = rows[rng.integers(0, max(1, n // 3), n)]
+    elif kind == "opposites":
+        rows = rows[rng.integers(0, max(1, n // 2), n)] * rng.choice([-1.0, 1.0], (n, 1))
+    elif kind == "norms":
+        rows *= 10 ** rng.uniform(-3, 3, (n, 1))
+    elif kind == "decaying":
+        rows *= np.arange(1, p + 1) ** -1.0
+    live = int(np.count_nonzero(np.abs(rows).sum(axis=1)))
+    if live == 0:
+        rows[0] = 1.0
+        live = 1
+    return Case(rows.astype(dtype), draw(st.integers(1, live)), draw(st.sampled_from([0.0, 0.1, 0.5, 1.0, 3.0])))
+
+
+@pytest.fixture
+def small_fronts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fronts of two rows that never grow, so that small cases take every path that large ones do."""
+    monkeypatch.setattr(lazy, "_FRONT_ROWS", 2)
+    monkeypatch.setattr(lazy, "_FRONT_BYTES", 1)
+    monkeypatch.setattr(lazy, "_LASTING", (0, 3))
+    monkeypatch.setattr(lazy, "_REACH", 2)
+
+
+def pick(case: Case, optimizer: str) -> Selection:
+    config = SelectionConfig(budget=case.budget, conflict_penalty=case.penalty, optimizer=optimizer)
+    return select(case.sketches, config)
+
+
+@pytest.mark.usefixtures("small_fronts")
+@settings(max_examples=2000, deadline=None)
+@given(case=cases())
+def test_lazy_equals_plain_in_float64(case: Case) -> None:
+    np.testing.assert_array_equal(pick(case, "lazy").indices, pick(case, "plain").indices)
+
+
+@pytest.mark.usefixtures("small_fronts")
+@settings(max_examples=400, deadline=None)
+@given(case=cases(np.float32))
+def test_in_float32_both_reach_the_same_log_det_and_part_only_at_ties(case: Case) -> None:
+    one, other = pick(case, "lazy"), pick(case, "plain")
+    assert one.log_det[-1] == pytest.approx(other.log_det[-1], rel=1e-6)
+    for first, second, gain, price in zip(
+        one.indices, other.indices, one.marginal_gains, case.penalty * one.conflicts, strict=True
+    ):
+        if first != second:
+            at = int(np.flatnonzero(one.indices == first)[0])
+            score = other.marginal_gains[at] - case.penalty * other.conflicts[at]
+            assert gain - price == pytest.approx(score, abs=1e-9)
+            break
+
+
+@settings(max_examples=400, deadline=None)
+@given(case=cases(), optimizer=st.sampled_from(["plain", "lazy"]))
+def test_both_follow_the_definitions(case: Case, optimizer: str) -> None:
+    selection = pick(case, optimizer)
+    assert_greedy(case.sketches, selection.indices, selection.alpha, case.penalty)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_at_a_size_with_many_fronts(penalty: float, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy, "_FRONT_BYTES", 1)
+    rng = np.random.default_rng(3)
+    sketches = (rng.standard_normal((3000, 48)) * np.arange(1, 49) ** -0.4 - 0.1).astype(dtype)
+    sketches[1000:1300] = sketches[:300]
+    case = Case(sketches, 400, penalty)
+    np.testing.assert_array_equal(pick(case, "lazy").indices, pick(case, "plain").indices)
