@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import platform
 import resource
 import statistics
 import time
@@ -23,12 +21,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from benchmarks.row import BenchRow
 from torch import nn
 from torch.func import functional_call, grad, vmap
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.gradients_corpus import corpus
+from benchmarks.row import BenchRow, versions
 from benchmarks.smollm2 import smollm2_directory
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
@@ -130,16 +128,14 @@ def ratios(ours: Callable[[], object], theirs: Callable[[], object], turns: int)
 
 
 def measured(name: str, value: float, *, target: float, baseline: str) -> BenchRow:
-    """A ratio, larger is better, with the machine and the versions that it was measured on."""
+    """A ratio, larger is better, with the versions that it was measured with."""
     return BenchRow(
         name=name,
         value=round(value, 3),
         unit="x",
         target=target,
-        holds=value >= target,
-        baseline=baseline,
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        versions={package: version(package) for package in ("torch", "transformers")},
+        baseline=f"{baseline}; {torch.get_num_threads()} threads",
+        versions={**versions(), "transformers": version("transformers")},
     )
 
 
