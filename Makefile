@@ -14,6 +14,8 @@ TORCH_VERSION := 2.13.0
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
+# Threads that wait should sleep: spinning ones starve whoever shares the cores.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 VENV := .venv
 PY := $(VENV)/bin/python

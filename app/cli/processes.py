@@ -51,6 +51,8 @@ def worker(context: typer.Context) -> None:
                 "The worker is not installed",
                 "torch and what else it needs come with the extra 'worker': pip install 'spice-select[worker]'",
             )
+    # Threads that wait should sleep: spinning ones starve whoever shares the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # The service knows nothing of its workers but their name; and the process that is to be signalled is this one.
     os.execv(sys.executable, [sys.executable, "-m", "workers.main", *context.args])  # noqa: S606 - our own program
 
