@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workers.selection.problem import Problem
     from workers.selection.progress import Watch
     from workers.selection.result import StopReason
     from workers.selection.state import GreedyState
@@ -41,20 +40,25 @@ def greedy(state: GreedyState, proposer: Proposer, watch: Watch) -> StopReason:
         SelectionCancelledError: If the caller stops it.
     """
     problem = state.problem
+    first_gain = 0.0
     while state.count < problem.budget:
         rows = proposer.contenders()
         if rows.numel() == 0:
             return "exhausted"
-        choice, residuals = state.decide(rows)
-        if _stops(problem, state, choice.gain):
-            return "early_stop"
-        proposer.examined(rows, residuals)
-        proposer.picked(choice.row, state.add(choice))
+        row = _decide(state, proposer, rows)
+        if problem.early_stop_ratio is not None:
+            gain = state.gain(row)
+            if state.count > 0 and gain <= problem.early_stop_ratio * first_gain:
+                return "early_stop"
+            first_gain = first_gain or gain
+        proposer.picked(row, state.add(row))
         watch.step("picking", state.count, problem.budget)
     return "budget"
 
 
-def _stops(problem: Problem, state: GreedyState, gain: float) -> bool:
-    """Whether a pick falls to omega times the first one; the first itself never does."""
-    omega = problem.early_stop_ratio
-    return omega is not None and state.count > 0 and gain <= omega * state.first_gain
+def _decide(state: GreedyState, proposer: Proposer, rows: Tensor) -> int:
+    if rows.numel() == 1:
+        return int(rows)
+    row, residuals = state.decide(rows)
+    proposer.examined(rows, residuals)
+    return row

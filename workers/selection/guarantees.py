@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from workers.selection.problem import Problem
     from workers.selection.progress import Watch
-    from workers.selection.state import Trace
-    from workers.selection.whitening import Whitener
+    from workers.selection.state import GreedyState, Trace
 
 #: Rounding allowed, in nats for each unit of gain, before an epsilon counts as beyond its bound.
 _ROUNDING = 1e-9
@@ -24,24 +23,22 @@ _ROUNDING = 1e-9
 _BLOCK = 1024
 
 
-def outside_gain_sum(problem: Problem, whitener: Whitener, picked: Tensor, watch: Watch) -> float:
+def outside_gain_sum(state: GreedyState, watch: Watch) -> float:
     """Sum of the |S| largest marginal gains outside S, nats, from one pass over all rows in float64.
 
     Args:
-        problem: The rows.
-        whitener: W of the whole set S.
-        picked: Row numbers of S, shape (k,), int64.
+        state: The set S.
         watch: The caller's callbacks.
     """
-    count = min(picked.numel(), problem.sketches.n - picked.numel())
-    gains = torch.empty(problem.sketches.n, dtype=torch.float64, device=problem.sketches.device)
-    for where, tile in problem.sketches.tiles(torch.float64):
-        gains[where] = torch.linalg.vector_norm(whitener.whiten(tile), dim=1).square_()
-        watch.step("certifying", where.stop, problem.sketches.n)
-    gains = torch.log1p(problem.alpha * gains)
-    gains[~problem.eligible] = 0.0
-    gains[picked] = 0.0
-    return float(gains.topk(count).values.sum()) if count else 0.0
+    problem, whitener = state.problem, state.whitener
+    sketches = problem.sketches
+    residuals = torch.empty(sketches.n, dtype=torch.float64, device=sketches.device)
+    for where, tile in sketches.tiles(torch.float64):
+        residuals[where] = torch.linalg.vector_norm(whitener.whiten(tile), dim=1).square_()
+        watch.step("certifying", where.stop, sketches.n)
+    gains = torch.where(problem.eligible, torch.log1p(problem.alpha * residuals), 0.0)
+    gains[state.trace().indices] = 0.0
+    return float(gains.topk(min(state.count, sketches.n)).values.sum())
 
 
 def additive_bound(log_det: float, count: int, penalty: float) -> float:

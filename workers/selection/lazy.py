@@ -67,7 +67,7 @@ class LazyProposer:
         self._conflicts = torch.zeros_like(state.norms)
         self._seen = torch.zeros(sketches.n, dtype=torch.int64, device=sketches.device)
         self._visited = torch.zeros_like(self._seen)
-        self._directions = torch.empty(problem.budget, sketches.p, dtype=sketches.dtype, device=sketches.device)
+        self._dtype = sketches.dtype
         self._history = MeanHistory(state.direction, COSINE_EPSILONS * torch.finfo(sketches.dtype).eps)
         self._smallest = max(_FRONT_ROWS, _FRONT_BYTES // (sketches.p * sketches.dtype.itemsize))
         self._size = self._smallest
@@ -90,11 +90,25 @@ class LazyProposer:
 
         Args:
             row: The pick.
-            direction: u, shape (p,), float64.
+            direction: u, shape (p,), bulk precision.
         """
-        narrow = self._directions[self._state.count - 1]
-        narrow.copy_(direction)
-        self._front.advance(row, narrow, self._state.direction.unit if self._penalty > 0 else None)
+        self._front.advance(row, direction, self._state.direction.unit if self._penalty > 0 else None)
+
+    def largest_gains(self, count: int) -> float:
+        """Upper bound on the sum of the largest gains of rows not picked, nats; off by rounding alone.
+
+        Args:
+            count: How many.
+        """
+        self._dissolve()
+        self._history.remember(self._state.count)
+        count = min(count, self._gains.numel())
+        while True:
+            top = self._gains.topk(count)
+            rows = top.indices[(self._seen[top.indices] < self._state.count) & (top.values > -torch.inf)]
+            if rows.numel() == 0:
+                return float(top.values.clamp_min(0.0).sum())
+            self._catch_up(rows)
 
     def _fall(self) -> float:
         return self._history.fall() if self._penalty > 0 else 0.0
@@ -130,7 +144,7 @@ class LazyProposer:
         """Show rows the picks that they have missed, and today's mean."""
         rows = rows[self._seen[rows].argsort()]
         for part in self._alike(rows):
-            sketches = self._state.problem.sketches.gather(part, self._directions.dtype)
+            sketches = self._state.problem.sketches.gather(part, self._dtype)
             self._residuals.fall(self._missed(sketches, self._seen[part]), part)
             if self._penalty > 0:
                 self._conflicts[part] = self._state.direction.conflicts(sketches, self._state.norms[part])
@@ -153,7 +167,7 @@ class LazyProposer:
             seen: How many picks each has seen, shape (m,), ascending.
         """
         first, count = int(seen[0]), self._state.count
-        products = sketches @ self._directions[first:count].T
+        products = sketches @ self._state.directions.since(first).T
         if int(seen[-1]) > first:
             known = torch.arange(first, count, device=seen.device) < seen.unsqueeze(1)
             products.masked_fill_(known, 0.0)

@@ -47,13 +47,13 @@ class PlainProposer:
 
         Args:
             row: The pick.
-            direction: u, shape (p,), float64.
+            direction: u, shape (p,), bulk precision.
         """
         self._open[row] = False
         sketches = self._state.problem.sketches
         unit = self._state.direction.unit if self._state.problem.penalty > 0 else None
-        wanted = [direction] if unit is None else [direction, unit]
-        products = sketches.products(torch.stack(wanted).to(sketches.dtype))
+        wanted = [direction] if unit is None else [direction, unit.to(direction.dtype)]
+        products = sketches.products(torch.stack(wanted))
         self._residuals.fall(products[:, 0].square())
         if unit is None:
             self._conflicts.zero_()

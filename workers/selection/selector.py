@@ -58,21 +58,29 @@ def select(
     watch = Watch(on_progress, should_stop)
     problem, usable, dropped = pose(Sketches(sketches, config.device), config, watch)
     state = GreedyState(problem)
-    stop = _pick(state, torch.nonzero(usable).flatten().cpu().numpy(), config, watch)
-    return _report(state, config, dropped, stop, watch)
-
-
-def _pick(state: GreedyState, usable: NDArray[np.int64], config: SelectionConfig, watch: Watch) -> StopReason:
-    """Fill the state with the method's picks, in its order."""
-    problem = state.problem
     if config.pool_size is None and _climbs_objective(config):
-        return greedy(state, proposer_for(state, config), watch)
+        proposer = proposer_for(state, config)
+        stop = greedy(state, proposer, watch)
+    else:
+        proposer = None
+        stop = _follow(state, torch.nonzero(usable).flatten().cpu().numpy(), config, watch)
+    if isinstance(proposer, LazyProposer):
+        outside = proposer.largest_gains(state.count)
+        watch.step("certifying", problem.sketches.n, problem.sketches.n)
+    else:
+        outside = outside_gain_sum(state, watch)
+    return _report(state, config, dropped, stop, outside)
+
+
+def _follow(state: GreedyState, usable: NDArray[np.int64], config: SelectionConfig, watch: Watch) -> StopReason:
+    """Fill the state with the picks of a method that does not climb the objective over the whole pool."""
+    problem = state.problem
     if config.pool_size is None:
         order, stop = _order(problem, usable, config, watch)
     else:
         order, stop = _order_by_windows(problem, usable, config, watch)
     for row in order.tolist():
-        state.add(state.examine(row))
+        state.follow(row)
         watch.step("picking", state.count, problem.budget)
     return stop
 
@@ -139,13 +147,15 @@ def proposer_for(state: GreedyState, config: SelectionConfig) -> Proposer:
     return LazyProposer(state)
 
 
-def _report(state: GreedyState, config: SelectionConfig, dropped: Dropped, stop: StopReason, watch: Watch) -> Selection:
+def _report(
+    state: GreedyState, config: SelectionConfig, dropped: Dropped, stop: StopReason, outside: float
+) -> Selection:
     problem, trace = state.problem, state.trace()
     picked = torch.from_numpy(trace.indices).to(problem.sketches.device)
     proof = guarantees(
         problem,
         trace,
-        outside=outside_gain_sum(problem, state.whitener, picked, watch),
+        outside=outside,
         theorem_holds=_climbs_objective(config) and config.pool_size is None and config.optimizer != "stochastic",
         with_curvature=config.curvature,
     )

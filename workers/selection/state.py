@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from workers.selection.conflict import PickDirection
-from workers.selection.whitening import Whitener
+from workers.selection.directions import Directions
+from workers.selection.whitening import BLOCK, Whitener
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,25 +26,6 @@ TIE = 1e-12
 
 #: Rows evaluated in float64 at once.
 _CONTENDERS_AT_ONCE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A row examined in float64 against the current set.
-
-    Attributes:
-        row: Its number.
-        gain: Its marginal gain, nats.
-        conflict: Its conflict, in [0, 1].
-        sketch: z, shape (p,), float64.
-        whitened: W z, shape (p,), float64.
-    """
-
-    row: int
-    gain: float
-    conflict: float
-    sketch: Tensor
-    whitened: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +44,17 @@ class Trace:
 
 
 class GreedyState:
-    """The picks so far. Whatever precision finds contenders, they are compared here, in float64."""
+    """The picks so far. Whatever precision finds contenders, they are compared here, in float64.
+
+    A pick that had no rival needs its exact gain only for the record. Such picks wait, and are absorbed many at a
+    time; until then the directions of the bulk precision stand in for theirs.
+
+    Attributes:
+        problem: What is being selected from.
+        norms: Euclidean norms of all rows, shape (n,), float64.
+        direction: Direction of the mean of the picks.
+        directions: u of every pick.
+    """
 
     def __init__(self, problem: Problem) -> None:
         """Start from the empty set.
@@ -72,10 +64,11 @@ class GreedyState:
         """
         self.problem = problem
         sketches = problem.sketches
-        self.whitener = Whitener(sketches.p, problem.alpha, problem.budget, sketches.device)
-        self.direction = PickDirection(sketches.p, sketches.device)
-        #: Euclidean norms of all rows, shape (n,), float64.
         self.norms = problem.squared_norms.sqrt()
+        self.direction = PickDirection(sketches.p, sketches.device)
+        self.directions = Directions(problem)
+        self._whitener = Whitener(sketches.p, problem.alpha, problem.budget, sketches.device)
+        self._waiting: list[Tensor] = []
         self._rows: list[int] = []
         self._gains: list[float] = []
         self._conflicts: list[float] = []
@@ -86,11 +79,12 @@ class GreedyState:
         return len(self._rows)
 
     @property
-    def first_gain(self) -> float:
-        """Gain of the first pick, nats."""
-        return self._gains[0]
+    def whitener(self) -> Whitener:
+        """W of all picks."""
+        self._settle()
+        return self._whitener
 
-    def decide(self, rows: Tensor) -> tuple[Choice, Tensor]:
+    def decide(self, rows: Tensor) -> tuple[int, Tensor]:
         """Find the row with the largest score among a few.
 
         A score is known to within its rounding error (that of a float64 gain, see `Whitener`, and `TIE`);
@@ -100,10 +94,9 @@ class GreedyState:
             rows: Row numbers, shape (m,), int64, ascending, m >= 1.
 
         Returns:
-            The choice, and the residuals |W z|^2 of all given rows, shape (m,), float64.
+            The row, and the residuals |W z|^2 of all given rows, shape (m,), float64.
         """
-        if rows.numel() == 1:
-            return self._look(rows)
+        self._settle()
         parts = [self._examine(part) for part in torch.split(rows, _CONTENDERS_AT_ONCE)]
         residuals = torch.cat([part[0] for part in parts])
         conflicts = torch.cat([part[1] for part in parts])
@@ -111,52 +104,82 @@ class GreedyState:
         scores = gains - prices
         error = TIE * (gains + prices) + gain_error(residuals, self.norms[rows], self.problem.alpha, _EPS64)
         tied = scores + error >= (scores - error).max()
-        at = int(torch.nonzero(tied)[0])
-        return self._look(rows[at : at + 1])[0], residuals
+        return int(rows[torch.nonzero(tied)[0]]), residuals
 
-    def examine(self, row: int) -> Choice:
-        """Look at one given row.
+    def gain(self, row: int) -> float:
+        """Marginal gain of a row, nats.
 
         Args:
             row: Its number.
         """
-        return self._look(torch.tensor([row], device=self.norms.device))[0]
+        return math.log1p(self.problem.alpha * float(self.decide(self._alone(row))[1]))
 
-    def add(self, choice: Choice) -> Tensor:
+    def add(self, row: int) -> Tensor:
         """Take a row into the set.
 
         Args:
-            choice: The row, examined against the current set.
+            row: Its number.
 
         Returns:
-            u, shape (p,), float64: the residual of any row x falls by (u . x)^2.
+            u, shape (p,), bulk precision: the residual of any row x falls by (u . x)^2.
         """
-        self._rows.append(choice.row)
-        self._gains.append(choice.gain)
-        self._conflicts.append(choice.conflict)
-        self.direction.add(choice.sketch, float(self.norms[choice.row]))
-        return self.whitener.append(choice.whitened)
+        sketch = self._take(row)
+        narrow = self.directions.guess(sketch)
+        if narrow is None:
+            self._settle()
+            return self.directions.latest
+        self.directions.append(narrow)
+        if len(self._waiting) == BLOCK:
+            self._settle()
+        return narrow
+
+    def follow(self, row: int) -> None:
+        """Take a row into the set without asking what that does to the others.
+
+        Args:
+            row: Its number.
+        """
+        self._take(row)
+        if len(self._waiting) == BLOCK:
+            self._settle()
 
     def trace(self) -> Trace:
         """The picks as arrays."""
+        self._settle()
         return Trace(
             np.array(self._rows, dtype=np.int64),
             np.array(self._gains, dtype=np.float64),
             np.array(self._conflicts, dtype=np.float64),
         )
 
-    def _look(self, row: Tensor) -> tuple[Choice, Tensor]:
-        """One row, as a choice, and its residual, shape (1,)."""
-        residual, conflict, sketch, whitened = self._examine(row)
-        gain = math.log1p(self.problem.alpha * float(residual))
-        return Choice(int(row), gain, float(conflict), sketch[0], whitened[0]), residual
+    def _take(self, row: int) -> Tensor:
+        """Record a pick, leave its gain for later, and return its sketch, shape (p,), float64."""
+        at = self._alone(row)
+        sketch = self.problem.sketches.gather(at, torch.float64)
+        norm = self.norms[at]
+        self._rows.append(row)
+        self._conflicts.append(float(self.direction.conflicts(sketch, norm)))
+        self.direction.add(sketch[0], float(norm))
+        self._waiting.append(sketch[0])
+        return sketch[0]
 
-    def _examine(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Residuals, conflicts, sketches and whitened sketches of some rows, all in float64."""
+    def _settle(self) -> None:
+        """Absorb the waiting picks: their exact gains for the record, exact directions for what follows."""
+        if not self._waiting:
+            return
+        residuals, directions = self._whitener.absorb(torch.stack(self._waiting))
+        self._gains += torch.log1p(self.problem.alpha * residuals).tolist()
+        self.directions.settle(self.count - len(self._waiting), directions)
+        self._waiting.clear()
+
+    def _alone(self, row: int) -> Tensor:
+        return torch.tensor([row], device=self.norms.device)
+
+    def _examine(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Residuals and conflicts of some rows, in float64."""
         sketches = self.problem.sketches.gather(rows, torch.float64)
-        whitened = self.whitener.whiten(sketches)
-        residuals = torch.linalg.vector_norm(whitened, dim=1).square_()
-        return residuals, self.direction.conflicts(sketches, self.norms[rows]), sketches, whitened
+        residuals = torch.linalg.vector_norm(self._whitener.whiten(sketches), dim=1).square_()
+        return residuals, self.direction.conflicts(sketches, self.norms[rows])
 
 
 def gain_error(residuals: Tensor, norms: Tensor, alpha: float, eps: float) -> Tensor:

@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-#: Reflectors collected before they are multiplied into a dense W: one matrix-matrix product for many picks.
-_BLOCK = 64
+#: Picks absorbed at once, and reflectors collected before they are multiplied into a dense W.
+BLOCK = 64
 
 
 class Whitener:
@@ -36,7 +36,7 @@ class Whitener:
         self.alpha = alpha
         self._dense: Tensor | None = None
         # A dense W costs two passes over p x p numbers a pick, the compact form four over picks x p.
-        block = min(capacity, max(_BLOCK, p // 2))
+        block = max(BLOCK, min(capacity, p // 2))
         self._reflectors = torch.empty(block, p, dtype=torch.float64, device=device)
         self._coupling = torch.zeros(block, block, dtype=torch.float64, device=device)
         self._count = 0
@@ -56,33 +56,44 @@ class Whitener:
         reflectors, coupling = self._compact()
         return found - ((found @ reflectors.T) @ coupling.T) @ reflectors
 
-    def append(self, whitened: Tensor) -> Tensor:
-        """Add a pick z to the set.
+    def absorb(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Add picks to the set, in their order.
 
-        The update is W <- (I - c w w^T) W with w = W z and c = (1 - 1/sqrt(1 + alpha |w|^2)) / |w|^2
+        The update for a pick z is W <- (I - c w w^T) W with w = W z and c = (1 - 1/sqrt(1 + alpha |w|^2)) / |w|^2
         (Potter's square-root form of a rank-one update), with c written so that nothing cancels.
 
         Args:
-            whitened: w = W z, shape (p,), float64, before the update.
+            rows: The picks, shape (b, p), float64, b <= BLOCK.
 
         Returns:
-            The direction u, shape (p,), float64: the residual |W x|^2 of any row x falls by (u . x)^2.
+            Each pick's residual |W z|^2 just before it was added, shape (b,), float64; and its direction u,
+            shape (b, p), float64: the residual |W x|^2 of any row x falls by (u . x)^2 for it.
         """
-        if self._count == self._reflectors.shape[0]:
+        if self._count + len(rows) > len(self._reflectors):
             self._fold()
+        left = self.whiten(rows)
+        residuals = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
+        directions = torch.empty_like(left)
+        for at, whitened in enumerate(left):
+            residual = float(whitened @ whitened)
+            growth = math.sqrt(1.0 + self.alpha * residual)
+            shrink = self.alpha / (growth * (1.0 + growth))
+            residuals[at] = residual
+            directions[at] = self._reflect(whitened, shrink) * (math.sqrt(self.alpha) / growth)
+            after = left[at + 1 :]
+            after -= torch.outer(after @ whitened, shrink * whitened)
+        return residuals, directions if self._dense is None else directions @ self._dense
+
+    def _reflect(self, whitened: Tensor, shrink: float) -> Tensor:
+        """Append I - shrink w w^T to B, and return B^T w from before."""
         reflectors, coupling = self._compact()
         back = coupling.T @ (reflectors @ whitened)
-        direction = whitened - back @ reflectors
-        if self._dense is not None:
-            direction = direction @ self._dense
-        growth = math.sqrt(1.0 + self.alpha * float(whitened @ whitened))
-        shrink = self.alpha / (growth * (1.0 + growth))
         at = self._count
         self._reflectors[at] = whitened
         self._coupling[at, :at] = -shrink * back
         self._coupling[at, at] = shrink
         self._count += 1
-        return direction * (math.sqrt(self.alpha) / growth)
+        return whitened - back @ reflectors
 
     def _compact(self) -> tuple[Tensor, Tensor]:
         return self._reflectors[: self._count], self._coupling[: self._count, : self._count]
@@ -95,7 +106,7 @@ class Whitener:
         reflectors, coupling = self._compact()
         self._dense -= reflectors.T @ (coupling @ (reflectors @ self._dense))
         self._count = 0
-        if self._reflectors.shape[0] > _BLOCK:
-            self._reflectors = self._reflectors[:_BLOCK].clone()
-            self._coupling = self._coupling[:_BLOCK, :_BLOCK].clone()
+        if self._reflectors.shape[0] > BLOCK:
+            self._reflectors = self._reflectors[:BLOCK].clone()
+            self._coupling = self._coupling[:BLOCK, :BLOCK].clone()
         self._coupling.zero_()
