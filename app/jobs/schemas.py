@@ -28,7 +28,10 @@ class Certificate(Response):
 
     value: float = Field(description="Lower bound on F(S)/F(S*): no subset of this size has more than 1/value times.")
     optimum_upper_bound: float = Field(description="No subset of this size has a larger log-det, in nats.")
-    additive_bound: float = Field(description="(1 - (1 - 1/k)^k) times the most that the penalty can cost, in nats.")
+    additive_bound: float | None = Field(
+        description="Upper bound on F(S*) known before the fact, F(S)/(1 - (1 - 1/k)^k) + k conflict_penalty, in nats; "
+        "null for methods without it."
+    )
     curvature: float | None = Field(description="c in [0, 1]; null where it was not computed.")
     curvature_factor: float | None = Field(description="(1 - e^-c)/c, a-priori factor for conflict_penalty 0.")
     epsilon_bound_violations: int = Field(description="Must be 0: fact 4 of the method, checked on each pick.")

@@ -113,6 +113,25 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_selected_from(service
     assert not {7, ROWS} & set(picked)
 
 
+@pytest.mark.parametrize("method", ["fisher", "dpp", "grad_norm", "random"])
+def test_every_method_can_be_asked_for(service: Service, method: str) -> None:
+    found = service.run(service.request(method=method, conflict_penalty=0.5))
+    assert found["state"] == "succeeded", found["error"]
+    assert found["result"]["selected"] == ROWS // 5
+    assert 0 < found["result"]["certificate"]["value"] <= 1
+    subset = service.http.get(found["links"]["subset"]).json()
+    assert np.isclose(sum(subset["marginal_gains"]), found["result"]["log_det"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("target", ["linear", "last_layer"])
+def test_every_gradient_target_can_be_asked_for(service: Service, target: str) -> None:
+    body = service.request()
+    body["gradients"] = {"target": target, "sketch_dim": 64, "normalize": "unit", "loss_normalization": "mean"}
+    found = service.run(body)
+    assert found["state"] == "succeeded", found["error"]
+    assert found["result"]["alpha"] == pytest.approx(1.0, rel=1e-4)
+
+
 def test_an_early_stop_says_so(service: Service) -> None:
     found = service.run(service.request(early_stop_ratio=0.9, budget={"fraction": 1.0}))
     assert found["result"]["stop_reason"] == "early_stop"
