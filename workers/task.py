@@ -11,11 +11,10 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from app.db import leases
 from app.db.leases import Waiting
 from app.db.tables import State
-from workers.data.errors import Stopped as ReadingStopped
 from workers.failures import problem_of
-from workers.gradients.errors import Stopped as GradientsStopped
 from workers.keeper import Keeper
 from workers.selection import SelectionCancelledError
+from workers.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from workers.process import Process
 
 logger = logging.getLogger(__name__)
-
-STOPPED = (ReadingStopped, GradientsStopped, SelectionCancelledError)
-
 
 def run_leased(
     process: Process,
@@ -57,7 +53,7 @@ def run_leased(
     with Keeper(process, lease) as keeper:
         try:
             work(keeper)
-        except STOPPED:
+        except (Stopped, SelectionCancelledError):
             _stop(process, keeper, discard)
         except (OperationalError, InterfaceError):
             # Postgres went away. The lease runs out and the row is queued again, or is still ours and this
@@ -65,8 +61,17 @@ def run_leased(
             logger.exception("%s %s: Postgres does not answer, the lease runs out", table.__tablename__, row_id)
         except Exception as error:
             logger.exception("%s %s: failed", table.__tablename__, row_id)
-            discard(lease.id)
-            _finish(process, lease, State.FAILED, error=problem_of(error))
+            _fail(process, keeper, discard, error)
+
+
+def _fail(process: Process, keeper: Keeper, discard: Callable[[uuid.UUID], None], error: Exception) -> None:
+    """End work that can't go on; unless another worker has it by now, who may have left its result already."""
+    keeper.stop()
+    keeper.refresh()
+    if keeper.lost:
+        return
+    discard(keeper.lease.id)
+    _finish(process, keeper.lease, State.FAILED, error=problem_of(error))
 
 
 def _stop(process: Process, keeper: Keeper, discard: Callable[[uuid.UUID], None]) -> None:

@@ -18,12 +18,12 @@ import numpy as np
 
 from workers.data.conversation import to_messages
 from workers.data.describe import check_not_empty, describe
-from workers.data.errors import Stopped
 from workers.data.formats import BadRecord, iter_records, read_columns
 from workers.data.rejection import Reason
 from workers.data.shapes import recognise
 from workers.data.tokenisation import ConversationEncoder, Encoded
 from workers.samples import Sample
+from workers.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -6,10 +6,11 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from workers.data.errors import DatasetError, Stopped
+from workers.data.errors import DatasetError
 from workers.data.formats import BadRecord, iter_records, read_columns
 from workers.data.rejection import Reason, enforce_limit
 from workers.data.shapes import ShapeName, recognise
+from workers.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

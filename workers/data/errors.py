@@ -22,7 +22,3 @@ class DatasetError(Exception):
 
     def __reduce__(self) -> tuple[type[DatasetError], tuple[str, str]]:
         return type(self), (self.reason_code, self.message)
-
-
-class Stopped(Exception):
-    """Reading was given up because ``should_stop`` said so."""

@@ -26,7 +26,8 @@ from fsspec.exceptions import FSTimeoutError
 
 from app.uris import UriRefused, check_uri
 from workers.data.addresses import PublicSockets
-from workers.data.errors import DatasetError, Stopped
+from workers.data.errors import DatasetError
+from workers.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

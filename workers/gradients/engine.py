@@ -17,10 +17,11 @@ import torch
 from workers.gradients.architecture import frozen, longest_input, vocabulary_size
 from workers.gradients.batches import Batch, collate, input_lengths, plan_batches
 from workers.gradients.capture import captured
-from workers.gradients.errors import SampleTooLarge, Stopped
+from workers.gradients.errors import SampleTooLarge
 from workers.gradients.probe import choose_head
 from workers.gradients.sketch import LayerFold, LayerSketch, layer_fold, layer_sketch
 from workers.gradients.targets import target_layers
+from workers.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,10 +7,6 @@ class ModelError(ValueError):
     """The model can't be used; the message is for the user: the field at fault, why, and what to do."""
 
 
-class Stopped(Exception):
-    """`should_stop` said so; what was computed is dropped and the memory is free again."""
-
-
 class SampleTooLarge(RuntimeError):
     """One sample alone does not fit into the device's memory."""
 

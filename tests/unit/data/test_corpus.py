@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from workers.data.corpus import Corpus, CorpusDamaged, build_corpus
-from workers.data.errors import DatasetError, Stopped
+from workers.data.errors import DatasetError
 from workers.data.rejection import Reason, enforce_limit
+from workers.stopping import Stopped
 
 from .test_formats import ENCODERS, parquet
 

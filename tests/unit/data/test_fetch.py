@@ -20,8 +20,9 @@ from moto.server import ThreadedMotoServer
 from app.uris import DatasetUri, check_uri
 from workers.data import fetch as fetch_module
 from workers.data.addresses import is_public
-from workers.data.errors import DatasetError, Stopped
+from workers.data.errors import DatasetError
 from workers.data.fetch import fetch
+from workers.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,9 +21,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from workers.data.describe import describe
-from workers.data.errors import DatasetError, Stopped
+from workers.data.errors import DatasetError
 from workers.data.formats import BadRecord, Record, iter_records, read_columns
 from workers.data.rejection import Reason
+from workers.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

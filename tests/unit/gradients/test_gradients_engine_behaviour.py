@@ -14,9 +14,10 @@ from tiny_networks import VOCABULARY, made_up_samples, tiny_model
 from workers.gradients.batches import plan_batches
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import BatchDone, GradientEngine
-from workers.gradients.errors import ModelError, SampleTooLarge, Stopped
+from workers.gradients.errors import ModelError, SampleTooLarge
 from workers.gradients.head import OwnHead, PlainHead
 from workers.samples import Sample
+from workers.stopping import Stopped
 
 if TYPE_CHECKING:
     from workers.gradients.batches import Batch
