@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
+from app.artifacts import ArtifactStore
 from app.db.engine import Sessions
 from app.queue import TaskQueue
 from app.settings import Settings
@@ -23,6 +24,7 @@ class Resources:
     settings: Settings
     sessions: Sessions
     queue: TaskQueue
+    artifacts: ArtifactStore
 
 
 def resources(request: Request) -> Resources:
@@ -47,7 +49,12 @@ def _settings(request: Request) -> Settings:
     return resources(request).settings
 
 
+def _artifacts(request: Request) -> ArtifactStore:
+    return resources(request).artifacts
+
+
 SessionDep = Annotated[Session, Depends(_session)]
 SessionsDep = Annotated[Sessions, Depends(_sessions)]
 QueueDep = Annotated[TaskQueue, Depends(_queue)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
+ArtifactsDep = Annotated[ArtifactStore, Depends(_artifacts)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from app import health, problems
+from app.artifacts import open_artifacts
 from app.datasets.router import router as datasets
 from app.db.engine import make_engine, make_sessions
 from app.dependencies import Resources
@@ -42,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         engine = make_engine(settings)
         queue = TaskQueue(settings)
         sessions = make_sessions(engine)
-        app.state.resources = Resources(settings, sessions, queue)
+        app.state.resources = Resources(settings, sessions, queue, open_artifacts(settings))
         reconciler = Reconciler(sessions, queue, settings)
         reconciler.start()
         try:

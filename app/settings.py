@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, RedisDsn, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -38,9 +39,10 @@ class Settings(BaseSettings):
 
     # Places
     data_dir: Path = Field(default=Path("var"), description="Where the embedded servers, artifacts and caches live.")
-    artifacts_dir: Path | None = Field(
+    artifacts_url: str | None = Field(
         default=None,
-        description="Sketches and picked rows, shared by all hosts (default `<data_dir>/artifacts`).",
+        description="Sketches and picked rows, shared by all hosts: a directory, as a path or `file://`, or "
+        "`s3://bucket/prefix` (default `<data_dir>/artifacts`).",
     )
     cache_dir: Path | None = Field(
         default=None, description="Local copies of fetched datasets (default `<data_dir>/cache`)."
@@ -56,7 +58,8 @@ class Settings(BaseSettings):
     )
     s3_endpoint_url: str | None = Field(
         default=None,
-        description="S3-compatible server; empty means AWS. Credentials come as AWS_* variables.",
+        description="S3-compatible server of datasets and artifacts; empty means AWS. Credentials come as AWS_* "
+        "variables.",
     )
     s3_buckets: CommaSeparated = Field(
         default=(), description="Buckets that `s3://` URIs may name, comma separated. Empty: none."
@@ -133,6 +136,22 @@ class Settings(BaseSettings):
             raise ValueError("must begin with postgresql:// (the service runs on Postgres alone)")
         return f"postgresql+psycopg://{rest}"
 
+    @field_validator("artifacts_url")
+    @classmethod
+    def _directory_or_bucket(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        parts = urlsplit(value)
+        if "://" not in value:
+            return value
+        if parts.query or parts.fragment or parts.scheme not in ("file", "s3"):
+            raise ValueError("must be a directory, file:///directory or s3://bucket/prefix")
+        if parts.scheme == "file" and (parts.netloc not in ("", "localhost") or not parts.path.strip("/")):
+            raise ValueError("must name a directory of this machine, with three slashes: file:///directory")
+        if parts.scheme == "s3" and (not parts.netloc or "@" in parts.netloc):
+            raise ValueError("must name a bucket, s3://bucket/prefix; credentials come as AWS_* variables")
+        return value
+
     @model_validator(mode="after")
     def _roots_are_absolute(self) -> Self:
         for root in self.allowed_roots:
@@ -141,9 +160,17 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def artifacts_path(self) -> Path:
-        """Directory of the artifact store."""
-        return self.artifacts_dir or self.data_dir / "artifacts"
+    def artifacts_place(self) -> str:
+        """The artifact store: a directory, or `s3://bucket/prefix`."""
+        return self.artifacts_url or str(self.data_dir / "artifacts")
+
+    @property
+    def artifacts_path(self) -> Path | None:
+        """Directory of the artifact store; None if it is a bucket."""
+        parts = urlsplit(self.artifacts_place)
+        if parts.scheme == "s3":
+            return None
+        return Path(unquote(parts.path) if parts.scheme == "file" else self.artifacts_place)
 
     @property
     def cache_path(self) -> Path:

@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app.artifacts import rows_path
+from app.artifacts import StorageFailed, rows_prefix
 from app.db import shards
 from app.db.selections import MAIN
 from app.db.tables import Job, Stage
 from workers.data.corpus import LAYOUT_VERSION
-from workers.data.errors import Stopped
 from workers.data.rejection import Reason, enforce_limit
 from workers.failures import JobError, ProblemError
-from workers.gradients.artifacts import LocalArtifacts
-from workers.gradients.shards import ShardStore, sketch_key
+from workers.gradients.shards import ShardDamaged, ShardStore, sketch_key
 from workers.process import current_process
 from workers.publishing import Published, publish
 from workers.reading import read, source_of
 from workers.selection import SelectionConfig, select
+from workers.stopping import Stopped
 from workers.task import run_leased
 
 if TYPE_CHECKING:
@@ -55,7 +53,10 @@ def run_job(job_id: str, dispatch: int) -> None:
     process = current_process()
 
     def discard(job: uuid.UUID) -> None:
-        shutil.rmtree(rows_path(process.settings, job, "x").parent, ignore_errors=True)
+        try:
+            process.artifacts.remove_all(rows_prefix(job))
+        except StorageFailed as error:  # which must not keep the job from ending
+            logger.warning("job %s: its rows may have stayed, retention deletes them: %s", job, error)
 
     run_leased(process, Job, job_id, dispatch, lambda keeper: _Run(process, keeper).run(), discard)
     with process.sessions() as session:
@@ -96,6 +97,7 @@ class _Run:
         with self._timed(Stage.READING):
             reading = self._read()
         store = self._store(reading)
+        store.mark_used()
         missing = store.missing()
         if missing:
             self._park(reading, store, missing)
@@ -103,7 +105,12 @@ class _Run:
         if "parked_at" in self.plan:
             self.seconds[Stage.GRADIENTS] = round(time.time() - self.plan["parked_at"], 3)
         with self._timed(Stage.SELECTING):
-            sketched = self._load(reading, store)
+            try:
+                sketched = self._load(reading, store)
+            except ShardDamaged as error:
+                logger.warning("job %s: %s", self.keeper.lease.id, error)
+                self._park(reading, store, store.missing(verify=True) or [error.shard])
+                return
             chosen = self._select(sketched)
         published = Published(
             reading=reading,
@@ -141,7 +148,7 @@ class _Run:
             config=self.source.gradients,
         )
         return ShardStore(
-            LocalArtifacts(self.process.settings.artifacts_path),
+            self.process.artifacts,
             key,
             samples=len(reading.corpus),
             sketch_dim=self.source.gradients.sketch_dim,

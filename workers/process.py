@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from app.artifacts import open_artifacts
 from app.db.engine import make_engine, make_sessions
 from app.queue import TaskQueue
 from app.settings import get_settings
@@ -20,6 +21,9 @@ from workers.gradients.model import ModelCache
 from workers.gradients.tokenizer import TokenizerCache
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from app.artifacts import ArtifactStore
     from app.db.engine import Sessions
     from app.settings import Settings
     from workers.data.corpus import Corpus
@@ -37,6 +41,7 @@ class Process:
     settings: Settings
     sessions: Sessions
     queue: TaskQueue
+    artifacts: ArtifactStore
     device: torch.device
     models: ModelCache = field(default_factory=ModelCache)
     tokenizers: TokenizerCache = field(default_factory=TokenizerCache)
@@ -44,19 +49,26 @@ class Process:
     stopping: threading.Event = field(default_factory=threading.Event)
     _engine: GradientEngine | None = None
     _engine_model: ProxyModel | None = None
+    _engine_source: tuple[Path, str] | None = None
 
     @property
     def name(self) -> str:
         """This worker, as clients see it."""
         return f"{socket.gethostname()}:{os.getpid()}"
 
-    def engine(self, model: ProxyModel, config: GradientConfig) -> GradientEngine:
-        """An engine for a model, the last one if it serves."""
+    def engine(self, path: Path, dtype: str, config: GradientConfig) -> tuple[ProxyModel, GradientEngine]:
+        """A model and an engine for it, the last ones if they serve.
+
+        Raises:
+            ModelError: The model can't be used.
+        """
+        if self._engine_source != (path, dtype):
+            self._engine = self._engine_model = None  # the engine keeps its model alive, and two may not fit
+        model = self.models.get(path, dtype=dtype, device=self.device)
         if self._engine is None or self._engine_model is not model or self._engine.config != config:
             self._engine = None
-            self._engine = GradientEngine(model, config)
-            self._engine_model = model
-        return self._engine
+            self._engine, self._engine_model, self._engine_source = GradientEngine(model, config), model, (path, dtype)
+        return model, self._engine
 
 
 def make_process(settings: Settings) -> Process:
@@ -71,6 +83,7 @@ def make_process(settings: Settings) -> Process:
         settings=settings,
         sessions=make_sessions(make_engine(settings)),
         queue=TaskQueue(settings),
+        artifacts=open_artifacts(settings),
         device=resolve_device(settings.device),
     )
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from app.artifacts import rows_path
+from app.artifacts import rows_name
 from app.db import leases, selections
 from app.db.selections import MAIN, Head, Picks
 from app.db.tables import Stage, State
 from workers.conflict_statistics import conflict_statistics
-from workers.data.errors import Stopped
 from workers.data.export import write_rows
+from workers.stopping import Stopped
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
     from app.db.tables import Json
+    from workers.data.fetch import Snapshot
     from workers.data.rejection import Reason
     from workers.keeper import Keeper
     from workers.process import Process
@@ -66,9 +69,7 @@ def publish(process: Process, keeper: Keeper, published: Published) -> None:
     began = time.monotonic()
     picked = published.rows[published.chosen[MAIN].indices]
     keeper.enter(Stage.PUBLISHING, len(picked), "picks")
-    destination = rows_path(process.settings, keeper.lease.id, published.reading.snapshot.format)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(published.reading.snapshot, picked, destination, process.settings)
+    _keep_rows(process, keeper.lease.id, published.reading.snapshot, picked)
     with process.sessions() as session:
         result = _result(published, time.monotonic() - began)
         # Before the picks: whoever else writes to the job waits for this transaction from here on.
@@ -89,6 +90,18 @@ def publish(process: Process, keeper: Keeper, published: Published) -> None:
         rejected = {str(reason): rows for reason, rows in published.rejected.items()}
         selections.store_rejected(session, keeper.lease.id, rejected)
         session.commit()
+
+
+def _keep_rows(process: Process, job_id: uuid.UUID, snapshot: Snapshot, picked: NDArray[np.int64]) -> None:
+    """Write the picked rows on this machine and hand the file to the store, which shows it whole or not at all."""
+    directory = process.settings.cache_path / "rows"
+    directory.mkdir(parents=True, exist_ok=True)
+    written = directory / f".{job_id}-{secrets.token_hex(4)}.{snapshot.format}"
+    try:
+        write_rows(snapshot, picked, written, process.settings)
+        process.artifacts.put(rows_name(job_id, snapshot.format), written)
+    finally:
+        written.unlink(missing_ok=True)
 
 
 def _result(published: Published, publishing_s: float) -> Json:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from app.db import leases, shards
 from app.db.tables import Job, Shard, State
 from workers.failures import JobError
-from workers.gradients.artifacts import LocalArtifacts
 from workers.gradients.shards import ShardStore
 from workers.process import current_process
 from workers.reading import read, source_of
@@ -53,13 +52,14 @@ def _sketch(process: Process, keeper: Keeper, job_id: uuid.UUID) -> None:
     source = source_of(process, job_id)
     corpus = _corpus(process, keeper, source, plan["corpus"])
     store = ShardStore(
-        LocalArtifacts(process.settings.artifacts_path),
+        process.artifacts,
         plan["sketches"],
         samples=len(corpus),
         sketch_dim=source.gradients.sketch_dim,
         shard_rows=process.settings.shard_rows,
     )
-    model = process.models.get(source.model_path, dtype=source.request.model.dtype, device=process.device)
+    config = replace(source.gradients, token_budget=process.settings.token_budget)
+    model, engine = process.engine(source.model_path, source.request.model.dtype, config)
     if model.revision != plan["model"]:
         raise JobError(
             "model-changed",
@@ -67,7 +67,6 @@ def _sketch(process: Process, keeper: Keeper, job_id: uuid.UUID) -> None:
             "model.uri",
             f"{source.request.model.uri} is another revision on {process.name} than the job began with: submit again",
         )
-    engine = process.engine(model, replace(source.gradients, token_budget=process.settings.token_budget))
     meter = keeper.begin(shard.samples, "samples")
     sketches = engine.sketch(
         [corpus[i] for i in store.rows(shard.number)],

@@ -6,13 +6,14 @@ import uuid  # noqa: TC003 - FastAPI reads the annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
-from app.dependencies import SessionDep, SessionsDep, SettingsDep  # noqa: TC001
+from app.dependencies import ArtifactsDep, SessionDep, SessionsDep  # noqa: TC001
 from app.openapi import Responses, example, problems
-from app.problems import JobNotFound, NotAcceptable, ResultNotReady, RowsGone
+from app.problems import JobNotFound, NotAcceptable, ResultNotReady, RowsGone, Unavailable
 from app.results import service
 from app.results.formats import FORMATS
+from app.results.rows import picked_rows
 from app.results.schemas import (
     EXAMPLE_CONFLICTS,
     EXAMPLE_CURVE,
@@ -25,12 +26,6 @@ from app.results.schemas import (
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 
-ROWS_MEDIA_TYPES = {
-    "jsonl": "application/x-ndjson",
-    "json": "application/json",
-    "csv": "text/csv",
-    "parquet": "application/vnd.apache.parquet",
-}
 SUBSET_RESPONSE: Responses = {
     200: {
         "description": "The picks, in the order of picking; or, with `rows=true`, the rows in file order.",
@@ -52,11 +47,12 @@ PROBLEMS = (
         *PROBLEMS,
         (NotAcceptable, "Accept is 'image/png', but a subset comes as application/json, ..."),
         (RowsGone, f"The rows of job {JOB_ID} are not in the artifact store any more; its indices are."),
+        (Unavailable, "the artifact store s3://bucket/spice could not read jobs/...: see SPICE_ARTIFACTS_URL"),
     ),
 )
 def subset(
     sessions: SessionsDep,
-    settings: SettingsDep,
+    artifacts: ArtifactsDep,
     job_id: uuid.UUID,
     format: Annotated[  # noqa: A002 - the name in the query
         Literal["json", "ndjson", "csv", "parquet"] | None, Query(description="Instead of `Accept`.")
@@ -68,9 +64,7 @@ def subset(
     with sessions() as session:
         job = service.finished_job(session, job_id)
     if rows:
-        path = service.picked_rows(job, settings)
-        name = f"subset-{job_id}{path.suffix}"
-        return FileResponse(path, media_type=ROWS_MEDIA_TYPES[path.suffix[1:]], filename=name)
+        return picked_rows(artifacts, job)
     chosen = service.choose_format(format, accept)
     return StreamingResponse(
         chosen.write(sessions, job_id),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.artifacts import rows_path
 from app.db import selections
 from app.db.selections import MAIN
 from app.db.tables import State
 from app.jobs.service import find_job
-from app.problems import NotAcceptable, ResultNotReady, RowsGone
+from app.problems import NotAcceptable, ResultNotReady
 from app.results.formats import FORMATS
 from app.results.schemas import (
     Conflicts,
@@ -22,14 +21,12 @@ from app.results.schemas import (
 
 if TYPE_CHECKING:
     import uuid
-    from pathlib import Path
 
     from sqlalchemy.orm import Session
 
     from app.db.engine import Sessions
     from app.db.tables import Job
     from app.results.formats import SubsetFormat
-    from app.settings import Settings
 
 WHY_NOT_READY = {
     State.QUEUED: "is queued: poll GET /jobs/{id} until its state is succeeded",
@@ -67,18 +64,6 @@ def choose_format(name: str | None, accept: str | None) -> SubsetFormat:
                 return known
     offered = ", ".join(known.media_type for known in FORMATS)
     raise NotAcceptable(f"Accept is {accept!r}, but a subset comes as {offered}; or say ?format=.")
-
-
-def picked_rows(job: Job, settings: Settings) -> Path:
-    """The file of picked rows.
-
-    Raises:
-        RowsGone: It is not in the artifact store.
-    """
-    path = rows_path(settings, job.id, (job.result or {})["format"])
-    if not path.is_file():
-        raise RowsGone(f"The rows of job {job.id} are not in the artifact store any more; its indices are.")
-    return path
 
 
 def curve(sessions: Sessions, job_id: uuid.UUID, points: int) -> Curve:

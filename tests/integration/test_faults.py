@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.integration.conftest import environment, real_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from app.dependencies import Resources
     from tests.integration.conftest import Service
 
 ROWS = 400
@@ -161,14 +163,11 @@ def test_a_message_that_names_other_code_is_not_run(service: Service) -> None:
 
 
 def test_a_submission_while_redis_is_away_is_kept(service: Service, workers: Workers) -> None:
-    from app.dependencies import Resources  # noqa: PLC0415
     from app.queue import TaskQueue  # noqa: PLC0415
 
     resources: Resources = service.http.app.state.resources  # type: ignore[attr-defined]
     nowhere = service.settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
-    service.http.app.state.resources = Resources(  # type: ignore[attr-defined]
-        resources.settings, resources.sessions, TaskQueue(nowhere)
-    )
+    service.http.app.state.resources = replace(resources, queue=TaskQueue(nowhere))  # type: ignore[attr-defined]
     job_id = service.submit(service.request())
     ready = service.http.get("/readyz")
     assert ready.status_code == 503

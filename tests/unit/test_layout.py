@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 ARROWS = {
     "app": set[str](),
     "workers/selection": set[str](),
-    "workers/gradients": {"workers.samples", "workers.stopping"},
+    "workers/gradients": {"app.artifacts", "workers.samples", "workers.stopping"},
     "workers/data": {"app.settings", "app.uris", "workers.samples", "workers.stopping"},
 }
 WORKERS_MAY_IMPORT = {"app.artifacts", "app.db", "app.job_request", "app.queue", "app.settings", "app.uris"}

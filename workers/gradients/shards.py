@@ -1,6 +1,6 @@
 """Sketches on disk: shards addressed by the hash of what they were made from.
 
-    store = ShardStore(LocalArtifacts(root), key, samples=len(samples), sketch_dim=2048, shard_rows=1024)
+    store = ShardStore(open_artifacts(settings), key, samples=len(samples), sketch_dim=2048, shard_rows=1024)
     for shard in store.missing():
         rows = store.rows(shard)
         store.write(shard, engine.sketch(samples[rows.start : rows.stop]))
@@ -9,6 +9,8 @@
 A job that is killed goes on at the first missing shard, a second job over the same data and model finds
 nothing missing, and workers that share the store share the work. A shard is one safetensors file that carries the
 checksum of its own tensors: one atomic write, so that two writers of the same shard leave one valid shard.
+
+Whether all shards are there is told by one listing, by names and sizes; what is in them is checked when they are read.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from app.artifacts import sketches_prefix
 from workers.gradients.engine import Sketches
 
 if TYPE_CHECKING:
@@ -31,16 +34,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from workers.gradients.artifacts import ArtifactStore
+    from app.artifacts import ArtifactStore
     from workers.gradients.config import GradientConfig
 
 LENGTH_BYTES = 8
+LONGEST_HEADER = 4096
+"""Of a shard's file. Not its exact length, which is safetensors' affair: a shard that is off by less fails its sum."""
 IN_MEMORY_BYTES = 1 << 30
 """Matrices up to this size are loaded into memory; larger ones are mapped from a scratch file."""
 
 
 class ShardDamaged(RuntimeError):
-    """A shard that is needed is not there or does not match its checksum; `missing()` names it."""
+    """A shard that is needed is not there or does not match its checksum; `missing(verify=True)` names all such."""
 
     def __init__(self, shard: int) -> None:
         """Name the shard by its number."""
@@ -135,9 +140,21 @@ class ShardStore:
         metadata = {"key": self.key, "shard": str(shard), "sha256": _data_digest(plain)}
         self._artifacts.write(self._name(shard), save_tensors(tensors, metadata=metadata))
 
-    def missing(self) -> list[int]:
-        """The shards still to make, damaged ones included. Reads every shard (1 GB/s and more)."""
-        return [shard for shard in range(self.shards) if self._read(shard) is None]
+    def missing(self, *, verify: bool = False) -> list[int]:
+        """The shards still to make: those that are not there, or not of their size.
+
+        Args:
+            verify: Read every shard (1 GB/s and more from a disk) and name those of a wrong checksum too. Without it
+                the price is one listing, and `load` raises where a checksum is wrong.
+        """
+        sizes = {stored.name: stored.size for stored in self._artifacts.list(sketches_prefix(self.key))}
+        there = [shard for shard in range(self.shards) if self._has_size(shard, sizes.get(self._name(shard), 0))]
+        whole = {shard for shard in there if not verify or self._read(shard) is not None}
+        return [shard for shard in range(self.shards) if shard not in whole]
+
+    def mark_used(self) -> None:
+        """Note in the store that the key is in use now: what was used last is the last to be deleted for space."""
+        self._artifacts.write(f"{sketches_prefix(self.key)}used", b"")
 
     def tiles(self) -> Iterator[tuple[range, Sketches]]:
         """The shards in order with the samples they cover: for work that needs one at a time.
@@ -172,20 +189,27 @@ class ShardStore:
         return StoredSketches(values, losses, finite)
 
     def bytes_stored(self) -> int:
-        """Bytes that the key's shards take in the store."""
-        return sum(self._artifacts.size(self._name(shard)) or 0 for shard in range(self.shards))
+        """Bytes that the key takes in the store."""
+        return sum(stored.size for stored in self._artifacts.list(sketches_prefix(self.key)))
 
     def _name(self, shard: int) -> str:
-        return f"sketches/{self.key}/shard-{shard:05d}.safetensors"
+        return f"{sketches_prefix(self.key)}shard-{shard:05d}.safetensors"
+
+    def _has_size(self, shard: int, size: int) -> bool:
+        values_losses_and_finite = len(self.rows(shard)) * (4 * self.sketch_dim + 4 + 1)
+        return 0 < size - LENGTH_BYTES - values_losses_and_finite <= LONGEST_HEADER
 
     def _settled_rows(self, shard_rows: int) -> int:
         """The shard size that all users of the key share: that of the first."""
-        name = f"sketches/{self.key}/manifest.json"
+        name = f"{sketches_prefix(self.key)}manifest.json"
         wanted = {"samples": self.samples, "sketch_dim": self.sketch_dim, "shard_rows": shard_rows}
-        if self._artifacts.write_new(name, json.dumps(wanted).encode()):
-            return shard_rows
+        content = self._artifacts.read(name)
+        if content is None:
+            if self._artifacts.write_new(name, json.dumps(wanted).encode()):
+                return shard_rows
+            content = self._artifacts.read(name)
         try:
-            found = json.loads(self._artifacts.read(name) or b"")
+            found = json.loads(content or b"")
         except ValueError:  # damaged: shards of another size than ours will count as damaged too
             self._artifacts.write(name, json.dumps(wanted).encode())
             return shard_rows

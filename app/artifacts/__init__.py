@@ -1,0 +1,25 @@
+"""The artifact store: sketches and picked rows, in a directory or in an S3-compatible bucket.
+
+One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and everything else goes by names:
+
+    sketches/<key>/manifest.json, shard-00000.safetensors, ..., used
+    jobs/<id>/rows.<format>
+"""
+
+from __future__ import annotations
+
+from app.artifacts.names import ROWS, SKETCHES, rows_name, rows_prefix, sketches_prefix
+from app.artifacts.opening import open_artifacts
+from app.artifacts.store import ArtifactStore, StorageFailed, Stored
+
+__all__ = [
+    "ROWS",
+    "SKETCHES",
+    "ArtifactStore",
+    "StorageFailed",
+    "Stored",
+    "open_artifacts",
+    "rows_name",
+    "rows_prefix",
+    "sketches_prefix",
+]

@@ -1,0 +1,26 @@
+"""How artifacts are named: one layout, known here alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import uuid
+
+SKETCHES = "sketches/"
+ROWS = "jobs/"
+
+
+def sketches_prefix(key: str) -> str:
+    """What the names of all objects of a sketch key begin with."""
+    return f"{SKETCHES}{key}/"
+
+
+def rows_prefix(job_id: uuid.UUID) -> str:
+    """What the names of all objects of a job begin with."""
+    return f"{ROWS}{job_id}/"
+
+
+def rows_name(job_id: uuid.UUID, format: str) -> str:  # noqa: A002 - the field's name
+    """The picked rows of a job, in the dataset's own format."""
+    return f"{rows_prefix(job_id)}rows.{format}"

@@ -1,0 +1,101 @@
+"""The picked rows of a job as an HTTP answer: streamed, with ETag and ranges, out of any artifact store."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+from starlette.responses import FileResponse
+
+from app.artifacts import StorageFailed, rows_name
+from app.artifacts.local import LocalArtifacts
+from app.problems import RowsGone, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from typing import BinaryIO
+
+    from starlette.types import Receive, Scope, Send
+
+    from app.artifacts import ArtifactStore, Stored
+    from app.db.tables import Job
+
+MEDIA_TYPES = {
+    "jsonl": "application/x-ndjson",
+    "json": "application/json",
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+}
+
+
+def picked_rows(artifacts: ArtifactStore, job: Job) -> FileResponse:
+    """The rows of a finished job, in the dataset's format.
+
+    Raises:
+        RowsGone: They are not in the artifact store.
+        Unavailable: The store does not answer.
+    """
+    kind = (job.result or {})["format"]
+    name = rows_name(job.id, kind)
+    try:
+        stored = artifacts.stat(name)
+    except StorageFailed as error:
+        raise Unavailable(str(error)) from error
+    if stored is None:
+        raise RowsGone(f"The rows of job {job.id} are not in the artifact store any more; its indices are.")
+    filename, media_type = f"subset-{job.id}.{kind}", MEDIA_TYPES[kind]
+    if isinstance(artifacts, LocalArtifacts):
+        return FileResponse(artifacts.path(name), filename=filename, media_type=media_type)
+    return _ObjectResponse(artifacts, stored, filename=filename, media_type=media_type)
+
+
+class _ObjectResponse(FileResponse):
+    """Starlette's answer of a file, with its ranges and conditions, whose bytes come out of an artifact store."""
+
+    chunk_size = 256 * 1024
+
+    def __init__(self, artifacts: ArtifactStore, stored: Stored, *, filename: str, media_type: str) -> None:
+        status = (stat.S_IFREG | 0o444, 0, 0, 1, 0, 0, stored.size, stored.modified, stored.modified, stored.modified)
+        super().__init__(
+            stored.name,
+            headers={"etag": stored.etag, "last-modified": formatdate(stored.modified, usegmt=True)},
+            media_type=media_type,
+            filename=filename,
+            stat_result=os.stat_result(status),
+        )
+        self._artifacts = artifacts
+        self._name = stored.name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; never by naming a file to the server, as there is none."""
+        extensions = {name: value for name, value in scope.get("extensions", {}).items() if "pathsend" not in name}
+        await super().__call__({**scope, "extensions": extensions}, receive, send)
+
+    @asynccontextmanager
+    async def _open_file(self) -> AsyncIterator[Any]:
+        stream = await anyio.to_thread.run_sync(self._artifacts.open, self._name)
+        try:
+            yield _Reader(stream)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(stream.close)
+
+
+class _Reader:
+    """What `FileResponse` asks of a file, with the waiting done on another thread."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    async def read(self, size: int) -> bytes:
+        """The next bytes; fewer than `size` only at the end."""
+        return await anyio.to_thread.run_sync(self._stream.read, size)
+
+    async def seek(self, offset: int) -> None:
+        """Go to a place, in bytes from the start."""
+        await anyio.to_thread.run_sync(self._stream.seek, offset)
