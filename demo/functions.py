@@ -52,7 +52,8 @@ def function_rows() -> Iterator[Row]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
             tree = ast.parse(path.read_bytes())
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: it ends a line at a form feed as well, and the parser's line numbers do not.
+        lines = path.read_text(encoding="utf-8").split("\n")
         for name, function in _public_functions(tree, module):
             summary = _summary(function)
             if summary is None:

@@ -75,4 +75,4 @@ def test_code_is_asked_for_without_its_docstring(all_rows: list[Row]) -> None:
     coded = [row for row in all_rows if row.source == "code-to-docstring"]
     assert len(coded) > 300
     assert not [row for row in coded if row.response in row.prompt]
-    assert all("def " in row.prompt for row in coded)
+    assert all(row.prompt.startswith("Write a docstring for this function.\n\ndef ") for row in coded)
