@@ -38,8 +38,11 @@ def measure(console: Console, suites: Iterable[str], *, quick: bool) -> list[Ben
 def print_table(console: Console, rows: Iterable[BenchRow]) -> None:
     """One line a row; a target that was missed stands out."""
     table = Table(box=None, pad_edge=False)
-    for column in ("figure", "value", "target", "holds", "against"):
-        table.add_column(column, justify="right" if column in {"value", "target"} else "left", overflow="fold")
+    table.add_column("figure", no_wrap=True)
+    table.add_column("value", no_wrap=True, justify="right")
+    table.add_column("target", no_wrap=True, justify="right")
+    table.add_column("holds", no_wrap=True)
+    table.add_column("against", overflow="fold")
     for row in rows:
         table.add_row(
             row.name,
