@@ -42,7 +42,7 @@ _REACH = 4
 
 
 #: Rows whose numbers of missed picks have logarithms this close share a matrix product.
-_ALIKE = 0.1
+_ALIKE = 0.2
 
 
 class LazyProposer:
@@ -142,15 +142,10 @@ class LazyProposer:
 
     def _catch_up(self, rows: Tensor) -> None:
         """Show rows the picks that they have missed, and today's mean."""
-        rows = rows[self._seen[rows].argsort()]
+        rows = rows.sort().values
+        rows = rows[self._seen[rows].argsort(stable=True)]
         for part in self._alike(rows):
-            sketches = self._state.problem.sketches.gather(part, self._dtype)
-            self._residuals.fall(self._missed(sketches, self._seen[part]), part)
-            if self._penalty > 0:
-                self._conflicts[part] = self._state.direction.conflicts(sketches, self._state.norms[part])
-        self._gains[rows] = self._residuals.upper(rows)
-        self._seen[rows] = self._state.count
-        self._visited[rows] = self._history.latest
+            self._show(part)
 
     def _alike(self, rows: Tensor) -> Iterator[Tensor]:
         """Cut rows, sorted by what they have seen, into parts that have missed nearly the same picks."""
@@ -159,20 +154,25 @@ class LazyProposer:
         for kind in torch.split(rows, torch.unique_consecutive(kinds, return_counts=True)[1].tolist()):
             yield from torch.split(kind, _ROWS_AT_ONCE)
 
-    def _missed(self, sketches: Tensor, seen: Tensor) -> Tensor:
-        """By how much residuals fall for the picks not seen: one matrix product, shape (m,).
+    def _show(self, rows: Tensor) -> None:
+        """Bring some rows, sorted by what they have seen, up to date by one matrix product.
 
         Args:
-            sketches: The rows, shape (m, p).
-            seen: How many picks each has seen, shape (m,), ascending.
+            rows: Row numbers, shape (m,).
         """
-        first, count = int(seen[0]), self._state.count
+        sketches = self._state.problem.sketches.gather(rows, self._dtype)
+        seen, count = self._seen[rows], self._state.count
+        first, last = int(seen[0]), int(seen[-1])
         products = sketches @ self._state.directions.since(first).T
-        if int(seen[-1]) > first:
+        if last > first:
             known = torch.arange(first, count, device=seen.device) < seen.unsqueeze(1)
             products.masked_fill_(known, 0.0)
-        missed: Tensor = torch.linalg.vector_norm(products, dim=1).square_()
-        return missed
+        self._residuals.fall(torch.linalg.vector_norm(products, dim=1).square_(), rows)
+        if self._penalty > 0:
+            self._conflicts[rows] = self._state.direction.conflicts(sketches, self._state.norms[rows])
+        self._gains[rows] = self._residuals.upper(rows)
+        self._seen[rows] = count
+        self._visited[rows] = self._history.latest
 
     def _dissolve(self) -> None:
         """Write what the front knows back to all rows, and learn from how long it lasted."""
