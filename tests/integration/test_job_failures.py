@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from tests.integration.conftest import ROWS, real_rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.integration.conftest import Service
 
 
@@ -86,3 +90,16 @@ def test_a_dataset_that_cannot_be_read_fails_its_registration(service: Service) 
     body = service.request()
     body["dataset"] = {"id": dataset["id"]}
     assert service.http.post("/jobs", json=body).status_code == 422
+
+
+@pytest.mark.parametrize("what", ["shard-00001", "rows.jsonl"])
+def test_a_full_artifact_store(service: Service, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """The sync of one file fails as it does on a full disk; tests/unit/test_artifacts_local.py fills a real one."""
+
+    def full(path: Path) -> None:
+        if any(what in file.name for file in path.iterdir()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("app.artifacts.local._sync_directory", full)
+    fails(service, service.request(), "storage-failed", str(service.settings.artifacts_path), what, "free space")
+    assert not list(service.settings.artifacts_path.rglob(".*"))
