@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from demo.service import ServiceError, running
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
 DATA = Path("var").resolve()
 FILES = DATA / "demo"
@@ -127,6 +129,11 @@ The service is stopped; what it knows is kept. To look at its API and at this jo
     )
 
 
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Whoever ends the demo, and however: the job is cancelled and the service stopped."""
+    raise KeyboardInterrupt
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
@@ -135,6 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rows < 1:
         parser.error("--rows must be at least 1")
     console = Console(soft_wrap=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         return run(rows, console)
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -51,7 +52,8 @@ class Client:
                 time.sleep(POLL_S)
                 job = self.get(f"/jobs/{job['id']}")
         except (GeneratorExit, KeyboardInterrupt):
-            self._http.post(f"/jobs/{job['id']}/cancel")
+            with suppress(httpx.TransportError):
+                self._http.post(f"/jobs/{job['id']}/cancel")
             raise
         yield job
 

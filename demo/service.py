@@ -59,6 +59,7 @@ def running(data: Path, log: Path) -> Iterator[str]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is ours: the job is cancelled first, then the service stopped in order
         )
         try:
             address = f"http://127.0.0.1:{port}"
