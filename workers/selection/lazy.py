@@ -41,6 +41,9 @@ _LASTING = (24, 96)
 _REACH = 4
 
 
+#: Gains known to within this many nats are good enough for a certificate.
+_VAGUE = 1e-4
+
 #: Rows whose numbers of missed picks have logarithms this close share a matrix product.
 _ALIKE = 0.2
 
@@ -101,14 +104,20 @@ class LazyProposer:
             count: How many.
         """
         self._dissolve()
-        self._history.remember(self._state.count)
         count = min(count, self._gains.numel())
+        exact = torch.zeros_like(self._gains, dtype=torch.bool)
         while True:
             top = self._gains.topk(count)
-            rows = top.indices[(self._seen[top.indices] < self._state.count) & (top.values > -torch.inf)]
-            if rows.numel() == 0:
+            rows = top.indices[top.values > -torch.inf]
+            stale = rows[self._seen[rows] < self._state.count]
+            vague = rows[(self._gains[rows] - self._residuals.lower(rows) > _VAGUE) & ~exact[rows]]
+            if stale.numel():
+                self._catch_up(stale)
+            elif vague.numel():
+                self._gains[vague] = self._state.upper_gains(vague)
+                exact[vague] = True
+            else:
                 return float(top.values.clamp_min(0.0).sum())
-            self._catch_up(rows)
 
     def _fall(self) -> float:
         return self._history.fall() if self._penalty > 0 else 0.0

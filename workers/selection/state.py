@@ -96,15 +96,22 @@ class GreedyState:
         Returns:
             The row, and the residuals |W z|^2 of all given rows, shape (m,), float64.
         """
-        self._settle()
-        parts = [self._examine(part) for part in torch.split(rows, _CONTENDERS_AT_ONCE)]
-        residuals = torch.cat([part[0] for part in parts])
-        conflicts = torch.cat([part[1] for part in parts])
+        residuals, conflicts = self._examine(rows)
         gains, prices = torch.log1p(self.problem.alpha * residuals), self.problem.penalty * conflicts
         scores = gains - prices
         error = TIE * (gains + prices) + gain_error(residuals, self.norms[rows], self.problem.alpha, _EPS64)
         tied = scores + error >= (scores - error).max()
         return int(rows[torch.nonzero(tied)[0]]), residuals
+
+    def upper_gains(self, rows: Tensor) -> Tensor:
+        """Upper bounds on marginal gains by float64, shape (m,), nats.
+
+        Args:
+            rows: Row numbers, shape (m,), int64.
+        """
+        residuals = self._examine(rows)[0]
+        gains = torch.log1p(self.problem.alpha * residuals)
+        return gains + gain_error(residuals, self.norms[rows], self.problem.alpha, _EPS64)
 
     def gain(self, row: int) -> float:
         """Marginal gain of a row, nats.
@@ -112,7 +119,7 @@ class GreedyState:
         Args:
             row: Its number.
         """
-        return math.log1p(self.problem.alpha * float(self.decide(self._alone(row))[1]))
+        return math.log1p(self.problem.alpha * float(self._examine(self._alone(row))[0]))
 
     def add(self, row: int) -> Tensor:
         """Take a row into the set.
@@ -176,10 +183,14 @@ class GreedyState:
         return torch.tensor([row], device=self.norms.device)
 
     def _examine(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Residuals and conflicts of some rows, in float64."""
-        sketches = self.problem.sketches.gather(rows, torch.float64)
-        residuals = torch.linalg.vector_norm(self._whitener.whiten(sketches), dim=1).square_()
-        return residuals, self.direction.conflicts(sketches, self.norms[rows])
+        """Residuals and conflicts of some rows against all picks, in float64."""
+        whitener = self.whitener
+        residuals, conflicts = [], []
+        for part in torch.split(rows, _CONTENDERS_AT_ONCE):
+            sketches = self.problem.sketches.gather(part, torch.float64)
+            residuals.append(torch.linalg.vector_norm(whitener.whiten(sketches), dim=1).square_())
+            conflicts.append(self.direction.conflicts(sketches, self.norms[part]))
+        return torch.cat(residuals), torch.cat(conflicts)
 
 
 def gain_error(residuals: Tensor, norms: Tensor, alpha: float, eps: float) -> Tensor:

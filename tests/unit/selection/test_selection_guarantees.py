@@ -99,3 +99,14 @@ def test_the_a_priori_theorem_is_not_claimed_for_windows_or_other_methods() -> N
         SelectionConfig(budget=4, optimizer="stochastic"),
     ):
         assert select(sketches, config).guarantees.additive_bound is None
+
+
+def test_in_float32_wild_norms_cost_the_certificate_next_to_nothing() -> None:
+    rng = np.random.default_rng(2)
+    sketches = rng.standard_normal((300, 10)) * 10 ** rng.uniform(-4, 4, (300, 1))
+    sketches[250:] = sketches[:50]
+    narrow = sketches.astype(np.float32)
+    fast = select(narrow, SelectionConfig(budget=60))
+    exact = select(narrow, SelectionConfig(budget=60, optimizer="plain"))
+    assert fast.certificate <= exact.certificate + 1e-12
+    assert fast.certificate == pytest.approx(exact.certificate, abs=1e-4)
