@@ -34,7 +34,7 @@ SUBSET_RESPONSE: Responses = {
 }
 PROBLEMS = (
     (JobNotFound, f"No job has the id {JOB_ID}."),
-    (ResultNotReady, f"Job {JOB_ID} is running: poll GET /jobs/{{id}} until its state is succeeded."),
+    (ResultNotReady, f"Job {JOB_ID} is running: poll it until its state is succeeded."),
 )
 
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from app.results.formats import SubsetFormat
 
 WHY_NOT_READY = {
-    State.QUEUED: "is queued: poll GET /jobs/{id} until its state is succeeded",
-    State.RUNNING: "is running: poll GET /jobs/{id} until its state is succeeded",
+    State.QUEUED: "is queued: poll it until its state is succeeded",
+    State.RUNNING: "is running: poll it until its state is succeeded",
     State.FAILED: "has failed and has no subset: its `error` says why",
     State.CANCELLED: "was cancelled and has no subset: submit it again",
 }
