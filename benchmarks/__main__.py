@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from benchmarks.row import BenchRow
 
-SUITES = ("selector", "gradients")
+SUITES = ("selector", "gradients", "scaling")
 RESULTS = Path(__file__).with_name("results.json")
 
 
