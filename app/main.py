@@ -18,6 +18,7 @@ from app.jobs.router import router as jobs
 from app.queue import TaskQueue
 from app.reconciler import Reconciler
 from app.results.router import router as results
+from app.retention import Retention
 from app.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -43,12 +44,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         engine = make_engine(settings)
         queue = TaskQueue(settings)
         sessions = make_sessions(engine)
-        app.state.resources = Resources(settings, sessions, queue, open_artifacts(settings))
+        artifacts = open_artifacts(settings)
+        app.state.resources = Resources(settings, sessions, queue, artifacts)
         reconciler = Reconciler(sessions, queue, settings)
         reconciler.start()
+        retention = Retention(sessions, artifacts, settings)
+        retention.start()
         try:
             yield
         finally:
+            retention.stop()
             reconciler.stop()
             queue.close()
             engine.dispose()

@@ -108,6 +108,26 @@ class Settings(BaseSettings):
     )
     shard_rows: int = Field(default=1024, ge=1, description="Rows of one shard of sketches.")
 
+    # Retention: what was used last goes last, what a job uses stays
+    artifacts_max_bytes: int | None = Field(
+        default=None, gt=0, description="Bytes of sketches in the artifact store; beyond, the oldest go."
+    )
+    artifacts_max_age_s: float | None = Field(
+        default=None, gt=0, description="Seconds since their last use after which sketches are deleted."
+    )
+    rows_max_age_s: float | None = Field(
+        default=None, gt=0, description="Seconds after which a job's picked rows are deleted; its indices stay."
+    )
+    cache_max_bytes: int | None = Field(
+        default=None, gt=0, description="Bytes of fetched datasets and their samples on each worker's machine."
+    )
+    cache_max_age_s: float | None = Field(
+        default=None, gt=0, description="Seconds since their last use after which those are deleted."
+    )
+    retention_s: float = Field(
+        default=3600, gt=0, description="Seconds between two looks of the API for artifacts to delete."
+    )
+
     # Results
     page_size: int = Field(default=50, ge=1, le=500, description="Default length of a page of a list.")
     chunk_rows: int = Field(

@@ -22,6 +22,7 @@ from app.queue import TASKS, queue_name
 from app.settings import get_settings
 from workers.gradients.errors import ModelError
 from workers.process import current_process
+from workers.tidying import tidy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,11 @@ class InProcessWorker(SimpleWorker):
     """Runs tasks in this process, and tells the running one to hand back when the process is asked to end."""
 
     job_class = NamedTask
+
+    def run_maintenance_tasks(self) -> None:
+        """RQ's own between two tasks, every 10 minutes, and ours."""
+        super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+        tidy(current_process())
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT: the running task stops at its next batch and its row goes back to the queue."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.artifacts import StorageFailed, rows_prefix
-from app.db import shards
+from app.db import shards, sketch_use
 from app.db.selections import MAIN
 from app.db.tables import Job, Stage
 from workers.data.corpus import LAYOUT_VERSION
@@ -147,6 +147,7 @@ class _Run:
             template_version=LAYOUT_VERSION,
             config=self.source.gradients,
         )
+        self._use(key)
         return ShardStore(
             self.process.artifacts,
             key,
@@ -154,6 +155,15 @@ class _Run:
             sketch_dim=self.source.gradients.sketch_dim,
             shard_rows=self.process.settings.shard_rows,
         )
+
+    def _use(self, key: str) -> None:
+        """Have the sketches kept until the job ends; before anything is looked for."""
+        if key == self.plan.get("sketches"):
+            return
+        with self.process.sessions() as session:
+            signals = sketch_use.use(session, self.keeper.lease, key, self.plan, self.process.settings.lease_s)
+        if not signals.held:
+            raise Stopped
 
     def _park(self, reading: Reading, store: ShardStore, missing: list[int]) -> None:
         """Make shards of what is missing and let go of the job until they are done."""

@@ -15,6 +15,7 @@ from app.artifacts import open_artifacts
 from app.db.engine import make_engine, make_sessions
 from app.queue import TaskQueue
 from app.settings import get_settings
+from workers.data.holds import Holds
 from workers.gradients.device import resolve_device
 from workers.gradients.engine import GradientEngine
 from workers.gradients.model import ModelCache
@@ -46,6 +47,7 @@ class Process:
     models: ModelCache = field(default_factory=ModelCache)
     tokenizers: TokenizerCache = field(default_factory=TokenizerCache)
     corpus: Corpus | None = None
+    holds: Holds = field(default_factory=Holds)
     stopping: threading.Event = field(default_factory=threading.Event)
     _engine: GradientEngine | None = None
     _engine_model: ProxyModel | None = None

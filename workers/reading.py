@@ -116,8 +116,9 @@ def read(
     snapshot = None
     if source.planned and source.fingerprint is not None:
         snapshot = recall(source.uri, source.fingerprint, process.settings)
-    if snapshot is None:
+    if snapshot is None or not process.holds.take("dataset", snapshot.path):
         snapshot = fetch(source.uri, process.settings, on_bytes=on_bytes, should_stop=should_stop)
+        process.holds.take("dataset", snapshot.path)
     if source.fingerprint not in (None, snapshot.fingerprint):
         raise JobError(
             "dataset-changed",
@@ -136,4 +137,5 @@ def read(
         on_rows=on_rows,
         should_stop=should_stop,
     )
+    process.holds.take("corpus", corpus.path)
     return Reading(snapshot, corpus, model)

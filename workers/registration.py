@@ -28,6 +28,7 @@ def _register(process: Process, keeper: Keeper) -> None:
         dataset = session.get_one(Dataset, keeper.lease.id)
     uri = check_uri(dataset.uri, process.settings, dataset.format)
     snapshot = fetch(uri, process.settings, should_stop=keeper.should_stop)
+    process.holds.take("dataset", snapshot.path)
     report = describe(snapshot, process.settings, should_stop=keeper.should_stop)
     with process.sessions() as session:
         leases.finish(

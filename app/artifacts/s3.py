@@ -7,6 +7,7 @@ part does not restart a multipart upload), tenacity whole operations (so that a 
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import botocore.exceptions  # type: ignore[import-untyped]
@@ -33,6 +34,7 @@ PART_BYTES = 8 * MIB
 """Of a multipart upload: 10,000 parts are allowed, s3fs makes them larger for files over 80 GB."""
 PARTS_AT_ONCE = 4
 READ_BYTES = 2 * MIB
+LISTED_AT_ONCE = 1000
 DELETED_AT_ONCE = 1000
 _CONFLICT = "ConditionalRequestConflict"
 
@@ -112,10 +114,15 @@ class S3Artifacts:
         return self._stored(info) if info is not None and info["type"] == "file" else None
 
     def list(self, prefix: str) -> Iterator[Stored]:
-        """The objects below a prefix."""
-        path = self._path(prefix)
-        found = self._try("list", prefix, lambda: self._filesystem.find(path, detail=True))
-        return (self._stored(info) for info in found.values())
+        """The objects below a prefix, a page at a time."""
+        asked = {"Bucket": self._bucket, "Prefix": self._path(prefix).partition("/")[2], "MaxKeys": LISTED_AT_ONCE}
+        while True:
+            page = self._try("list", prefix, partial(self._filesystem.call_s3, "list_objects_v2", **asked))
+            for item in page.get("Contents", []):
+                yield self._stored({"name": f"{self._bucket}/{item['Key']}", "size": item["Size"], **item})
+            if not page.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
 
     def remove(self, name: str) -> None:
         """Delete an object, if there is one."""

@@ -17,7 +17,7 @@ _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class StorageFailed(OSError):
-    """The store did not do what it was asked; what was to be written is not there, not even in part."""
+    """The store did not do what it was asked; what was to be written is there whole or not at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def remove_leftovers(settings: Settings) -> int:
-    """Delete unfinished copies and corpora that nobody has written to for ``fetch_timeout_s``.
+    """Delete unfinished copies, corpora and files of picked rows that nobody has written to for ``fetch_timeout_s``.
 
     Finished ones are never touched: unfinished ones have names that begin with a dot. Safe to call at any time, by
     any number of workers.
@@ -22,7 +22,7 @@ def remove_leftovers(settings: Settings) -> int:
     """
     oldest = time.time() - settings.fetch_timeout_s
     removed = 0
-    for directory in (settings.cache_path / "datasets", settings.cache_path / "corpora"):
+    for directory in (settings.cache_path / name for name in ("datasets", "corpora", "rows")):
         for path in directory.glob(".*"):
             with contextlib.suppress(FileNotFoundError):  # another worker was quicker
                 inside = path.iterdir() if path.is_dir() else ()
