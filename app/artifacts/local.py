@@ -98,7 +98,7 @@ class LocalArtifacts:
         """The files below a directory; what vanishes meanwhile is left out."""
         check_name(prefix)
         with self._explaining("list", prefix):
-            for directory, _, files in os.walk(self.root / prefix):
+            for directory, _, files in os.walk(self.root / prefix, onerror=_unless_missing):
                 for file in files:
                     path = self.root.joinpath(directory, file)
                     with contextlib.suppress(FileNotFoundError):
@@ -129,6 +129,12 @@ class LocalArtifacts:
             yield
         except OSError as error:
             raise explained(self.place, action, name, error) from error
+
+
+def _unless_missing(error: OSError) -> None:
+    """Have a directory that can't be read known as such, and not taken for an empty one."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _written(path: Path, content: bytes) -> Path:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MIB = 1 << 20
-ATTEMPTS = 5
-"""Of an operation; with botocore's own, some 20 s of a server that does not answer."""
+ATTEMPTS = 6
+"""Of an operation; with botocore's own, 10 to 30 s of a server that refuses connections."""
 REQUEST_ATTEMPTS = 3
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
@@ -174,7 +174,7 @@ class S3Artifacts:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_transient),
             stop=tenacity.stop_after_attempt(ATTEMPTS),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+            wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
             reraise=True,
         )
         try:

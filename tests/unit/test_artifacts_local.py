@@ -154,5 +154,8 @@ def test_a_read_only_store_says_so() -> None:
             with pytest.raises(StorageFailed, match="could not delete"):
                 store.remove_all("sketches/a/")
         assert store.read("sketches/a/shard") == b"old"
+        (store.root / "sketches" / "a").chmod(0)
+        with without_root(), pytest.raises(StorageFailed, match="could not list"):
+            list(store.list("sketches/"))
         for path in (store.root, store.root / "sketches", store.root / "sketches" / "a"):
             path.chmod(0o755)
