@@ -92,8 +92,11 @@ def print_certificate(console: Console, result: dict[str, Any]) -> None:
         f"than {certificate['optimum_upper_bound']:.1f}: the subset is proven to have at least "
         f"{certificate['value']:.1%} of what the best subset of its size has."
     )
-    for name, value in result["baselines"].items():
-        console.print(f"The baseline `{name}` of the same size holds {value:.1f} nats.")
+    for name, baseline in result["baselines"].items():
+        console.print(
+            f"The baseline `{name}` of the same size holds {baseline['log_det']:.1f} nats; "
+            f"{baseline['overlap']:.0%} of the rows in either subset are in both."
+        )
 
 
 def print_times(console: Console, result: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from app.db.selections import MAIN, Head, Picks
 from app.db.tables import Stage, State
 from workers.conflict_statistics import conflict_statistics
 from workers.data.export import write_rows
+from workers.selection.compare import jaccard
 from workers.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -136,7 +137,15 @@ def _result(published: Published, publishing_s: float) -> Json:
         "sketches": published.sketches,
         "sketches_reused": published.sketches_reused,
         "seconds": {**published.seconds, Stage.PUBLISHING: round(publishing_s, 3)},
-        "baselines": {label: float(one.log_det[-1]) for label, one in published.chosen.items() if label != MAIN},
+        "baselines": {
+            label: {
+                "log_det": float(one.log_det[-1]),
+                "mean_conflict": float(one.conflicts.mean()),
+                "overlap": jaccard(main.indices, one.indices),
+            }
+            for label, one in published.chosen.items()
+            if label != MAIN
+        },
         "versions": {name: version(name) for name in ("spice-select", "torch", "transformers")},
     }
 

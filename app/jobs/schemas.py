@@ -37,6 +37,14 @@ class Certificate(Response):
     epsilon_bound_violations: int = Field(description="Must be 0: fact 4 of the method, checked on each pick.")
 
 
+class Baseline(Response):
+    """Another method on the same sketches, with as many picks."""
+
+    log_det: float = Field(description="In nats.")
+    mean_conflict: float
+    overlap: float = Field(description="Jaccard index of its picks and the subset's: 1 where they are the same rows.")
+
+
 class JobResult(Response):
     """Numbers of a succeeded job; the picks are at `links.subset`."""
 
@@ -57,7 +65,7 @@ class JobResult(Response):
     sketches: str = Field(description="Content key of the gradient sketches.")
     sketches_reused: bool = Field(description="Whether an earlier job had computed them.")
     seconds: dict[str, float] = Field(description="Time of each stage.")
-    baselines: dict[str, float] = Field(description="Log-det that each baseline reached, in nats.")
+    baselines: dict[str, Baseline] = Field(description="What each baseline came to with as many picks.")
     versions: dict[str, str]
 
 

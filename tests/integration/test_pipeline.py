@@ -32,7 +32,9 @@ def test_a_job_picks_its_budget_and_says_how_good_it_is(job: dict[str, Any]) -> 
     assert 0 < result["certificate"]["value"] <= 1
     assert result["log_det"] <= result["certificate"]["optimum_upper_bound"]
     assert result["certificate"]["epsilon_bound_violations"] == 0
-    assert result["log_det"] > result["baselines"]["random"]
+    assert result["log_det"] > result["baselines"]["random"]["log_det"]
+    assert set(result["baselines"]) == {"random", "fisher"}
+    assert all(0 <= baseline["overlap"] <= 1 for baseline in result["baselines"].values())
     assert set(result["seconds"]) == {"reading", "gradients", "selecting", "publishing"}
     assert job["stage"] is None
     assert job["name"] == "nightly"

@@ -62,7 +62,7 @@ def test_the_certificate_is_told_in_words() -> None:
         "selected": 32,
         "log_det": 100.5,
         "rows_usable": 320,
-        "baselines": {"random": 71.3},
+        "baselines": {"random": {"log_det": 71.3, "mean_conflict": 0.02, "overlap": 0.08}},
     }
     told = printed(report.print_certificate, result)
     assert "32 picks hold 100.5 nats" in told
