@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 
-def plain_greedy(sketches: Tensor, budget: int, penalty: float) -> list[int]:
+def plain_greedy(sketches: Tensor, budget: int, penalty: float, *, fused: bool = True) -> list[int]:
     """Penalised log-det greedy with alpha = 1 / median squared norm, in float32 throughout.
 
-    A pick costs one product of all rows with two vectors (for the gains and for the conflicts), written in the
-    layout that this machine's BLAS runs fastest, and a Sherman-Morrison update of a p x p inverse.
+    A pick costs a product of all rows with one vector for the gains and with one for the conflicts, and a
+    Sherman-Morrison update of a p x p inverse.
 
     Args:
         sketches: Shape (n, p), float32.
         budget: Rows to pick.
         penalty: Lambda.
+        fused: One pass over the rows for both products, in the layout that BLAS runs fastest; otherwise two
+            matrix-vector products, as one would write it first.
 
     Returns:
         Row numbers in the order of picking.
@@ -40,7 +42,11 @@ def plain_greedy(sketches: Tensor, budget: int, penalty: float) -> list[int]:
         direction = solved * (alpha / (1 + alpha * (row @ solved))).sqrt()
         inverse -= torch.outer(direction, direction)
         total += row
-        products = torch.nn.functional.linear(sketches, torch.stack([direction, row]))
-        residuals -= products[:, 0].square()
-        along += products[:, 1]
+        if fused:
+            products = torch.nn.functional.linear(sketches, torch.stack([direction, row]))
+            residuals -= products[:, 0].square()
+            along += products[:, 1]
+        else:
+            residuals -= torch.mv(sketches, direction).square_()
+            along += torch.mv(sketches, row)
     return picks

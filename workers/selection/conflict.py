@@ -62,6 +62,38 @@ class PickDirection:
         return conflict_of((rows @ self.unit.to(rows.dtype)).double(), norms)
 
 
+class ConflictRecord:
+    """Conflicts of picks with the picks before them, found for many picks at once."""
+
+    def __init__(self, p: int, device: torch.device) -> None:
+        """Start from no picks.
+
+        Args:
+            p: Length of a sketch.
+            device: Torch device of the state.
+        """
+        self._total = torch.zeros(1, p, dtype=torch.float64, device=device)
+        self._norms = torch.zeros(1, dtype=torch.float64, device=device)
+
+    def of_next(self, rows: Tensor, norms: Tensor) -> Tensor:
+        """Conflict of each of the next picks with the mean of all before it.
+
+        Args:
+            rows: The picks in order, shape (b, p), float64.
+            norms: Their Euclidean norms, shape (b,), float64.
+
+        Returns:
+            Shape (b,), float64, in [0, 1].
+        """
+        totals = torch.cat([self._total, rows]).cumsum_(dim=0)
+        sums = torch.cat([self._norms, norms]).cumsum_(dim=0)
+        self._total, self._norms = totals[-1:].clone(), sums[-1:].clone()
+        before = totals[:-1]
+        lengths = torch.linalg.vector_norm(before, dim=1)
+        along = (rows * before).sum(dim=1) / lengths.clamp_min(torch.finfo(torch.float64).tiny)
+        return torch.where(lengths > _VANISHED * sums[:-1], conflict_of(along, norms), 0.0)
+
+
 def conflict_of(along: Tensor, norms: Tensor) -> Tensor:
     """max(0, -cos) from inner products with the unit mean.
 

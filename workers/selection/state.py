@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from workers.selection.conflict import PickDirection
+from workers.selection.conflict import ConflictRecord, PickDirection
 from workers.selection.directions import Directions
 from workers.selection.whitening import BLOCK, Whitener
 
@@ -52,7 +52,7 @@ class GreedyState:
     Attributes:
         problem: What is being selected from.
         norms: Euclidean norms of all rows, shape (n,), float64.
-        direction: Direction of the mean of the picks.
+        direction: Direction of the mean of the picks; followed only where conflicts have a price.
         directions: u of every pick.
     """
 
@@ -67,6 +67,7 @@ class GreedyState:
         self.norms = problem.squared_norms.sqrt()
         self.direction = PickDirection(sketches.p, sketches.device)
         self.directions = Directions(problem)
+        self._record = ConflictRecord(sketches.p, sketches.device)
         self._whitener = Whitener(sketches.p, problem.alpha, problem.budget, sketches.device)
         self._waiting: list[Tensor] = []
         self._rows: list[int] = []
@@ -160,24 +161,27 @@ class GreedyState:
         )
 
     def _take(self, row: int) -> Tensor:
-        """Record a pick, leave its gain for later, and return its sketch, shape (p,), float64."""
+        """Record a pick, leave its gain and conflict for later, and return its sketch, shape (p,), float64."""
         at = self._alone(row)
-        sketch = self.problem.sketches.gather(at, torch.float64)
-        norm = self.norms[at]
+        sketch = self.problem.sketches.gather(at, torch.float64)[0]
+        if self.problem.penalty > 0:
+            self.direction.add(sketch, float(self.norms[at]))
         self._rows.append(row)
-        self._conflicts.append(float(self.direction.conflicts(sketch, norm)))
-        self.direction.add(sketch[0], float(norm))
-        self._waiting.append(sketch[0])
-        return sketch[0]
+        self._waiting.append(sketch)
+        return sketch
 
     def _settle(self) -> None:
-        """Absorb the waiting picks: their exact gains for the record, exact directions for what follows."""
+        """Absorb the waiting picks: exact gains and conflicts for the record, exact directions for what follows."""
         if not self._waiting:
             return
-        residuals, directions = self._whitener.absorb(torch.stack(self._waiting))
-        self._gains += torch.log1p(self.problem.alpha * residuals).tolist()
-        self.directions.settle(self.count - len(self._waiting), directions)
+        first = self.count - len(self._waiting)
+        rows = torch.stack(self._waiting)
         self._waiting.clear()
+        residuals, directions = self._whitener.absorb(rows)
+        self._gains += torch.log1p(self.problem.alpha * residuals).tolist()
+        norms = self.norms[torch.tensor(self._rows[first:], device=self.norms.device)]
+        self._conflicts += self._record.of_next(rows, norms).tolist()
+        self.directions.settle(first, directions)
 
     def _alone(self, row: int) -> Tensor:
         return torch.tensor([row], device=self.norms.device)

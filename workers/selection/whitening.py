@@ -71,7 +71,7 @@ class Whitener:
         """
         if self._count + len(rows) > len(self._reflectors):
             self._fold()
-        left = self.whiten(rows)
+        left = self.whiten(rows).clone()  # of the empty set W is the identity, and the rows are the caller's
         residuals = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
         directions = torch.empty_like(left)
         for at, whitened in enumerate(left):

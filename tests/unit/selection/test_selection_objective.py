@@ -68,3 +68,15 @@ def test_negated_gradients_have_the_same_gains() -> None:
     one, other = select(sketches, config), select(signs * sketches, config)
     np.testing.assert_array_equal(one.indices, other.indices)
     np.testing.assert_allclose(one.marginal_gains, other.marginal_gains, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["spice", "fisher", "random"])
+def test_conflicts_are_those_of_the_definition(method: str) -> None:
+    sketches = np.random.default_rng(0).standard_normal((300, 10)) - 0.3
+    sketches[100] = -sketches[99]
+    selection = select(sketches, SelectionConfig(budget=150, method=method))
+    for at, row in enumerate(selection.indices):
+        total = sketches[selection.indices[:at]].sum(axis=0)
+        lengths = np.linalg.norm(sketches[row]) * np.linalg.norm(total)
+        expected = max(0.0, -(sketches[row] @ total) / lengths) if at else 0.0
+        assert selection.conflicts[at] == pytest.approx(expected, abs=1e-12)
