@@ -156,6 +156,15 @@ class Settings(BaseSettings):
             raise ValueError("must begin with postgresql:// (the service runs on Postgres alone)")
         return f"postgresql+psycopg://{rest}"
 
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _endpoint(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).netloc:
+            raise ValueError("must be a URL such as https://s3.example, or empty for AWS")
+        return value
+
     @field_validator("artifacts_url")
     @classmethod
     def _directory_or_bucket(cls, value: str | None) -> str | None:

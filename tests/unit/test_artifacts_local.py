@@ -71,6 +71,12 @@ def test_another_place_is_refused_at_the_start(url: str) -> None:
         settings(url)
 
 
+def test_an_empty_endpoint_is_aws_and_a_wrong_one_is_refused() -> None:
+    assert Settings(_env_file=None, s3_endpoint_url="").s3_endpoint_url is None
+    with pytest.raises(ValidationError, match="s3_endpoint_url"):
+        Settings(_env_file=None, s3_endpoint_url="s3.example")
+
+
 @contextmanager
 def full_at(size: int) -> Iterator[None]:
     """No file may grow beyond `size` bytes (Python ignores the signal that would come with it)."""
