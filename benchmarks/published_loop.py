@@ -6,28 +6,28 @@ import torch
 from torch import Tensor
 
 
-def published_loop(gradients: Tensor, budget: int, alpha: float, penalty: float) -> list[int]:
-    """Greedy on the diagonal score, one candidate at a time as published.
+def published_loop(gradients: Tensor, budget: int, alpha: float, penalty: float, *, kept: bool = False) -> list[int]:
+    """Greedy on the diagonal score, one candidate at a time.
 
     Args:
         gradients: Shape (n, d), float32.
         budget: Rows to pick.
         alpha: Scale.
         penalty: Lambda.
+        kept: Keep both sums over the picks, the score's denominator and the mean, from one candidate to the next;
+            otherwise each candidate's score is computed as its formula reads.
 
     Returns:
         Row numbers in the order of picking.
     """
     picked: list[int] = []
     remaining = list(range(gradients.shape[0]))
-    # Kept up to date from step to step: the kindest reading of the published code, which is no faster.
-    den = torch.ones_like(gradients[0])
-    total = torch.zeros_like(gradients[0])
     for _ in range(budget):
         best, best_score = -1, -float("inf")
-        mean = total / max(1, len(picked))
+        sums = _sums(gradients, picked, alpha)
         for candidate in remaining:
             gradient = gradients[candidate]
+            den, mean = sums if kept else _sums(gradients, picked, alpha)
             gain = torch.log1p(alpha * (gradient.square() / den).sum()).item()
             conflict = 0.0
             if picked:
@@ -38,6 +38,10 @@ def published_loop(gradients: Tensor, budget: int, alpha: float, penalty: float)
                 best, best_score = candidate, score
         picked.append(best)
         remaining.remove(best)
-        den = den + alpha * gradients[best].pow(4)
-        total = total + gradients[best]
     return picked
+
+
+def _sums(gradients: Tensor, picked: list[int], alpha: float) -> tuple[Tensor, Tensor]:
+    """den_j = 1 + alpha * the sum over the picks of g_ij^4, and their mean; both of shape (d,)."""
+    picks = gradients[picked]
+    return 1 + alpha * picks.pow(4).sum(dim=0), picks.sum(dim=0) / max(1, len(picked))
