@@ -145,6 +145,14 @@ class SelectionSpec(Request):
     )
 
     @model_validator(mode="after")
+    def _gains_to_stop_at(self) -> Self:
+        if self.early_stop_ratio is not None and self.method in ("grad_norm", "random"):
+            raise ValueError(
+                f"early_stop_ratio compares marginal gains, and method {self.method!r} does not pick by them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _baselines_differ(self) -> Self:
         names = [*self.baselines, self.method]
         if len(set(names)) != len(names):

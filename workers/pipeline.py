@@ -217,6 +217,14 @@ class _Run:
             device=str(self.process.device),
         )
         main = self._select_one(sketched, config)
+        if not len(main.indices):
+            raise JobError(
+                "no-information",
+                "The gradients say nothing",
+                "gradients",
+                f"all {len(sketched.rows)} gradients are zero, so no row is better than another: check the model's "
+                "weights and gradients.target",
+            )
         chosen: dict[str, Selection] = {MAIN: main}
         for method in spec.baselines:
             chosen[method] = self._select_one(sketched, config.baseline(method, budget=len(main.indices)))

@@ -79,6 +79,7 @@ def test_a_bad_budget_is_refused_by_field(service: Service, budget: dict[str, An
         ("selection", {"budget": {"fraction": 0.1}, "conflict_penalty": -1}, "selection.conflict_penalty"),
         ("selection", {"budget": {"fraction": 0.1}, "early_stop_ratio": 0}, "selection.early_stop_ratio"),
         ("selection", {"budget": {"fraction": 0.1}, "baselines": ["spice"]}, "selection"),
+        ("selection", {"budget": {"fraction": 0.1}, "method": "random", "early_stop_ratio": 0.5}, "selection"),
         ("gradients", {"sketch_dim": 0}, "gradients.sketch_dim"),
         ("gradients", {"sketch_dimension": 64}, "gradients.sketch_dimension"),
         ("model", {"uri": "file:///models/x", "dtype": "float16"}, "model.dtype"),

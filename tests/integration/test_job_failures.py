@@ -7,14 +7,17 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tests.integration.conftest import ROWS, real_rows
+from workers.gradients.engine import GradientEngine, Sketches
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.conftest import Service
+    from workers.samples import Sample
 
 
 def fails(service: Service, body: dict[str, Any], kind: str, *words: str) -> None:
@@ -26,7 +29,7 @@ def fails(service: Service, body: dict[str, Any], kind: str, *words: str) -> Non
     assert job["result"] is None
     assert job["links"]["subset"] is None
     assert service.http.get(f"/jobs/{job['id']}/subset").status_code == 409
-    assert not list((service.settings.artifacts_path / "jobs").glob("*"))
+    assert not list((service.settings.artifacts_path / "jobs").glob(f"*{job['id']}*"))
 
 
 def test_a_missing_file(service: Service) -> None:
@@ -80,6 +83,35 @@ def test_a_model_that_cannot_load(service: Service, tiny_model: Any, damage: str
     body = service.request()
     body["model"]["uri"] = directory.as_uri()
     fails(service, body, "model-unusable")
+
+
+def test_gradients_that_are_all_zero(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def zeros(engine: GradientEngine, samples: list[Sample], **_: Any) -> Sketches:
+        """Stands in for a model that gives nothing, which the engine's own probe of random ones never is."""
+        n, p = len(samples), engine.config.sketch_dim
+        return Sketches(np.zeros((n, p), np.float32), np.zeros(n, np.float32), np.ones(n, np.bool_))
+
+    monkeypatch.setattr(GradientEngine, "sketch", zeros)
+    fails(service, service.request(), "no-information", str(ROWS))
+
+
+def test_rows_whose_gradient_is_not_finite_are_left_out(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    sketch = GradientEngine.sketch
+
+    def one_nan(engine: GradientEngine, samples: list[Sample], **callbacks: Any) -> Sketches:
+        found = sketch(engine, samples, **callbacks)
+        for place, sample in enumerate(samples):
+            if sample.row == 33:
+                found.values[place] = np.nan
+                found.finite[place] = False
+        return found
+
+    monkeypatch.setattr(GradientEngine, "sketch", one_nan)
+    job = service.run(service.request(budget={"fraction": 1.0}))
+    assert job["state"] == "succeeded", job["error"]
+    assert job["result"]["rejected"] == [{"reason": "non_finite_gradient", "count": 1, "rows": [33]}]
+    assert 33 not in service.http.get(job["links"]["subset"]).json()["indices"]
+    fails(service, service.request(budget={"count": ROWS}), "budget-too-large", str(ROWS - 1))
 
 
 def test_a_dataset_that_cannot_be_read_fails_its_registration(service: Service) -> None:
