@@ -80,6 +80,6 @@ $(DEMO): | $(BASE)
 $(BENCH): | $(BASE)
 	@if [ -f requirements-bench.lock ]; then \
 	    echo "Installing requirements-bench.lock (the peers to compare with)"; \
-	    $(PY) -m pip install -qq --constraint requirements.lock --requirement requirements-bench.lock; \
+	    $(PY) -m pip install -qq --no-deps --requirement requirements-bench.lock; \
 	fi
 	@rm -f $(VENV)/.bench-* && touch $@
