@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(options.suites) - set(SUITES):
         parser.error(f"no suite is called {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
 
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     rows = measure(console, options.suites or SUITES, quick=options.quick)
     print_table(console, rows)
     if not options.suites and not options.quick:
