@@ -104,6 +104,12 @@ def test_a_killed_worker_holds_nothing(cached: list[Path]) -> None:
         assert free
 
 
+def _racing(began: float, counts: dict[str, int]) -> bool:
+    """For two seconds, and then until both sides have had their turns: a busy machine may starve one of them."""
+    seconds = time.monotonic() - began
+    return seconds < 2 or (min(counts.values()) <= 10 and seconds < 60)
+
+
 def test_who_holds_what_was_there_has_it_there(tmp_path: Path) -> None:
     """Takers and deleters in a race: what was taken is there for as long as it is held."""
     path = tmp_path / "datasets" / "a.jsonl"
@@ -112,14 +118,9 @@ def test_who_holds_what_was_there_has_it_there(tmp_path: Path) -> None:
     began = time.monotonic()
     counts = {"held": 0, "deleted": 0}
 
-    def racing() -> bool:
-        """For two seconds, and then until both sides have had their turns: a busy machine may starve one of them."""
-        seconds = time.monotonic() - began
-        return seconds < 2 or (min(counts.values()) <= 10 and seconds < 60)
-
     def hold() -> None:
         holds = Holds()
-        while racing():
+        while _racing(began, counts):
             if holds.take("dataset", path):
                 counts["held"] += 1
                 time.sleep(0.0005)
@@ -130,7 +131,7 @@ def test_who_holds_what_was_there_has_it_there(tmp_path: Path) -> None:
                 path.touch()
 
     def delete() -> None:
-        while racing():
+        while _racing(began, counts):
             with deleting(path) as free:
                 if free and path.exists():
                     path.unlink()
