@@ -112,10 +112,13 @@ class Meter:
         self._total = total
         self._unit = unit
         self._done = 0
+        self._tokens: int | None = None
         self._began = time.monotonic()
 
-    def add(self, units: int) -> None:
-        """Count more units."""
+    def add(self, units: int, *, tokens: int | None = None) -> None:
+        """Count more units, and the tokens in them where the work knows them: rows differ in length, tokens do not."""
+        if tokens is not None:
+            self._tokens = (self._tokens or 0) + tokens
         self.at(self._done + units)
 
     def at(self, done: int, total: int | None = None) -> None:
@@ -124,6 +127,7 @@ class Meter:
         self._total = self._total if total is None else total
         elapsed = time.monotonic() - self._began
         rate = done / elapsed if done > 0 and elapsed > 0 else None
+        token_rate = self._tokens / elapsed if self._tokens and elapsed > 0 else None
         left = None if rate is None or self._total is None else max(self._total - done, 0) / rate
         self._keeper.set_progress(
             {
@@ -132,5 +136,7 @@ class Meter:
                 "unit": self._unit,
                 "rate": None if rate is None else round(rate, 3),
                 "eta_s": None if left is None else round(left, 1),
+                "tokens": self._tokens,
+                "tokens_per_s": None if token_rate is None else round(token_rate, 1),
             }
         )

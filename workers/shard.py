@@ -70,7 +70,7 @@ def _sketch(process: Process, keeper: Keeper, job_id: uuid.UUID) -> None:
     meter = keeper.begin(shard.samples, "samples")
     sketches = engine.sketch(
         [corpus[i] for i in store.rows(shard.number)],
-        on_batch=lambda batch: meter.add(batch.samples),
+        on_batch=lambda batch: meter.add(batch.samples, tokens=batch.tokens),
         should_stop=keeper.should_stop,
     )
     store.write(shard.number, sketches)
