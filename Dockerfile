@@ -21,7 +21,7 @@ COPY pyproject.toml requirements.lock ./
 
 FROM builder AS api-builder
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv pip install --requirement pyproject.toml --constraint requirements.lock setuptools
+    uv pip install --requirement pyproject.toml --extra server --constraint requirements.lock setuptools
 COPY . .
 RUN uv pip install --no-deps --no-build-isolation .
 

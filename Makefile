@@ -42,7 +42,7 @@ bench: $(BASE) $(DEMO) $(BENCH) ## Measure, print a table and write benchmarks/r
 lint: $(BASE) ## Check style, types, the compose file, the Dockerfile, the workflow and the shell scripts
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy --strict -p app -p workers -p demo
+	$(PY) -m mypy --strict -p app -p spice_client -p workers -p demo
 	$(PY) scripts/settings_page.py --check
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
@@ -53,13 +53,15 @@ format: $(BASE) ## Put the code into its format and mend what ruff can mend
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-lock: $(BASE) ## Resolve requirements.lock anew from pyproject.toml
+lock: $(BASE) ## Resolve requirements.lock anew from pyproject.toml; what fits stays (ARGS=--upgrade: the newest of all)
 	@$(PY) -m pip install -qq uv==$(UV_VERSION)
 	@echo 'torch==$(TORCH_VERSION)' > $(VENV)/torch.constraint
+	@cp requirements.lock requirements.lock.new
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
-	    --constraint $(VENV)/torch.constraint --no-annotate --no-header --quiet \
-	    | grep -viE '^(nvidia-|cuda-|triton)' > requirements.lock.new
-	@mv requirements.lock.new requirements.lock
+	    --constraint $(VENV)/torch.constraint --no-annotate --no-header --quiet $(ARGS) \
+	    --output-file requirements.lock.new > /dev/null
+	@grep -viE '^(nvidia-|cuda-|triton)' requirements.lock.new > requirements.lock
+	@rm requirements.lock.new
 
 docs-settings: $(BASE) ## Write docs/settings.md anew from app/settings.py
 	$(PY) scripts/settings_page.py

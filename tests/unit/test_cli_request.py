@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from app.cli.exit_codes import ExitCode
-from app.cli.failure import CommandFailedError
-from app.cli.request import RequestFlags, build_request, parse_budget
+from spice_client.cli.exit_codes import ExitCode
+from spice_client.cli.failure import CommandFailedError
+from spice_client.cli.request import RequestFlags, build_request, parse_budget
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.show import duration, progress_line
+from spice_client.cli.show import duration, progress_line
 
 
 @pytest.mark.parametrize(

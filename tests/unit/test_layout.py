@@ -13,11 +13,13 @@ ROOT = Path(__file__).parents[2]
 
 # A package, and the modules of this repository that it may import besides its own.
 ARROWS = {
-    "app": set[str](),
+    "app": {"spice_client"},
+    "spice_client": set[str](),
     "workers/selection": set[str](),
     "workers/gradients": {"app.artifacts", "workers.samples", "workers.stopping"},
     "workers/data": {"app.settings", "app.uris", "workers.samples", "workers.stopping"},
 }
+REPOSITORY = {"app", "benchmarks", "demo", "migrations", "spice_client", "workers"}
 WORKERS_MAY_IMPORT = {"app.artifacts", "app.db", "app.job_request", "app.queue", "app.settings", "app.uris"}
 
 
@@ -30,7 +32,7 @@ def imports(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
             found.add(node.module or "")
-    return {name for name in found if name.split(".")[0] in {"app", "workers", "migrations", "benchmarks", "demo"}}
+    return {name for name in found if name.split(".")[0] in REPOSITORY}
 
 
 def inside(name: str, packages: set[str]) -> bool:
@@ -60,6 +62,12 @@ def test_the_service_never_loads_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_the_command_line_of_the_service_knows_the_client() -> None:
+    for file in sorted((ROOT / "app").rglob("*.py")):
+        used = {name for name in imports(file) if inside(name, {"spice_client"})}
+        assert not used or file.parent.name == "cli", f"{file.relative_to(ROOT)} imports {used}"
 
 
 def test_one_place_knows_rq_on_the_services_side() -> None:

@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
-from app.cli.exit_codes import OF_STATE
-from app.cli.show import duration, progress_line
+from spice_client.cli.exit_codes import OF_STATE
+from spice_client.cli.show import duration, progress_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from app.cli.client import Json, Service
-    from app.cli.failure import CommandFailedError
+    from spice_client.cli.failure import CommandFailedError
+    from spice_client.cli.service import Json, Service
 
 QUIET_S = 15.0  # without a terminal: a line for each stage, and one in this many seconds
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import download as subset_file
-from app.cli.client import DEFAULT_URL, Service
-from app.cli.exit_codes import OF_STATE, TABLE, ExitCode
-from app.cli.failure import refusal, reported, show_problem
-from app.cli.follow import follow, progress_view
-from app.cli.request import RequestFlags, build_request
-from app.cli.show import show_job, show_jobs
+from spice_client.cli import download as subset_file
+from spice_client.cli.exit_codes import OF_STATE, TABLE, ExitCode
+from spice_client.cli.failure import refusal, reported, show_problem
+from spice_client.cli.follow import follow, progress_view
+from spice_client.cli.request import RequestFlags, build_request
+from spice_client.cli.service import DEFAULT_URL, Service
+from spice_client.cli.show import show_job, show_jobs
 
 if TYPE_CHECKING:
-    from app.cli.client import Json
+    from spice_client.cli.service import Json
 
 INTERRUPTED = 130
 

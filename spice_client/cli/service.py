@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from app.cli.exit_codes import ExitCode
-from app.cli.failure import CommandFailedError
+from spice_client.cli.exit_codes import ExitCode
+from spice_client.cli.failure import CommandFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

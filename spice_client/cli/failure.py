@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from app.cli.exit_codes import ExitCode
-from app.settings import Settings, get_settings
+from spice_client.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,23 +59,3 @@ def show_problem(problem: Problem) -> None:
         console.print(Text(f"  {error.get('field')}", style="bold"), Text(str(error.get("message"))), sep=": ")
     if problem.get("detail") and not errors:
         console.print(Text(f"  {problem['detail']}"))
-
-
-def read_settings() -> Settings:
-    """The settings of this process.
-
-    Raises:
-        CommandFailedError: A variable has a wrong value; the problem names each.
-    """
-    try:
-        return get_settings()
-    except ValidationError as error:
-        faults = [
-            {
-                "field": "SPICE_" + "_".join(str(part) for part in fault["loc"]).upper() if fault["loc"] else "SPICE_*",
-                "message": f"{fault['msg']} (got {fault['input']!r})" if fault["loc"] else fault["msg"],
-            }
-            for fault in error.errors(include_url=False)
-        ]
-        detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
-        raise refusal("A setting is wrong", detail, errors=faults) from None

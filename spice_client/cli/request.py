@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from app.cli.failure import refusal
+from spice_client.cli.failure import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from app.cli.client import Json
+    from spice_client.cli.service import Json
 
 TITLE = "The request is not valid"
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from app.cli.failure import refusal
+from spice_client.cli.failure import refusal
 
 if TYPE_CHECKING:
-    from app.cli.client import Json, Service
+    from spice_client.cli.service import Json, Service
 
 FORMATS = {".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".parquet": "parquet"}
 
