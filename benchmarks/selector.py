@@ -18,7 +18,7 @@ from benchmarks.plain_greedy import plain_greedy
 from benchmarks.published_loop import published_loop
 from benchmarks.row import BenchRow
 from benchmarks.text_sketches import text_sketches
-from workers.selection import SelectionConfig, select
+from workers.selection import SelectionConfig, merge, partition, select, select_part, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,6 +140,34 @@ def against_packages(*, quick: bool) -> list[BenchRow]:
     return [row for size in sizes for row in (against_submodlib(*size), against_apricot(*size))]
 
 
+def randgreedi(*, quick: bool) -> BenchRow:
+    """What is lost when the pool is cut into parts, and what one of as many processes has to do."""
+    n, p, k, parts = (4000, 256, 100, 8) if quick else (20000, 512, 500, 8)
+    sketches = gaussian(n, p)
+    start = time.perf_counter()
+    exact = select(sketches, SelectionConfig(budget=k))
+    alone = time.perf_counter() - start
+    config = settle(sketches, SelectionConfig(budget=k))
+    picks, seconds = [], []
+    for rows in partition(n, parts, config.seed):
+        start = time.perf_counter()
+        picks.append(select_part(sketches, rows, config))
+        seconds.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    merged = merge(sketches, picks, config)
+    last = time.perf_counter() - start
+    return BenchRow(
+        "selector/randgreedi_vs_exact",
+        float(merged.log_det[-1] / exact.log_det[-1]),
+        "of F",
+        0.95,
+        f"log-det of the exact greedy over all rows, {exact.log_det[-1]:.1f} nats in {alone:.2f} s; {parts} random "
+        f"parts reach {merged.log_det[-1]:.1f}, the slowest part {max(seconds):.2f} s, the merge with its certificate "
+        f"against all rows {last:.2f} s; certificates {exact.certificate:.3f} and {merged.certificate:.3f}; "
+        f"n={n} p={p} k={k}",
+    )
+
+
 def growth(*, quick: bool) -> BenchRow:
     sizes = [1000, 2000, 4000] if quick else [2000, 4000, 8000, 16000, 32000]
     times = [fastest(lambda n=n: select(gaussian(n, 256), SelectionConfig(budget=n // 20)), 2) for n in sizes]
@@ -197,6 +225,7 @@ def rows(quick: bool = False) -> list[BenchRow]:
         *against_published_loop(quick=quick),
         *lazy_against_plain(quick=quick),
         *against_packages(quick=quick),
+        randgreedi(quick=quick),
         growth(quick=quick),
         peak_memory(quick=quick),
     ]

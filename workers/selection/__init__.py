@@ -10,6 +10,7 @@ Needs numpy and torch, and nothing else of this repository. How it works and why
 
 from workers.selection.compare import Comparison, MethodReport, Spread, compare
 from workers.selection.config import ConfigError, Method, Optimizer, SelectionConfig
+from workers.selection.partitioned import PartPicks, merge, partition, select_part, select_partitioned, settle
 from workers.selection.problem import BudgetError
 from workers.selection.progress import Progress, SelectionCancelledError
 from workers.selection.result import Dropped, Guarantees, Selection, StopReason
@@ -27,6 +28,7 @@ __all__ = [
     "Method",
     "MethodReport",
     "Optimizer",
+    "PartPicks",
     "Progress",
     "Selection",
     "SelectionCancelledError",
@@ -36,6 +38,11 @@ __all__ = [
     "StopReason",
     "SweepPoint",
     "compare",
+    "merge",
+    "partition",
     "select",
+    "select_part",
+    "select_partitioned",
+    "settle",
     "sweep",
 ]

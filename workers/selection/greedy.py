@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from workers.selection.progress import Watch
@@ -54,6 +57,19 @@ def greedy(state: GreedyState, proposer: Proposer, watch: Watch) -> StopReason:
         proposer.picked(row, state.add(row))
         watch.step("picking", state.count, problem.budget)
     return "budget"
+
+
+def before_early_stop(gains: NDArray[np.float64], ratio: float | None) -> int:
+    """How many picks of a sequence an early stop would have kept: it changes nothing before the stop.
+
+    Args:
+        gains: Marginal gains in the order of picking, shape (k,), nats.
+        ratio: Omega in (0, 1], or None for no early stop.
+    """
+    if ratio is None or gains.size == 0:
+        return len(gains)
+    stops = np.flatnonzero(gains[1:] <= ratio * gains[0])
+    return int(stops[0]) + 1 if stops.size else len(gains)
 
 
 def _decide(state: GreedyState, proposer: Proposer, rows: Tensor) -> int:

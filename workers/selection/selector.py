@@ -69,7 +69,8 @@ def select(
         watch.step("certifying", problem.sketches.n, problem.sketches.n)
     else:
         outside = outside_gain_sum(state, watch)
-    return _report(state, config, dropped, stop, outside)
+    theorem_holds = _climbs_objective(config) and config.pool_size is None and config.optimizer != "stochastic"
+    return report(state, dropped, stop, outside=outside, theorem_holds=theorem_holds, curvature=config.curvature)
 
 
 def _follow(state: GreedyState, usable: NDArray[np.int64], config: SelectionConfig, watch: Watch) -> StopReason:
@@ -147,18 +148,22 @@ def proposer_for(state: GreedyState, config: SelectionConfig) -> Proposer:
     return LazyProposer(state)
 
 
-def _report(
-    state: GreedyState, config: SelectionConfig, dropped: Dropped, stop: StopReason, outside: float
+def report(
+    state: GreedyState, dropped: Dropped, stop: StopReason, *, outside: float, theorem_holds: bool, curvature: bool
 ) -> Selection:
+    """The picks with everything that is proven about them.
+
+    Args:
+        state: The set, filled.
+        dropped: Rows left out before.
+        stop: Why the picking ended.
+        outside: Sum of the largest gains outside the set, nats.
+        theorem_holds: Whether the set comes from one global greedy, as the a-priori theorem wants.
+        curvature: Whether to compute the curvature too.
+    """
     problem, trace = state.problem, state.trace()
     picked = torch.from_numpy(trace.indices).to(problem.sketches.device)
-    proof = guarantees(
-        problem,
-        trace,
-        outside=outside,
-        theorem_holds=_climbs_objective(config) and config.pool_size is None and config.optimizer != "stochastic",
-        with_curvature=config.curvature,
-    )
+    proof = guarantees(problem, trace, outside=outside, theorem_holds=theorem_holds, with_curvature=curvature)
     base = problem.base_gains()[picked].cpu().numpy()
     return Selection(
         indices=trace.indices,

@@ -110,8 +110,14 @@ class Sketches:
         return found if self._scale is None else found * self._scale[rows].to(dtype).unsqueeze(1)
 
     def subset(self, rows: Tensor) -> Sketches:
-        """A dense copy of some rows, for problems small enough to be cut out (windows)."""
-        return Sketches(self.gather(rows, self.dtype))
+        """A copy of some rows in the precision of the input, for pools that are cut out (windows, parts).
+
+        Args:
+            rows: Row numbers, shape (m,), int64.
+        """
+        if self._scale is not None:
+            return Sketches(self.gather(rows, self.dtype))
+        return Sketches(self._data.index_select(0, rows.to(self._data.device)).to(self.device))
 
     def tiles(self, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, Tensor]]:
         """All rows in order, a tile at a time.

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from workers.selection.config import ConfigError, SelectionConfig
-from workers.selection.greedy import greedy
+from workers.selection.greedy import before_early_stop, greedy
 from workers.selection.problem import pose
 from workers.selection.progress import Progress, Watch
 from workers.selection.selector import proposer_for
@@ -18,6 +16,7 @@ from workers.selection.state import GreedyState
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from workers.selection.state import Trace
@@ -89,8 +88,7 @@ def sweep(
 
 
 def _prefix(trace: Trace, penalty: float, ratio: float | None) -> SweepPoint:
-    stops = np.flatnonzero(trace.gains[1:] <= ratio * trace.gains[0]) if ratio is not None else np.empty(0)
-    k = int(stops[0]) + 1 if stops.size else len(trace.indices)
+    k = before_early_stop(trace.gains, ratio)
     return SweepPoint(
         conflict_penalty=penalty,
         early_stop_ratio=ratio,

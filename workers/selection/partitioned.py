@@ -1,0 +1,261 @@
+"""One selection spread over processes or machines: RandGreeDi (Barbosa et al., ICML 2015).
+
+    config = settle(sketches, config)                        # one alpha for all
+    parts = partition(n, 8, config.seed)                     # the same in every process
+    picks = [select_part(sketches, rows, config) for rows in parts]   # round 1: anywhere, in any order
+    selection = merge(sketches, picks, config)               # round 2
+
+Each row goes to one of m parts, independently and uniformly at random. Round 1 is the exact greedy inside each part;
+round 2 the exact greedy over all parts' picks; the better of round 2's set and the best part's set is returned. With k
+the budget, S* the best k rows and the expectation over the partition,
+
+    E F(S) >= rho (F(S*) / 2 - k lambda),   rho = 1 - (1 - 1/k)^k >= 1 - 1/e,
+
+so (1/2)(1 - 1/e) F(S*) without a penalty; derived in docs/selection.md. That is in expectation and without an early
+stop. What is proven about the set at hand is its certificate, which is measured against all rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from workers.selection.config import ConfigError, SelectionConfig
+from workers.selection.greedy import before_early_stop, greedy
+from workers.selection.guarantees import outside_gain_sum
+from workers.selection.problem import BudgetError, Problem, pose
+from workers.selection.progress import Progress, Watch
+from workers.selection.result import Dropped, Selection, StopReason
+from workers.selection.selector import proposer_for, report
+from workers.selection.sketches import InvalidRowsError, Sketches
+from workers.selection.state import GreedyState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class PartPicks:
+    """What one part contributes.
+
+    Attributes:
+        indices: Row numbers in the whole pool, in the order of picking, shape (k,), int64; fewer than the budget
+            where the part has fewer rows that are not zero.
+        marginal_gains: Gain of each pick given those before it, shape (k,), float64, nats.
+    """
+
+    indices: NDArray[np.int64]
+    marginal_gains: NDArray[np.float64]
+
+
+def partition(n: int, parts: int, seed: int) -> list[NDArray[np.int64]]:
+    """Send each row to one of the parts, independently and uniformly at random.
+
+    The parts' sizes differ by a few sqrt(n / parts): the proof wants independent draws, not equal sizes.
+
+    Args:
+        n: Number of rows.
+        parts: Number of parts m, at least 1.
+        seed: Of the draw: the same numbers give the same parts in every process.
+
+    Returns:
+        The row numbers of each part, ascending, int64; a part may be empty where n is small.
+
+    Raises:
+        ConfigError: If there is not at least one part.
+    """
+    if parts < 1:
+        raise ConfigError(f"parts is {parts}; it must be at least 1")
+    drawn = np.random.default_rng(seed).integers(parts, size=n)
+    return [np.flatnonzero(drawn == part) for part in range(parts)]
+
+
+def settle(
+    sketches: Any,  # noqa: ANN401 - numpy or torch
+    config: SelectionConfig,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> SelectionConfig:
+    """Check the request against all rows and put a number in place of alpha = "auto".
+
+    Args:
+        sketches: All rows, shape (n, p), as for `select`.
+        config: A global selection by spice or fisher with the exact score, lazy or plain.
+        on_progress: As for `select`; one pass over the rows.
+        should_stop: As for `select`.
+
+    Returns:
+        The config that every part and the merge have to be given.
+
+    Raises:
+        ConfigError: If the config is not such a selection.
+        ValueError: What `select` raises.
+    """
+    _check(config)
+    problem = pose(Sketches(sketches, config.device), config, Watch(on_progress, should_stop))[0]
+    return replace(config, alpha=problem.alpha)
+
+
+def select_part(
+    sketches: Any,  # noqa: ANN401 - numpy or torch
+    rows: NDArray[np.int64],
+    config: SelectionConfig,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> PartPicks:
+    """Round 1: the exact greedy among the rows of one part, up to the whole budget.
+
+    An early stop is left to the merge: a part that stopped by itself would keep back rows that the others lack.
+
+    Args:
+        sketches: All rows, shape (n, p), as for `select`; only those of the part are read.
+        rows: The part, ascending, shape (m,), int64.
+        config: From `settle`.
+        on_progress: As for `select`.
+        should_stop: As for `select`.
+
+    Returns:
+        The picks of the part.
+
+    Raises:
+        ConfigError: If the config does not come from `settle`.
+        InvalidRowsError: If rows of the part hold NaN or inf and `config.on_invalid` is "raise".
+        SelectionCancelledError: If `should_stop` returned True.
+    """
+    _check(config)
+    _settled_alpha(config)
+    nothing = PartPicks(np.empty(0, dtype=np.int64), np.empty(0))
+    if len(rows) == 0:
+        return nothing
+    watch = Watch(on_progress, should_stop)
+    whole = Sketches(sketches, config.device)
+    part = whole.subset(torch.from_numpy(rows).to(whole.device))
+    try:
+        problem, usable, _ = pose(part, replace(config, budget=1), watch)
+    except BudgetError:  # no row of the part is finite, and that is to be passed over
+        return nothing
+    except InvalidRowsError as error:
+        raise InvalidRowsError(Dropped(rows[error.dropped.rows], error.dropped.reasons)) from None
+    problem = replace(problem, budget=min(config.budget, int(usable.sum())), early_stop_ratio=None)
+    state = GreedyState(problem)
+    greedy(state, proposer_for(state, config), watch)
+    trace = state.trace()
+    return PartPicks(rows[trace.indices], trace.gains)
+
+
+def merge(
+    sketches: Any,  # noqa: ANN401 - numpy or torch
+    parts: Sequence[PartPicks],
+    config: SelectionConfig,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Selection:
+    """Round 2: the exact greedy over all parts' picks, and the better of its set and the best part's.
+
+    Args:
+        sketches: All rows, shape (n, p), as for `select`: the certificate is about all of them.
+        parts: The picks of every part, in any order.
+        config: From `settle`.
+        on_progress: As for `select`.
+        should_stop: As for `select`.
+
+    Returns:
+        The selection. `guarantees.additive_bound` is None: the guarantee of this method is one in expectation.
+
+    Raises:
+        ConfigError: If the config does not come from `settle`.
+        ValueError: What `select` raises.
+    """
+    _check(config)
+    _settled_alpha(config)
+    watch = Watch(on_progress, should_stop)
+    problem, _, dropped = pose(Sketches(sketches, config.device), config, watch)
+    order, reached, stop = _second_round(problem, parts, config, watch)
+    for part in parts:
+        kept = before_early_stop(part.marginal_gains, config.early_stop_ratio)
+        if part.marginal_gains[:kept].sum() > reached:
+            reached = float(part.marginal_gains[:kept].sum())
+            order = _filled(part.indices[:kept], order if kept == len(part.indices) else order[:0])
+            stop = "early_stop" if kept < len(part.indices) else "budget" if len(order) == config.budget else stop
+    state = GreedyState(problem)
+    for row in order.tolist():
+        state.follow(row)
+    outside = outside_gain_sum(state, watch)
+    return report(state, dropped, stop, outside=outside, theorem_holds=False, curvature=config.curvature)
+
+
+def select_partitioned(
+    sketches: Any,  # noqa: ANN401 - numpy or torch
+    config: SelectionConfig,
+    parts: int,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Selection:
+    """Both rounds in this process, one part after the other: needs the memory of one part at a time.
+
+    Args:
+        sketches: Shape (n, p), as for `select`.
+        config: A global selection by spice or fisher with the exact score, lazy or plain.
+        parts: Number of parts, at least 1; with 1 the picks are those of `select`.
+        on_progress: As for `select`, over again for each part and for the merge.
+        should_stop: As for `select`.
+
+    Returns:
+        The selection; see `merge`.
+
+    Raises:
+        ConfigError: If the config is not such a selection, or there is not at least one part.
+        ValueError: What `select` raises.
+    """
+    settled = settle(sketches, config, on_progress=on_progress, should_stop=should_stop)
+    picks = [
+        select_part(sketches, rows, settled, on_progress=on_progress, should_stop=should_stop)
+        for rows in partition(len(sketches), parts, config.seed)
+    ]
+    return merge(sketches, picks, settled, on_progress=on_progress, should_stop=should_stop)
+
+
+def _second_round(
+    problem: Problem, parts: Sequence[PartPicks], config: SelectionConfig, watch: Watch
+) -> tuple[NDArray[np.int64], float, StopReason]:
+    """The greedy over the union: row numbers in the whole pool, F of them in nats, and why it ended."""
+    union = np.unique(np.concatenate([part.indices for part in parts]))
+    if union.size == 0:
+        return union, 0.0, "exhausted"
+    rows = torch.from_numpy(union).to(problem.sketches.device)
+    pool = replace(
+        problem,
+        sketches=problem.sketches.subset(rows),
+        squared_norms=problem.squared_norms[rows],
+        eligible=problem.eligible[rows],
+    )
+    state = GreedyState(pool)
+    stop = greedy(state, proposer_for(state, config), watch)
+    trace = state.trace()
+    return union[trace.indices], float(trace.gains.sum()), stop
+
+
+def _filled(picks: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The picks of a part that was too small for the budget, and as many of others as round 2's set is larger."""
+    return np.concatenate([picks, others[~np.isin(others, picks)][: max(0, len(others) - len(picks))]])
+
+
+def _check(config: SelectionConfig) -> None:
+    if config.method not in {"spice", "fisher"} or config.fisher != "exact":
+        raise ConfigError(f"parts need spice or fisher with the exact score; got {config.method!r}, {config.fisher!r}")
+    if config.pool_size is not None or config.optimizer == "stochastic":
+        raise ConfigError("parts need the exact greedy: no windows, optimizer 'lazy' or 'plain'")
+
+
+def _settled_alpha(config: SelectionConfig) -> None:
+    if isinstance(config.alpha, str):
+        raise ConfigError("alpha is 'auto', which would differ between parts; settle() puts a number in its place")
