@@ -78,6 +78,12 @@ class DatasetRef(Request):
     id: uuid.UUID | None = Field(default=None, description="A registered dataset.")
     format: Format | None = Field(default=None, description="Overrides what the URI's suffix says.")
     columns: Columns | None = None
+    source_column: Text | None = Field(
+        default=None,
+        max_length=1000,
+        description="Column that says where a row comes from, for the statistics by source; left out, the first of "
+        "`source`, `dataset` and `domain` that there is.",
+    )
     max_rejected_fraction: float = Field(
         default=0.05, ge=0, le=1, description="The job fails if more of the rows than this can't be used."
     )
@@ -143,6 +149,13 @@ class SelectionSpec(Request):
     baselines: tuple[Method, ...] = Field(
         default=(), max_length=4, description="Other methods to run on the same sketches, for comparison."
     )
+    baseline_repeats: int = Field(
+        default=3,
+        ge=1,
+        le=20,
+        description="Runs, each with a seed of its own, of a baseline that draws at random: its curve is then their "
+        "mean, with a standard deviation.",
+    )
 
     @model_validator(mode="after")
     def _gains_to_stop_at(self) -> Self:
@@ -169,3 +182,12 @@ class JobRequest(Request):
     selection: SelectionSpec
     name: Name | None = None
     metadata: Metadata = Field(default_factory=dict)
+
+
+class PreviewRequest(Request):
+    """Which rows of a registered dataset to show, as which model would read them."""
+
+    model: ModelRef
+    columns: Columns | None = Field(default=None, description="As for `POST /jobs`.")
+    first_row: int = Field(default=0, ge=0, description="Number of the first row, from 0.")
+    rows: int = Field(default=20, ge=1, le=50, description="How many rows.")

@@ -15,8 +15,10 @@ from app.datasets.router import router as datasets
 from app.db.engine import make_engine, make_sessions
 from app.dependencies import Resources
 from app.jobs.router import router as jobs
+from app.picked_rows.router import router as picked_rows
 from app.queue import TaskQueue
 from app.reconciler import Reconciler
+from app.reports.router import router as reports
 from app.results.router import router as results
 from app.retention import Retention
 from app.settings import Settings, get_settings
@@ -65,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("spice-select"),
         lifespan=lifespan,
     )
-    for router in (jobs, results, datasets, health.router):
+    for router in (jobs, results, picked_rows, reports, datasets, health.router):
         app.include_router(router)
     problems.install(app, logger)
     return app

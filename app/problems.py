@@ -47,6 +47,13 @@ class DatasetNotFound(NotFoundProblem):
     title = "There is no such dataset"
 
 
+class PreviewNotFound(NotFoundProblem):
+    """No preview of this dataset has this id."""
+
+    type_ = "preview-not-found"
+    title = "There is no such preview"
+
+
 class InvalidRequest(UnprocessableProblem):
     """The request cannot be carried out as it is; `errors` names the fields."""
 
@@ -72,6 +79,13 @@ class ResultNotReady(ConflictProblem):
 
     type_ = "result-not-ready"
     title = "The job has no result"
+
+
+class StatisticsMissing(NotFoundProblem):
+    """The job was finished before statistics were kept."""
+
+    type_ = "statistics-missing"
+    title = "The job has no statistics"
 
 
 class RowsGone(NotFoundProblem):

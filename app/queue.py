@@ -15,7 +15,7 @@ from rq import Queue
 from rq.exceptions import DuplicateJobError
 from rq.serializers import JSONSerializer
 
-from app.db.tables import Dataset, Job, Shard
+from app.db.tables import Dataset, Job, Preview, Shard
 from app.settings import QUEUES
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 TASKS: Final[dict[Work, str]] = {
     Job: "workers.pipeline.run_job",
     Dataset: "workers.registration.register_dataset",
+    Preview: "workers.preview.run_preview",
     Shard: "workers.shard.run_shard",
 }
 QueueUnavailable = RedisError
@@ -44,7 +45,7 @@ class TaskQueue:
         selection, gradients = (
             Queue(queue_name(settings, kind), connection=self._redis, serializer=JSONSerializer) for kind in QUEUES
         )
-        self._queues: dict[Work, Queue] = {Job: selection, Dataset: selection, Shard: gradients}
+        self._queues: dict[Work, Queue] = {Job: selection, Dataset: selection, Preview: selection, Shard: gradients}
 
     def put(self, work: Waiting) -> None:
         """Enqueue a row's dispatch; a dispatch that is there already stays there once.

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from app.artifacts import StorageFailed, rows_prefix
@@ -20,6 +20,7 @@ from app.db.selections import MAIN
 from app.db.tables import Job, Stage
 from workers.data.corpus import LAYOUT_VERSION
 from workers.data.rejection import Reason, enforce_limit
+from workers.data.sources import source_column
 from workers.failures import JobError, ProblemError
 from workers.gradients.shards import ShardDamaged, ShardStore, sketch_key
 from workers.process import current_process
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from workers.selection import Progress, Selection
 
 logger = logging.getLogger(__name__)
+
+RANDOM_METHODS = frozenset({"random"})
+"""Methods whose picks the seed decides: one run of such a baseline says little."""
 
 MOST_ROUNDS = 3
 """Times that a job makes shards: more than one means that sketches vanished or were damaged while it waited."""
@@ -111,13 +115,18 @@ class _Run:
                 logger.warning("job %s: %s", self.keeper.lease.id, error)
                 self._park(reading, store, store.missing(verify=True) or [error.shard])
                 return
-            chosen = self._select(sketched)
+            chosen, repeats = self._select(sketched)
         published = Published(
             reading=reading,
+            values=sketched.values,
             rows=sketched.rows,
             rejected=sketched.rejected,
             chosen=chosen,
-            method=self.source.request.selection.method,
+            repeats=repeats,
+            selection=self.source.request.selection,
+            source_column=source_column(
+                reading.snapshot, self.process.settings, self.source.request.dataset.source_column
+            ),
             sketches=store.key,
             sketches_reused="sketches" not in self.plan,
             seconds=self.seconds,
@@ -135,6 +144,7 @@ class _Run:
         )
         wanted = self.source.request
         enforce_limit(reading.corpus.rejected, reading.corpus.rows_total, wanted.dataset.max_rejected_fraction)
+        source_column(reading.snapshot, self.process.settings, wanted.dataset.source_column)
         picks_of(wanted.selection.budget, len(reading.corpus))
         self.process.corpus = reading.corpus
         return reading
@@ -204,8 +214,8 @@ class _Run:
         enforce_limit(rejected, corpus.rows_total, self.source.request.dataset.max_rejected_fraction)
         return Sketched(stored.values[stored.finite], corpus.rows[stored.finite], rejected)
 
-    def _select(self, sketched: Sketched) -> dict[str, Selection]:
-        """Run the method asked for, then the baselines on as many picks; by label."""
+    def _select(self, sketched: Sketched) -> tuple[dict[str, Selection], dict[str, list[Selection]]]:
+        """Run the method asked for, then the baselines on as many picks; by label, further runs of each apart."""
         spec = self.source.request.selection
         config = SelectionConfig(
             budget=picks_of(spec.budget, len(sketched.rows)),
@@ -226,9 +236,15 @@ class _Run:
                 "weights and gradients.target",
             )
         chosen: dict[str, Selection] = {MAIN: main}
+        repeats: dict[str, list[Selection]] = {}
         for method in spec.baselines:
-            chosen[method] = self._select_one(sketched, config.baseline(method, budget=len(main.indices)))
-        return chosen
+            baseline = config.baseline(method, budget=len(main.indices))
+            chosen[method] = self._select_one(sketched, baseline)
+            further = range(1, spec.baseline_repeats if method in RANDOM_METHODS else 1)
+            repeats[method] = [
+                self._select_one(sketched, replace(baseline, seed=baseline.seed + number)) for number in further
+            ]
+        return chosen, repeats
 
     def _select_one(self, sketched: Sketched, config: SelectionConfig) -> Selection:
         meter = self.keeper.enter(Stage.SELECTING, config.budget, "picks")

@@ -1,31 +1,36 @@
-"""The last stage: the picked rows as a file, and everything else in one transaction."""
+"""The last stage: the picked rows as files, and everything else in one transaction."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from app.artifacts import rows_name
+import numpy as np
+
+from app.artifacts import excerpts_name, rows_name
 from app.db import leases, selections
 from app.db.selections import MAIN, Head, Picks
 from app.db.tables import Stage, State
+from workers import subset_statistics
 from workers.conflict_statistics import conflict_statistics
+from workers.data.excerpts import write_excerpts
 from workers.data.export import write_rows
+from workers.data.sources import count_sources
 from workers.selection.compare import jaccard
 from workers.stopping import Stopped
+from workers.subset_statistics import repeated_curve
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from app.db.tables import Json
-    from workers.data.fetch import Snapshot
+    from app.job_request import SelectionSpec
     from workers.data.rejection import Reason
     from workers.keeper import Keeper
     from workers.process import Process
@@ -42,20 +47,26 @@ class Published:
 
     Attributes:
         reading: The dataset.
+        values: Sketch of each candidate, shape (n, p), float32.
         rows: Row number of each candidate, shape (n,), int64.
         rejected: Row numbers of the rows that can't be used, by reason.
         chosen: The selections by label, `main` among them; their indices are places in `rows`.
-        method: The method of the main one.
+        repeats: Further runs of the baselines that draw at random, by label.
+        selection: What was asked for.
+        source_column: Column that says where a row comes from, or None.
         sketches: Content key.
         sketches_reused: Whether this job had to compute none.
         seconds: Time of each stage so far.
     """
 
     reading: Reading
+    values: NDArray[np.float32]
     rows: NDArray[np.int64]
     rejected: Mapping[Reason, list[int]]
     chosen: Mapping[str, Selection]
-    method: str
+    repeats: Mapping[str, Sequence[Selection]]
+    selection: SelectionSpec
+    source_column: str | None
     sketches: str
     sketches_reused: bool
     seconds: dict[str, float]
@@ -68,9 +79,9 @@ def publish(process: Process, keeper: Keeper, published: Published) -> None:
         Stopped: The job was cancelled or lost meanwhile. Nothing of it is in Postgres.
     """
     began = time.monotonic()
-    picked = published.rows[published.chosen[MAIN].indices]
-    keeper.enter(Stage.PUBLISHING, len(picked), "picks")
-    _keep_rows(process, keeper.lease.id, published.reading.snapshot, picked)
+    keeper.enter(Stage.PUBLISHING, len(published.chosen[MAIN].indices), "picks")
+    statistics = _statistics(process, keeper, published)
+    _keep_rows(process, keeper.lease.id, published)
     with process.sessions() as session:
         result = _result(published, time.monotonic() - began)
         # Before the picks: whoever else writes to the job waits for this transaction from here on.
@@ -80,29 +91,86 @@ def publish(process: Process, keeper: Keeper, published: Published) -> None:
             session.rollback()
             raise Stopped
         for label, selection in published.chosen.items():
+            runs = [selection, *published.repeats.get(label, ())]
             head = Head(
                 label=label,
-                method=published.method if label == MAIN else label,
+                method=published.selection.method if label == MAIN else label,
                 log_det=float(selection.log_det[-1]),
                 conflicts=conflict_statistics(selection),
+                repeats=repeated_curve(runs) if len(runs) > 1 else None,
             )
             picks = _picks(selection, published.rows)
             selections.store(session, keeper.lease.id, head, picks, process.settings.chunk_rows)
         rejected = {str(reason): rows for reason, rows in published.rejected.items()}
         selections.store_rejected(session, keeper.lease.id, rejected)
+        selections.store_statistics(session, keeper.lease.id, statistics)
         session.commit()
 
 
-def _keep_rows(process: Process, job_id: uuid.UUID, snapshot: Snapshot, picked: NDArray[np.int64]) -> None:
-    """Write the picked rows on this machine and hand the file to the store, which shows it whole or not at all."""
+def _keep_rows(process: Process, job_id: uuid.UUID, published: Published) -> None:
+    """Write the picked rows on this machine and hand the files to the store, which shows each whole or not at all."""
+    snapshot = published.reading.snapshot
     directory = process.settings.cache_path / "rows"
     directory.mkdir(parents=True, exist_ok=True)
     written = directory / f".{job_id}-{secrets.token_hex(4)}.{snapshot.format}"
+    excerpts = written.with_suffix(".excerpts")
     try:
-        write_rows(snapshot, picked, written, process.settings)
+        write_rows(snapshot, published.rows[published.chosen[MAIN].indices], written, process.settings)
+        picked = replace(snapshot, path=written, compression=None, bytes=written.stat().st_size)
+        write_excerpts(picked, published.reading.corpus.shape, _ranked(published), excerpts, process.settings)
+        process.artifacts.put(excerpts_name(job_id), excerpts)
         process.artifacts.put(rows_name(job_id, snapshot.format), written)
     finally:
         written.unlink(missing_ok=True)
+        excerpts.unlink(missing_ok=True)
+
+
+def _ranked(published: Published) -> Iterator[Json]:
+    """What is known of each pick besides its text, in file order."""
+    main = published.chosen[MAIN]
+    rows = published.rows[main.indices]
+    for place in np.argsort(rows).tolist():
+        yield {
+            "rank": place + 1,
+            "index": int(rows[place]),
+            "marginal_gain": float(main.marginal_gains[place]),
+            "epsilon": float(main.epsilons[place]),
+            "conflict": float(main.conflicts[place]),
+        }
+
+
+def _statistics(process: Process, keeper: Keeper, published: Published) -> Json:
+    """What the figures are drawn from.
+
+    Raises:
+        Stopped: The job was cancelled or lost meanwhile.
+    """
+    main, corpus = published.chosen[MAIN], published.reading.corpus
+    tokens = corpus.lengths[np.searchsorted(corpus.rows, published.rows)]
+    counted = None
+    if published.source_column is not None:
+        candidates, picked = np.zeros((2, corpus.rows_total), dtype=np.bool_)
+        candidates[published.rows] = True
+        picked[published.rows[main.indices]] = True
+        counts = count_sources(
+            published.reading.snapshot,
+            process.settings,
+            published.source_column,
+            candidates,
+            picked,
+            keeper.should_stop,
+        )
+        counted = subset_statistics.sources(published.source_column, counts)
+    wanted = published.selection
+    return {
+        "conflict_before_after": subset_statistics.conflict_before_after(
+            published.values, main.indices, wanted.seed, keeper.should_stop
+        ),
+        "lengths": subset_statistics.lengths(tokens, main.indices),
+        "sources": counted,
+        "epsilon_conflict": subset_statistics.epsilon_conflict(main),
+        "early_stop": subset_statistics.early_stop(main, wanted.method, wanted.early_stop_ratio),
+    }
 
 
 def _result(published: Published, publishing_s: float) -> Json:
@@ -138,15 +206,22 @@ def _result(published: Published, publishing_s: float) -> Json:
         "sketches_reused": published.sketches_reused,
         "seconds": {**published.seconds, Stage.PUBLISHING: round(publishing_s, 3)},
         "baselines": {
-            label: {
-                "log_det": float(one.log_det[-1]),
-                "mean_conflict": float(one.conflicts.mean()),
-                "overlap": jaccard(main.indices, one.indices),
-            }
+            label: _baseline(main, [one, *published.repeats.get(label, ())])
             for label, one in published.chosen.items()
             if label != MAIN
         },
         "versions": {name: version(name) for name in ("spice-select", "torch", "transformers")},
+    }
+
+
+def _baseline(main: Selection, runs: Sequence[Selection]) -> Json:
+    log_det = subset_statistics.spread([float(run.log_det[-1]) for run in runs])
+    return {
+        "runs": len(runs),
+        "log_det": log_det["mean"],
+        "log_det_std": log_det["std"],
+        "mean_conflict": float(np.mean([run.conflicts.mean() for run in runs])),
+        "overlap": float(np.mean([jaccard(main.indices, run.indices) for run in runs])),
     }
 
 

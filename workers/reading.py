@@ -98,6 +98,44 @@ def source_of(process: Process, job_id: uuid.UUID) -> Source:
     )
 
 
+def have(
+    process: Process,
+    uri: DatasetUri,
+    fingerprint: str | None,
+    *,
+    recalled: bool,
+    should_stop: Callable[[], bool],
+    on_bytes: Callable[[int, int | None], None] | None = None,
+) -> Snapshot:
+    """Have a dataset's file on this machine.
+
+    Args:
+        process: This worker.
+        uri: Where it is.
+        fingerprint: What it must be, if it was seen before.
+        recalled: Whether a copy of that fingerprint will do, should one be here.
+        should_stop: Asked while bytes are copied.
+        on_bytes: As for `fetch`.
+
+    Raises:
+        JobError: The dataset is not what it was.
+        DatasetError: It can't be read.
+        Stopped: `should_stop` said so.
+    """
+    snapshot = recall(uri, fingerprint, process.settings) if recalled and fingerprint is not None else None
+    if snapshot is None or not process.holds.take("dataset", snapshot.path):
+        snapshot = fetch(uri, process.settings, on_bytes=on_bytes, should_stop=should_stop)
+        process.holds.take("dataset", snapshot.path)
+    if fingerprint not in (None, snapshot.fingerprint):
+        raise JobError(
+            "dataset-changed",
+            "The dataset has changed",
+            "dataset",
+            f"{uri.uri} was {fingerprint} before and is {snapshot.fingerprint} now: submit again",
+        )
+    return snapshot
+
+
 def read(
     process: Process,
     source: Source,
@@ -113,19 +151,9 @@ def read(
         ModelError: The model's tokenizer can't be used.
         Stopped: `should_stop` said so.
     """
-    snapshot = None
-    if source.planned and source.fingerprint is not None:
-        snapshot = recall(source.uri, source.fingerprint, process.settings)
-    if snapshot is None or not process.holds.take("dataset", snapshot.path):
-        snapshot = fetch(source.uri, process.settings, on_bytes=on_bytes, should_stop=should_stop)
-        process.holds.take("dataset", snapshot.path)
-    if source.fingerprint not in (None, snapshot.fingerprint):
-        raise JobError(
-            "dataset-changed",
-            "The dataset has changed",
-            "dataset",
-            f"{source.uri.uri} was {source.fingerprint} before and is {snapshot.fingerprint} now: submit again",
-        )
+    snapshot = have(
+        process, source.uri, source.fingerprint, recalled=source.planned, should_stop=should_stop, on_bytes=on_bytes
+    )
     model = process.tokenizers.get(source.model_path)
     columns = source.request.dataset.columns
     corpus = build_corpus(

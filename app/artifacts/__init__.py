@@ -3,12 +3,12 @@
 One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and everything else goes by names:
 
     sketches/<key>/manifest.json, shard-00000.safetensors, ..., used
-    jobs/<id>/rows.<format>
+    jobs/<id>/rows.<format>, excerpts.jsonl
 """
 
 from __future__ import annotations
 
-from app.artifacts.names import ROWS, SKETCHES, rows_name, rows_prefix, sketches_prefix
+from app.artifacts.names import ROWS, SKETCHES, excerpts_name, rows_name, rows_prefix, sketches_prefix
 from app.artifacts.opening import open_artifacts
 from app.artifacts.store import ArtifactStore, StorageFailed, Stored
 
@@ -18,6 +18,7 @@ __all__ = [
     "ArtifactStore",
     "StorageFailed",
     "Stored",
+    "excerpts_name",
     "open_artifacts",
     "rows_name",
     "rows_prefix",

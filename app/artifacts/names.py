@@ -24,3 +24,8 @@ def rows_prefix(job_id: uuid.UUID) -> str:
 def rows_name(job_id: uuid.UUID, format: str) -> str:  # noqa: A002 - the field's name
     """The picked rows of a job, in the dataset's own format."""
     return f"{rows_prefix(job_id)}rows.{format}"
+
+
+def excerpts_name(job_id: uuid.UUID) -> str:
+    """The picked rows of a job as text to look through, one JSON line a pick, best pick first."""
+    return f"{rows_prefix(job_id)}excerpts.jsonl"

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from app.db.tables import State
+from app.job_request import Columns, ModelRef
 from app.problems import ProblemDetails
 from app.schema import Metadata, Name, Request, Response, Text
 from app.uris import Format
@@ -58,6 +59,74 @@ class DatasetResponse(Response):
     columns: list[str] | None
     shape: str | None = Field(description="How rows are read: prompt_response, alpaca or messages.")
     fingerprint: str | None = Field(description="SHA-256 of the file as stored.")
+    error: ProblemDetails | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+EXAMPLE_PREVIEW: dict[str, Any] = {
+    "id": "0c0f3f7e-53a4-4c5b-9a4e-6a1a4a1f9b21",
+    "dataset_id": EXAMPLE_DATASET["id"],
+    "state": "succeeded",
+    "model": {"uri": "file:///models/smollm2", "dtype": "float32", "max_length": 512},
+    "columns": None,
+    "first_row": 0,
+    "shape": "alpaca",
+    "rows": [
+        {
+            "row": 0,
+            "rejected": None,
+            "tokens": 9,
+            "learned_tokens": 2,
+            "truncated": False,
+            "pieces": [
+                "<|im_start|>",
+                "user",
+                "\n",
+                "2+2?",
+                "<|im_end|>",
+                "\n",
+                "<|im_start|>assistant\n",
+                "4",
+                "<|im_end|>",
+            ],
+            "learned": [False, False, False, False, False, False, False, True, True],
+        },
+        {"row": 1, "rejected": "empty_response"},
+    ],
+    "error": None,
+    "created_at": "2026-11-24T03:00:03Z",
+    "finished_at": "2026-11-24T03:00:04Z",
+}
+
+
+class PreviewRow(Response):
+    """A row as the model reads it."""
+
+    row: int
+    rejected: str | None = Field(description="Why the row can't be used; all else is then left out.")
+    tokens: int | None = Field(default=None, description="Tokens that the model reads of it.")
+    learned_tokens: int | None = Field(default=None, description="Tokens that carry loss.")
+    truncated: bool | None = Field(default=None, description="Whether response tokens beyond max_length are cut.")
+    pieces: list[str] = Field(
+        default=[],
+        description="Text of each token, at most 1,024 of them; joined, they are the text that the chat template "
+        "writes. A token that continues a character has an empty piece.",
+    )
+    learned: list[bool] = Field(default=[], description="Whether the token carries loss, one for each piece.")
+
+
+class PreviewResponse(Response):
+    """Rows of a dataset as a model will read them; `rows` is there once `state` is succeeded."""
+
+    id: uuid.UUID
+    dataset_id: uuid.UUID
+    state: State
+    model: ModelRef
+    columns: Columns | None
+    first_row: int
+    shape: str | None = Field(description="How rows are read: prompt_response, alpaca or messages.")
+    rows: list[PreviewRow] | None
     error: ProblemDetails | None
     created_at: datetime
     finished_at: datetime | None

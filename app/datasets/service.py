@@ -1,4 +1,4 @@
-"""Register datasets."""
+"""Register datasets, and preview their rows."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import uuid
 from typing import TYPE_CHECKING
 
 from app.db.leases import Waiting
-from app.db.tables import Dataset
-from app.problems import DatasetNotFound, FieldError, InvalidRequest
-from app.uris import UriRefused, check_uri
+from app.db.tables import Dataset, Preview
+from app.problems import DatasetNotFound, FieldError, InvalidRequest, PreviewNotFound
+from app.uris import UriRefused, check_model_uri, check_uri
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from app.datasets.schemas import DatasetRequest
+    from app.job_request import PreviewRequest
     from app.queue import TaskQueue
     from app.settings import Settings
 
@@ -47,3 +48,38 @@ def find_dataset(session: Session, dataset_id: uuid.UUID) -> Dataset:
     if dataset is None:
         raise DatasetNotFound(f"No dataset has the id {dataset_id}: register it with POST /datasets.")
     return dataset
+
+
+def preview(
+    session: Session, queue: TaskQueue, settings: Settings, dataset_id: uuid.UUID, request: PreviewRequest
+) -> Preview:
+    """Have a worker read rows of a dataset as a model would.
+
+    Raises:
+        DatasetNotFound: There is no such dataset.
+        InvalidRequest: The model's URI is not one that this service reads.
+    """
+    dataset = find_dataset(session, dataset_id)
+    try:
+        check_model_uri(request.model.uri, settings)
+    except UriRefused as refused:
+        raise InvalidRequest(FieldError(field="model.uri", message=str(refused))) from refused
+    asked = Preview(id=uuid.uuid4(), dataset_id=dataset.id, request=request.model_dump(mode="json"))
+    session.add(asked)
+    session.commit()
+    queue.put_or_leave(Waiting(Preview, asked.id, asked.dispatch))
+    return asked
+
+
+def find_preview(session: Session, dataset_id: uuid.UUID, preview_id: uuid.UUID) -> Preview:
+    """A preview by id.
+
+    Raises:
+        DatasetNotFound: There is no such dataset.
+        PreviewNotFound: It has no such preview.
+    """
+    dataset = find_dataset(session, dataset_id)
+    found = session.get(Preview, preview_id)
+    if found is None or found.dataset_id != dataset.id:
+        raise PreviewNotFound(f"Dataset {dataset_id} has no preview {preview_id}: ask for one with POST.")
+    return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select
 
-from app.db.tables import RejectedRows, Selection, SelectionChunk
+from app.db.tables import JobStatistics, RejectedRows, Selection, SelectionChunk
 
 if TYPE_CHECKING:
     import uuid
@@ -58,12 +58,14 @@ class Head:
         method: The method that made it.
         log_det: In nats.
         conflicts: Statistics, as `GET /jobs/{id}/conflicts` returns them.
+        repeats: The curve over several runs, where the method draws at random; the picks are those of the first.
     """
 
     label: str
     method: str
     log_det: float
     conflicts: Json
+    repeats: Json | None = None
 
 
 def store(session: Session, job_id: uuid.UUID, head: Head, picks: Picks, chunk_rows: int) -> None:
@@ -77,6 +79,7 @@ def store(session: Session, job_id: uuid.UUID, head: Head, picks: Picks, chunk_r
             selected=selected,
             log_det=head.log_det,
             conflicts=head.conflicts,
+            repeats=head.repeats,
         )
     )
     for first in range(0, selected, chunk_rows):
@@ -99,6 +102,16 @@ def store_rejected(session: Session, job_id: uuid.UUID, rows: Mapping[str, Seque
     """Insert the rows that could not be used, by reason, in the caller's transaction."""
     for reason, indices in rows.items():
         session.execute(insert(RejectedRows).values(job_id=job_id, reason=reason, row_indices=list(indices)))
+
+
+def store_statistics(session: Session, job_id: uuid.UUID, document: Json) -> None:
+    """Insert what the figures are drawn from, in the caller's transaction."""
+    session.execute(insert(JobStatistics).values(job_id=job_id, document=document))
+
+
+def statistics(session: Session, job_id: uuid.UUID) -> Json | None:
+    """What the figures are drawn from; None for a job that was finished before they were kept."""
+    return session.scalar(select(JobStatistics.document).where(JobStatistics.job_id == job_id))
 
 
 def stream(sessions: Sessions, job_id: uuid.UUID, label: str = MAIN) -> Iterator[Picks]:

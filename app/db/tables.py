@@ -133,6 +133,17 @@ class Dataset(Leased, Base):
     fingerprint: Mapped[str | None]
 
 
+class Preview(Leased, Base):
+    """A few rows of a dataset as a model would read them: what was asked for, and what a worker made of it."""
+
+    __tablename__ = "previews"
+    __table_args__ = (_open_index("previews"),)
+
+    dataset_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), index=True)
+    request: Mapped[Json]
+    content: Mapped[Json | None]
+
+
 class Job(Leased, Base):
     """A selection job: the request as it was sent, its state, and where it is."""
 
@@ -181,6 +192,7 @@ class Selection(Base):
     selected: Mapped[int] = mapped_column(BigInteger)
     log_det: Mapped[float]
     conflicts: Mapped[Json]
+    repeats: Mapped[Json | None]
 
 
 class SelectionChunk(Base):
@@ -220,3 +232,12 @@ class RejectedRows(Base):
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     reason: Mapped[str] = mapped_column(primary_key=True)
     row_indices: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+
+
+class JobStatistics(Base):
+    """What the figures of a finished job are drawn from: some 100 kB, so apart from the job, which lists show."""
+
+    __tablename__ = "job_statistics"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    document: Mapped[Json]

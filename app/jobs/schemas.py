@@ -38,9 +38,11 @@ class Certificate(Response):
 
 
 class Baseline(Response):
-    """Another method on the same sketches, with as many picks."""
+    """Another method on the same sketches, with as many picks; numbers are means over its runs."""
 
+    runs: int = Field(default=1, description="1, or `selection.baseline_repeats` for a method that draws at random.")
     log_det: float = Field(description="In nats.")
+    log_det_std: float = Field(default=0.0, description="Standard deviation over the runs, with n - 1.")
     mean_conflict: float
     overlap: float = Field(description="Jaccard index of its picks and the subset's: 1 where they are the same rows.")
 

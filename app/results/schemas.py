@@ -52,6 +52,14 @@ class CurveLine(Response):
     rank: list[int] = Field(description="Number of picks, from 1.")
     log_det: list[float] = Field(description="Log-det of that many picks, in nats.")
     marginal_gains: list[float] = Field(description="What the pick of that rank added, in nats.")
+    runs: int = Field(
+        default=1,
+        description="Runs that the line is the mean of: `selection.baseline_repeats` for a baseline that draws at "
+        "random, which then has at most 1,000 points.",
+    )
+    log_det_std: list[float] | None = Field(
+        default=None, description="Standard deviation of `log_det` over the runs, with n - 1; null for a single run."
+    )
 
 
 class Curve(CurveLine):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from app.db.engine import Sessions
-    from app.db.tables import Job
+    from app.db.tables import Job, Json
     from app.results.formats import SubsetFormat
 
 WHY_NOT_READY = {
@@ -70,8 +70,13 @@ def curve(sessions: Sessions, job_id: uuid.UUID, points: int) -> Curve:
     """The log-det curves of a finished job, each thinned to at most `points` points."""
     with sessions() as session:
         finished_job(session, job_id)
-        selected = {head.label: head.selected for head in selections.heads(session, job_id)}
-    lines = {label: _curve_line(sessions, job_id, label, count, points) for label, count in selected.items()}
+        heads = selections.heads(session, job_id)
+    lines = {
+        head.label: _repeated_line(head.repeats, head.selected, points)
+        if head.repeats
+        else _curve_line(sessions, job_id, head.label, head.selected, points)
+        for head in heads
+    }
     main = lines.pop(MAIN)
     return Curve(job_id=job_id, **main.model_dump(), baselines=lines)
 
@@ -93,9 +98,23 @@ def rejected(session: Session, job_id: uuid.UUID) -> RejectedList:
     return RejectedList(job_id=job_id, rejected=reasons)
 
 
+def _evenly(count: int, most: int) -> list[int]:
+    """At most `most` of the ranks 1 to `count`, evenly; the last is among them."""
+    points = min(most, count)
+    return sorted({-(-count * number // points) for number in range(1, points + 1)})
+
+
+def _repeated_line(repeats: Json, selected: int, points: int) -> CurveLine:
+    """The mean curve of several runs, which is stored at some ranks alone."""
+    kept = [rank - 1 for rank in _evenly(len(repeats["rank"]), points)]
+    fields = ("rank", "log_det", "log_det_std", "marginal_gains")
+    return CurveLine(
+        selected=selected, runs=repeats["runs"], **{name: [repeats[name][at] for at in kept] for name in fields}
+    )
+
+
 def _curve_line(sessions: Sessions, job_id: uuid.UUID, label: str, selected: int, points: int) -> CurveLine:
-    count = min(points, selected)
-    wanted = sorted({-(-selected * number // count) for number in range(1, count + 1)})
+    wanted = _evenly(selected, points)
     line = CurveLine(selected=selected, rank=wanted, log_det=[], marginal_gains=[])
     for column, values in (("log_det", line.log_det), ("marginal_gains", line.marginal_gains)):
         remaining = iter(wanted)

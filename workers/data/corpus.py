@@ -20,7 +20,7 @@ from workers.data.conversation import to_messages
 from workers.data.describe import check_not_empty, describe
 from workers.data.formats import BadRecord, iter_records, read_columns
 from workers.data.rejection import Reason
-from workers.data.shapes import recognise
+from workers.data.shapes import Shape, ShapeName, recognise
 from workers.data.tokenisation import ConversationEncoder, Encoded
 from workers.samples import Sample
 from workers.stopping import Stopped
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from workers.data.conversation import Message
     from workers.data.fetch import Snapshot
-    from workers.data.shapes import Shape
 
 LAYOUT_VERSION = 1  # part of a corpus's key: raise it when the same input gives other samples or files
 BATCH_ROWS = 256
@@ -59,7 +58,7 @@ class Corpus:
 
     Attributes:
         path: The directory that holds it.
-        shape: The columns that it was made from.
+        shape: The columns that it was made from, and how rows of them are read.
         rows_total: Rows of the dataset, usable or not.
         rows: Row number of each sample, shape (n,), int64, ascending.
         lengths: Tokens of each sample, shape (n,), int64.
@@ -70,7 +69,7 @@ class Corpus:
     """
 
     path: Path
-    shape: str
+    shape: Shape
     rows_total: int
     rows: NDArray[np.int64]
     lengths: NDArray[np.int64]
@@ -100,7 +99,7 @@ class Corpus:
             raise CorpusDamaged(f"{path}: {error}") from error
         return cls(
             path=path,
-            shape=about["shape"],
+            shape=Shape(ShapeName(about["shape"]), about["columns"]),
             rows_total=about["rows_total"],
             rows=rows,
             lengths=np.diff(offsets),

@@ -16,7 +16,7 @@ from workers.data.errors import DatasetError
 from workers.data.rejection import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
@@ -84,6 +84,28 @@ class ConversationEncoder:
         if not texts:
             return [one for one in rendered if isinstance(one, Reason)]
         # The template has written the special tokens into the text; adding them here would double the first one.
+        tokenised = self._tokenise(texts)
+        return [one if isinstance(one, Reason) else self._cut(one, *next(tokenised)) for one in rendered]
+
+    def spell(self, messages: Sequence[Message]) -> tuple[Encoded, list[str]] | Reason:
+        """Encode one conversation and say which text each of its tokens stands for.
+
+        Returns:
+            The tokens and as many pieces; joined, the pieces are the text that the template wrote, up to the cut. A
+            piece is empty where several tokens spell one character: the first of them has it.
+        """
+        rendered = self._template.render(messages)
+        if isinstance(rendered, Reason):
+            return rendered
+        ids, offsets = next(self._tokenise([rendered.text]))
+        encoded = self._cut(rendered, ids, offsets)
+        if isinstance(encoded, Reason):
+            return encoded
+        ends = np.maximum.accumulate([end for _, end in offsets[: len(encoded.input_ids)]]).tolist()
+        return encoded, [rendered.text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def _tokenise(self, texts: list[str]) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+        """Ids and character offsets of each text."""
         batch = self._tokenizer(
             texts,
             add_special_tokens=False,
@@ -92,8 +114,7 @@ class ConversationEncoder:
             return_token_type_ids=False,
             verbose=False,
         )
-        tokenised = zip(batch["input_ids"], batch["offset_mapping"], strict=True)
-        return [one if isinstance(one, Reason) else self._cut(one, *next(tokenised)) for one in rendered]
+        return zip(batch["input_ids"], batch["offset_mapping"], strict=True)
 
     def _cut(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded | Reason:
         mask = response_mask(np.asarray(offsets, dtype=np.int64).reshape(-1, 2), rendered)

@@ -107,7 +107,7 @@ def test_columns_can_be_named(
         build(snapshot, chatml, settings)
     columns = {"prompt": "x", "response": "y"}
     corpus = build_corpus(snapshot, chatml, columns=columns, max_length=64, settings=settings)
-    assert corpus.shape == "prompt_response"
+    assert corpus.shape.name == "prompt_response"
     with pytest.raises(DatasetError, match="maps response to 'z'"):
         build_corpus(snapshot, chatml, columns={**columns, "response": "z"}, max_length=64, settings=settings)
 

@@ -1,0 +1,1 @@
+"""The picked rows as text: page by page, and searched."""

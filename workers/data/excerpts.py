@@ -1,0 +1,71 @@
+"""The picked rows as text to look through: best pick first, each row cut to what a page can show."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from workers.data.conversation import to_messages
+from workers.data.formats import BadRecord, iter_records
+from workers.data.rejection import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from app.settings import Settings
+    from workers.data.fetch import Snapshot
+    from workers.data.shapes import Shape
+
+TEXT_SHOWN = 4000
+"""Characters of a row that are kept: about what the default max_length lets the model read."""
+
+
+def write_excerpts(
+    picked: Snapshot,
+    shape: Shape,
+    ranked: Iterable[dict[str, Any]],
+    destination: Path,
+    settings: Settings,
+) -> None:
+    """Write one JSON line a pick, in the order of picking.
+
+    The rows are read once in file order, spilled to a file beside, and copied from there by rank: memory holds two
+    numbers a pick.
+
+    Args:
+        picked: The picked rows alone, in file order, as `workers.data.export.write_rows` left them.
+        shape: Where in a row its conversation is.
+        ranked: For each row of `picked`, what else its line is to say; its `rank` decides the place.
+        destination: The file; it must not exist.
+        settings: The limits of reading.
+    """
+    spilled = destination.with_name(f"{destination.name}.unordered")
+    spans: list[tuple[int, int, int]] = []
+    try:
+        with spilled.open("wb") as file:
+            records = iter_records(picked, settings, frozenset(shape.columns.values()))
+            for record, facts in zip(records, ranked, strict=True):
+                conversation = record.reason if isinstance(record, BadRecord) else to_messages(record.values, shape)
+                messages = [] if isinstance(conversation, Reason) else conversation
+                line = json.dumps({**facts, **_cut(messages)}, ensure_ascii=False, separators=(",", ":")).encode()
+                spans.append((facts["rank"], file.tell(), len(line) + 1))
+                file.write(line + b"\n")
+        with spilled.open("rb") as file, destination.open("wb") as out:
+            for _, start, length in sorted(spans):
+                file.seek(start)
+                out.write(file.read(length))
+    finally:
+        spilled.unlink(missing_ok=True)
+
+
+def _cut(messages: Sequence[Any]) -> dict[str, Any]:
+    """A conversation within `TEXT_SHOWN` characters, the first turns first."""
+    left, kept = TEXT_SHOWN, []
+    for message in messages:
+        if left == 0:
+            break
+        kept.append({"role": message["role"], "content": message["content"][:left]})
+        left -= len(kept[-1]["content"])
+    whole = sum(len(message["content"]) for message in messages)
+    return {"messages": kept, "cut": whole > TEXT_SHOWN}

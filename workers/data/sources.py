@@ -1,0 +1,106 @@
+"""Where rows come from, as a column of the dataset tells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workers.data.conversation import is_unicode
+from workers.data.errors import DatasetError
+from workers.data.formats import BadRecord, iter_records, read_columns
+from workers.stopping import Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from app.settings import Settings
+    from workers.data.fetch import Snapshot
+
+USUAL_COLUMNS = ("source", "dataset", "domain")
+LONGEST_VALUE = 100
+MOST_VALUES = 10_000
+"""Values that are told apart while counting; rows of any further one count as others."""
+
+_STOP_EVERY_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCount:
+    """How many rows a source has.
+
+    Attributes:
+        value: The column's value, cut to 100 characters; None for rows of no value or of one beyond the limit.
+        candidates: Rows that could be picked.
+        picked: Rows that were.
+    """
+
+    value: str | None
+    candidates: int
+    picked: int
+
+
+def source_column(snapshot: Snapshot, settings: Settings, wanted: str | None) -> str | None:
+    """The column that names a row's source: the one wanted, or the first of the usual names; None without one.
+
+    Raises:
+        DatasetError: ``unknown_column`` if the one wanted is not there, and those of `read_columns`.
+    """
+    columns = read_columns(snapshot, settings)
+    if wanted is None:
+        return next((name for name in USUAL_COLUMNS if name in columns), None)
+    if wanted not in columns:
+        known = ", ".join(repr(name) for name in columns[:20])
+        raise DatasetError(
+            "unknown_column", f'"source_column" is {wanted!r}, but the dataset\'s columns are {known}: use one of those'
+        )
+    return wanted
+
+
+def count_sources(
+    snapshot: Snapshot,
+    settings: Settings,
+    column: str,
+    candidates: NDArray[np.bool_],
+    picked: NDArray[np.bool_],
+    should_stop: Callable[[], bool],
+) -> list[SourceCount]:
+    """Count rows by source, in one pass over the file and bounded memory.
+
+    Args:
+        snapshot: The dataset.
+        settings: The limits of reading.
+        column: The column that names the source.
+        candidates: Whether each row of the file could be picked, shape (rows,).
+        picked: Whether it was, shape (rows,).
+        should_stop: Asked every 1,000 rows; True gives up.
+
+    Returns:
+        The sources, that of the most candidates first.
+
+    Raises:
+        Stopped: `should_stop` said so.
+    """
+    all_of: Counter[str | None] = Counter()
+    picked_of: Counter[str | None] = Counter()
+    for record in iter_records(snapshot, settings, frozenset({column})):
+        if record.row % _STOP_EVERY_ROWS == 0 and should_stop():
+            raise Stopped
+        if isinstance(record, BadRecord) or not candidates[record.row]:
+            continue
+        value = _shown(record.values.get(column))
+        if value not in all_of and len(all_of) >= MOST_VALUES:
+            value = None
+        all_of[value] += 1
+        picked_of[value] += bool(picked[record.row])
+    return [SourceCount(value, count, picked_of[value]) for value, count in all_of.most_common()]
+
+
+def _shown(value: object) -> str | None:
+    if value is None or value == "":
+        return None
+    text = str(value)[:LONGEST_VALUE].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return text if is_unicode(text) else None
