@@ -94,7 +94,8 @@ def preview(
     summary="Look at a preview",
     responses=example(200, "The preview.", EXAMPLE_PREVIEW)
     | problems(
-        NOT_FOUND, (PreviewNotFound, f"Dataset {EXAMPLE_DATASET['id']} has no preview {EXAMPLE_PREVIEW['id']}.")
+        NOT_FOUND,
+        (PreviewNotFound, f"The dataset has no preview {EXAMPLE_PREVIEW['id']}: ask for one with POST."),
     ),
 )
 def get_preview(

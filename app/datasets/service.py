@@ -81,5 +81,5 @@ def find_preview(session: Session, dataset_id: uuid.UUID, preview_id: uuid.UUID)
     dataset = find_dataset(session, dataset_id)
     found = session.get(Preview, preview_id)
     if found is None or found.dataset_id != dataset.id:
-        raise PreviewNotFound(f"Dataset {dataset_id} has no preview {preview_id}: ask for one with POST.")
+        raise PreviewNotFound(f"The dataset has no preview {preview_id}: ask for one with POST.")
     return found
