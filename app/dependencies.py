@@ -5,16 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session
 
+from app.access.authentication import principal_of
+from app.access.principal import Principal
 from app.artifacts import ArtifactStore
 from app.db.engine import Sessions
+from app.db.scoping import project_sessions
 from app.queue import TaskQueue
 from app.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from app.access.key_ring import KeyRing
+
+_BEARER = HTTPBearer(
+    auto_error=False,
+    scheme_name="API key",
+    description="`spice_...`, made on the service's side by `spice keys create`.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +37,7 @@ class Resources:
     sessions: Sessions
     queue: TaskQueue
     artifacts: ArtifactStore
+    keys: KeyRing
 
 
 def resources(request: Request) -> Resources:
@@ -32,29 +45,48 @@ def resources(request: Request) -> Resources:
     return cast("Resources", request.app.state.resources)
 
 
-def _session(request: Request) -> Iterator[Session]:
-    with resources(request).sessions() as session:
+# Coroutines, though they wait for nothing: FastAPI would hand each plain function to a thread.
+
+
+async def _principal(request: Request, _documented: Annotated[object, Security(_BEARER)]) -> Principal:
+    return principal_of(request)
+
+
+PrincipalDep = Annotated[Principal, Depends(_principal)]
+
+
+async def _sessions(request: Request, principal: PrincipalDep) -> Sessions:
+    """Sessions that see the rows of the request's project alone."""
+    return project_sessions(resources(request).sessions, principal.project_id)
+
+
+SessionsDep = Annotated[Sessions, Depends(_sessions)]
+
+
+def _session(sessions: SessionsDep) -> Iterator[Session]:
+    with sessions() as session:
         yield session
 
 
-def _sessions(request: Request) -> Sessions:
+async def _service_sessions(request: Request) -> Sessions:
     return resources(request).sessions
 
 
-def _queue(request: Request) -> TaskQueue:
+async def _queue(request: Request) -> TaskQueue:
     return resources(request).queue
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     return resources(request).settings
 
 
-def _artifacts(request: Request) -> ArtifactStore:
+async def _artifacts(request: Request) -> ArtifactStore:
     return resources(request).artifacts
 
 
 SessionDep = Annotated[Session, Depends(_session)]
-SessionsDep = Annotated[Sessions, Depends(_sessions)]
+ServiceSessionsDep = Annotated[Sessions, Depends(_service_sessions)]
+"""Sessions without a project: for what tells nothing of jobs and datasets."""
 QueueDep = Annotated[TaskQueue, Depends(_queue)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 ArtifactsDep = Annotated[ArtifactStore, Depends(_artifacts)]

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.migrate import revisions
-from app.dependencies import QueueDep, SessionsDep  # noqa: TC001
+from app.dependencies import QueueDep, ServiceSessionsDep  # noqa: TC001
 from app.openapi import example, problems
 from app.problems import Unavailable
 from app.queue import QueueUnavailable
@@ -40,7 +40,7 @@ def healthz() -> Health:
     responses=example(200, "It can.", {"status": "ok"})
     | problems((Unavailable, "redis does not answer; the schema is at 0001, not at 0002: run `spice migrate`")),
 )
-def readyz(sessions: SessionsDep, queue: QueueDep) -> Health:
+def readyz(sessions: ServiceSessionsDep, queue: QueueDep) -> Health:
     """Asks Postgres, its schema and Redis; 503 with all that is missing."""
     missing = [*_database_faults(sessions), *_queue_faults(queue)]
     if missing:

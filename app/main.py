@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from app import health, problems
+from app.access.authentication import Authentication
+from app.access.key_ring import KeyRing
 from app.artifacts import open_artifacts
 from app.datasets.router import router as datasets
 from app.db.engine import make_engine, make_sessions
@@ -47,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         queue = TaskQueue(settings)
         sessions = make_sessions(engine)
         artifacts = open_artifacts(settings)
-        app.state.resources = Resources(settings, sessions, queue, artifacts)
+        app.state.resources = Resources(settings, sessions, queue, artifacts, KeyRing(sessions, settings.auth_cache_s))
         reconciler = Reconciler(sessions, queue, settings)
         reconciler.start()
         retention = Retention(sessions, artifacts, settings)
@@ -70,4 +72,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (jobs, results, picked_rows, reports, datasets, health.router):
         app.include_router(router)
     problems.install(app, logger)
+    app.add_middleware(Authentication)
     return app

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastapi_problem.error import ConflictProblem, NotFoundProblem, StatusProblem, UnprocessableProblem
+from fastapi_problem.error import (
+    ConflictProblem,
+    ForbiddenProblem,
+    NotFoundProblem,
+    StatusProblem,
+    UnauthorisedProblem,
+    UnprocessableProblem,
+)
 from fastapi_problem.handler import add_exception_handler, new_exception_handler
 from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
     import logging
@@ -31,6 +39,24 @@ class ProblemDetails(BaseModel):
     status: int | None = Field(default=None, description="HTTP status, where it is an answer's.")
     detail: str | None = Field(default=None, description="What happened this time, and what to do.")
     errors: list[FieldError] | None = Field(default=None, description="The fields at fault.")
+
+
+class Unauthenticated(UnauthorisedProblem):
+    """The request has no key, or one that opens nothing."""
+
+    type_ = "unauthenticated"
+    title = "An API key is needed"
+
+    def __init__(self, detail: str, error: str = "") -> None:
+        challenge = 'Bearer realm="spice"' + (f', error="{error}"' if error else "")
+        super().__init__(detail, headers={"WWW-Authenticate": challenge})
+
+
+class ScopeMissing(ForbiddenProblem):
+    """The key may not do this."""
+
+    type_ = "scope-missing"
+    title = "The API key may not do this"
 
 
 class JobNotFound(NotFoundProblem):
@@ -120,6 +146,13 @@ class InternalError(StatusProblem):
 
     def __init__(self, _cause: str = "", **_context: Any) -> None:  # noqa: ANN401 - whatever the handler passes
         super().__init__("The fault is in the service's log; the request may be sent again.")
+
+
+def answer(problem: StatusProblem) -> JSONResponse:
+    """A problem as a response, for what stands outside of the application's own error handling."""
+    return JSONResponse(
+        problem.marshal(), problem.status, {**(problem.headers or {}), "content-type": "application/problem+json"}
+    )
 
 
 def install(app: FastAPI, logger: logging.Logger) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import unquote, urlsplit
@@ -35,6 +36,21 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: int = Field(default=8000, ge=1, le=65535, description="Port that the API listens on.")
+    auth: Literal["keys", "off"] = Field(
+        default="keys",
+        description="Who may use the API: `keys` asks every request for an API key (`spice keys create`); `off` asks "
+        "nobody, and is refused unless SPICE_HOST is a loopback address. `spice serve` takes `off` on loopback.",
+    )
+    auth_cache_s: float = Field(
+        default=5,
+        ge=0,
+        description="Seconds that a process remembers a key, and so for which a revoked one may still open the API.",
+    )
+    share_sketches: bool = Field(
+        default=False,
+        description="Let projects use one another's sketches. Saves computing, but `sketches_reused` and the time a "
+        "job takes then tell that another project has used the same rows with the same model. Same for all workers.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Log level.")
 
     # Places
@@ -187,6 +203,23 @@ class Settings(BaseSettings):
             if not Path(root).is_absolute():
                 raise ValueError(f"SPICE_ALLOWED_ROOTS: {root!r} is not an absolute path")
         return self
+
+    @model_validator(mode="after")
+    def _open_on_loopback_alone(self) -> Self:
+        if self.auth == "off" and not self.on_loopback:
+            raise ValueError(
+                f"SPICE_AUTH: is off, but SPICE_HOST {self.host} can be reached by others: listen on 127.0.0.1, or "
+                "use keys (spice keys create)"
+            )
+        return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the API."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def artifacts_place(self) -> str:

@@ -54,6 +54,7 @@ def rows(*, quick: bool = False) -> list[BenchRow]:
             torch_threads=1,
             shard_rows=SHARD_ROWS,
             token_budget=512,
+            auth="off",
         )
         upgrade(servers.database_url)
         with TestClient(create_app(settings)) as http:

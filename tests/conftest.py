@@ -98,6 +98,7 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
         redis_url=RedisDsn(redis_url),
         data_dir=tmp_path / "var",
         allowed_roots=(str(tmp_path),),
+        auth="off",
     )
 
 

@@ -156,6 +156,7 @@ class _Run:
             dtype=self.source.request.model.dtype,
             template_version=LAYOUT_VERSION,
             config=self.source.gradients,
+            owner=self.source.sketch_owner,
         )
         self._use(key)
         return ShardStore(

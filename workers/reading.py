@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app.db.tables import Dataset, Job
+from app.db.tables import DEFAULT_PROJECT, Dataset, Job
 from app.job_request import JobRequest
 from app.uris import check_model_uri, check_uri
 from workers.data.corpus import build_corpus
@@ -37,6 +37,7 @@ class Source:
         planned: Whether this job has read it before: then the copy that was read will do. A job's first look is
             always at the source, so that it is the present dataset that is selected from.
         rows: Rows of the dataset, if they were counted before.
+        sketch_owner: The project that keeps its sketches to itself; None if they are shared.
     """
 
     request: JobRequest
@@ -45,6 +46,7 @@ class Source:
     fingerprint: str | None
     planned: bool
     rows: int | None
+    sketch_owner: str | None = None
 
     @property
     def gradients(self) -> GradientConfig:
@@ -95,7 +97,14 @@ def source_of(process: Process, job_id: uuid.UUID) -> Source:
         fingerprint=plan.get("fingerprint", registered),
         planned="fingerprint" in plan,
         rows=None if dataset is None else dataset.rows,
+        sketch_owner=_sketch_owner(process, job),
     )
+
+
+def _sketch_owner(process: Process, job: Job) -> str | None:
+    """Whose a job's sketches are. Those of `default` bear no name: they were there before projects were."""
+    shared = process.settings.share_sketches or job.project_id == DEFAULT_PROJECT
+    return None if shared else str(job.project_id)
 
 
 def have(

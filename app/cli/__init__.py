@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from app.cli import processes
+from app.cli import access, processes
 from spice_client.cli import jobs
 from spice_client.cli.exit_codes import TABLE
 
@@ -18,3 +18,4 @@ app = typer.Typer(
 )
 processes.add_to(app)
 jobs.add_to(app)
+access.add_to(app)

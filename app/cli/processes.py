@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.text import Text
 
 from app.cli.extras import needs
+from app.cli.settings import read_settings
 from spice_client.cli.exit_codes import ExitCode
 from spice_client.cli.failure import CommandFailedError, refusal, reported
 
 if TYPE_CHECKING:
+    from app.local.serve import ServePlan
     from app.settings import Settings
 
 GRACEFUL_S = 5  # an open event stream must not hold up a stop
@@ -29,7 +31,7 @@ def api() -> None:
     """Run the HTTP service on SPICE_HOST and SPICE_PORT. Requests are logged at SPICE_LOG_LEVEL=DEBUG."""
     with reported():
         needs("server", "uvicorn", "fastapi", "sqlalchemy")
-        settings = _read_settings()
+        settings = read_settings()
     import uvicorn  # noqa: PLC0415 - client commands do without it
 
     _log_to_stderr(settings.log_level)
@@ -62,7 +64,7 @@ def migrate(
     """Bring the database to the newest schema; waits until the database answers."""
     with reported():
         needs("server", "alembic", "sqlalchemy")
-        settings = _read_settings()
+        settings = read_settings()
         _log_to_stderr(settings.log_level)
         _wait_for_database(settings, timeout)
         from app.db.migrate import upgrade  # noqa: PLC0415 - client commands do without it
@@ -74,7 +76,7 @@ def serve(
     *,
     workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes.")] = 1,
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on (SPICE_HOST). There is no access control.")
+        str | None, typer.Option(help="Address to listen on (SPICE_HOST). Beyond this machine it takes API keys.")
     ] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on (SPICE_PORT).")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept (SPICE_DATA_DIR).")] = None,
@@ -106,7 +108,7 @@ def serve(
         plan = ServePlan(settings, workers, roots)
         _log_to_stderr("WARNING")
         terminal = Terminal()
-        service = Service(plan, terminal.say, partial(_banner, terminal, plan.api_url, plan.data_dir, roots))
+        service = Service(plan, terminal.say, partial(_banner, terminal, plan, roots))
         try:
             service.run()
         except (DataDirInUseError, PortUnavailableError) as error:
@@ -133,44 +135,20 @@ class Terminal:
             self._console = Console(quiet=True)
 
 
-def _banner(terminal: Terminal, url: str, data_dir: Path, roots: tuple[Path, ...]) -> None:
-    terminal.say("serve", f"  API      {url}")
-    terminal.say("serve", f"  docs     {url}/docs")
-    terminal.say("serve", f"  data     {data_dir}  (logs in {data_dir / 'logs'})")
+def _banner(terminal: Terminal, plan: ServePlan, roots: tuple[Path, ...]) -> None:
+    terminal.say("serve", f"  API      {plan.api_url}")
+    terminal.say("serve", f"  docs     {plan.api_url}/docs")
+    terminal.say("serve", f"  data     {plan.data_dir}  (logs in {plan.data_dir / 'logs'})")
     terminal.say("serve", f"  file://  {', '.join(map(str, roots))}")
+    if plan.auth == "keys":
+        terminal.say("serve", f"  keys     every request needs one; the first is in {plan.first_key}")
     terminal.say("serve", "  Ctrl-C stops it; started again, it goes on where it was")
 
 
-def _read_settings() -> Settings:
-    """The settings of this process.
-
-    Raises:
-        CommandFailedError: A variable has a wrong value; the problem names each.
-    """
-    from pydantic import ValidationError  # noqa: PLC0415 - client commands do without the settings
-
-    from app.settings import get_settings  # noqa: PLC0415
-
-    try:
-        return get_settings()
-    except ValidationError as error:
-        faults = [
-            {
-                "field": "SPICE_" + "_".join(str(part) for part in fault["loc"]).upper() if fault["loc"] else "SPICE_*",
-                "message": f"{fault['msg']} (got {fault['input']!r})" if fault["loc"] else fault["msg"],
-            }
-            for fault in error.errors(include_url=False)
-        ]
-        detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
-        raise refusal("A setting is wrong", detail, errors=faults) from None
-
-
 def _with_flags(host: str | None, port: int | None, data_dir: Path | None) -> Settings:
-    from app.settings import Settings  # noqa: PLC0415 - client commands do without the settings
-
-    _read_settings()  # a wrong variable is named as such before flags hide it
+    read_settings()  # a wrong variable is named as such before flags hide it
     given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    return read_settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def _roots(given: list[Path] | None) -> tuple[Path, ...]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session, sessionmaker
+
+from app.db import scoping
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from app.settings import Settings
 
-Sessions = sessionmaker[Session]
+
+class Sessions(Protocol):
+    """Makes sessions, each for one `with`."""
+
+    def __call__(self, *, info: dict[Any, Any] = ...) -> Session:
+        """A session; `info` is what `app.db.scoping` asks it for."""
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -28,4 +35,6 @@ def make_engine(settings: Settings) -> Engine:
 
 def make_sessions(engine: Engine) -> Sessions:
     """A session factory. Objects stay readable after commit: they are turned into responses then."""
-    return sessionmaker(engine, expire_on_commit=False)
+    sessions = sessionmaker(engine, expire_on_commit=False)
+    scoping.install(sessions)
+    return sessions

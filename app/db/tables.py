@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import uuid
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     ARRAY,
@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Text,
     UniqueConstraint,
@@ -28,6 +29,9 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Json = dict[str, Any]
+
+DEFAULT_PROJECT = uuid.UUID("5b1ce000-0000-4000-8000-000000000000")
+"""The project `default`, made by the migrations: what is made where there are no keys belongs to it."""
 
 
 class Base(DeclarativeBase):
@@ -116,11 +120,64 @@ def _open_index(table: str) -> Index:
     return Index(f"ix_{table}_open", "state", "queued_at", postgresql_where=text("state IN ('queued', 'running')"))
 
 
-class Dataset(Leased, Base):
+class Scope(enum.StrEnum):
+    """What an API key may do; each scope includes those before it."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+    def includes(self, other: Scope) -> bool:
+        """Whether who has this scope may do what the other allows."""
+        order = list(Scope)
+        return order.index(self) >= order.index(other)
+
+
+class Project(Base):
+    """Whose jobs and datasets are whose: what belongs to one project does not exist for the keys of another."""
+
+    __tablename__ = "projects"
+    __table_args__ = (UniqueConstraint("name"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True, default=uuid.uuid4)
+    name: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ApiKey(Base):
+    """An API key: what it may do, and the hash of its secret, which is stored nowhere."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (UniqueConstraint("prefix"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True, default=uuid.uuid4)
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    scope: Mapped[Scope] = mapped_column(_text_enum(Scope, "scope"))
+    prefix: Mapped[str]
+    secret_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Owned:
+    """Rows that belong to a project: `app.db.scoping` keeps a project's sessions to its own."""
+
+    if TYPE_CHECKING:
+        project_id: Mapped[uuid.UUID]
+
+
+def _owner() -> Mapped[uuid.UUID]:
+    return mapped_column(ForeignKey("projects.id"), server_default=text(f"'{DEFAULT_PROJECT}'"))
+
+
+class Dataset(Owned, Leased, Base):
     """A registered dataset: what a worker found at a URI, and the fingerprint that it had then."""
 
     __tablename__ = "datasets"
-    __table_args__ = (_open_index("datasets"),)
+    __table_args__ = (_open_index("datasets"), Index("ix_datasets_project_id", "project_id"))
 
     uri: Mapped[str]
     format: Mapped[str | None]
@@ -131,9 +188,10 @@ class Dataset(Leased, Base):
     columns: Mapped[list[str] | None]
     shape: Mapped[str | None]
     fingerprint: Mapped[str | None]
+    project_id: Mapped[uuid.UUID] = _owner()
 
 
-class Preview(Leased, Base):
+class Preview(Owned, Leased, Base):
     """A few rows of a dataset as a model would read them: what was asked for, and what a worker made of it."""
 
     __tablename__ = "previews"
@@ -142,17 +200,22 @@ class Preview(Leased, Base):
     dataset_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), index=True)
     request: Mapped[Json]
     content: Mapped[Json | None]
+    project_id: Mapped[uuid.UUID] = _owner()
 
 
-class Job(Leased, Base):
+class Job(Owned, Leased, Base):
     """A selection job: the request as it was sent, its state, and where it is."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         _open_index("jobs"),
         # The order of GET /jobs, without and with ?state=.
-        Index("ix_jobs_created_at_id", text("created_at DESC"), text("id DESC")),
-        Index("ix_jobs_state_created_at_id", "state", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_project_id_created_at_id", "project_id", text("created_at DESC"), text("id DESC")),
+        Index(
+            "ix_jobs_project_id_state_created_at_id",
+            *("project_id", "state"),
+            *(text("created_at DESC"), text("id DESC")),
+        ),
     )
 
     name: Mapped[str | None]
@@ -163,6 +226,7 @@ class Job(Leased, Base):
     progress: Mapped[Json | None]
     plan: Mapped[Json | None]
     result: Mapped[Json | None]
+    project_id: Mapped[uuid.UUID] = _owner()
 
 
 class Shard(Leased, Base):

@@ -36,6 +36,16 @@ def program(name: str) -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin" / name
 
 
+def url_of_running(directory: Path) -> str | None:
+    """SQLAlchemy's URL of the service's database, if a server runs over that data directory: for other processes."""
+    try:
+        port = int((directory / "postmaster.pid").read_text().splitlines()[3])
+        password = (directory / PASSWORD_FILE).read_text().strip()
+    except (OSError, ValueError, IndexError):
+        return None
+    return f"postgresql+psycopg://{USER}:{password}@{LOOPBACK}:{port}/{DATABASE}"
+
+
 class EmbeddedPostgres:
     """A PostgreSQL server over one data directory, on a loopback port of its own, with a random password.
 

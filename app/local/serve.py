@@ -10,14 +10,17 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import httpx
 from sqlalchemy import create_engine
 
+from app.access.secrets import make_secret
+from app.db import keys, projects
 from app.db.engine import make_sessions
 from app.db.leases import expire_all
 from app.db.migrate import upgrade
+from app.db.tables import Scope
 from app.local.leftovers import MARK, marked, stop_all
 from app.local.output_log import OutputLog
 from app.local.ports import check_port
@@ -68,6 +71,18 @@ class ServePlan:
         return self.settings.data_dir.expanduser().resolve()
 
     @property
+    def auth(self) -> Literal["keys", "off"]:
+        """Whether requests need a key: not while only this machine can reach the API, unless SPICE_AUTH says so."""
+        if "auth" not in self.settings.model_fields_set and self.settings.on_loopback:
+            return "off"
+        return self.settings.auth
+
+    @property
+    def first_key(self) -> Path:
+        """Where the first API key is written, for the owner of the data directory to read."""
+        return self.data_dir / "first-key"
+
+    @property
     def api_url(self) -> str:
         """Where this machine finds the API."""
         host = ANY_HOSTS.get(self.settings.host, self.settings.host)
@@ -93,6 +108,20 @@ def _forget_dead_workers(database_url: str) -> None:
     engine = create_engine(database_url)
     with make_sessions(engine)() as session:
         expire_all(session)
+    engine.dispose()
+
+
+def _make_first_key(database_url: str, file: Path) -> None:
+    """Where no key opens the service, make one for its owner: there would be no way in otherwise."""
+    engine = create_engine(database_url)
+    with make_sessions(engine)() as session:
+        project = projects.find(session, "default")
+        if project is not None and not keys.any_usable(session):
+            secret = make_secret()
+            file.unlink(missing_ok=True)
+            file.touch(mode=0o600, exist_ok=False)
+            file.write_text(f"{secret.token}\n")
+            keys.create(session, project, secret, "first", Scope.ADMIN, None)
     engine.dispose()
 
 
@@ -151,6 +180,8 @@ class Service:
         self._servers.start()
         upgrade(self._servers.database_url)
         _forget_dead_workers(self._servers.database_url)
+        if plan.auth == "keys":
+            _make_first_key(self._servers.database_url, plan.first_key)
         self._supervisor = Supervisor(self._children(), self._say)
         self._wait_till_ready(self._supervisor)
         self._say(OWN_NAME, "ready")
@@ -175,6 +206,7 @@ class Service:
             "SPICE_REDIS_URL": self._servers.redis_url,
             "SPICE_HOST": settings.host,
             "SPICE_PORT": str(settings.port),
+            "SPICE_AUTH": self.plan.auth,
             "SPICE_DATA_DIR": str(self.plan.data_dir),
             "SPICE_ALLOWED_ROOTS": ",".join(str(root) for root in self.plan.allowed_roots),
             "PYTHONUNBUFFERED": "1",

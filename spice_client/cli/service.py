@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
@@ -25,6 +26,11 @@ SERVER_ERROR = 500
 BODY_SHOWN = 500
 
 
+def _authorization() -> dict[str, str]:
+    key = os.environ.get("SPICE_API_KEY", "").strip()
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 class Service:
     """The HTTP interface, with failures as exit statuses."""
 
@@ -36,7 +42,9 @@ class Service:
         """
         self.url = url.rstrip("/")
         try:
-            self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT, follow_redirects=True)
+            self._http = httpx.Client(
+                base_url=self.url, timeout=TIMEOUT, follow_redirects=True, headers=_authorization()
+            )
         except httpx.InvalidURL as error:
             problem = {"title": "The service's URL is not valid", "detail": f"--url {url}: {error}"}
             raise CommandFailedError(ExitCode.REFUSED, problem) from None

@@ -248,6 +248,33 @@ def test_what_it_says_when_it_is_ready(data_dir: Path, tmp_path: Path) -> None:
     }
 
 
+def test_told_to_ask_for_keys_it_makes_the_first_and_the_commands_find_its_database(data_dir: Path) -> None:
+    with serve(data_dir, "--workers", "0", environment={"SPICE_AUTH": "keys"}) as running:
+        running.wait_until_ready()
+        file = data_dir / "first-key"
+        assert str(file.resolve()) in "".join(running.said)
+        assert file.stat().st_mode & 0o777 == 0o600
+        key = file.read_text().strip()
+        assert key not in "".join(running.said)
+        command = [sys.executable, "-m", "app.cli", "keys", "create", "--name", "second"]
+        made = subprocess.run(
+            command, env={**os.environ, "SPICE_DATA_DIR": str(data_dir)}, capture_output=True, text=True, check=True
+        )
+        with running.http as http:
+            assert http.get("/jobs").status_code == 401
+            for token in (key, made.stdout.strip()):
+                assert http.get("/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+        assert running.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "auth"),
+    [({}, "off"), ({"host": ANY}, "keys"), ({"auth": "keys"}, "keys"), ({"auth": "off"}, "off")],
+)
+def test_keys_are_asked_for_beyond_this_machine(data_dir: Path, settings: dict[str, Any], auth: str) -> None:
+    assert plan(data_dir, **settings).auth == auth
+
+
 def plan(data_dir: Path, **settings: Any) -> ServePlan:
     return ServePlan(Settings(_env_file=None, data_dir=data_dir, **settings), 1, ())
 

@@ -8,9 +8,10 @@ from sqlalchemy import Engine, create_engine, inspect, text
 from app.db.migrate import downgrade, revisions, upgrade
 from app.db.tables import Base
 
+# Not the order of columns: ALTER TABLE puts a new one last, and nothing here reads a row by position.
 CATALOGUE = {
     "columns": """
-        SELECT table_name, ordinal_position, column_name, data_type, udt_name, is_nullable, column_default
+        SELECT table_name, column_name, data_type, udt_name, is_nullable, column_default
         FROM information_schema.columns WHERE table_schema = 'public'
     """,
     "indexes": "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public'",

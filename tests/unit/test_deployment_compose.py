@@ -64,6 +64,10 @@ def test_the_settings_of_a_service_hold_where_nothing_is_set(service: str, monke
         assert settings.artifacts_path.is_relative_to("/var/lib/spice")
 
 
+def test_the_api_asks_for_keys() -> None:
+    assert SERVICES["api"]["environment"]["SPICE_AUTH"] == "keys"
+
+
 def test_only_the_api_is_published_and_only_to_this_machine() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published.keys() == {"api"}

@@ -54,7 +54,13 @@ class ShardDamaged(RuntimeError):
 
 
 def sketch_key(
-    *, dataset_digest: str, model_revision: str, dtype: str, template_version: str | int, config: GradientConfig
+    *,
+    dataset_digest: str,
+    model_revision: str,
+    dtype: str,
+    template_version: str | int,
+    config: GradientConfig,
+    owner: str | None = None,
 ) -> str:
     """The content address of a dataset's sketches, 64 hex digits.
 
@@ -64,6 +70,7 @@ def sketch_key(
         dtype: The model's dtype as set.
         template_version: Version of the code that turns rows into tokens.
         config: What is sketched, and how.
+        owner: Who alone is to find them; None for whoever looks.
     """
     made_from = {
         "dataset": dataset_digest,
@@ -71,6 +78,7 @@ def sketch_key(
         "dtype": dtype,
         "template": template_version,
         "gradients": config.identity(),
+        **({} if owner is None else {"owner": owner}),
     }
     canonical = json.dumps(made_from, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

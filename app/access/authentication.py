@@ -1,0 +1,97 @@
+"""Lets nobody in without a key, before anything of a request but its head is read.
+
+Pure ASGI: what is not listed here as open is closed, also a path that there is not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+from anyio import to_thread
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import Headers
+
+from app.access.principal import ANYBODY, Principal
+from app.db.tables import Scope
+from app.problems import ScopeMissing, Unauthenticated, Unavailable, answer
+
+if TYPE_CHECKING:
+    from fastapi import Request
+    from fastapi_problem.error import StatusProblem
+    from starlette.types import ASGIApp, Receive, Send
+    from starlette.types import Scope as Connection
+
+    from app.access.key_ring import KeyRing
+    from app.dependencies import Resources
+
+OPEN_PATHS: Final = frozenset(
+    {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/favicon.ico"}
+)
+"""Probes, the description of the API, and the page that asks for a key."""
+OPEN_BELOW: Final = ("/web/",)
+ADMIN_PATHS: Final = frozenset({"/metrics"})
+"""What tells of all projects at once."""
+READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+NO_KEY = "Send `Authorization: Bearer spice_...`; `spice keys create` on the service's side makes a key."
+BAD_KEY = "The key is not one of this service, or it was revoked or has expired: ask its operator for another."
+_PRINCIPAL = "spice.principal"
+
+
+def principal_of(request: Request) -> Principal:
+    """Who makes a request, as `Authentication` found."""
+    return cast("Principal", request.scope[_PRINCIPAL])
+
+
+class Authentication:
+    """The middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        """Let a request pass, with its principal, or answer 401, 403 or 503."""
+        if scope["type"] != "http" or is_open(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        try:
+            principal = await _principal(scope["app"].state.resources, Headers(scope=scope))
+            _check(principal, scope["method"], scope["path"])
+        except (Unauthenticated, ScopeMissing, Unavailable) as problem:
+            await answer(cast("StatusProblem", problem))(scope, receive, send)
+            return
+        scope[_PRINCIPAL] = principal
+        await self._app(scope, receive, send)
+
+
+def is_open(path: str) -> bool:
+    """Whether a path asks for no key."""
+    return path in OPEN_PATHS or path.startswith(OPEN_BELOW)
+
+
+async def _principal(resources: Resources, headers: Headers) -> Principal:
+    if resources.settings.auth == "off":
+        return ANYBODY
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated(NO_KEY)
+    principal = resources.keys.remembered(token) or await _looked_up(resources.keys, token)
+    if principal is None:
+        raise Unauthenticated(BAD_KEY, error="invalid_token")
+    return principal
+
+
+async def _looked_up(keys: KeyRing, token: str) -> Principal | None:
+    try:
+        return await to_thread.run_sync(keys.find, token)
+    except SQLAlchemyError as error:
+        raise Unavailable(
+            "Postgres does not answer, so the key can't be checked: send the request again.",
+            headers={"Retry-After": "5"},
+        ) from error
+
+
+def _check(principal: Principal, method: str, path: str) -> None:
+    needed = Scope.ADMIN if path in ADMIN_PATHS else Scope.READ if method in READING else Scope.WRITE
+    if not principal.scope.includes(needed):
+        raise ScopeMissing(f"{method} {path} needs the scope {needed}, and the key has {principal.scope}.")

@@ -1,0 +1,54 @@
+"""From a token to the key that it is, with what was found remembered for some seconds.
+
+So a revoked key opens the service for up to `SPICE_AUTH_CACHE_S` seconds more in a process that has just seen it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from cachetools import TTLCache
+
+from app.access.principal import Principal
+from app.access.secrets import digest_of, prefix_of, same_digest
+from app.db import keys
+
+if TYPE_CHECKING:
+    from app.db.engine import Sessions
+
+REMEMBERED = 10_000
+
+
+class KeyRing:
+    """The keys of one API process. May be asked from any thread."""
+
+    def __init__(self, sessions: Sessions, remember_s: float) -> None:
+        self._sessions = sessions
+        self._known: TTLCache[bytes, Principal] = TTLCache(maxsize=REMEMBERED, ttl=remember_s)
+        self._lock = threading.Lock()
+
+    def remembered(self, token: str) -> Principal | None:
+        """Whose token it is, if it was looked up just now."""
+        with self._lock:
+            return self._known.get(digest_of(token))
+
+    def find(self, token: str) -> Principal | None:
+        """Whose token it is, by Postgres; None if nobody's.
+
+        Raises:
+            SQLAlchemyError: Postgres does not answer.
+        """
+        prefix = prefix_of(token)
+        if prefix is None:
+            return None
+        digest = digest_of(token)
+        with self._sessions() as session:
+            key = keys.usable(session, prefix)
+            if key is None or not same_digest(key.secret_hash, digest):
+                return None
+            keys.note_use(session, key.id)
+        principal = Principal(key.id, key.project_id, key.scope)
+        with self._lock:
+            self._known[digest] = principal
+        return principal

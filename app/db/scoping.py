@@ -1,0 +1,55 @@
+"""Keep a project to its own rows: the one place where that is done, for every statement of its sessions.
+
+A session that knows a project (`project_sessions`) adds `project_id = ...` to each SELECT, UPDATE and DELETE over a
+table of `Owned` rows, wherever in the statement it stands, and gives the rows that it inserts to the project. A session
+that knows none (workers, the reconciler, retention) sees all.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sqlalchemy import event
+from sqlalchemy.orm import with_loader_criteria
+
+from app.db.tables import Owned
+
+if TYPE_CHECKING:
+    import uuid
+
+    from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
+
+    from app.db.engine import Sessions
+
+PROJECT = "project_id"
+
+
+def project_sessions(sessions: Sessions, project_id: uuid.UUID) -> Sessions:
+    """Sessions for which the rows of other projects do not exist."""
+    return partial(sessions, info={PROJECT: project_id})
+
+
+def install(sessions: sessionmaker[Session]) -> None:
+    """Have a factory's sessions keep to their project, if they know one."""
+    event.listen(sessions, "do_orm_execute", _own_rows_alone)
+    event.listen(sessions, "before_flush", _own_new_rows)
+
+
+def _own_rows_alone(state: ORMExecuteState) -> None:
+    project_id = state.session.info.get(PROJECT)
+    if project_id is not None and not state.is_column_load:
+        state.statement = state.statement.options(
+            *(
+                with_loader_criteria(owned, owned.project_id == project_id, include_aliases=True)
+                for owned in Owned.__subclasses__()
+            )
+        )
+
+
+def _own_new_rows(session: Session, *_: object) -> None:
+    project_id = session.info.get(PROJECT)
+    if project_id is not None:
+        for row in session.new:
+            if isinstance(row, Owned):
+                row.project_id = project_id
