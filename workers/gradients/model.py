@@ -136,7 +136,8 @@ def _check_size(files: ModelFiles, directory: Path, limits: ModelLimits) -> None
                 "tensors: copy the model again"
             )
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        make: Any = AutoModelForCausalLM.from_config
+        model = make(config, trust_remote_code=False)
     asked = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     stored = sum(tensor.elements for tensor in files.tensors)
     if asked > stored + SPARE_ELEMENTS:

@@ -101,27 +101,26 @@ def _tensors(file: Path, header: bytes) -> Iterator[Tensor]:
 def _tensor(file: Path, name: str, entry: Any) -> Tensor:  # noqa: ANN401 - whatever the file holds
     short = name[:100]
     fields = entry if isinstance(entry, dict) else {}
-    dtype, shape, span = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
-    if not (_are_counts(shape) and _are_counts(span) and len(span) == len(("start", "end"))):
+    dtype, shape, span = fields.get("dtype"), _counts(fields.get("shape")), _counts(fields.get("data_offsets"))
+    if shape is None or span is None or len(span) != len(("start", "end")):
         raise _lies(file, f"{short!r} has no shape and data_offsets of whole numbers")
     if not isinstance(dtype, str) or dtype not in BYTES:
         raise ModelError(
             f"model.uri: {file.name}: tensor {short!r} has dtype {str(dtype)[:20]!r}: use weights of one of "
             f"{', '.join(BYTES)}"
         )
-    tensor = Tensor(short, tuple(shape), span[0], span[1])
+    tensor = Tensor(short, shape, span[0], span[1])
     needed = tensor.elements * BYTES[dtype]
     if needed != tensor.end - tensor.start:
         raise _lies(file, f"{short!r} has {tensor.end - tensor.start:,} bytes, its dtype and shape ask for {needed:,}")
     return tensor
 
 
-def _are_counts(values: Any) -> bool:  # noqa: ANN401 - whatever the file holds
-    return (
-        isinstance(values, list)
-        and len(values) <= MOST_DIMENSIONS
-        and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
-    )
+def _counts(values: Any) -> tuple[int, ...] | None:  # noqa: ANN401 - whatever the file holds
+    """A short list of whole numbers; None if it is something else."""
+    if not isinstance(values, list) or len(values) > MOST_DIMENSIONS:
+        return None
+    return tuple(values) if all(type(value) is int and 0 <= value < 1 << 63 for value in values) else None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

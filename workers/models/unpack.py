@@ -13,20 +13,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.quantization_config import GgufConfig
 
-
-def unpack(file: Path, target: Path, dtype: torch.dtype) -> None:
+def unpack(file: Path, target: Path, dtype: str) -> None:
     """Write the model of a GGUF file as a saved model, its tensors in `dtype`."""
+    import torch  # noqa: PLC0415 - the limits are to hold from the first import on
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+    from transformers.utils.quantization_config import GgufConfig  # noqa: PLC0415
+
     with tempfile.TemporaryDirectory(prefix="spice-gguf-") as directory:  # nothing that lies beside it is read
         (Path(directory) / file.name).symlink_to(file.resolve())
         load: Any = AutoModelForCausalLM.from_pretrained
         model = load(
             directory,
             gguf_file=file.name,
-            dtype=dtype,
+            dtype=getattr(torch, dtype),
             quantization_config=GgufConfig(dequantize=True),
             local_files_only=True,
             trust_remote_code=False,
@@ -45,7 +45,7 @@ def main(file: str, target: str, dtype: str, memory: str, seconds: str) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (int(memory), int(memory)))
     signal.alarm(int(seconds))  # also when the worker that waits for it is gone
     try:
-        unpack(Path(file), Path(target), getattr(torch, dtype))
+        unpack(Path(file), Path(target), dtype)
     except Exception as error:  # noqa: BLE001 - transformers raises whatever a broken file brings about
         first = (str(error).strip().splitlines() or [""])[0][:200]
         sys.exit(f"{type(error).__name__}: {first}")
