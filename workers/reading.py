@@ -166,7 +166,7 @@ def read(
     snapshot = have(
         process, source.uri, source.fingerprint, recalled=source.planned, should_stop=should_stop, on_bytes=on_bytes
     )
-    model = process.tokenizers.get(have_model(process, source, should_stop))
+    model = process.tokenizers.get(have_model(process, source.model, source.request.model.dtype, should_stop))
     columns = source.request.dataset.columns
     corpus = build_corpus(
         snapshot,
@@ -181,7 +181,7 @@ def read(
     return Reading(snapshot, corpus, model)
 
 
-def have_model(process: Process, source: Source, should_stop: Callable[[], bool]) -> Path:
+def have_model(process: Process, uri: ModelUri, dtype: str, should_stop: Callable[[], bool]) -> Path:
     """The model's directory on this machine, kept there while this process works with it.
 
     Raises:
@@ -189,7 +189,7 @@ def have_model(process: Process, source: Source, should_stop: Callable[[], bool]
         Stopped: `should_stop` said so.
     """
     while True:
-        path = local_model(source.model, source.request.model.dtype, process.settings, should_stop)
+        path = local_model(uri, dtype, process.settings, should_stop)
         kept = path.parent == process.settings.cache_path / "models"
         if not kept:
             process.holds.drop("model")

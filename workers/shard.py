@@ -59,7 +59,7 @@ def _sketch(process: Process, keeper: Keeper, job_id: uuid.UUID) -> None:
         shard_rows=process.settings.shard_rows,
     )
     config = replace(source.gradients, token_budget=process.settings.token_budget)
-    path = have_model(process, source, keeper.should_stop)
+    path = have_model(process, source.model, source.request.model.dtype, keeper.should_stop)
     model, engine = process.engine(path, source.request.model.dtype, config)
     if model.revision != plan["model"]:
         raise JobError(
