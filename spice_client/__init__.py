@@ -2,3 +2,63 @@
 
 It needs neither the service's packages nor the workers', and imports nothing of either.
 """
+
+from spice_client.async_client import AsyncSpiceClient
+from spice_client.client import SpiceClient
+from spice_client.downloads import Downloaded, FileNotWritable, NotResumable
+from spice_client.models import Conflicts, Curve, Dataset, Event, Job, JobResult
+from spice_client.problems import (
+    Conflict,
+    InvalidRequest,
+    JobCancelled,
+    JobFailed,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    NotTheService,
+    PackageMissing,
+    Refused,
+    ServiceFault,
+    ServiceUnreachable,
+    SpiceError,
+    TooManyRequests,
+    UrlInvalid,
+    WaitTimedOut,
+)
+from spice_client.requests import JobRequest
+from spice_client.retrying import Patience
+from spice_client.tables import Rows, Subset
+
+__all__ = [
+    "AsyncSpiceClient",
+    "Conflict",
+    "Conflicts",
+    "Curve",
+    "Dataset",
+    "Downloaded",
+    "Event",
+    "FileNotWritable",
+    "InvalidRequest",
+    "Job",
+    "JobCancelled",
+    "JobFailed",
+    "JobRequest",
+    "JobResult",
+    "NotAllowed",
+    "NotAuthenticated",
+    "NotFound",
+    "NotResumable",
+    "NotTheService",
+    "PackageMissing",
+    "Patience",
+    "Refused",
+    "Rows",
+    "ServiceFault",
+    "ServiceUnreachable",
+    "SpiceClient",
+    "SpiceError",
+    "Subset",
+    "TooManyRequests",
+    "UrlInvalid",
+    "WaitTimedOut",
+]

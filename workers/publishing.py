@@ -200,6 +200,7 @@ def _result(published: Published, publishing_s: float) -> Json:
         },
         "mean_conflict": float(main.conflicts.mean()),
         "format": published.reading.snapshot.format,
+        "columns": dict(corpus.shape.columns),
         "fingerprint": published.reading.snapshot.fingerprint,
         "model_revision": published.reading.model.revision,
         "sketches": published.sketches,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from app.cli import access, processes
-from spice_client.cli import jobs
+from spice_client import cli as client_commands
 from spice_client.cli.exit_codes import TABLE
 
 app = typer.Typer(
@@ -17,5 +17,5 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold passwords
 )
 processes.add_to(app)
-jobs.add_to(app)
+client_commands.add_to(app)
 access.add_to(app)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from app.db.tables import Stage, State
-from app.job_request import EXAMPLE_REQUEST, DatasetRef, Gradients, ModelRef, SelectionSpec
+from app.job_request import EXAMPLE_REQUEST, Columns, DatasetRef, Gradients, ModelRef, SelectionSpec
 from app.problems import ProblemDetails
 from app.schema import Metadata, Progress, Response
 from app.uris import Format
@@ -62,6 +62,7 @@ class JobResult(Response):
     certificate: Certificate
     mean_conflict: float
     format: Format = Field(description="Of the dataset, and so of `subset?rows=true`.")
+    columns: Columns | None = Field(default=None, description="Which columns were read; null for results of old.")
     fingerprint: str
     model_revision: str
     sketches: str = Field(description="Content key of the gradient sketches.")

@@ -1,1 +1,24 @@
 """The client commands of `spice`. `app.cli` makes the command line out of these and those that run the service."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from spice_client.cli import jobs, subsets
+from spice_client.cli.exit_codes import TABLE
+
+if TYPE_CHECKING:
+    import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the client commands to a command line."""
+    add = partial(app.command, rich_help_panel="Client", epilog=TABLE)
+    add("submit")(jobs.submit)
+    add("watch")(jobs.watch)
+    add("list")(jobs.list_jobs)
+    add("download")(subsets.download)
+    add("report")(subsets.report)
+    add("cancel")(jobs.cancel)
+    add("delete")(jobs.delete)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from spice_client.cli.exit_codes import ExitCode
+from spice_client.problems import JobCancelled, JobFailed, ServiceFault, ServiceUnreachable, SpiceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,11 +44,11 @@ def reported(*, as_json: bool = False) -> Iterator[None]:
     try:
         yield
     except CommandFailedError as failure:
-        if as_json:
-            typer.echo(json.dumps(failure.problem), err=True)
-        else:
-            show_problem(failure.problem)
+        _report(failure.problem, as_json=as_json)
         raise typer.Exit(failure.code) from None
+    except SpiceError as failure:
+        _report(failure.document, as_json=as_json)
+        raise typer.Exit(_exit_code(failure)) from None
 
 
 def show_problem(problem: Problem) -> None:
@@ -59,3 +60,22 @@ def show_problem(problem: Problem) -> None:
         console.print(Text(f"  {error.get('field')}", style="bold"), Text(str(error.get("message"))), sep=": ")
     if problem.get("detail") and not errors:
         console.print(Text(f"  {problem['detail']}"))
+
+
+def _report(problem: Problem, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(problem), err=True)
+    else:
+        show_problem(problem)
+
+
+def _exit_code(failure: SpiceError) -> ExitCode:
+    match failure:
+        case ServiceUnreachable() | ServiceFault():
+            return ExitCode.UNREACHABLE
+        case JobFailed():
+            return ExitCode.JOB_FAILED
+        case JobCancelled():
+            return ExitCode.JOB_CANCELLED
+        case _:
+            return ExitCode.REFUSED

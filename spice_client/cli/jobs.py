@@ -1,56 +1,28 @@
-"""Client commands: submit, watch, download, cancel, list. They speak HTTP and need no settings but the URL."""
+"""Commands on jobs: submit, watch, list, cancel, delete. They speak HTTP and need no settings but the URL."""
 
 from __future__ import annotations
 
-import json
-from enum import StrEnum
-from functools import partial
 from itertools import islice
-from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spice_client.cli import download as subset_file
-from spice_client.cli.exit_codes import OF_STATE, TABLE, ExitCode
-from spice_client.cli.failure import refusal, reported, show_problem
-from spice_client.cli.follow import follow, progress_view
+from spice_client.cli.exit_codes import OF_STATE, ExitCode
+from spice_client.cli.failure import show_problem
+from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, JobId, Url, WaitS, echo_json, service
 from spice_client.cli.request import RequestFlags, build_request
-from spice_client.cli.service import DEFAULT_URL, Service
 from spice_client.cli.show import show_job, show_jobs
+from spice_client.models import State  # noqa: TC001 - Typer reads the annotations
 
 if TYPE_CHECKING:
-    from spice_client.cli.service import Json
+    from spice_client.client import SpiceClient
+    from spice_client.models import Job
 
 INTERRUPTED = 130
+WATCH_S = 60.0
 
 
-class State(StrEnum):
-    """States of a job."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class Format(StrEnum):
-    """Formats of a subset."""
-
-    JSON = "json"
-    NDJSON = "ndjson"
-    CSV = "csv"
-    PARQUET = "parquet"
-
-
-Url = Annotated[
-    str, typer.Option("--url", envvar="SPICE_API_URL", help="Where the service is.", rich_help_panel="Service")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts; errors as JSON on stderr.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", show_default=False)]
-Every = Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")]
-Patience = Annotated[float, typer.Option(min=0, help="Seconds that the service may be out of reach.")]
+Every = Annotated[float, typer.Option(min=0.1, help="Seconds between two looks, where events are not streamed.")]
 
 
 def submit(  # noqa: PLR0913 - one parameter for each flag
@@ -67,10 +39,15 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Any field, as in `selection.conflict_penalty=0.2`."),
     ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(help="Names this submission: sent twice with the same key, it makes one job.", show_default=False),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until the job ends, as `spice watch` does.")] = False,
     every: Every = 1.0,
-    patience: Patience = 60.0,
-    url: Url = DEFAULT_URL,
+    patience: WaitS = WATCH_S,
+    url: Url = URL,
+    api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit a selection job; prints its id.
@@ -78,99 +55,87 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
     The request comes out of a JSON file, of flags, or of both: flags override the file.
     """
     flags = RequestFlags(dataset, model, budget, name, metadata or [], setting or [])
-    with reported(as_json=as_json), Service(url) as service:
-        job = service.submit(build_request(request, flags))
+    with service(url, api_key, patience_s=patience, as_json=as_json) as client:
+        job = client.jobs.submit(build_request(request, flags), idempotency_key=idempotency_key)
         if watch:
-            _watch(service, job["id"], every, patience, as_json=as_json)
+            _watch(client, str(job.id), every, as_json=as_json)
         else:
             _print(job, as_json=as_json)
 
 
 def watch(
-    job_id: JobId, *, every: Every = 1.0, patience: Patience = 60.0, url: Url = DEFAULT_URL, as_json: AsJson = False
-) -> None:
-    """Follow a job until it ends: stage, rate, time left. Ctrl-C stops the watching, not the job."""
-    with reported(as_json=as_json), Service(url) as service:
-        _watch(service, job_id, every, patience, as_json=as_json)
-
-
-def download(
     job_id: JobId,
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="File to write; `-` is stdout. Left out: the service's name for it."),
-    ] = None,
-    format: Annotated[  # noqa: A002 - the name of the flag
-        Format | None, typer.Option("--format", help="Left out: what FILE's suffix says, else JSON.")
-    ] = None,
-    rows: Annotated[
-        bool, typer.Option("--rows", help="The picked rows themselves, in the dataset's own format.")
-    ] = False,
-    url: Url = DEFAULT_URL,
+    every: Every = 1.0,
+    patience: WaitS = WATCH_S,
+    url: Url = URL,
+    api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download a job's subset. The file appears whole or not at all."""
-    with reported(as_json=as_json), Service(url) as service:
-        if rows and format:
-            raise refusal("Wrong usage", "--rows come in the dataset's own format: leave out --format")
-        chosen = None if rows else format or subset_file.format_of(output)
-        params = {"rows": "true"} if rows else {"format": str(chosen)} if chosen else {}
-        target, size = subset_file.download(service, job_id, output, params)
-    if as_json and str(target) != "-":
-        typer.echo(json.dumps({"job_id": job_id, "file": str(target.resolve()), "bytes": size}))
-    else:
-        typer.echo(f"{target}: {size:,} bytes", err=str(target) == "-")
+    """Follow a job until it ends: stage, rate, time left. Ctrl-C stops the watching, not the job."""
+    with service(url, api_key, patience_s=patience, from_the_start=True, as_json=as_json) as client:
+        _watch(client, job_id, every, as_json=as_json)
 
 
-def cancel(job_id: JobId, *, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def cancel(
+    job_id: JobId, *, patience: WaitS = PATIENCE_S, url: Url = URL, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
     """Cancel a job that has not ended. A running one stops within seconds."""
-    with reported(as_json=as_json), Service(url) as service:
-        _print(service.cancel(job_id), as_json=as_json)
+    with service(url, api_key, patience_s=patience, as_json=as_json) as client:
+        _print(client.jobs.cancel(job_id), as_json=as_json)
+
+
+def delete(
+    job_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs that have ended.", show_default=False)],
+    *,
+    patience: WaitS = PATIENCE_S,
+    url: Url = URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete jobs that have ended, with their subsets. There is no way back."""
+    with service(url, api_key, patience_s=patience, as_json=as_json) as client:
+        for job_id in job_ids:
+            client.jobs.delete(job_id)
+            if not as_json:
+                typer.echo(f"job {job_id} is deleted")
+    if as_json:
+        echo_json({"deleted": job_ids})
 
 
 def list_jobs(
     *,
     state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
-    url: Url = DEFAULT_URL,
+    patience: WaitS = PATIENCE_S,
+    url: Url = URL,
+    api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first. With --json: one array of jobs."""
-    with reported(as_json=as_json), Service(url) as service:
-        jobs = list(islice(service.jobs(state), limit))
+    with service(url, api_key, patience_s=patience, as_json=as_json) as client:
+        jobs = list(islice(client.jobs.list(state=state), limit))
     if as_json:
-        typer.echo(json.dumps(jobs))
+        echo_json([job.document() for job in jobs])
     else:
         show_jobs(jobs)
 
 
-def _watch(service: Service, job_id: str, every_s: float, patience_s: float, *, as_json: bool) -> None:
+def _watch(client: SpiceClient, job_id: str, every_s: float, *, as_json: bool) -> None:
     try:
-        with progress_view() as view:
-            job = follow(service, job_id, view, every_s, patience_s)
+        job = client.wait(job_id, every=every_s, progress=True, check=False)
     except KeyboardInterrupt:
         typer.echo(f"The job goes on; to see how far it is: spice watch {job_id}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     _print(job, as_json=as_json)
-    code = OF_STATE[job["state"]]
+    code = OF_STATE[job.state]
     if code is ExitCode.JOB_FAILED and not as_json:
-        show_problem(job.get("error") or {"title": "The job failed"})
+        show_problem(job.error.document() if job.error else {"title": "The job failed"})
     raise typer.Exit(code)
 
 
-def _print(job: Json, *, as_json: bool) -> None:
+def _print(job: Job, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(job))
+        echo_json(job.document())
     else:
         show_job(job)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the client commands to a command line."""
-    add = partial(app.command, rich_help_panel="Client", epilog=TABLE)
-    add("submit")(submit)
-    add("watch")(watch)
-    add("download")(download)
-    add("cancel")(cancel)
-    add("list")(list_jobs)

@@ -15,7 +15,7 @@ from spice_client.cli.failure import refusal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spice_client.cli.service import Json
+    from spice_client.models import Json
 
 TITLE = "The request is not valid"
 

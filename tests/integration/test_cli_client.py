@@ -17,11 +17,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from typer.testing import CliRunner, Result
 
 from app.cli import app as spice
+from app.jobs.schemas import EXAMPLE_JOB
 from app.local.process import free_port
 from tests.integration.served import served
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 JOB_ID = "7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1"
@@ -32,19 +33,30 @@ REQUEST = {
 }
 RESULT = {
     "rows_total": 1000,
+    "rows_usable": 1000,
     "selected": 100,
+    "truncated": 0,
+    "rejected": [],
+    "tokens": 81_000,
     "log_det": 123.4567,
     "alpha": 0.25,
     "stop_reason": "budget",
-    "certificate": {"value": 0.8},
+    "certificate": {"value": 0.8, "optimum_upper_bound": 154.3, "epsilon_bound_violations": 0},
+    "mean_conflict": 0.01,
+    "format": "jsonl",
+    "fingerprint": "sha256:00",
+    "model_revision": "00",
+    "sketches": "00",
+    "sketches_reused": False,
     "seconds": {"reading": 1.0, "gradients": 61.0},
+    "baselines": {},
+    "versions": {},
 }
 PROGRESS = {"done": 500, "total": 1000, "unit": "samples", "rate": 212.4, "eta_s": 2.4}
 
 
 def job(state: str, stage: str | None = None, **more: Any) -> dict[str, Any]:
-    base = {"id": JOB_ID, "name": "nightly", "state": state, "stage": stage, "progress": None, "error": None}
-    return {**base, "result": None, "created_at": "2026-11-24T03:00:00Z", **more}
+    return {**EXAMPLE_JOB, "workers": [], "state": state, "stage": stage, "progress": None, **more}
 
 
 class StandIn:
@@ -54,7 +66,7 @@ class StandIn:
         self.looks: list[dict[str, Any] | Response] = []
         self.received: dict[str, Any] = {}
         self.pages: dict[str | None, dict[str, Any]] = {}
-        self.subset: Response | None = None
+        self.subset: Response | Callable[[], Response] | None = None
         self.asked: dict[str, str] = {}
         self.app = FastAPI()
         self.app.post("/jobs", status_code=202)(self._submit)
@@ -85,7 +97,7 @@ class StandIn:
     def _subset(self, request: Request) -> Response:
         self.asked = dict(request.query_params)
         assert self.subset is not None
-        return self.subset
+        return self.subset() if callable(self.subset) and not isinstance(self.subset, Response) else self.subset
 
     def _cancel(self) -> Any:
         return problem(409, "The job has ended already", "Job ... has succeeded and can't be cancelled.")
@@ -171,7 +183,7 @@ def test_something_else_behind_the_url_is_said() -> None:
     with served(app) as url:
         done = run("list", "--url", url)
         assert done.exit_code == 2
-        assert "does --url name the service?" in done.stderr
+        assert "is the URL that of the service?" in done.stderr
         done = run("watch", JOB_ID, "--url", url)
         assert done.exit_code == 2, "a 404 that is no problem document"
         assert "404" in done.stderr
@@ -239,7 +251,7 @@ def test_watching_can_be_interrupted(stand_in: StandIn, monkeypatch: pytest.Monk
     def interrupt(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spice_client.cli.follow.time.sleep", interrupt)
+    monkeypatch.setattr("spice_client.transport.time.sleep", interrupt)
     done = run("watch", JOB_ID)
     assert done.exit_code == 130
     assert f"The job goes on; to see how far it is: spice watch {JOB_ID}" in done.stderr
@@ -288,8 +300,8 @@ def test_a_download_that_breaks_off_leaves_what_was_there(stand_in: StandIn, tmp
 
     target = tmp_path / "picks.csv"
     target.write_text("old")
-    stand_in.subset = StreamingResponse(broken(), media_type="text/csv")
-    done = run("download", JOB_ID, "-o", str(target))
+    stand_in.subset = lambda: StreamingResponse(broken(), media_type="text/csv")
+    done = run("download", JOB_ID, "-o", str(target), "--patience", "0.5")
     assert done.exit_code == 3, done.output
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
@@ -364,7 +376,7 @@ def test_list_has_a_line_for_each_job(stand_in: StandIn) -> None:
         job("queued", name=None),
         job("running", "gradients", progress=PROGRESS, name="[bold]not markup"),
         job("succeeded", result=RESULT),
-        job("failed", error={"title": "The dataset is empty"}),
+        job("failed", error={"type": "empty-dataset", "title": "The dataset is empty"}),
     ]
     stand_in.pages[None] = {"items": entries, "next_cursor": None}
     done = run("list")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from spice_client.cli.show import duration, progress_line
+from spice_client.models import Progress
+from spice_client.progress import duration, progress_line
 
 
 @pytest.mark.parametrize(
@@ -33,4 +34,4 @@ def test_durations_are_as_short_as_they_can_be(seconds: float, text: str) -> Non
     ],
 )
 def test_progress_says_what_is_known(progress: dict[str, Any] | None, text: str) -> None:
-    assert progress_line(progress) == text
+    assert progress_line(Progress.model_validate(progress) if progress else None) == text

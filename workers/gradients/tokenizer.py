@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from transformers import AutoTokenizer
 
 from workers.gradients.errors import ModelError
-from workers.gradients.model_files import model_files, stamp
-from workers.gradients.model_limits import ModelLimits
+from workers.gradients.model import model_files, model_revision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,9 +32,8 @@ class ModelTokenizer:
 class TokenizerCache:
     """Keeps the last tokenizer. Files that changed (size or time of change) are read again."""
 
-    def __init__(self, limits: ModelLimits | None = None) -> None:
+    def __init__(self) -> None:
         """Start empty."""
-        self._limits = limits or ModelLimits()
         self._key: tuple[object, ...] | None = None
         self._kept: ModelTokenizer | None = None
 
@@ -45,16 +43,15 @@ class TokenizerCache:
         Raises:
             ModelError: The directory is not one of a model that can be used, or its tokenizer can't be read.
         """
-        key = (path, stamp(path))
+        files = model_files(path)
+        key = (path, *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
         if self._kept is None or key != self._key:
-            files = model_files(path, self._limits)
             try:
-                with files.alone() as directory:
-                    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+                tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
             except Exception as error:  # transformers raises whatever a broken file brings about
                 raise ModelError(
                     f"model.uri: the tokenizer of {path.name} can't be loaded ({type(error).__name__}): save it beside "
                     "the model with tokenizer.save_pretrained"
                 ) from error
-            self._kept, self._key = ModelTokenizer(tokenizer, files.revision), key
+            self._kept, self._key = ModelTokenizer(tokenizer, model_revision(files)), key
         return self._kept

@@ -1,0 +1,107 @@
+"""The client for event loops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from spice_client import datasets, jobs, results, waiting
+from spice_client.async_transport import AsyncTransport
+from spice_client.binding import awaitable
+from spice_client.connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from spice_client.models import Job, State
+    from spice_client.retrying import Patience
+
+
+class AsyncJobs:
+    """Jobs of the service: `client.jobs`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    submit = awaitable(jobs.submit)
+    get = awaitable(jobs.get)
+    cancel = awaitable(jobs.cancel)
+    delete = awaitable(jobs.delete)
+    update = awaitable(jobs.update)
+
+    async def list(self, *, state: State | None = None, page_size: int | None = None) -> AsyncIterator[Job]:
+        """Jobs, newest first; further pages are fetched as they are needed.
+
+        Args:
+            state: Only jobs in this state.
+            page_size: Jobs of one request.
+        """
+        cursor = None
+        while True:
+            page = await self._transport.run(jobs.page(cursor, {"state": state, "limit": page_size}))
+            for job in page.items:
+                yield job
+            cursor = page.next_cursor
+            if not cursor:
+                return
+
+
+class AsyncDatasets:
+    """Registered datasets of the service: `client.datasets`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    register = awaitable(datasets.register)
+    get = awaitable(datasets.get)
+    wait = awaitable(waiting.wait_for_dataset)
+
+
+class AsyncSpiceClient:
+    """The service, from an event loop: as `SpiceClient`, with methods to await.
+
+    ```python
+    async with AsyncSpiceClient() as client:
+        job = await client.jobs.submit(request)
+        await client.wait(job)
+        indices = (await client.subset(job)).indices
+    ```
+
+    Args:
+        url: Where the service is; left out, `SPICE_API_URL`, else `http://127.0.0.1:8000`.
+        api_key: Left out, `SPICE_API_KEY`.
+        patience: How long what passes by itself is sat out; seconds, or a `Patience`.
+
+    Raises:
+        UrlInvalid: The URL is none.
+    """
+
+    def __init__(
+        self, url: str | None = None, *, api_key: str | None = None, patience: float | Patience = 60.0
+    ) -> None:
+        connection = Connection.to(url, api_key, patience)
+        self.url = connection.url
+        self._transport = AsyncTransport(connection)
+        self.jobs = AsyncJobs(self._transport)
+        self.datasets = AsyncDatasets(self._transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._transport.close()
+
+    wait = awaitable(waiting.wait)
+    subset = awaitable(results.subset)
+    rows = awaitable(results.rows)
+    download = awaitable(results.download)
+    report = awaitable(results.report)
+    curve = awaitable(results.curve)
+    conflicts = awaitable(results.conflicts)
+    rejected = awaitable(results.rejected)

@@ -1,0 +1,114 @@
+"""The client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from spice_client import datasets, jobs, results, waiting
+from spice_client.binding import blocking
+from spice_client.connection import Connection
+from spice_client.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from spice_client.models import Job, State
+    from spice_client.retrying import Patience
+
+
+class Jobs:
+    """Jobs of the service: `client.jobs`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    submit = blocking(jobs.submit)
+    get = blocking(jobs.get)
+    cancel = blocking(jobs.cancel)
+    delete = blocking(jobs.delete)
+    update = blocking(jobs.update)
+
+    def list(self, *, state: State | None = None, page_size: int | None = None) -> Iterator[Job]:
+        """Jobs, newest first; further pages are fetched as they are needed.
+
+        Args:
+            state: Only jobs in this state.
+            page_size: Jobs of one request.
+        """
+        cursor = None
+        while True:
+            page = self._transport.run(jobs.page(cursor, {"state": state, "limit": page_size}))
+            yield from page.items
+            cursor = page.next_cursor
+            if not cursor:
+                return
+
+
+class Datasets:
+    """Registered datasets of the service: `client.datasets`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    register = blocking(datasets.register)
+    get = blocking(datasets.get)
+    wait = blocking(waiting.wait_for_dataset)
+
+
+class SpiceClient:
+    """The service, from a program.
+
+    ```python
+    with SpiceClient() as client:
+        job = client.jobs.submit(
+            {
+                "dataset": {"uri": "file:///data/train.jsonl"},
+                "model": {"uri": "file:///models/smollm2"},
+                "selection": {"budget": {"fraction": 0.1}},
+            }
+        )
+        client.wait(job)
+        picked = dataset.select(client.subset(job).indices)
+    ```
+
+    It may be used from several threads.
+
+    Args:
+        url: Where the service is; left out, `SPICE_API_URL`, else `http://127.0.0.1:8000`.
+        api_key: Left out, `SPICE_API_KEY`.
+        patience: How long what passes by itself is sat out; seconds, or a `Patience`.
+
+    Raises:
+        UrlInvalid: The URL is none.
+    """
+
+    def __init__(
+        self, url: str | None = None, *, api_key: str | None = None, patience: float | Patience = 60.0
+    ) -> None:
+        connection = Connection.to(url, api_key, patience)
+        self.url = connection.url
+        self._transport = Transport(connection)
+        self.jobs = Jobs(self._transport)
+        self.datasets = Datasets(self._transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    wait = blocking(waiting.wait)
+    subset = blocking(results.subset)
+    rows = blocking(results.rows)
+    download = blocking(results.download)
+    report = blocking(results.report)
+    curve = blocking(results.curve)
+    conflicts = blocking(results.conflicts)
+    rejected = blocking(results.rejected)

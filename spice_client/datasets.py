@@ -1,0 +1,44 @@
+"""Operations on registered datasets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spice_client.models import Dataset
+from spice_client.paths import DatasetLike, dataset_path
+from spice_client.steps import Ask, Steps, ask_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def register(
+    uri: str,
+    *,
+    format: str | None = None,  # noqa: A002 - the name in the API
+    name: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Steps[Dataset]:
+    """Have a worker read a dataset: rows, columns, bytes and fingerprint, or why it can't be read.
+
+    Args:
+        uri: `file://` inside the service's allowed roots, `https://` or `s3://`.
+        format: Overrides what the URI's suffix says: jsonl, json, csv or parquet.
+        name: A name for it.
+        metadata: What else to note.
+
+    Raises:
+        InvalidRequest: The URI is not allowed, or a field is wrong.
+    """
+    given = {"uri": uri, "format": format, "name": name, "metadata": metadata}
+    body = {key: value for key, value in given.items() if value is not None}
+    return ask_for(Dataset, Ask("POST", "/datasets", json=body))
+
+
+def get(dataset: DatasetLike) -> Steps[Dataset]:
+    """What a worker found at a dataset's URI.
+
+    Raises:
+        NotFound: There is none with this id.
+    """
+    return ask_for(Dataset, Ask("GET", dataset_path(dataset)))

@@ -1,0 +1,93 @@
+"""Operations on jobs: submit, look, list, cancel, delete, change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from spice_client.models import Job, Page, State
+from spice_client.paths import JobLike, job_path
+from spice_client.steps import Ask, Steps, ask, ask_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from spice_client.requests import JobRequest
+
+JOBS = "/jobs"
+LEFT_AS_IT_IS: Any = object()
+
+
+def submit(request: JobRequest | Mapping[str, Any], *, idempotency_key: str | None = None) -> Steps[Job]:
+    """Submit a selection job.
+
+    Args:
+        request: The body of `POST /jobs`. Only `dataset`, `model` and `selection.budget` are required.
+        idempotency_key: Names this submission: sent twice, also by two processes, it makes one job. Left out, one is
+            made up, so that a retry after a broken connection can't double the job.
+
+    Returns:
+        The queued job.
+
+    Raises:
+        InvalidRequest: A field is wrong; `errors` names it.
+    """
+    headers = {"Idempotency-Key": idempotency_key or str(uuid4())}
+    return ask_for(Job, Ask("POST", JOBS, json=request, headers=headers))
+
+
+def get(job: JobLike) -> Steps[Job]:
+    """Look at a job.
+
+    Raises:
+        NotFound: There is none with this id.
+    """
+    return ask_for(Job, Ask("GET", job_path(job)))
+
+
+def page(cursor: str | None, filters: Mapping[str, Any]) -> Steps[Page[Job]]:
+    """A page of the list of jobs, newest first."""
+    return ask_for(Page[Job], Ask("GET", JOBS, params={**filters, "cursor": cursor}))
+
+
+def cancel(job: JobLike) -> Steps[Job]:
+    """Cancel a job that has not ended. A running one stops within seconds.
+
+    Raises:
+        Conflict: It has ended.
+    """
+    return ask_for(Job, Ask("POST", job_path(job, "cancel")))
+
+
+def delete(job: JobLike) -> Steps[None]:
+    """Delete a job that has ended, with its subset.
+
+    Raises:
+        Conflict: It has not ended: cancel it first.
+    """
+    yield from ask(Ask("DELETE", job_path(job)))
+
+
+def update(
+    job: JobLike,
+    *,
+    name: str | None = LEFT_AS_IT_IS,
+    metadata: Mapping[str, str | None] | None = LEFT_AS_IT_IS,
+    expires_at: datetime | str | None = LEFT_AS_IT_IS,
+) -> Steps[Job]:
+    """Change what a job is called, what is noted about it, or when it is deleted; what is left out stays.
+
+    Raises:
+        InvalidRequest: A field is wrong.
+    """
+    given = {"name": name, "metadata": metadata, "expires_at": expires_at}
+    changes = {key: value for key, value in given.items() if value is not LEFT_AS_IT_IS}
+    if expires_at is not LEFT_AS_IT_IS and expires_at is not None and not isinstance(expires_at, str):
+        changes["expires_at"] = expires_at.isoformat()
+    return ask_for(Job, Ask("PATCH", job_path(job), json=changes))
+
+
+def filters(state: State | None = None, limit: int | None = None) -> dict[str, Any]:
+    """The query of a list of jobs."""
+    return {"state": state, "limit": limit}

@@ -1,0 +1,311 @@
+"""What the service answers, as types.
+
+The service's OpenAPI document is the definition; a test holds these models to it. A field that a newer service sends is
+kept and readable as an attribute, and a model dumped with `exclude_unset` is the answer as it was sent.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+Json = dict[str, Any]
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Stage = Literal["reading", "gradients", "selecting", "publishing"]
+Item = TypeVar("Item")
+
+FINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Answer(BaseModel):
+    """A body that the service sends."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+    def document(self) -> Json:
+        """The answer as it was sent."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class FieldError(Answer):
+    """One field at fault."""
+
+    field: str
+    message: str
+
+
+class ProblemDetails(Answer):
+    """An error, as RFC 9457 has it."""
+
+    type: str
+    title: str
+    status: int | None = None
+    detail: str | None = None
+    errors: list[FieldError] | None = None
+
+
+class Progress(Answer):
+    """How far the present stage is: `done` of `total` units, `rate` of them a second, `eta_s` seconds left."""
+
+    done: int
+    total: int | None = None
+    unit: str
+    rate: float | None = None
+    eta_s: float | None = None
+
+
+class Worker(Answer):
+    """What one worker does for a job right now."""
+
+    worker: str
+    shard: int
+    done: int
+    total: int
+    rate: float | None = None
+
+
+class Columns(Answer):
+    """Which columns hold what, by role."""
+
+    prompt: str | None = None
+    response: str | None = None
+    instruction: str | None = None
+    input: str | None = None
+    output: str | None = None
+    messages: str | None = None
+
+
+class DatasetRef(Answer):
+    """The data that a job selects from."""
+
+    uri: str | None = None
+    id: UUID | None = None
+    format: str | None = None
+    columns: Columns | None = None
+    max_rejected_fraction: float = 0.05
+
+
+class ModelRef(Answer):
+    """The proxy model that scores the data."""
+
+    uri: str
+    dtype: str = "float32"
+    max_length: int = 512
+
+
+class Budget(Answer):
+    """How many rows to pick."""
+
+    fraction: float | None = None
+    count: int | None = None
+
+
+class Gradients(Answer):
+    """Whose gradients, and how small they are made."""
+
+    target: str = "lora"
+    rank: int = 8
+    sketch_dim: int = 2048
+    seed: int = 0
+    loss_normalization: str = "sum"
+    normalize: str = "none"
+
+
+class Selection(Answer):
+    """How a job picks."""
+
+    method: str = "spice"
+    budget: Budget
+    alpha: float | str = "auto"
+    conflict_penalty: float = 0.1
+    early_stop_ratio: float | None = None
+    seed: int = 0
+    baselines: list[str] = []
+
+
+class Rejected(Answer):
+    """Rows that could not be used, for one reason; `rows` are the first hundred."""
+
+    reason: str
+    count: int
+    rows: list[int]
+
+
+class Certificate(Answer):
+    """What is proven about a subset: `value` is a lower bound on F(S)/F(S*). Bounds are in nats."""
+
+    value: float
+    optimum_upper_bound: float
+    additive_bound: float | None = None
+    curvature: float | None = None
+    curvature_factor: float | None = None
+    epsilon_bound_violations: int
+
+
+class Baseline(Answer):
+    """Another method on the same sketches: log-det in nats, overlap as Jaccard index."""
+
+    log_det: float
+    mean_conflict: float
+    overlap: float
+
+
+class JobResult(Answer):
+    """Numbers of a succeeded job: log-det in nats, times in seconds."""
+
+    rows_total: int
+    rows_usable: int
+    selected: int
+    truncated: int
+    rejected: list[Rejected]
+    tokens: int
+    log_det: float
+    alpha: float
+    stop_reason: str
+    certificate: Certificate
+    mean_conflict: float
+    format: str
+    columns: Columns | None = None
+    fingerprint: str
+    model_revision: str
+    sketches: str
+    sketches_reused: bool
+    seconds: dict[str, float]
+    baselines: dict[str, Baseline]
+    versions: dict[str, str]
+
+
+class Job(Answer):
+    """A job."""
+
+    id: UUID
+    name: str | None
+    metadata: dict[str, str]
+    state: State
+    stage: Stage | None
+    progress: Progress | None
+    workers: list[Worker] = []
+    cancel_requested: bool = False
+    dataset: DatasetRef
+    model: ModelRef
+    gradients: Gradients
+    selection: Selection
+    error: ProblemDetails | None
+    result: JobResult | None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job's state is final."""
+        return self.state in FINAL
+
+    def after(self, event: Event) -> Job:
+        """The job as it is once an event has happened to it."""
+        if event.kind == "progress":
+            known = {name: event.data.get(name) for name in Progress.model_fields}
+            return self.model_copy(update={"progress": Progress.model_validate(known), "stage": event.data["stage"]})
+        if event.kind == "stage":
+            return self.model_copy(update={"stage": event.data["stage"], "progress": None})
+        return self.model_copy(update={"state": event.data["state"]})
+
+
+class Event(Answer):
+    """Something that happened to a job: its state, its stage or its progress."""
+
+    id: int
+    at: datetime
+    kind: Literal["state", "stage", "progress"]
+    data: Json
+
+
+class Page(Answer, Generic[Item]):
+    """A page of a list, newest first."""
+
+    items: list[Item]
+    next_cursor: str | None = None
+
+
+class Dataset(Answer):
+    """A registered dataset. Rows, bytes, columns, shape and fingerprint are there once `state` is succeeded."""
+
+    id: UUID
+    uri: str
+    format: str | None
+    name: str | None
+    metadata: dict[str, str]
+    state: State
+    rows: int | None
+    bytes: int | None
+    columns: list[str] | None
+    shape: str | None
+    fingerprint: str | None
+    error: ProblemDetails | None
+    created_at: datetime
+    finished_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether a worker has read it, or could not."""
+        return self.state in FINAL
+
+
+class CurveLine(Answer):
+    """A log-det curve in nats; `rank` counts picks from 1."""
+
+    selected: int
+    rank: list[int]
+    log_det: list[float]
+    marginal_gains: list[float]
+
+
+class Curve(CurveLine):
+    """The curve of a job's selection, with those of its baselines."""
+
+    job_id: UUID
+    baselines: dict[str, CurveLine]
+
+
+class Histogram(Answer):
+    """Counts between edges; one edge more than counts."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+class ConflictStatistics(Answer):
+    """Conflict of each pick with the picks before it, in [0, 1]."""
+
+    mean: float
+    max: float
+    positive_fraction: float
+    quantiles: dict[str, float]
+    histogram: Histogram
+    spearman_conflict_gain: float | None = None
+    spearman_conflict_epsilon: float | None = None
+
+
+class Conflicts(ConflictStatistics):
+    """The conflict statistics of a job's selection, with those of its baselines."""
+
+    job_id: UUID
+    baselines: dict[str, ConflictStatistics]
+
+
+class RejectedReason(Answer):
+    """All rows that could not be used, for one reason."""
+
+    reason: str
+    rows: list[int]
+
+
+class RejectedRows(Answer):
+    """All rows that could not be used."""
+
+    job_id: UUID
+    rejected: list[RejectedReason]

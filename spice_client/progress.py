@@ -1,0 +1,144 @@
+"""How far a job is, on a terminal or in a log."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from spice_client.models import Job
+    from spice_client.models import Progress as StageProgress
+    from spice_client.problems import SpiceError
+
+QUIET_S = 15.0  # without a terminal: a line for each stage, and one in this many seconds
+
+
+class View(Protocol):
+    """Where the state of a watched job is shown."""
+
+    def show(self, job: Job) -> None:
+        """Show a job as it is now."""
+
+    def waiting(self, failure: SpiceError) -> None:
+        """Say that the service cannot be reached just now."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `4 s`, `3:07` or `2:10:00`."""
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.0f} s"
+    text = str(timedelta(seconds=round(seconds)))
+    return text.removeprefix("0:").removeprefix("0")
+
+
+def progress_line(progress: StageProgress | None) -> str:
+    """`41984/100000 samples, 212 a second, 4:33 left`; what is not known is left out."""
+    if not progress:
+        return ""
+    total, rate = progress.total, progress.rate
+    parts = [f"{progress.done:,}{f'/{total:,}' if total is not None else ''} {progress.unit}"]
+    if rate:
+        parts.append(f"{rate:.3g} a second" if rate < 1000 else f"{rate:,.0f} a second")  # noqa: PLR2004
+    if progress.eta_s is not None:
+        parts.append(f"{duration(progress.eta_s)} left")
+    return ", ".join(parts)
+
+
+@contextmanager
+def view_of(progress: bool | View | None) -> Iterator[View]:
+    """The view that `progress` asks for.
+
+    Args:
+        progress: True for a bar on a terminal and a line now and then elsewhere; False for nothing; None for a bar on a
+            terminal alone; or a view itself.
+    """
+    console = Console(stderr=True, highlight=False)  # stdout is the result's
+    if progress is False or (progress is None and not console.is_terminal):
+        yield Unseen()
+    elif progress is not None and progress is not True:
+        yield progress
+    elif not console.is_terminal:
+        yield LineView(console)
+    else:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
+        with Progress(*columns, console=console) as bars:
+            yield BarView(bars)
+
+
+class Unseen:
+    """Shows nothing."""
+
+    def show(self, job: Job) -> None:
+        """Show a job as it is now."""
+
+    def waiting(self, failure: SpiceError) -> None:
+        """Say that the service cannot be reached just now."""
+
+
+class BarView:
+    """One bar for each stage; those that are done stay in sight, with the time they took."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._stage: str | None = None
+        self._task: TaskID | None = None
+        self._since = time.monotonic()
+
+    def show(self, job: Job) -> None:
+        """Show a job as it is now."""
+        stage = job.stage or job.state
+        if job.ended:
+            self._finish(whole=job.state == "succeeded")
+            return
+        if stage != self._stage:
+            self._finish(whole=True)
+            self._stage, self._since = stage, time.monotonic()
+            self._task = self._bars.add_task(f"{stage:<10}", total=None, numbers="")
+        if self._task is not None:
+            done, total = (job.progress.done, job.progress.total) if job.progress else (0, None)
+            self._bars.update(self._task, completed=done, total=total, numbers=progress_line(job.progress))
+
+    def waiting(self, failure: SpiceError) -> None:
+        """Say that the service cannot be reached just now."""
+        if self._task is not None:
+            self._bars.update(self._task, numbers=f"[yellow]waiting: {failure.title}")
+
+    def _finish(self, *, whole: bool) -> None:
+        if self._task is None:
+            return
+        seconds = time.monotonic() - self._since
+        if whole:
+            total = self._bars.tasks[self._task].total or 1
+            self._bars.update(self._task, completed=total, total=total, numbers=f"took {duration(seconds)}")
+        self._bars.stop_task(self._task)
+        self._task = None
+
+
+class LineView:
+    """A line for each new stage, and one now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stage: str | None = None
+        self._said_at = 0.0
+
+    def show(self, job: Job) -> None:
+        """Show a job as it is now."""
+        stage = (job.stage if job.state == "running" else None) or job.state
+        if stage == self._stage and time.monotonic() - self._said_at < QUIET_S:
+            return
+        self._stage, self._said_at = stage, time.monotonic()
+        numbers = progress_line(job.progress) if job.state == "running" else ""
+        self._console.print(Text(f"{stage}  {numbers}".rstrip()), soft_wrap=True)
+
+    def waiting(self, failure: SpiceError) -> None:
+        """Say that the service cannot be reached just now."""
+        self._console.print(Text(f"waiting: {failure.detail or failure.title}"), soft_wrap=True)

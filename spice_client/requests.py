@@ -1,0 +1,88 @@
+"""What a job's request may hold, as types of plain dictionaries: the service is who checks them.
+
+`JobRequest` is the body of `POST /jobs`, whose every field is described in the API's own documentation.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+Method = Literal["spice", "fisher", "dpp", "grad_norm", "random"]
+
+
+class ColumnNames(TypedDict, total=False):
+    """Which columns hold what, by role."""
+
+    prompt: str
+    response: str
+    instruction: str
+    input: str
+    output: str
+    messages: str
+
+
+class DatasetSource(TypedDict, total=False):
+    """The data: a URI, or the id of a registered dataset."""
+
+    uri: str
+    id: str
+    format: Literal["jsonl", "json", "csv", "parquet"]
+    columns: ColumnNames
+    max_rejected_fraction: float
+
+
+class ModelSource(TypedDict):
+    """The proxy model that scores the data."""
+
+    uri: str
+    dtype: NotRequired[Literal["float32", "bfloat16"]]
+    max_length: NotRequired[int]
+
+
+class GradientSettings(TypedDict, total=False):
+    """Whose gradients, and how small they are made."""
+
+    target: Literal["lora", "linear", "last_layer"]
+    rank: int
+    sketch_dim: int
+    seed: int
+    loss_normalization: Literal["sum", "mean"]
+    normalize: Literal["none", "unit"]
+
+
+class BudgetSize(TypedDict, total=False):
+    """How many rows to pick: a fraction of the usable ones, or a count."""
+
+    fraction: float
+    count: int
+
+
+class SelectionSettings(TypedDict):
+    """How to pick."""
+
+    budget: BudgetSize
+    method: NotRequired[Method]
+    alpha: NotRequired[float | Literal["auto"]]
+    conflict_penalty: NotRequired[float]
+    early_stop_ratio: NotRequired[float | None]
+    seed: NotRequired[int]
+    baselines: NotRequired[list[Method]]
+
+
+class Webhook(TypedDict):
+    """Whom to tell when the job ends."""
+
+    url: str
+
+
+class JobRequest(TypedDict):
+    """A selection job."""
+
+    dataset: DatasetSource
+    model: ModelSource
+    selection: SelectionSettings
+    gradients: NotRequired[GradientSettings]
+    name: NotRequired[str]
+    metadata: NotRequired[dict[str, str]]
+    expires_at: NotRequired[str]
+    webhook: NotRequired[Webhook]

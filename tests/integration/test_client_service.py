@@ -1,0 +1,102 @@
+"""The Python client against the real service: a real database, queue and worker, the tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+import spice_client
+from app.main import create_app
+from spice_client import AsyncSpiceClient, SpiceClient
+from tests.integration.conftest import real_rows
+from tests.integration.served import served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.conftest import Service
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[SpiceClient]:
+    with served(create_app(service.settings)) as url, SpiceClient(url) as client:
+        yield client
+
+
+def test_from_the_submission_to_a_dataset(client: SpiceClient, service: Service, tmp_path: Path) -> None:
+    job = client.jobs.submit(service.request(baselines=["random"]))
+    assert (job.state, job.ended) == ("queued", False)
+    service.work()
+    job = client.wait(job, progress=False, timeout=30)
+    assert job.result is not None
+    assert job.result.columns is not None
+    assert (job.result.columns.prompt, job.result.columns.response) == ("prompt", "response")
+
+    subset = client.subset(job)
+    assert len(subset) == job.result.selected == 12
+    assert sum(subset.marginal_gains) == pytest.approx(job.result.log_det)
+    picks = subset.to_list()
+    assert [pick["index"] for pick in picks] == subset.indices
+    assert subset.to_arrow().column("index").to_pylist() == subset.indices
+
+    rows = client.rows(job)
+    asked = real_rows()
+    assert rows.to_list() == [asked[index] for index in sorted(subset.indices)]
+    assert rows.to_arrow().num_rows == 12
+
+    assert client.curve(job, points=5).log_det[-1] == pytest.approx(job.result.log_det)
+    assert set(client.curve(job).baselines) == {"random"}
+    assert 0 <= client.conflicts(job).mean <= 1
+    assert client.rejected(job).rejected == []
+    done = client.download(job, tmp_path / "rows.jsonl", rows=True)
+    assert (tmp_path / "rows.jsonl").read_bytes() == rows.content
+    assert done.bytes == len(rows.content)
+    assert [one.id for one in client.jobs.list(state="succeeded")] == [job.id]
+
+
+def test_what_the_service_refuses(client: SpiceClient, service: Service) -> None:
+    with pytest.raises(spice_client.InvalidRequest) as refusal:
+        client.jobs.submit({**service.request(), "selection": {"budget": {"fraction": 2}}})
+    assert refusal.value.field == "selection.budget.fraction"
+    assert refusal.value.type == "invalid-request"
+    with pytest.raises(spice_client.NotFound):
+        client.jobs.get(uuid.uuid4())
+    queued = client.jobs.submit(service.request())
+    with pytest.raises(spice_client.Conflict, match="is queued"):
+        client.subset(queued)
+    assert client.jobs.cancel(queued).state == "cancelled"
+    with pytest.raises(spice_client.JobCancelled):
+        client.wait(queued)
+
+
+def test_a_registered_dataset(client: SpiceClient, service: Service) -> None:
+    dataset = client.datasets.register(service.write_dataset(real_rows()), name="functions")
+    service.work()
+    read = client.datasets.wait(dataset, timeout=30)
+    assert (read.state, read.rows, read.shape, read.name) == ("succeeded", 60, "prompt_response", "functions")
+    assert client.datasets.get(dataset.id) == read
+
+
+def test_many_jobs_at_once_in_an_event_loop(client: SpiceClient, service: Service) -> None:
+    async def run() -> list[list[int]]:
+        async with AsyncSpiceClient(client.url) as loop:
+            bodies = [service.request(budget={"count": count}) for count in (2, 3, 4)]
+            jobs = await asyncio.gather(*(loop.jobs.submit(body) for body in bodies))
+            service.work()  # in this thread, and so before the waiting: RQ wants the main one
+            await asyncio.gather(*(loop.wait(job, timeout=60) for job in jobs))
+            return [(await loop.subset(job)).indices for job in jobs]
+
+    assert [len(indices) for indices in asyncio.run(run())] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(("package", "convert"), [("pyarrow", "to_arrow"), ("pandas", "to_pandas")])
+def test_a_package_that_is_missing_is_named(package: str, convert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    subset = spice_client.Subset("a", [1], [0.5], [0.0], [0.0], [0.5])
+    with pytest.raises(spice_client.PackageMissing, match=f"pip install {package}"):
+        getattr(subset, convert)()
