@@ -180,6 +180,9 @@ class JobRequest(Request):
     model: ModelRef
     gradients: Gradients = Gradients()
     selection: SelectionSpec
+    timeout_s: Number | None = Field(
+        default=None, gt=0, description="Seconds that the job may take from its start; then it fails as `timed-out`."
+    )
     name: Name | None = None
     metadata: Metadata = Field(default_factory=dict)
 

@@ -6,13 +6,15 @@ are named, not imported: the service does not need what a GPU machine has instal
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue
-from rq.exceptions import DuplicateJobError
+from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
 from app.db.tables import Dataset, Job, Preview, Shard
@@ -73,6 +75,15 @@ class TaskQueue:
             self.put(work)
         except QueueUnavailable:
             logger.warning("Redis does not answer: %s %s waits in Postgres", work.table.__tablename__, work.id)
+
+    def drop(self, work: Waiting) -> None:
+        """Delete the message of a dispatch that is over: a worker that was killed with it left it behind.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with contextlib.suppress(NoSuchJobError):
+            RqJob.fetch(_message_id(work.id, work.dispatch), self._redis, JSONSerializer).delete()
 
     def missing(self, waiting: list[Waiting]) -> list[Waiting]:
         """Those of `waiting` that no message in the queue stands for.

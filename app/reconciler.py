@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import leases, shards
+from app.db import deadlines, leases, shards
 from app.queue import TASKS, QueueUnavailable
 
 if TYPE_CHECKING:
@@ -33,13 +34,19 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
         SQLAlchemyError: Postgres does not answer.
     """
     due: list[Waiting] = []
+    dead: list[Waiting] = []
     with sessions() as session:
+        deadlines.enforce(session)
         shards.drop_finished(session)
         for table in TASKS:
-            due += leases.reclaim_expired(session, table, settings.max_attempts)
+            reclaimed = leases.reclaim_expired(session, table, settings.max_attempts)
+            dead += [replace(work, dispatch=work.dispatch - 1) for work in (*reclaimed.again, *reclaimed.ended)]
+            due += reclaimed.again
             lost = queue.missing(leases.waiting_since(session, table, settings.reconcile_s))
             due += [work for work in (leases.redispatch(session, work) for work in lost) if work is not None]
         due += shards.wake(session)
+    for work in dead:
+        queue.drop(work)
     for work in due:
         logger.warning("%s %s is queued again, dispatch %d", work.table.__tablename__, work.id, work.dispatch)
         queue.put(work)

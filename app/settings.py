@@ -113,6 +113,16 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         default=5, ge=1, description="Times that a job is started before a dying worker fails it for good."
     )
+    job_timeout_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds that a job may take from its start; a job's own `timeout_s` may be less, not more.",
+    )
+    storage_patience_s: float = Field(
+        default=3600,
+        ge=0,
+        description="Seconds that the artifact store may be away before the work that waits for it fails.",
+    )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import leases
+from app.db.tables import State
 
 if TYPE_CHECKING:
     from app.db.leases import Lease, Signals
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+DEAF_S = 2.5
+"""After which a cancelled row is ended although the work has not stopped: a library may be waiting for a server."""
 HEARTBEAT_S = 1.0
 """One statement a second and worker: often enough to watch, and to stop within seconds of a cancel."""
 
@@ -33,6 +36,7 @@ class Keeper:
         self.lease = lease
         self.cancelled = False
         self.lost = False
+        self._cancelled_at: float | None = None
         self._process = process
         self._pending: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -95,9 +99,28 @@ class Keeper:
                     self._pending = values | self._pending
                 continue
             self._hear(signals)
+            if self._is_deaf():
+                self._cancel()
             if self.lost:
                 logger.warning("%s: it is another worker's now, or wanted no more; this one stops", self.lease.id)
                 return
+
+    def _is_deaf(self) -> bool:
+        """Whether the work was told long ago that it is cancelled, and still goes on."""
+        if self.cancelled and self._cancelled_at is None:
+            self._cancelled_at = time.monotonic()
+        return self._cancelled_at is not None and time.monotonic() - self._cancelled_at >= DEAF_S
+
+    def _cancel(self) -> None:
+        """End the row for the work, which then finds it lost."""
+        try:
+            with self._process.sessions() as session:
+                leases.finish(session, self.lease, State.CANCELLED)
+                session.commit()
+        except SQLAlchemyError as error:
+            logger.warning("%s: Postgres does not answer, the cancel waits: %s", self.lease.id, error)
+        else:
+            self.lost = True
 
     def _hear(self, signals: Signals) -> None:
         self.cancelled = signals.cancelled

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from app.artifacts import StorageFailed, rows_prefix
-from app.db import shards, sketch_use
+from app.db import clock, shards, sketch_use
 from app.db.selections import MAIN
 from app.db.tables import Job, Stage
 from workers.data.corpus import LAYOUT_VERSION
@@ -107,7 +107,7 @@ class _Run:
             self._park(reading, store, missing)
             return
         if "parked_at" in self.plan:
-            self.seconds[Stage.GRADIENTS] = round(time.time() - self.plan["parked_at"], 3)
+            self.seconds[Stage.GRADIENTS] = round(self._now() - self.plan["parked_at"], 3)
         with self._timed(Stage.SELECTING):
             try:
                 sketched = self._load(reading, store)
@@ -192,7 +192,7 @@ class _Run:
             "model": reading.model.revision,
             "sketches": store.key,
             "seconds": self.seconds,
-            "parked_at": self.plan.get("parked_at", time.time()),
+            "parked_at": self.plan.get("parked_at") or self._now(),
             "rounds": rounds,
         }
         sizes = {shard: len(store.rows(shard)) for shard in missing}
@@ -203,6 +203,11 @@ class _Run:
             self.process.queue.put_or_leave(shard)
         if not waiting:
             raise Stopped
+
+    def _now(self) -> float:
+        """Seconds since 1970: the worker that parks a job and the one that goes on with it may differ about them."""
+        with self.process.sessions() as session:
+            return clock.now(session)
 
     def _load(self, reading: Reading, store: ShardStore) -> Sketched:
         """All sketches but those that are not finite: their rows count as rejected."""

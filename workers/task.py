@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from app.artifacts import StorageAway, StorageFailed
 from app.db import leases
 from app.db.leases import Waiting
 from app.db.tables import State
@@ -56,6 +57,8 @@ def run_leased(
             work(keeper)
         except (Stopped, SelectionCancelledError):
             _stop(process, keeper, discard)
+        except StorageAway as error:
+            _postpone(process, keeper, discard, error)
         except (OperationalError, InterfaceError):
             # Postgres went away. The lease runs out and the row is queued again, or is still ours and this
             # worker's next message finds it; either way nothing is decided here.
@@ -65,22 +68,41 @@ def run_leased(
             _fail(process, keeper, discard, error)
 
 
+def _postpone(process: Process, keeper: Keeper, discard: Callable[[uuid.UUID], None], error: StorageAway) -> None:
+    """Let work wait for a store that is away, until that has lasted too long."""
+    lease, patience_s = keeper.lease, process.settings.storage_patience_s
+    keeper.stop()
+    with process.sessions() as session:
+        postponed = leases.postpone(session, lease, patience_s)
+    if postponed:
+        logger.warning("%s %s: it waits, %s", lease.table.__tablename__, lease.id, error)
+    else:
+        _fail(process, keeper, discard, StorageFailed(f"{error}; it was away for {patience_s:g} s"))
+
+
 def _fail(process: Process, keeper: Keeper, discard: Callable[[uuid.UUID], None], error: Exception) -> None:
-    """End work that can't go on; unless another worker has it by now, who may have left its result already."""
+    """End work that can't go on."""
+    if _still_ours(process, keeper, discard):
+        discard(keeper.lease.id)
+        _finish(process, keeper.lease, State.FAILED, error=problem_of(error))
+
+
+def _still_ours(process: Process, keeper: Keeper, discard: Callable[[uuid.UUID], None]) -> bool:
+    """Whether it is for this worker to end the work; another may have it by now, or have left its result already."""
     keeper.stop()
     keeper.refresh()
     if keeper.lost:
-        return
-    discard(keeper.lease.id)
-    _finish(process, keeper.lease, State.FAILED, error=problem_of(error))
+        with process.sessions() as session:
+            unwanted = leases.unwanted(session, keeper.lease.table, keeper.lease.id)
+        if unwanted:
+            discard(keeper.lease.id)
+    return not keeper.lost
 
 
 def _stop(process: Process, keeper: Keeper, discard: Callable[[uuid.UUID], None]) -> None:
     """End work that was told to stop."""
     lease = keeper.lease
-    keeper.stop()
-    keeper.refresh()
-    if keeper.lost:
+    if not _still_ours(process, keeper, discard):
         return
     if keeper.cancelled:
         discard(lease.id)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from app.artifacts.names import ROWS, SKETCHES, excerpts_name, rows_name, rows_prefix, sketches_prefix
 from app.artifacts.opening import open_artifacts
-from app.artifacts.store import ArtifactStore, StorageFailed, Stored
+from app.artifacts.store import ArtifactStore, StorageAway, StorageFailed, Stored
 
 __all__ = [
     "ROWS",
     "SKETCHES",
     "ArtifactStore",
+    "StorageAway",
     "StorageFailed",
     "Stored",
     "excerpts_name",

@@ -180,7 +180,7 @@ class S3Artifacts:
         try:
             return retrying(operation)
         except (OSError, FSTimeoutError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise explained(self.place, action, name, error) from error
+            raise explained(self.place, action, name, error, passing=_is_transient(error)) from error
 
 
 def _unless_missing(look: Callable[[], T]) -> T | None:

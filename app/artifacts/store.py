@@ -13,11 +13,22 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_AWAY = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ESTALE", "EBUSY", "EAGAIN", "EREMOTEIO", "ENOTCONN", "ETIMEDOUT"),
+        *("EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ECONNREFUSED", "ECONNRESET"),
+    )
+)
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class StorageFailed(OSError):
     """The store did not do what it was asked; what was to be written is there whole or not at all."""
+
+
+class StorageAway(StorageFailed):
+    """It did not do it now, for a reason that passes by itself: the same may well work later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +104,18 @@ def check_name(name: str) -> None:
         raise ValueError(f"artifact name {name!r} leaves the store")
 
 
-def explained(place: str, action: str, name: str, error: BaseException) -> StorageFailed:
-    """An error of the store in plain words: what could not be done, where, why, and what to do."""
+def explained(
+    place: str, action: str, name: str, error: BaseException, *, passing: bool | None = None
+) -> StorageFailed:
+    """An error of the store in plain words: what could not be done, where, why, and what to do.
+
+    Args:
+        place: The store.
+        action: The verb.
+        name: The object.
+        error: What happened.
+        passing: Whether it passes by itself; None goes by the error's number.
+    """
     number = getattr(error, "errno", None)
     if number in _FULL:
         remedy = "free space there, or lower SPICE_ARTIFACTS_MAX_BYTES"
@@ -103,4 +124,5 @@ def explained(place: str, action: str, name: str, error: BaseException) -> Stora
     else:
         remedy = "see SPICE_ARTIFACTS_URL, and SPICE_S3_ENDPOINT_URL if it is a bucket"
     reason = os.strerror(number) if number and getattr(error, "filename", None) else str(error) or type(error).__name__
-    return StorageFailed(f"the artifact store {place} could not {action} {name} ({reason}): {remedy}")
+    kind = StorageAway if (number in _AWAY if passing is None else passing) else StorageFailed
+    return kind(f"the artifact store {place} could not {action} {name} ({reason}): {remedy}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CursorResult, case, func, literal, select, update
+from sqlalchemy import CursorResult, case, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.db.tables import Dataset, Job, Preview, Shard, State
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Work = type[Dataset] | type[Job] | type[Preview] | type[Shard]
 
 OPEN = (State.QUEUED, State.RUNNING)
+
+SHORTEST_WAIT = timedelta(seconds=1)
+LONGEST_WAIT = timedelta(seconds=60)
 
 WORKER_LOST: Json = {
     "type": "worker-lost",
@@ -62,6 +65,19 @@ class Waiting:
     table: Work
     id: uuid.UUID
     dispatch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """Rows that were taken back from silent workers, each with the dispatch after the one that its worker had.
+
+    Attributes:
+        again: Those that go to the queue once more.
+        ended: Those that were cancelled, or have failed too often.
+    """
+
+    again: list[Waiting]
+    ended: list[Waiting]
 
 
 def claim(
@@ -117,21 +133,53 @@ def finish(session: Session, lease: Lease, state: State, **values: Any) -> bool:
 
 
 def hand_back(session: Session, lease: Lease) -> int | None:
-    """Return a row to the queue unfinished (the worker shuts down); its next dispatch, None if not held."""
-    dispatch = session.execute(
+    """Return a row to the queue unfinished (the worker shuts down), or end it if it was cancelled meanwhile.
+
+    Returns:
+        Its next dispatch; None if it is not to be queued.
+    """
+    row = session.execute(
         update(lease.table)
         .where(*_held(lease))
-        .values(
-            state=State.QUEUED,
-            dispatch=lease.table.dispatch + 1,
-            lease_token=None,
-            lease_expires_at=None,
-            queued_at=func.now(),
-        )
-        .returning(lease.table.dispatch)
-    ).scalar_one_or_none()
+        .values(**_let_go(lease.table), queued_at=func.now())
+        .returning(lease.table.dispatch, lease.table.state)
+    ).one_or_none()
     session.commit()
-    return dispatch
+    return row.dispatch if row is not None and row.state is State.QUEUED else None
+
+
+def postpone(session: Session, lease: Lease, patience_s: float) -> bool:
+    """Return a row to the queue for later: something that its work needs is away, and may come back.
+
+    The next try comes after as long as the outage has lasted, but within a minute. Nobody puts a message for it: the
+    reconciler does once `queued_at` has passed.
+
+    Returns:
+        False, having changed nothing, if the row is not held or the outage has lasted for `patience_s`.
+    """
+    table = lease.table
+    since = func.coalesce(table.outage_since, func.now())
+    result = _execute(
+        session,
+        update(table)
+        .where(
+            *_held(lease),
+            or_(table.outage_since.is_(None), table.outage_since > func.now() - timedelta(seconds=patience_s)),
+        )
+        .values(
+            **_let_go(table),
+            outage_since=since,
+            queued_at=func.now() + func.least(func.greatest(func.now() - since, SHORTEST_WAIT), LONGEST_WAIT),
+        ),
+    )
+    session.commit()
+    return bool(result.rowcount)
+
+
+def unwanted(session: Session, table: Work, row_id: uuid.UUID) -> bool:
+    """Whether a row ended without a success, or is gone: what was made for it is of no use to anybody."""
+    state = session.scalar(select(table.state).where(table.id == row_id))
+    return state in (None, State.FAILED, State.CANCELLED)
 
 
 def request_cancel(session: Session, table: Work, row_id: uuid.UUID) -> State | None:
@@ -155,7 +203,7 @@ def request_cancel(session: Session, table: Work, row_id: uuid.UUID) -> State | 
     return state if state is not None else session.scalar(select(table.state).where(table.id == row_id))
 
 
-def reclaim_expired(session: Session, table: Work, max_attempts: int) -> list[Waiting]:
+def reclaim_expired(session: Session, table: Work, max_attempts: int) -> Reclaimed:
     """Take back the rows whose worker fell silent.
 
     A row goes to the queue again, ends cancelled if that was asked for, and fails after `max_attempts` workers
@@ -185,7 +233,10 @@ def reclaim_expired(session: Session, table: Work, max_attempts: int) -> list[Wa
         .returning(table.id, table.dispatch, table.state)
     ).all()
     session.commit()
-    return [Waiting(table, row.id, row.dispatch) for row in rows if row.state is State.QUEUED]
+    found = Reclaimed([], [])
+    for row in rows:
+        (found.again if row.state is State.QUEUED else found.ended).append(Waiting(table, row.id, row.dispatch))
+    return found
 
 
 def expire_all(session: Session) -> None:
@@ -224,6 +275,18 @@ def redispatch(session: Session, waiting: Waiting) -> Waiting | None:
 def _state(state: State) -> BindParameter[State]:
     """A state as a value inside an expression, where SQLAlchemy can't tell its type from a column."""
     return literal(state, Job.__table__.c.state.type)
+
+
+def _let_go(table: Work) -> dict[str, Any]:
+    """What a row becomes when its worker lets go of it unfinished: nobody else would hear that it was cancelled."""
+    cancelled = table.cancel_requested_at.is_not(None)
+    return {
+        "state": case((cancelled, _state(State.CANCELLED)), else_=_state(State.QUEUED)),
+        "finished_at": case((cancelled, func.now()), else_=None),
+        "dispatch": table.dispatch + 1,
+        "lease_token": None,
+        "lease_expires_at": None,
+    }
 
 
 def _held(lease: Lease) -> tuple[Any, ...]:

@@ -51,7 +51,14 @@ def park(session: Session, lease: Lease, sizes: Mapping[int, int], plan: Json) -
             Job.state == State.RUNNING,
             Job.cancel_requested_at.is_(None),
         )
-        .values(lease_token=None, lease_expires_at=None, stage=Stage.GRADIENTS, progress=None, plan=plan)
+        .values(
+            lease_token=None,
+            lease_expires_at=None,
+            outage_since=None,
+            stage=Stage.GRADIENTS,
+            progress=None,
+            plan=plan,
+        )
         .returning(Job.id)
     ).one_or_none()
     if held is None:

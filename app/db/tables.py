@@ -99,6 +99,7 @@ class Leased:
 
     `dispatch` numbers the times that the row went to the queue: a message of an older dispatch claims nothing.
     `lease_token` fences the worker that holds the row: only its statements change it.
+    `queued_at` lies ahead while the row waits for something that is away since `outage_since`.
     """
 
     id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True, default=uuid.uuid4, sort_order=-1)
@@ -108,6 +109,7 @@ class Leased:
     lease_token: Mapped[uuid.UUID | None] = mapped_column(UUID(as_uuid=True))
     lease_expires_at: Mapped[datetime | None]
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    outage_since: Mapped[datetime | None] = mapped_column(sort_order=10)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -222,6 +224,7 @@ class Job(Owned, Leased, Base):
     metadata_: Mapped[Json] = mapped_column("metadata", server_default=text("'{}'"))
     dataset_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
     request: Mapped[Json]
+    timeout_s: Mapped[float | None] = mapped_column(sort_order=11)
     stage: Mapped[Stage | None] = mapped_column(_text_enum(Stage, "stage"))
     progress: Mapped[Json | None]
     plan: Mapped[Json | None]

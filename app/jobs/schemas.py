@@ -107,6 +107,7 @@ class JobResponse(Response):
     model: ModelRef
     gradients: Gradients
     selection: SelectionSpec
+    timeout_s: float | None = None
     error: ProblemDetails | None
     result: JobResult | None
     created_at: datetime

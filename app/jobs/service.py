@@ -46,6 +46,7 @@ def submit(session: Session, queue: TaskQueue, settings: Settings, request: JobR
         metadata_=dict(request.metadata),
         dataset_id=request.dataset.id,
         request=request.model_dump(mode="json", exclude={"name", "metadata"}),
+        timeout_s=min((s for s in (request.timeout_s, settings.job_timeout_s) if s is not None), default=None),
     )
     session.add(job)
     session.commit()

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from tests.integration.processes import Processes
+
 ROWS = 60
 
 
@@ -138,3 +140,13 @@ def service(
         yield Service(http, service_settings, tmp_path, tiny_model.as_uri())
     current_process.cache_clear()
     get_settings.cache_clear()
+
+
+@pytest.fixture
+def workers(service: Service) -> Iterator[Processes]:
+    """Worker processes over the service, ended with the test."""
+    from tests.integration.processes import Processes  # noqa: PLC0415 - it imports this file
+
+    processes = Processes(service.settings)
+    yield processes
+    processes.stop()

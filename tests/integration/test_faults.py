@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,43 +11,17 @@ import pytest
 from redis import Redis
 from sqlalchemy import select
 
-from app.db.tables import Job, Shard, State
-from tests.integration.conftest import environment, real_rows
+from app.db.tables import Shard, State
+from tests.integration.conftest import real_rows
+from tests.integration.settled import assert_settled, final, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from app.dependencies import Resources
     from tests.integration.conftest import Service
+    from tests.integration.processes import Processes
 
 ROWS = 400
 SHARD_ROWS = 16  # as in the service's settings
-DEADLINE_S = 60
-
-
-class Workers:
-    """Worker processes, started as in production."""
-
-    def __init__(self, service: Service) -> None:
-        self._environment = {**os.environ, **environment(service.settings), "OMP_NUM_THREADS": "1"}
-        self._running: list[subprocess.Popen[bytes]] = []
-
-    def start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-m", "workers.main"], env=self._environment)
-        self._running.append(process)
-        return process
-
-    def stop(self) -> None:
-        for process in self._running:
-            process.kill()
-            process.wait()
-
-
-@pytest.fixture
-def workers(service: Service) -> Iterator[Workers]:
-    workers = Workers(service)
-    yield workers
-    workers.stop()
 
 
 @pytest.fixture
@@ -64,26 +35,24 @@ def long_body(service: Service) -> dict[str, Any]:
     return body
 
 
-def wait_for(service: Service, job_id: str, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        job = service.job(job_id)
-        if done(job):
-            return job
-        time.sleep(0.05)
-    raise AssertionError(f"still {job['state']}, {job['stage']}, {job['progress']}")
-
-
-def final(job: dict[str, Any]) -> bool:
-    return job["state"] in {"succeeded", "failed", "cancelled"}
-
-
 def in_gradients(job: dict[str, Any]) -> bool:
     assert not final(job), "the job was too quick to be disturbed"
     return job["stage"] == "gradients" and job["progress"]["done"] > 2 * SHARD_ROWS
 
 
-def test_a_killed_worker_loses_at_most_a_shard(service: Service, workers: Workers, long_body: dict[str, Any]) -> None:
+@pytest.mark.parametrize("stage", ["reading", "gradients", "selecting", "publishing", "published"])
+def test_a_worker_that_is_killed_costs_no_job(service: Service, workers: Processes, stage: str) -> None:
+    killed = workers.start(("at", stage, "die"))
+    job_id = service.submit(service.request())
+    assert killed.wait() == -signal.SIGKILL
+    workers.start()
+    job = wait_for(service, job_id, final)
+    assert job["state"] == "succeeded", job["error"]
+    workers.stop()
+    assert_settled(service)
+
+
+def test_a_killed_worker_loses_at_most_a_shard(service: Service, workers: Processes, long_body: dict[str, Any]) -> None:
     first = workers.start()
     job_id = service.submit(long_body)
     wait_for(service, job_id, in_gradients)
@@ -96,19 +65,23 @@ def test_a_killed_worker_loses_at_most_a_shard(service: Service, workers: Worker
     assert job["state"] == "succeeded", job["error"]
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
     assert job["result"]["selected"] == ROWS // 5
+    workers.stop()
+    assert_settled(service)
 
 
-def test_a_wiped_queue_loses_no_job(service: Service, workers: Workers) -> None:
+def test_a_wiped_queue_loses_no_job(service: Service, workers: Processes) -> None:
     ids = [service.submit(service.request()) for _ in range(3)]
     with Redis.from_url(str(service.settings.redis_url)) as redis:
         redis.flushall()
     workers.start()
     for job_id in ids:
         assert wait_for(service, job_id, final)["state"] == "succeeded"
+    workers.stop()
+    assert_settled(service)
 
 
 def test_a_running_job_is_cancelled_within_seconds(
-    service: Service, workers: Workers, long_body: dict[str, Any]
+    service: Service, workers: Processes, long_body: dict[str, Any]
 ) -> None:
     workers.start()
     job_id = service.submit(long_body)
@@ -117,11 +90,12 @@ def test_a_running_job_is_cancelled_within_seconds(
     assert service.http.post(f"/jobs/{job_id}/cancel").json()["cancel_requested"]
     assert wait_for(service, job_id, final)["state"] == "cancelled"
     assert time.monotonic() - asked < 5
-    assert not list((service.settings.artifacts_path / "jobs").glob("*"))
+    workers.stop()
+    assert_settled(service, succeeded=0)
 
 
 def test_a_worker_that_is_asked_to_end_hands_its_job_back(
-    service: Service, workers: Workers, long_body: dict[str, Any]
+    service: Service, workers: Processes, long_body: dict[str, Any]
 ) -> None:
     first = workers.start()
     job_id = service.submit(long_body)
@@ -134,6 +108,8 @@ def test_a_worker_that_is_asked_to_end_hands_its_job_back(
         assert not session.scalars(select(Shard.id).where(Shard.state == State.RUNNING)).all()
     workers.start()
     assert wait_for(service, job_id, final)["state"] == "succeeded"
+    workers.stop()
+    assert_settled(service)
 
 
 def test_a_message_that_comes_twice_is_done_once(service: Service) -> None:
@@ -162,7 +138,7 @@ def test_a_message_that_names_other_code_is_not_run(service: Service) -> None:
     assert not target.exists()
 
 
-def test_a_submission_while_redis_is_away_is_kept(service: Service, workers: Workers) -> None:
+def test_a_submission_while_redis_is_away_is_kept(service: Service, workers: Processes) -> None:
     from app.queue import TaskQueue  # noqa: PLC0415
 
     resources: Resources = service.http.app.state.resources  # type: ignore[attr-defined]
@@ -175,6 +151,8 @@ def test_a_submission_while_redis_is_away_is_kept(service: Service, workers: Wor
     service.http.app.state.resources = resources  # type: ignore[attr-defined]
     workers.start()
     assert wait_for(service, job_id, final)["state"] == "succeeded"
+    workers.stop()
+    assert_settled(service)
 
 
 def test_a_damaged_shard_is_made_again(service: Service) -> None:
@@ -191,15 +169,13 @@ def test_a_damaged_shard_is_made_again(service: Service) -> None:
 
 
 def test_nothing_but_the_result_is_left_of_a_job(service: Service) -> None:
-    job = service.run(service.request())
-    with service.http.app.state.resources.sessions() as session:  # type: ignore[attr-defined]
-        row = session.get_one(Job, job["id"])
-        assert (row.lease_token, row.lease_expires_at) == (None, None)
+    service.run(service.request())
+    assert_settled(service)
     with Redis.from_url(str(service.settings.redis_url)) as redis:
         assert redis.keys("rq:job:*") == []
 
 
-def test_two_workers_share_the_shards_of_a_job(service: Service, workers: Workers, long_body: dict[str, Any]) -> None:
+def test_two_workers_share_the_shards_of_a_job(service: Service, workers: Processes, long_body: dict[str, Any]) -> None:
     job_id = service.submit(long_body)
     workers.start()
     workers.start()
@@ -211,10 +187,12 @@ def test_two_workers_share_the_shards_of_a_job(service: Service, workers: Worker
 
     assert wait_for(service, job_id, seen_both)["state"] == "succeeded"
     assert len(names) == 2
+    workers.stop()
+    assert_settled(service)
 
 
 def test_a_shard_that_cannot_be_done_fails_the_job_and_frees_the_others(
-    service: Service, workers: Workers, long_body: dict[str, Any]
+    service: Service, workers: Processes, long_body: dict[str, Any]
 ) -> None:
     workers.start()
     job_id = service.submit(long_body)
@@ -227,5 +205,5 @@ def test_a_shard_that_cannot_be_done_fails_the_job_and_frees_the_others(
         session.commit()
     job = wait_for(service, job_id, final)
     assert (job["state"], job["error"]["type"]) == ("failed", "made-up")
-    with service.http.app.state.resources.sessions() as session:  # type: ignore[attr-defined]
-        assert not session.scalars(select(Shard)).all()
+    workers.stop()
+    assert_settled(service, succeeded=0, failed="made-up")

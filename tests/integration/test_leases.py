@@ -88,7 +88,7 @@ def test_a_silent_worker_loses_the_row_and_can_do_nothing_more(session: Session)
     job = add_job(session)
     dead = leases.claim(session, Job, job.id, 1, GONE)
     assert dead is not None
-    assert leases.reclaim_expired(session, Job, 5) == [Waiting(Job, job.id, 2)]
+    assert leases.reclaim_expired(session, Job, 5).again == [Waiting(Job, job.id, 2)]
     heir = leases.claim(session, Job, job.id, 2, LONG)
     assert heir is not None
     assert leases.extend(session, dead, LONG) == leases.Signals(held=False, cancelled=False)
@@ -103,7 +103,7 @@ def test_a_silent_worker_loses_the_row_and_can_do_nothing_more(session: Session)
 def test_a_living_worker_keeps_the_row(session: Session) -> None:
     job = add_job(session)
     leases.claim(session, Job, job.id, 1, LONG)
-    assert leases.reclaim_expired(session, Job, 5) == []
+    assert leases.reclaim_expired(session, Job, 5).again == []
     assert state_of(session, job) is State.RUNNING
 
 
@@ -111,7 +111,7 @@ def test_a_row_that_kills_its_workers_fails_in_the_end(session: Session) -> None
     job = add_job(session)
     for dispatch in range(1, 4):
         assert leases.claim(session, Job, job.id, dispatch, GONE) is not None
-        again = leases.reclaim_expired(session, Job, max_attempts=3)
+        again = leases.reclaim_expired(session, Job, max_attempts=3).again
         assert again == ([] if dispatch == 3 else [Waiting(Job, job.id, dispatch + 1)])
     assert state_of(session, job) is State.FAILED
     assert job.error is not None
@@ -143,7 +143,7 @@ def test_a_cancelled_row_whose_worker_died_ends_cancelled(session: Session) -> N
     job = add_job(session)
     leases.claim(session, Job, job.id, 1, GONE)
     leases.request_cancel(session, Job, job.id)
-    assert leases.reclaim_expired(session, Job, 5) == []
+    assert leases.reclaim_expired(session, Job, 5).again == []
     assert state_of(session, job) is State.CANCELLED
 
 
@@ -168,5 +168,5 @@ def test_a_start_without_living_workers_frees_what_they_held(session: Session) -
     held, waiting = add_job(session), add_job(session)
     leases.claim(session, Job, held.id, 1, LONG)
     leases.expire_all(session)
-    assert leases.reclaim_expired(session, Job, 5) == [Waiting(Job, held.id, 2)]
+    assert leases.reclaim_expired(session, Job, 5).again == [Waiting(Job, held.id, 2)]
     assert state_of(session, waiting) is State.QUEUED

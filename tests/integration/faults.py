@@ -1,0 +1,175 @@
+"""What goes wrong in a process of `tests.integration.processes`: each function sets one fault up inside it."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import os
+import resource
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def at(point: str, action: str) -> None:
+    """Kill the process (`die`), stop it (`freeze`) or ask it to end (`terminate`) at a point of a job.
+
+    Args:
+        point: `reading`, `gradients`, `selecting`, `publishing` (all is written, nothing committed) or `published`
+            (committed, but the queue has not heard of it).
+        action: One of the three.
+    """
+    number = {"die": signal.SIGKILL, "freeze": signal.SIGSTOP, "terminate": signal.SIGTERM}[action]
+    POINTS[point](lambda: os.kill(os.getpid(), number))
+
+
+def _reading(happen: Callable[[], None]) -> None:
+    from workers import reading  # noqa: PLC0415
+
+    build = reading.build_corpus
+
+    def build_corpus(*arguments: Any, **options: Any) -> Any:
+        return build(*arguments, **{**options, "on_rows": lambda _rows: happen()})
+
+    reading.build_corpus = build_corpus  # type: ignore[assignment]
+
+
+def _gradients(happen: Callable[[], None]) -> None:
+    from workers.gradients.shards import ShardStore  # noqa: PLC0415
+
+    write = ShardStore.write
+
+    def computed_not_written(store: ShardStore, shard: int, sketches: Any) -> None:
+        happen()
+        write(store, shard, sketches)
+
+    ShardStore.write = computed_not_written  # type: ignore[method-assign]
+
+
+def _selecting(happen: Callable[[], None]) -> None:
+    from workers import pipeline  # noqa: PLC0415
+
+    select = pipeline.select
+
+    def selects(*arguments: Any, **options: Any) -> Any:
+        tell = options["on_progress"]
+
+        def on_progress(progress: Any) -> None:
+            tell(progress)
+            if progress.stage == "picking" and progress.done == 3:
+                happen()
+
+        return select(*arguments, **{**options, "on_progress": on_progress})
+
+    pipeline.select = selects
+
+
+def _publishing(happen: Callable[[], None]) -> None:
+    from workers import publishing  # noqa: PLC0415
+
+    result = publishing._result
+
+    def rows_are_stored(*arguments: Any) -> Any:
+        happen()
+        return result(*arguments)
+
+    publishing._result = rows_are_stored
+
+
+def _published(happen: Callable[[], None]) -> None:
+    from workers import pipeline  # noqa: PLC0415
+
+    publish = pipeline.publish
+
+    def publishes(*arguments: Any) -> None:
+        publish(*arguments)
+        happen()
+
+    pipeline.publish = publishes
+
+
+POINTS: dict[str, Callable[[Callable[[], None]], None]] = {
+    "reading": _reading,
+    "gradients": _gradients,
+    "selecting": _selecting,
+    "publishing": _publishing,
+    "published": _published,
+}
+
+
+def die_before_enqueueing() -> None:
+    """Kill the API when it has committed a job and is about to put it into the queue."""
+    from app.queue import TaskQueue  # noqa: PLC0415
+
+    def put(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    TaskQueue.put = put  # type: ignore[method-assign]
+
+
+def full_at(size: str) -> None:
+    """No file may grow beyond `size` bytes: the kernel refuses the write, as it does on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
+
+
+def without_privileges() -> None:
+    """Give up what lets root write where it may not: what is read-only is so for this process too."""
+    if os.geteuid() == 0:
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this process
+        none = (ctypes.c_uint32 * 6)()
+        assert ctypes.CDLL(None, use_errno=True).capset(header, none) == 0, os.strerror(ctypes.get_errno())
+
+
+def impatient() -> None:
+    """Ask a bucket once, where a worker asks for some seconds."""
+    from app.artifacts import s3  # noqa: PLC0415
+
+    s3.ATTEMPTS, s3.REQUEST_ATTEMPTS = 1, 1
+
+
+def clock_off_by(seconds: str) -> None:
+    """Have the host's clock go wrong by that much."""
+    import time_machine  # noqa: PLC0415
+
+    time_machine.travel(time.time() + float(seconds), tick=True).start()
+
+
+def slow_picks(seconds: str) -> None:
+    """Take that long for each pick."""
+    _selecting_each(lambda: time.sleep(float(seconds)))
+
+
+def _selecting_each(happen: Callable[[], None]) -> None:
+    from workers import pipeline  # noqa: PLC0415
+
+    select = pipeline.select
+
+    def selects(*arguments: Any, **options: Any) -> Any:
+        tell = options["on_progress"]
+
+        def on_progress(progress: Any) -> None:
+            tell(progress)
+            happen()
+
+        return select(*arguments, **{**options, "on_progress": on_progress})
+
+    pipeline.select = selects
+
+
+def fails_now_and_then() -> None:
+    """Have every third write to the store's directory fail as on a network file system that is away."""
+    from app.artifacts import local  # noqa: PLC0415
+
+    write = local._written
+    calls = itertools.count(1)
+
+    def written(*arguments: Any) -> Any:
+        if next(calls) % 3 == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return write(*arguments)
+
+    local._written = written
