@@ -98,7 +98,10 @@ class DatasetRef(Request):
 class ModelRef(Request):
     """The proxy model that scores the data."""
 
-    uri: Text = Field(description="`file://` directory with config, tokenizer and safetensors weights.")
+    uri: Text = Field(
+        description="A saved model (config, tokenizer, safetensors weights): `file:///directory`, "
+        "`s3://bucket/prefix`, or `hf://org/name@commit` on the hub; or a GGUF file by `file://` or `s3://`."
+    )
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_length: int = Field(default=512, ge=2, le=131_072, description="Tokens of a row; longer rows are cut.")
 

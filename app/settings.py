@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
@@ -84,6 +85,14 @@ class Settings(BaseSettings):
         default=False,
         description="Let `https://` datasets resolve to private, loopback and link-local addresses. Tests only.",
     )
+    hub_models: CommaSeparated = Field(
+        default=(),
+        description="Models that `hf://` URIs may name, comma separated: `org/name`, or `org/*` for all of an "
+        "organisation. Empty: none.",
+    )
+    hub_url: str = Field(
+        default="https://huggingface.co", description="The model hub of `hf://` URIs. A token comes as HF_TOKEN."
+    )
 
     # Limits of a dataset
     dataset_max_bytes: int = Field(default=20 * GIB, gt=0, description="Bytes of a dataset file as stored.")
@@ -97,7 +106,23 @@ class Settings(BaseSettings):
     )
     dataset_max_rows: int = Field(default=10_000_000, gt=0, description="Rows of a dataset.")
     row_max_bytes: int = Field(default=8 * MIB, gt=0, description="Bytes of one row; longer ones are rejected.")
-    fetch_timeout_s: float = Field(default=3600, gt=0, description="Seconds that fetching a dataset may take.")
+    fetch_timeout_s: float = Field(
+        default=3600, gt=0, description="Seconds that fetching a dataset or a model may take."
+    )
+
+    # Limits of a model
+    model_max_bytes: int = Field(
+        default=64 * GIB, gt=0, description="Bytes of a model's weights, as stored and as they are unpacked."
+    )
+    model_json_max_bytes: int = Field(
+        default=64 * MIB,
+        gt=0,
+        description="Bytes of each other file of a model (configuration, tokenizer, template), and of the header of a "
+        "weight file.",
+    )
+    model_unpack_timeout_s: float = Field(
+        default=1800, gt=0, description="Seconds that unpacking a GGUF file may take."
+    )
 
     # Queue and worker
     queue_name: str = Field(default="spice", min_length=1, description="Prefix of the names of the RQ queues.")
@@ -160,7 +185,7 @@ class Settings(BaseSettings):
         default=10_000, ge=1, description="Picks stored in one database row; bounds memory when streaming."
     )
 
-    @field_validator("allowed_roots", "allowed_schemes", "s3_buckets", "worker_queues", mode="before")
+    @field_validator("allowed_roots", "allowed_schemes", "s3_buckets", "hub_models", "worker_queues", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -190,6 +215,21 @@ class Settings(BaseSettings):
         if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).netloc:
             raise ValueError("must be a URL such as https://s3.example, or empty for AWS")
         return value
+
+    @field_validator("hub_models")
+    @classmethod
+    def _models_or_organisations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for allowed in value:
+            if not re.fullmatch(r"[\w.-]+/([\w.-]+|\*)", allowed, re.ASCII):
+                raise ValueError(f"{allowed!r} must be org/name, or org/* for all of an organisation")
+        return value
+
+    @field_validator("hub_url")
+    @classmethod
+    def _hub(cls, value: str) -> str:
+        if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).netloc:
+            raise ValueError("must be a URL such as https://huggingface.co")
+        return value.rstrip("/")
 
     @field_validator("artifacts_url")
     @classmethod

@@ -1,4 +1,4 @@
-"""What a client may name: dataset and model URIs, checked against the settings before anything is read.
+"""What a client may name: dataset URIs, checked against the settings before anything is read.
 
 Nothing here opens a file or a connection. What can only be known at that moment (a symlink swapped, a host name
 that resolves to a private address, a redirect) is checked again by the worker when it reads.
@@ -74,43 +74,23 @@ def check_uri(uri: str, settings: Settings, format: str | None = None) -> Datase
     Raises:
         UriRefused: The URI is malformed, of a scheme, place or format that is not allowed.
     """
-    parts = _split(uri)
+    parts = split_uri(uri)
     scheme = _check_scheme(parts.scheme, settings.allowed_schemes)
     if scheme == "file":
-        path = _inside_roots(_file_path(uri, parts), settings)
+        path = inside_roots(local_path(uri, parts), settings)
         normalised, name = path.as_uri(), path.name
     elif scheme == "https":
         _check_host(parts, settings)
         normalised, name = urlunsplit(parts._replace(fragment="")), unquote(parts.path)
     else:
-        _check_bucket(uri, parts, settings)
+        check_bucket(uri, parts, settings)
         normalised, name = uri, parts.path
     named_format, compression = _from_suffix(name)
     return DatasetUri(scheme, normalised, _check_format(format, named_format, name), compression)
 
 
-def check_model_uri(uri: str, settings: Settings) -> Path:
-    """Check a model URI: a ``file://`` directory inside ``allowed_roots``.
-
-    Returns:
-        The resolved path. The directory need not exist.
-
-    Raises:
-        UriRefused: Another scheme, a place outside the roots, or a file where a directory is wanted.
-    """
-    parts = _split(uri)
-    if parts.scheme != "file":
-        raise UriRefused(
-            f"model URI {_shown(uri)!r} has scheme {parts.scheme!r}, but models are read from local directories "
-            "only: put the model into one of SPICE_ALLOWED_ROOTS and give file:///path/to/it"
-        )
-    path = _inside_roots(_file_path(uri, parts), settings)
-    if path.is_file():
-        raise UriRefused(f"model URI {uri!r} names a file: give the directory that holds config.json")
-    return path
-
-
-def _split(uri: str) -> SplitResult:
+def split_uri(uri: str) -> SplitResult:
+    """Take a URI apart; UriRefused if it is malformed, or if other parsers might read it in another way."""
     if len(uri) > _LONGEST_URI:
         raise UriRefused(f"the URI is {len(uri)} characters long, the limit is {_LONGEST_URI}: give a shorter one")
     # urlsplit drops tabs and newlines silently and other parsers read a backslash as a slash: what was checked
@@ -124,13 +104,13 @@ def _split(uri: str) -> SplitResult:
         parts = urlsplit(uri)
         _ = parts.port
     except ValueError as error:
-        raise UriRefused(f"{_shown(uri)!r} is not a URI ({error}): give one such as file:///data/x.jsonl") from None
+        raise UriRefused(f"{shown(uri)!r} is not a URI ({error}): give one such as file:///data/x.jsonl") from None
     if not parts.scheme:
-        raise UriRefused(f"{_shown(uri)!r} has no scheme: write it as file:///..., https://... or s3://...")
+        raise UriRefused(f"{shown(uri)!r} has no scheme: write it as file:///..., https://... or s3://...")
     return parts
 
 
-def _shown(uri: str) -> str:
+def shown(uri: str) -> str:
     """The URI as a message may show it: without what may be a password."""
     head, at, tail = uri.rpartition("@")
     return f"...@{tail}" if at and "://" in head else uri
@@ -144,10 +124,11 @@ def _check_scheme(scheme: str, allowed: Sequence[str]) -> Scheme:
     return cast("Scheme", scheme)
 
 
-def _file_path(uri: str, parts: SplitResult) -> Path:
+def local_path(uri: str, parts: SplitResult) -> Path:
+    """The absolute path that a ``file`` URI names; UriRefused if it names none."""
     if parts.netloc not in {"", "localhost"}:
         raise UriRefused(
-            f"{_shown(uri)!r} names the host {parts.hostname!r}: a local file has three slashes, file:///path"
+            f"{shown(uri)!r} names the host {parts.hostname!r}: a local file has three slashes, file:///path"
         )
     if parts.query or parts.fragment:
         raise UriRefused(f"{uri!r} has a '?' or '#' part: write %3F or %23 if the file's name has one")
@@ -157,7 +138,8 @@ def _file_path(uri: str, parts: SplitResult) -> Path:
     return Path(path)
 
 
-def _inside_roots(path: Path, settings: Settings) -> Path:
+def inside_roots(path: Path, settings: Settings) -> Path:
+    """The path, free of symlinks; UriRefused if it lies outside ``allowed_roots``."""
     if not settings.allowed_roots:
         raise UriRefused(f"{str(path)!r}: file:// is closed here, SPICE_ALLOWED_ROOTS names no directory")
     try:
@@ -200,11 +182,12 @@ def _plainly_private(host: str) -> bool:
         return False  # a name: what it resolves to is checked when the worker connects
 
 
-def _check_bucket(uri: str, parts: SplitResult, settings: Settings) -> None:
+def check_bucket(uri: str, parts: SplitResult, settings: Settings) -> None:
+    """Refuse an ``s3`` URI whose bucket is not in ``s3_buckets``, or that names no key in it."""
     if parts.netloc not in settings.s3_buckets:
         allowed = ", ".join(settings.s3_buckets) or "none"
         raise UriRefused(
-            f"bucket {_shown(parts.netloc)!r} is not among the allowed ones ({allowed}): add it to SPICE_S3_BUCKETS"
+            f"bucket {shown(parts.netloc)!r} is not among the allowed ones ({allowed}): add it to SPICE_S3_BUCKETS"
         )
     if parts.query or parts.fragment or not parts.path.strip("/"):
         raise UriRefused(f"{uri!r} is not s3://bucket/key with a key free of '?' and '#'")

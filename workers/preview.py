@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 from app.db import leases
 from app.db.tables import Dataset, Preview, State
 from app.job_request import PreviewRequest
-from app.uris import check_model_uri, check_uri
+from app.model_uris import check_model_uri
+from app.uris import check_uri
 from workers.data.conversation import to_messages
 from workers.data.formats import BadRecord, iter_records, read_columns
 from workers.data.rejection import Reason
 from workers.data.shapes import recognise
 from workers.data.tokenisation import ConversationEncoder
 from workers.process import current_process
-from workers.reading import have
+from workers.reading import have, have_model
 from workers.stopping import Stopped
 from workers.task import run_leased
 
@@ -49,7 +50,8 @@ def _preview(process: Process, keeper: Keeper) -> None:
         dataset = session.get_one(Dataset, preview.dataset_id)
     wanted = PreviewRequest.model_validate(preview.request)
     uri = check_uri(dataset.uri, process.settings, dataset.format)
-    model = process.tokenizers.get(check_model_uri(wanted.model.uri, process.settings))
+    model_uri = check_model_uri(wanted.model.uri, process.settings)
+    model = process.tokenizers.get(have_model(process, model_uri, wanted.model.dtype, keeper.should_stop))
     snapshot = have(process, uri, dataset.fingerprint, recalled=True, should_stop=keeper.should_stop)
     columns = None if wanted.columns is None else wanted.columns.model_dump(exclude_none=True)
     shape = recognise(read_columns(snapshot, process.settings), columns)

@@ -20,6 +20,7 @@ from workers.gradients.device import resolve_device
 from workers.gradients.engine import GradientEngine
 from workers.gradients.model import ModelCache
 from workers.gradients.tokenizer import TokenizerCache
+from workers.models.fetch import limits_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +88,8 @@ def make_process(settings: Settings) -> Process:
         queue=TaskQueue(settings),
         artifacts=open_artifacts(settings),
         device=resolve_device(settings.device),
+        models=ModelCache(limits_of(settings)),
+        tokenizers=TokenizerCache(limits_of(settings)),
     )
 
 

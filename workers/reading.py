@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING
 
 from app.db.tables import DEFAULT_PROJECT, Dataset, Job
 from app.job_request import JobRequest
-from app.uris import check_model_uri, check_uri
+from app.model_uris import check_model_uri
+from app.uris import check_uri
 from workers.data.corpus import build_corpus
 from workers.data.fetch import fetch, recall
 from workers.failures import JobError
 from workers.gradients.config import GradientConfig
+from workers.models.local import local_model
 
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable
     from pathlib import Path
 
+    from app.model_uris import ModelUri
     from app.uris import DatasetUri
     from workers.data.corpus import Corpus
     from workers.data.fetch import Snapshot
@@ -32,7 +35,7 @@ class Source:
     Attributes:
         request: What the client asked for.
         uri: The dataset's URI, checked against the settings of this worker.
-        model_path: The model's directory, checked likewise.
+        model: The model's URI, checked likewise.
         fingerprint: What the dataset's file must be, if it was seen before.
         planned: Whether this job has read it before: then the copy that was read will do. A job's first look is
             always at the source, so that it is the present dataset that is selected from.
@@ -42,7 +45,7 @@ class Source:
 
     request: JobRequest
     uri: DatasetUri
-    model_path: Path
+    model: ModelUri
     fingerprint: str | None
     planned: bool
     rows: int | None
@@ -93,7 +96,7 @@ def source_of(process: Process, job_id: uuid.UUID) -> Source:
     return Source(
         request=request,
         uri=uri,
-        model_path=check_model_uri(request.model.uri, process.settings),
+        model=check_model_uri(request.model.uri, process.settings),
         fingerprint=plan.get("fingerprint", registered),
         planned="fingerprint" in plan,
         rows=None if dataset is None else dataset.rows,
@@ -163,7 +166,7 @@ def read(
     snapshot = have(
         process, source.uri, source.fingerprint, recalled=source.planned, should_stop=should_stop, on_bytes=on_bytes
     )
-    model = process.tokenizers.get(source.model_path)
+    model = process.tokenizers.get(have_model(process, source.model, source.request.model.dtype, should_stop))
     columns = source.request.dataset.columns
     corpus = build_corpus(
         snapshot,
@@ -176,3 +179,19 @@ def read(
     )
     process.holds.take("corpus", corpus.path)
     return Reading(snapshot, corpus, model)
+
+
+def have_model(process: Process, uri: ModelUri, dtype: str, should_stop: Callable[[], bool]) -> Path:
+    """The model's directory on this machine, kept there while this process works with it.
+
+    Raises:
+        ModelError: It can't be used.
+        Stopped: `should_stop` said so.
+    """
+    while True:
+        path = local_model(uri, dtype, process.settings, should_stop)
+        kept = path.parent == process.settings.cache_path / "models"
+        if not kept:
+            process.holds.drop("model")
+        if not kept or process.holds.take("model", path):
+            return path

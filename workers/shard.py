@@ -11,7 +11,7 @@ from app.db.tables import Job, Shard, State
 from workers.failures import JobError
 from workers.gradients.shards import ShardStore
 from workers.process import current_process
-from workers.reading import read, source_of
+from workers.reading import have_model, read, source_of
 from workers.task import run_leased
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def _sketch(process: Process, keeper: Keeper, job_id: uuid.UUID) -> None:
         shard_rows=process.settings.shard_rows,
     )
     config = replace(source.gradients, token_budget=process.settings.token_budget)
-    model, engine = process.engine(source.model_path, source.request.model.dtype, config)
+    path = have_model(process, source.model, source.request.model.dtype, keeper.should_stop)
+    model, engine = process.engine(path, source.request.model.dtype, config)
     if model.revision != plan["model"]:
         raise JobError(
             "model-changed",

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from app.db.leases import Waiting
 from app.db.tables import Dataset, Preview
+from app.model_uris import check_model_uri
 from app.problems import DatasetNotFound, FieldError, InvalidRequest, PreviewNotFound
-from app.uris import UriRefused, check_model_uri, check_uri
+from app.uris import UriRefused, check_uri
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -13,8 +13,9 @@ from app.datasets.service import find_dataset
 from app.db import leases, shards
 from app.db.leases import Waiting
 from app.db.tables import Job, State
+from app.model_uris import check_model_uri
 from app.problems import FieldError, InvalidRequest, JobFinished, JobNotFound
-from app.uris import UriRefused, check_model_uri, check_uri
+from app.uris import UriRefused, check_uri
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,10 +17,19 @@ ARROWS = {
     "spice_client": set[str](),
     "workers/selection": set[str](),
     "workers/gradients": {"app.artifacts", "workers.samples", "workers.stopping"},
+    "workers/models": {"app.model_uris", "app.settings", "workers.gradients", "workers.stopping"},
     "workers/data": {"app.settings", "app.uris", "workers.samples", "workers.stopping"},
 }
 REPOSITORY = {"app", "benchmarks", "demo", "migrations", "spice_client", "workers"}
-WORKERS_MAY_IMPORT = {"app.artifacts", "app.db", "app.job_request", "app.queue", "app.settings", "app.uris"}
+WORKERS_MAY_IMPORT = {
+    "app.artifacts",
+    "app.db",
+    "app.job_request",
+    "app.model_uris",
+    "app.queue",
+    "app.settings",
+    "app.uris",
+}
 
 
 def imports(file: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""Keep the cache of fetched datasets and tokenised samples within its limits; what was used last goes last."""
+"""Keep the cache of fetched datasets, models and tokenised samples within its limits; what was used last goes last."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GRACE_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """A dataset's copy, or the directory of its samples.
+    """A dataset's copy, the directory of its samples, or that of a model.
 
     Attributes:
         path: Where it is.
@@ -80,7 +80,7 @@ def shrink_cache(
 
 def _entries(cache: Path) -> Iterator[Cached]:
     """The finished ones: unfinished ones have names that begin with a dot."""
-    for path in (*cache.glob("datasets/[!.]*"), *cache.glob("corpora/[!.]*")):
+    for path in (path for kind in ("datasets", "corpora", "models") for path in cache.glob(f"{kind}/[!.]*")):
         with contextlib.suppress(OSError):  # another worker was quicker
             files = list(path.iterdir()) if path.is_dir() else []
             statuses = [one.stat() for one in (path, *files)]
@@ -90,6 +90,8 @@ def _entries(cache: Path) -> Iterator[Cached]:
 def _is_live(path: Path, fingerprints: Collection[str], digests: Collection[str]) -> bool:
     if path.parent.name == "datasets":
         return f"sha256:{path.name.partition('.')[0]}" in fingerprints
+    if path.parent.name == "models":  # of which a worker holds the one that it works with
+        return False
     try:
         return json.loads((path / "about.json").read_text())["digest"] in digests
     except (OSError, ValueError, KeyError):  # damaged: it would be made anew anyway

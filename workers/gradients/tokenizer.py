@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from transformers import AutoTokenizer
 
 from workers.gradients.errors import ModelError
-from workers.gradients.model import model_files, model_revision
+from workers.gradients.model_files import model_files, stamp
+from workers.gradients.model_limits import ModelLimits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +33,9 @@ class ModelTokenizer:
 class TokenizerCache:
     """Keeps the last tokenizer. Files that changed (size or time of change) are read again."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ModelLimits | None = None) -> None:
         """Start empty."""
+        self._limits = limits or ModelLimits()
         self._key: tuple[object, ...] | None = None
         self._kept: ModelTokenizer | None = None
 
@@ -43,15 +45,16 @@ class TokenizerCache:
         Raises:
             ModelError: The directory is not one of a model that can be used, or its tokenizer can't be read.
         """
-        files = model_files(path)
-        key = (path, *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+        key = (path, stamp(path))
         if self._kept is None or key != self._key:
+            files = model_files(path, self._limits)
             try:
-                tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+                with files.alone() as directory:
+                    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
             except Exception as error:  # transformers raises whatever a broken file brings about
                 raise ModelError(
                     f"model.uri: the tokenizer of {path.name} can't be loaded ({type(error).__name__}): save it beside "
                     "the model with tokenizer.save_pretrained"
                 ) from error
-            self._kept, self._key = ModelTokenizer(tokenizer, model_revision(files)), key
+            self._kept, self._key = ModelTokenizer(tokenizer, files.revision), key
         return self._kept

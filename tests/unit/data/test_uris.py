@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from app.uris import UriRefused, check_model_uri, check_uri
+from app.uris import UriRefused, check_uri
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,18 +162,3 @@ def test_only_listed_buckets_are_allowed(make_settings: SettingsFactory) -> None
 def test_a_scheme_can_be_switched_off(make_settings: SettingsFactory, root: Path) -> None:
     with pytest.raises(UriRefused, match="use one of s3://"):
         check_uri(f"{root.as_uri()}/a.jsonl", make_settings(allowed_schemes=("s3",)))
-
-
-def test_models_are_directories_inside_the_roots(root: Path, settings: Settings) -> None:
-    (root / "model").mkdir()
-    (root / "model.gguf").write_bytes(b"")
-    assert check_model_uri(f"{root.as_uri()}/model/", settings) == root.resolve() / "model"
-    assert check_model_uri(f"{root.as_uri()}/later", settings) == root.resolve() / "later"
-    for uri, says in (
-        (f"{root.as_uri()}/model.gguf", "names a file"),
-        ("file:///etc", "outside"),
-        ("https://huggingface.co/org/model", "local directories only"),
-        ("org/model", "has no scheme"),
-    ):
-        with pytest.raises(UriRefused, match=says):
-            check_model_uri(uri, settings)

@@ -13,12 +13,15 @@ from transformers import PreTrainedTokenizerFast
 
 from workers.gradients.device import resolve_device
 from workers.gradients.errors import ModelError
-from workers.gradients.model import ModelCache, load_model, model_files, model_revision
+from workers.gradients.model import ModelCache, load_model
+from workers.gradients.model_files import model_files
+from workers.gradients.model_limits import ModelLimits
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 CPU = torch.device("cpu")
+LIMITS = ModelLimits()
 
 
 @pytest.fixture
@@ -40,13 +43,13 @@ def test_a_saved_model_loads_frozen_and_without_dropout(directory: Path) -> None
 
 
 def test_the_revision_is_that_of_the_content(directory: Path, tmp_path: Path) -> None:
-    first = model_revision(model_files(directory))
+    first = model_files(directory, LIMITS).revision
     moved = directory.rename(tmp_path / "elsewhere")
     (moved / "README.md").write_text("not part of the model")
-    assert model_revision(model_files(moved)) == first
+    assert model_files(moved, LIMITS).revision == first
     config = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-4}))
-    assert model_revision(model_files(moved)) != first
+    assert model_files(moved, LIMITS).revision != first
 
 
 def refused(path: Path, message: str, dtype: str = "float32") -> None:
@@ -65,7 +68,7 @@ def test_no_config(directory: Path) -> None:
 
 def test_pickled_weights_are_never_opened(directory: Path) -> None:
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
-    refused(directory, "has no .safetensors file: other weight files can run code")
+    refused(directory, "has no model.safetensors: other weight files can run code")
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
@@ -97,7 +100,7 @@ def test_quantised_weights_are_refused(directory: Path) -> None:
 
 def test_a_broken_weight_file_has_a_plain_message(directory: Path) -> None:
     (directory / "model.safetensors").write_bytes(b"no tensors")
-    refused(directory, "tiny can't be loaded .*: it must be a causal language model")
+    refused(directory, "model.safetensors is not what its header says")
 
 
 def test_missing_weights_are_never_filled_with_random_ones(directory: Path) -> None:
