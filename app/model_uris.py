@@ -82,6 +82,27 @@ def check_model_uri(uri: str, settings: Settings) -> ModelUri:
     )
 
 
+def check_adapter_uri(uri: str, settings: Settings) -> Path:
+    """Check the URI of an adapter: a directory inside ``allowed_roots``.
+
+    Returns:
+        The resolved path. The directory need not exist.
+
+    Raises:
+        UriRefused: Another scheme, a place outside the roots, or a file where a directory is wanted.
+    """
+    parts = split_uri(uri)
+    if parts.scheme != "file":
+        raise UriRefused(
+            f"adapter URI {shown(uri)!r} has scheme {parts.scheme!r}, but adapters are read from local directories "
+            "only: put it into one of SPICE_ALLOWED_ROOTS and give file:///path/to/it"
+        )
+    path = inside_roots(local_path(uri, parts), settings)
+    if path.is_file():
+        raise UriRefused(f"adapter URI {uri!r} names a file: give the directory that holds adapter_config.json")
+    return path
+
+
 def _local(uri: str, parts: SplitResult, settings: Settings) -> ModelUri:
     path = inside_roots(local_path(uri, parts), settings)
     if path.is_file() and path.suffix.lower() != GGUF:

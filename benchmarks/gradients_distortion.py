@@ -15,7 +15,7 @@ from benchmarks.smollm2 import smollm2_directory
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
 from workers.gradients.model import ProxyModel, load_model
-from workers.gradients.sketch import layer_sketch
+from workers.gradients.sketch import layer_folds, layer_sketch
 from workers.selection import SelectionConfig, select
 
 ROWS, PICKS = 96, 24
@@ -27,11 +27,10 @@ def projected(model: ProxyModel, whole: dict[str, torch.Tensor], config: Gradien
     """The sketches that the engine would give, (n, p)."""
     total = torch.zeros(ROWS, config.sketch_dim)
     for name, gradient in whole.items():
-        layer = layer_sketch(name, model.model.get_submodule(name).weight, config)
-        folded = gradient
-        if layer.fold.fold_output is not None:
-            folded = layer.fold.fold_output(gradient.transpose(1, 2)).transpose(1, 2)
-        total += layer.flatten(folded.flatten(1))
+        weight = model.model.get_submodule(name).weight
+        ((part, fold),) = layer_folds(name, weight, config, sketched=True).items()
+        folded = fold.outputs(gradient.transpose(1, 2)).transpose(1, 2)
+        total += layer_sketch(part, fold, config, weight.device).flatten(folded.flatten(1))
     return total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from app.uris import UriRefused
@@ -29,6 +30,7 @@ class ProblemError(Exception):
         self.problem = problem
 
 
+FIELD = re.compile(r"((?:model|gradients)\.[a-z_.]+): ")
 KINDS: tuple[tuple[type[Exception], str, str, str | None], ...] = (
     (UriRefused, "uri-refused", "The URI may not be read", "dataset.uri"),
     (ModelError, "model-unusable", "The model can't be used", "model.uri"),
@@ -48,9 +50,15 @@ def problem_of(error: Exception) -> Json:
         return _problem(kind, "The dataset can't be used", str(error), "dataset")
     for cls, kind, title, field in KINDS:
         if isinstance(error, cls):
-            return _problem(kind, title, str(error), field)
+            return _problem(kind, title, str(error), _named_field(str(error)) or field)
     detail = f"{type(error).__name__}: {error}"[:1000]
     return _problem("internal-error", "The worker failed", f"{detail}. The worker's log has the whole of it.")
+
+
+def _named_field(message: str) -> str | None:
+    """The field that a message begins with, as in ``gradients.adapter: ...``."""
+    match = FIELD.match(message)
+    return None if match is None else match[1]
 
 
 def _problem(kind: str, title: str, detail: str, field: str | None = None) -> dict[str, Any]:

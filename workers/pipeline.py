@@ -190,6 +190,7 @@ class _Run:
             "fingerprint": reading.snapshot.fingerprint,
             "corpus": reading.corpus.digest,
             "model": reading.model.revision,
+            "adapter": self.source.gradients.adapter,
             "sketches": store.key,
             "seconds": self.seconds,
             "parked_at": self.plan.get("parked_at") or self._now(),

@@ -19,10 +19,12 @@ from workers.data.holds import Holds
 from workers.gradients.device import resolve_device
 from workers.gradients.engine import GradientEngine
 from workers.gradients.model import ModelCache
+from workers.gradients.peft_adapter import AdapterCache
 from workers.gradients.tokenizer import TokenizerCache
 from workers.models.fetch import limits_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from app.artifacts import ArtifactStore
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from workers.data.corpus import Corpus
     from workers.gradients.config import GradientConfig
     from workers.gradients.model import ProxyModel
+    from workers.gradients.starting_point import StartingPoint
 
 
 @dataclass(slots=True)
@@ -47,31 +50,58 @@ class Process:
     device: torch.device
     models: ModelCache = field(default_factory=ModelCache)
     tokenizers: TokenizerCache = field(default_factory=TokenizerCache)
+    adapters: AdapterCache = field(default_factory=AdapterCache)
     corpus: Corpus | None = None
     holds: Holds = field(default_factory=Holds)
     stopping: threading.Event = field(default_factory=threading.Event)
     _engine: GradientEngine | None = None
     _engine_model: ProxyModel | None = None
     _engine_source: tuple[Path, str] | None = None
+    _engine_key: str | None = None
 
     @property
     def name(self) -> str:
         """This worker, as clients see it."""
         return f"{socket.gethostname()}:{os.getpid()}"
 
-    def engine(self, path: Path, dtype: str, config: GradientConfig) -> tuple[ProxyModel, GradientEngine]:
-        """A model and an engine for it, the last ones if they serve.
+    def model(self, path: Path, dtype: str) -> ProxyModel:
+        """A model, the last one if it serves.
 
         Raises:
-            ModelError: The model can't be used.
+            ModelError: It can't be used.
         """
         if self._engine_source != (path, dtype):
             self._engine = self._engine_model = None  # the engine keeps its model alive, and two may not fit
         model = self.models.get(path, dtype=dtype, device=self.device)
-        if self._engine is None or self._engine_model is not model or self._engine.config != config:
+        if self._engine_model is not model:
             self._engine = None
-            self._engine, self._engine_model, self._engine_source = GradientEngine(model, config), model, (path, dtype)
-        return model, self._engine
+        self._engine_model, self._engine_source = model, (path, dtype)
+        return model
+
+    def engine(
+        self, model: ProxyModel, config: GradientConfig, key: str, start: Callable[[], StartingPoint]
+    ) -> GradientEngine:
+        """An engine for the model that `model` gave last, the last one if it serves.
+
+        Args:
+            model: The model.
+            config: What to sketch.
+            key: Content key of the sketches; what was prepared for one key does not serve another.
+            start: Gives what the key's samples are scored from.
+
+        Raises:
+            ModelError: The model can't be used.
+        """
+        serves = self._engine is not None and self._engine.config == config
+        if self._engine is None or not serves or (config.prepared and self._engine_key != key):
+            self._engine = None
+            self._engine, self._engine_key = GradientEngine(model, config, start()), key
+        return self._engine
+
+    def free_memory(self) -> None:
+        """Give the device's memory that nothing uses back to other processes; torch keeps it for later otherwise."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def make_process(settings: Settings) -> Process:

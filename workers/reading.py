@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.db.tables import DEFAULT_PROJECT, Dataset, Job
 from app.job_request import JobRequest
-from app.model_uris import check_model_uri
+from app.model_uris import check_adapter_uri, check_model_uri
 from app.uris import check_uri
 from workers.data.corpus import build_corpus
 from workers.data.fetch import fetch, recall
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from app.uris import DatasetUri
     from workers.data.corpus import Corpus
     from workers.data.fetch import Snapshot
+    from workers.gradients.adapter import Adapter
     from workers.gradients.tokenizer import ModelTokenizer
     from workers.process import Process
 
@@ -36,6 +37,7 @@ class Source:
         request: What the client asked for.
         uri: The dataset's URI, checked against the settings of this worker.
         model: The model's URI, checked likewise.
+        adapter: The adapter that gradients are taken of, if one was given.
         fingerprint: What the dataset's file must be, if it was seen before.
         planned: Whether this job has read it before: then the copy that was read will do. A job's first look is
             always at the source, so that it is the present dataset that is selected from.
@@ -46,6 +48,7 @@ class Source:
     request: JobRequest
     uri: DatasetUri
     model: ModelUri
+    adapter: Adapter | None
     fingerprint: str | None
     planned: bool
     rows: int | None
@@ -58,6 +61,11 @@ class Source:
         return GradientConfig(
             target=wanted.target,
             rank=wanted.rank,
+            layers=wanted.layers,
+            adapter=None if self.adapter is None else self.adapter.revision,
+            warmup_steps=wanted.warmup_steps,
+            warmup_learning_rate=wanted.warmup_learning_rate,
+            preconditioner=wanted.preconditioner,
             sketch_dim=wanted.sketch_dim,
             seed=wanted.seed,
             loss_normalization=wanted.loss_normalization,
@@ -80,6 +88,7 @@ def source_of(process: Process, job_id: uuid.UUID) -> Source:
     Raises:
         JobError: The registered dataset is gone.
         UriRefused: This worker's settings do not allow a URI.
+        ModelError: The adapter can't be read.
     """
     with process.sessions() as session:
         job = session.get_one(Job, job_id)
@@ -93,10 +102,12 @@ def source_of(process: Process, job_id: uuid.UUID) -> Source:
         raise JobError("dataset-gone", "The dataset is gone", "dataset.id", "the registered dataset was deleted")
     registered = None if dataset is None else dataset.fingerprint
     plan = job.plan or {}
+    given = request.gradients.adapter
     return Source(
         request=request,
         uri=uri,
         model=check_model_uri(request.model.uri, process.settings),
+        adapter=None if given is None else process.adapters.get(check_adapter_uri(given.uri, process.settings)),
         fingerprint=plan.get("fingerprint", registered),
         planned="fingerprint" in plan,
         rows=None if dataset is None else dataset.rows,

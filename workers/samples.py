@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,3 +34,15 @@ class Sample:
     def loss_tokens(self) -> int:
         """Number of tokens that carry loss; a token at position 0 has no prefix and carries none."""
         return int(self.loss_mask[1:].sum())
+
+
+class Samples(Protocol):
+    """Samples by their numbers: a list, or a corpus whose samples stay on disk until they are asked for."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, number: int, /) -> Sample:
+        """One of them."""
+        ...

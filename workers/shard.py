@@ -10,6 +10,7 @@ from app.db import leases, shards
 from app.db.tables import Job, Shard, State
 from workers.failures import JobError
 from workers.gradients.shards import ShardStore
+from workers.gradients.starting_point import StartingPoint, shared_starting_point, starting_point
 from workers.process import current_process
 from workers.reading import have_model, read, source_of
 from workers.task import run_leased
@@ -33,6 +34,7 @@ def run_shard(shard_id: str, dispatch: int) -> None:
         logger.info("shard %s: its job has ended", shard_id)
         return
     run_leased(process, Shard, shard_id, dispatch, lambda keeper: _sketch(process, keeper, job_id), worker=process.name)
+    process.free_memory()
     with process.sessions() as session:
         woken = shards.wake(session, job_id)
     for job in woken:
@@ -59,15 +61,23 @@ def _sketch(process: Process, keeper: Keeper, job_id: uuid.UUID) -> None:
         shard_rows=process.settings.shard_rows,
     )
     config = replace(source.gradients, token_budget=process.settings.token_budget)
+    if config.adapter != plan.get("adapter"):
+        raise _changed("gradients.adapter", process, "adapter")
     path = have_model(process, source.model, source.request.model.dtype, keeper.should_stop)
-    model, engine = process.engine(path, source.request.model.dtype, config)
+    model = process.model(path, source.request.model.dtype)
     if model.revision != plan["model"]:
-        raise JobError(
-            "model-changed",
-            "The model has changed",
-            "model.uri",
-            f"{source.request.model.uri} is another revision on {process.name} than the job began with: submit again",
+        raise _changed("model.uri", process, "model")
+
+    def start() -> StartingPoint:
+        if not config.prepared:
+            return StartingPoint(source.adapter)
+        return shared_starting_point(
+            process.artifacts,
+            store.key,
+            lambda: starting_point(model, config, corpus, source.adapter, keeper.should_stop),
         )
+
+    engine = process.engine(model, config, store.key, start)
     meter = keeper.begin(shard.samples, "samples")
     sketches = engine.sketch(
         [corpus[i] for i in store.rows(shard.number)],
@@ -78,6 +88,15 @@ def _sketch(process: Process, keeper: Keeper, job_id: uuid.UUID) -> None:
     with process.sessions() as session:
         leases.finish(session, keeper.lease, State.SUCCEEDED)
         session.commit()
+
+
+def _changed(field: str, process: Process, what: str) -> JobError:
+    return JobError(
+        f"{what}-changed",
+        f"The {what} has changed",
+        field,
+        f"is another revision on {process.name} than the job began with: submit again",
+    )
 
 
 def _corpus(process: Process, keeper: Keeper, source: Source, digest: str) -> Corpus:

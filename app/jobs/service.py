@@ -13,7 +13,7 @@ from app.datasets.service import find_dataset
 from app.db import leases, shards
 from app.db.leases import Waiting
 from app.db.tables import Job, State
-from app.model_uris import check_model_uri
+from app.model_uris import check_adapter_uri, check_model_uri
 from app.problems import FieldError, InvalidRequest, JobFinished, JobNotFound
 from app.uris import UriRefused, check_uri
 
@@ -113,10 +113,16 @@ def _uri_errors(settings: Settings, request: JobRequest) -> list[FieldError]:
             check_uri(request.dataset.uri, settings, request.dataset.format)
         except UriRefused as refused:
             errors.append(FieldError(field="dataset.uri", message=str(refused)))
+    adapter = request.gradients.adapter
     try:
         check_model_uri(request.model.uri, settings)
     except UriRefused as refused:
         errors.append(FieldError(field="model.uri", message=str(refused)))
+    try:
+        if adapter is not None:
+            check_adapter_uri(adapter.uri, settings)
+    except UriRefused as refused:
+        errors.append(FieldError(field="gradients.adapter.uri", message=str(refused)))
     return errors
 
 

@@ -43,6 +43,11 @@ def test_defaults_are_those_of_the_design(service: Service) -> None:
     assert job["gradients"] == {
         "target": "lora",
         "rank": 8,
+        "layers": None,
+        "adapter": None,
+        "warmup_steps": 0,
+        "warmup_learning_rate": 2e-4,
+        "preconditioner": "none",
         "sketch_dim": 2048,
         "seed": 0,
         "loss_normalization": "sum",
@@ -82,6 +87,17 @@ def test_a_bad_budget_is_refused_by_field(service: Service, budget: dict[str, An
         ("selection", {"budget": {"fraction": 0.1}, "method": "random", "early_stop_ratio": 0.5}, "selection"),
         ("gradients", {"sketch_dim": 0}, "gradients.sketch_dim"),
         ("gradients", {"sketch_dimension": 64}, "gradients.sketch_dimension"),
+        ("gradients", {"target": "last_layer", "layers": ["q_proj"]}, "gradients"),
+        ("gradients", {"target": "linear", "warmup_steps": 5}, "gradients"),
+        ("gradients", {"target": "linear", "adapter": {"uri": "file:///models/adapter"}}, "gradients"),
+        ("gradients", {"warmup_steps": 5, "adapter": {"uri": "file:///models/adapter"}}, "gradients"),
+        ("gradients", {"layers": []}, "gradients.layers"),
+        ("gradients", {"layers": ["x" * 201]}, "gradients.layers.0"),
+        ("gradients", {"warmup_steps": 1001}, "gradients.warmup_steps"),
+        ("gradients", {"warmup_learning_rate": 0}, "gradients.warmup_learning_rate"),
+        ("gradients", {"preconditioner": "sgd"}, "gradients.preconditioner"),
+        ("gradients", {"adapter": {"uri": "file:///etc/adapter"}}, "gradients.adapter.uri"),
+        ("gradients", {"adapter": {"uri": "hub/name"}}, "gradients.adapter.uri"),
         ("model", {"uri": "file:///models/x", "dtype": "float16"}, "model.dtype"),
         ("model", {"uri": "hub/name"}, "model.uri"),
         ("dataset", {"uri": "ftp://example.org/train.jsonl"}, "dataset.uri"),
@@ -99,6 +115,13 @@ def test_a_bad_budget_is_refused_by_field(service: Service, budget: dict[str, An
 def test_a_bad_field_is_named(service: Service, part: str, value: Any, field: str) -> None:
     errors = fields_of(service.http.post("/jobs", json=service.request() | {part: value}))
     assert any(name == field or name.startswith(f"{field}.") for name in errors), errors
+
+
+def test_half_precision_is_refused_with_its_remedy(service: Service) -> None:
+    body = service.request()
+    body["model"]["dtype"] = "float16"
+    message = fields_of(service.http.post("/jobs", json=body))["model.dtype"]
+    assert "underflow in float16 without loss scaling: use bfloat16" in message
 
 
 def test_a_path_that_climbs_out_of_the_roots_is_refused(service: Service) -> None:

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
 from tests.integration.conftest import ROWS, real_rows
+from tests.integration.tiny_model import save_tiny_adapter
+from workers.gradients.starting_point import StartingPoint, starting_point
+from workers.process import current_process
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Service
@@ -125,13 +129,60 @@ def test_every_method_can_be_asked_for(service: Service, method: str) -> None:
     assert np.isclose(sum(subset["marginal_gains"]), found["result"]["log_det"], rtol=1e-9)
 
 
-@pytest.mark.parametrize("target", ["linear", "last_layer"])
-def test_every_gradient_target_can_be_asked_for(service: Service, target: str) -> None:
+@pytest.mark.parametrize(
+    "gradients",
+    [
+        {"target": "linear"},
+        {"target": "last_layer"},
+        {"target": "linear", "layers": ["q_proj", "layers.1.mlp.*"]},
+        {"rank": 4, "warmup_steps": 2},
+        {"target": "linear", "layers": ["v_proj"], "preconditioner": "adam"},
+    ],
+    ids="-".join,
+)
+def test_every_gradient_target_can_be_asked_for(service: Service, gradients: dict[str, Any]) -> None:
     body = service.request()
-    body["gradients"] = {"target": target, "sketch_dim": 64, "normalize": "unit", "loss_normalization": "mean"}
+    body["gradients"] = {"sketch_dim": 64, "normalize": "unit", "loss_normalization": "mean", **gradients}
     found = service.run(body)
     assert found["state"] == "succeeded", found["error"]
     assert found["result"]["alpha"] == pytest.approx(1.0, rel=1e-4)
+
+
+def test_a_given_adapter_is_scored_and_its_content_is_part_of_the_address(service: Service) -> None:
+    body = service.request()
+    fresh = service.run(body)["result"]["sketches"]
+    directory = save_tiny_adapter(service.directory / "adapter", seed=0)
+    body["gradients"]["adapter"] = {"uri": directory.as_uri()}
+    first = service.run(body)
+    assert first["state"] == "succeeded", first["error"]
+    save_tiny_adapter(directory, seed=1)
+    second = service.run(body)
+    assert len({fresh, first["result"]["sketches"], second["result"]["sketches"]}) == 3
+    save_tiny_adapter(directory, seed=0)
+    assert service.run(body)["result"]["sketches_reused"]
+
+
+def test_a_prepared_job_computes_its_preparation_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All four shards, and a second job after one of them was lost, start from the same adapter."""
+    made: list[int] = []
+
+    def counted(*arguments: Any) -> StartingPoint:
+        made.append(1)
+        return starting_point(*arguments)
+
+    monkeypatch.setattr("workers.shard.starting_point", counted)
+    body = service.request()
+    body["gradients"] |= {"warmup_steps": 2, "preconditioner": "adam"}
+    first = service.run(body)
+    assert first["state"] == "succeeded", first["error"]
+    sketches = service.settings.artifacts_path / "sketches" / first["result"]["sketches"]
+    shard = sketches / "shard-00001.safetensors"
+    before = load_file(shard)["values"]
+    shard.unlink()
+    current_process.cache_clear()  # as in a worker that was started anew
+    assert service.run(body)["state"] == "succeeded"
+    assert np.array_equal(load_file(shard)["values"], before)
+    assert made == [1]
 
 
 def test_an_early_stop_says_so(service: Service) -> None:

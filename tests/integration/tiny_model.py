@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -48,4 +50,19 @@ def save_tiny_model(directory: Path, texts: list[str]) -> Path:
     )
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+    return directory
+
+
+def save_tiny_adapter(directory: Path, seed: int, rank: int = 4) -> Path:
+    """An adapter on the tiny model's query and value projections with random A and B, saved as PEFT does."""
+    random = torch.Generator().manual_seed(seed)
+    tensors: dict[str, torch.Tensor] = {}
+    for layer in (f"model.layers.{block}.self_attn.{name}_proj" for block in range(2) for name in "qv"):
+        outputs = 32 if layer.endswith("q_proj") else 16
+        tensors[f"base_model.model.{layer}.lora_A.weight"] = 0.2 * torch.randn(rank, 32, generator=random)
+        tensors[f"base_model.model.{layer}.lora_B.weight"] = 0.2 * torch.randn(outputs, rank, generator=random)
+    directory.mkdir(exist_ok=True)
+    save_file(tensors, directory / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
+    (directory / "adapter_config.json").write_text(json.dumps(config))
     return directory

@@ -7,52 +7,29 @@ sketches.values[i] @ sketches.values[j]  # estimates the inner product of the gr
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from workers.gradients.architecture import frozen, longest_input, vocabulary_size
-from workers.gradients.batches import Batch, collate, input_lengths, plan_batches
-from workers.gradients.capture import captured
-from workers.gradients.errors import SampleTooLarge
-from workers.gradients.probe import choose_head
-from workers.gradients.sketch import LayerFold, LayerSketch, layer_fold, layer_sketch
-from workers.gradients.targets import target_layers
-from workers.stopping import Stopped
+from workers.gradients.passes import Passes, stop_poll
+from workers.gradients.second_moments import damped_roots
+from workers.gradients.sketch import LayerSketch, layer_sketch
+from workers.gradients.starting_point import FRESH
+from workers.gradients.taps import make_taps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
+    from workers.gradients.batches import Batch
     from workers.gradients.config import GradientConfig
     from workers.gradients.model import ProxyModel
+    from workers.gradients.passes import BatchDone
+    from workers.gradients.starting_point import StartingPoint
     from workers.samples import Sample
-
-    Receive = Callable[[str, torch.Tensor, torch.Tensor], None]
-
-POLL_S = 0.5
-"""Seconds between two questions to `should_stop`, which may cost a query."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchDone:
-    """What one batch did.
-
-    Attributes:
-        samples: Rows of the batch.
-        tokens: Their tokens, padding not counted.
-        positions: Positions computed, padding included.
-        token_budget: The budget in force; lower than the configured one once memory ran out.
-    """
-
-    samples: int
-    tokens: int
-    positions: int
-    token_budget: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,20 +52,28 @@ class Sketches:
 class GradientEngine:
     """Sketches samples with one model and one configuration. Not for use by two threads at once."""
 
-    def __init__(self, model: ProxyModel, config: GradientConfig) -> None:
+    def __init__(self, model: ProxyModel, config: GradientConfig, start: StartingPoint = FRESH) -> None:
         """Choose the layers, draw their projections, and try the model on a few made-up tokens.
+
+        Args:
+            model: The proxy.
+            config: What to sketch, and how.
+            start: The adapter and the second moments that the configuration speaks of.
 
         Raises:
             ModelError: The model can't be differentiated this way; the message says why.
         """
+        start.check(config)
         self.config = config
-        self.token_budget = config.token_budget
-        self._model = frozen(model.model)
-        self._layers = target_layers(self._model, config)
-        self._sketches: dict[str, LayerSketch] = {
-            name: layer_sketch(name, layer.weight, config) for name, layer in self._layers.items()
-        }
-        self._head = choose_head(self._model)
+        self._start = start
+        self._passes = Passes(model.model, config)
+        self._taps = make_taps(model.model, config, start.adapter, sketched=True)
+        self._sketches = self._layer_sketches()
+
+    @property
+    def token_budget(self) -> int:
+        """The budget in force: the configured one, or what was left of it when memory ran out."""
+        return self._passes.token_budget
 
     def sketch(
         self,
@@ -109,22 +94,21 @@ class GradientEngine:
             ValueError: A sample has no response token, or a token or a length that the model doesn't have.
             SampleTooLarge: A sample alone exhausts the device's memory.
         """
-        device, dim = self._model.device, self.config.sketch_dim
+        device, dim = self._passes.model.device, self.config.sketch_dim
         values = torch.zeros((len(samples), dim), dtype=torch.float32, device=device)
         losses = torch.zeros(len(samples), dtype=torch.float32, device=device)
-        poll = _stop_poll(should_stop)
+        poll = stop_poll(should_stop)
 
         def run(batch: Batch) -> None:
             z = values.new_zeros((batch.input_ids.shape[0], dim))
 
-            def receive(name: str, u: torch.Tensor, d: torch.Tensor) -> None:
-                z.add_(self._sketches[name](u, d))
+            def receive(part: str, u: torch.Tensor, d: torch.Tensor) -> None:
+                z.add_(self._sketches[part](u, d))
 
-            folds = {name: sketch.fold for name, sketch in self._sketches.items()}
-            losses[batch.indices] = self._run(batch, folds, receive, poll)
+            losses[batch.indices] = self._passes.run(batch, self._taps, receive, poll)
             values[batch.indices] = z
 
-        self._each_batch(samples, run, poll, on_batch)
+        self._passes.each(samples, run, poll, on_batch)
         finite = torch.isfinite(values).all(1) & torch.isfinite(losses)
         if self.config.normalize == "unit":
             values /= torch.linalg.vector_norm(values, dim=1, keepdim=True).clamp_min(1e-30)
@@ -134,148 +118,37 @@ class GradientEngine:
         """The whole per-sample gradients, for tests and small studies.
 
         Returns:
-            By layer: (n, out, r) for LoRA, the gradient of B; (n, out, in) for the other targets; float32, on the
-            CPU. The sketch is a projection of their concatenation (`normalize` apart).
+            By layer: (n, out, r) for a fresh adapter, the gradient of B; (n, out, in) for the other targets; for an
+            adapter with a B, (n, r, in) by ``<layer>.lora_A`` and (n, out, r) by ``<layer>.lora_B``. Preconditioned,
+            if that is asked for; float32, on the CPU. The sketch is a projection of their concatenation (`normalize`
+            apart).
         """
-        folds = {
-            name: layer_fold(name, layer.weight, self.config, sketched=False) for name, layer in self._layers.items()
-        }
+        taps = make_taps(self._passes.model, self.config, self._start.adapter, sketched=False)
+        folds = {part: fold for tap in taps.values() for part, fold in tap.folds.items()}
         found: dict[str, torch.Tensor] = {}
 
         def run(batch: Batch) -> None:
             rows: dict[str, torch.Tensor] = {}
 
-            def receive(name: str, u: torch.Tensor, d: torch.Tensor) -> None:
-                gradient = folds[name].gradients(u, d).cpu()
-                rows[name] = rows[name] + gradient if name in rows else gradient
+            def receive(part: str, u: torch.Tensor, d: torch.Tensor) -> None:
+                gradient = folds[part].gradients(u, d)
+                weights = self._sketches[part].weights
+                gradient = (gradient if weights is None else gradient * weights).cpu()
+                rows[part] = rows[part] + gradient if part in rows else gradient
 
-            self._run(batch, folds, receive, _never)
-            for name, gradient in rows.items():
-                whole = found.setdefault(name, gradient.new_zeros((len(samples), *gradient.shape[1:])))
+            self._passes.run(batch, taps, receive)
+            for part, gradient in rows.items():
+                whole = found.setdefault(part, gradient.new_zeros((len(samples), *gradient.shape[1:])))
                 whole[batch.indices.cpu()] = gradient
 
-        self._each_batch(samples, run, _never, None)
-        return {name: found[name] for name in self._layers if name in found}
+        self._passes.each(samples, run)
+        return {part: found[part] for part in folds if part in found}
 
-    def _run(
-        self, batch: Batch, folds: Mapping[str, LayerFold], receive: Receive, poll: Callable[[], None]
-    ) -> torch.Tensor:
-        """One forward and backward pass; returns the losses of the batch's samples, (B,)."""
-        if self.config.target == "last_layer":
-            ((name, fold),) = folds.items()
-            frames = _HeadFactors(batch, fold)
-            losses = self._head.run(batch, frames.add)
-            receive(name, *frames.framed())
-        else:
-            layers = {name: (layer, folds[name]) for name, layer in self._layers.items()}
-            with captured(layers, receive, poll):
-                losses = self._head.run(batch)
-        return batch.frame(losses * batch.weights).sum(1)
-
-    def _each_batch(
-        self,
-        samples: Sequence[Sample],
-        run: Callable[[Batch], None],
-        poll: Callable[[], None],
-        on_batch: Callable[[BatchDone], None] | None,
-    ) -> None:
-        """Run every sample once; out of memory, halve the token budget and go on with what is left."""
-        self._check_tokens(samples)
-        lengths = input_lengths(samples)
-        pending = plan_batches(lengths, np.arange(len(samples)), self.token_budget)
-        while pending:
-            poll()
-            indices = pending[0]
-            fits = self._try(samples, indices, run, on_batch)
-            if fits:
-                del pending[0]
-                continue
-            if indices.size == 1:
-                sample = samples[int(indices[0])]
-                raise SampleTooLarge(sample.row, sample.tokens)
-            self.token_budget = max(1, int(indices.size * lengths[indices].max()) // 2)
-            if self._model.device.type == "cuda":
-                torch.cuda.empty_cache()
-            pending = plan_batches(lengths, np.concatenate(pending), self.token_budget)
-
-    def _try(
-        self,
-        samples: Sequence[Sample],
-        indices: NDArray[np.int64],
-        run: Callable[[Batch], None],
-        on_batch: Callable[[BatchDone], None] | None,
-    ) -> bool:
-        """Run one batch. False: memory ran out; by the time of the return its tensors are freed."""
-        try:
-            batch = collate(
-                samples,
-                indices,
-                loss_normalization=self.config.loss_normalization,
-                device=self._model.device,
-            )
-            run(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-            return False
-        if on_batch is not None:
-            on_batch(BatchDone(len(indices), batch.tokens, batch.input_ids.numel(), self.token_budget))
-        return True
-
-    def _check_tokens(self, samples: Sequence[Sample]) -> None:
-        """Refuse what the model has no embedding for, before a GPU turns it into an assertion."""
-        vocabulary, longest = vocabulary_size(self._model), longest_input(self._model)
-        for sample in samples:
-            low, high = int(sample.input_ids.min()), int(sample.input_ids.max())
-            if low < 0 or high >= vocabulary:
-                raise ValueError(f"row {sample.row}: a token id is outside the model's {vocabulary} tokens")
-            if longest is not None and sample.tokens > longest:
-                raise ValueError(
-                    f"row {sample.row}: {sample.tokens} tokens, but the model takes {longest}: lower max_length"
-                )
-
-
-class _HeadFactors:
-    """Collects the folded factors of the output head's gradient, label by label."""
-
-    def __init__(self, batch: Batch, fold: LayerFold) -> None:
-        self._batch, self._fold = batch, fold
-        self._u: list[torch.Tensor] = []
-        self._d: list[torch.Tensor] = []
-
-    def add(self, x: torch.Tensor, delta: torch.Tensor) -> None:
-        """Take the head's inputs (C, H) and output gradients (C, V) of the next labels, in order."""
-        self._u.append(self._fold.inputs(x))
-        self._d.append(self._fold.outputs(delta))
-
-    def framed(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The factors by sample: u (B, L, b) and d (B, L, a)."""
-        return self._batch.frame(torch.cat(self._u)), self._batch.frame(torch.cat(self._d))
-
-
-def _stop_poll(should_stop: Callable[[], bool] | None) -> Callable[[], None]:
-    """A function that raises `Stopped` once `should_stop` says so, asking it at most every `POLL_S` seconds."""
-    if should_stop is None:
-        return _never
-    asked = -float("inf")
-
-    def poll() -> None:
-        nonlocal asked
-        now = time.monotonic()
-        if now - asked >= POLL_S:
-            asked = now
-            if should_stop():
-                raise Stopped
-
-    return poll
-
-
-def _never() -> None:
-    """Never stop."""
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether the error is the device's or the host's memory running out; CPU torch has no class for it."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return "DefaultCPUAllocator" in str(error)
+    def _layer_sketches(self) -> dict[str, LayerSketch]:
+        device, moments = self._passes.model.device, self._start.second_moments
+        weights = {} if moments is None else {part: damped_roots(moment) for part, moment in moments.items()}
+        return {
+            part: layer_sketch(part, fold, self.config, device, weights[part].to(device) if weights else None)
+            for tap in self._taps.values()
+            for part, fold in tap.folds.items()
+        }

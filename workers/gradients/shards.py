@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from app.artifacts import sketches_prefix
+from workers.gradients.checked_tensors import LENGTH_BYTES, pack, unpack
 from workers.gradients.engine import Sketches
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from app.artifacts import ArtifactStore
     from workers.gradients.config import GradientConfig
 
-LENGTH_BYTES = 8
 LONGEST_HEADER = 4096
 """Of a shard's file. Not its exact length, which is safetensors' affair: a shard that is off by less fails its sum."""
 IN_MEMORY_BYTES = 1 << 30
@@ -140,13 +138,11 @@ class ShardStore:
         if sketches.values.shape != expected:
             raise ValueError(f"shard {shard} is {expected}, the sketches are {sketches.values.shape}")
         tensors: dict[str, NDArray[Any]] = {
-            "values": np.ascontiguousarray(sketches.values, dtype=np.float32),
-            "losses": np.ascontiguousarray(sketches.losses, dtype=np.float32),
-            "finite": np.ascontiguousarray(sketches.finite, dtype=np.uint8),
+            "values": sketches.values.astype(np.float32, copy=False),
+            "losses": sketches.losses.astype(np.float32, copy=False),
+            "finite": sketches.finite.astype(np.uint8),
         }
-        plain = save_tensors(tensors)
-        metadata = {"key": self.key, "shard": str(shard), "sha256": _data_digest(plain)}
-        self._artifacts.write(self._name(shard), save_tensors(tensors, metadata=metadata))
+        self._artifacts.write(self._name(shard), pack(tensors, {"key": self.key, "shard": str(shard)}))
 
     def missing(self, *, verify: bool = False) -> list[int]:
         """The shards still to make: those that are not there, or not of their size.
@@ -234,34 +230,17 @@ class ShardStore:
     def _read(self, shard: int) -> Sketches | None:
         """A shard's sketches; None where it is not there, not whole, or another's."""
         content = self._artifacts.read(self._name(shard))
-        if content is None:
+        found = None if content is None else unpack(content)
+        if found is None or found.metadata != {"key": self.key, "shard": str(shard)}:
             return None
         try:
-            metadata = _metadata(content)
-            expected = {"key": self.key, "shard": str(shard), "sha256": _data_digest(content)}
-            if metadata != expected:
-                return None
-            tensors = load_tensors(content)
+            tensors = found.tensors
             sketches = Sketches(tensors["values"], tensors["losses"], tensors["finite"].astype(np.bool_))
-        except Exception:  # noqa: BLE001 - damaged bytes may raise anything, and mean one thing
+        except KeyError:
             return None
         rows = len(self.rows(shard))
         whole = sketches.values.shape == (rows, self.sketch_dim) and sketches.losses.shape == (rows,)
         return sketches if whole and sketches.finite.shape == (rows,) else None
-
-
-def _metadata(content: bytes) -> dict[str, str]:
-    """The metadata in the header of a safetensors file: 8 bytes of length, then JSON."""
-    length = int.from_bytes(content[:LENGTH_BYTES], "little")
-    header = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])
-    metadata: dict[str, str] = header["__metadata__"]
-    return metadata
-
-
-def _data_digest(content: bytes) -> str:
-    """Sha256 of what follows the header of a safetensors file."""
-    length = int.from_bytes(content[:LENGTH_BYTES], "little")
-    return hashlib.sha256(memoryview(content)[LENGTH_BYTES + length :]).hexdigest()
 
 
 def _unnamed_map(directory: Path, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -1,26 +1,31 @@
-r"""How the gradient of one linear layer becomes a sketch, for both kinds.
+r"""How the gradients at one linear layer become a sketch, for both kinds.
 
 The gradient of a sample's loss with respect to the weight of a linear layer y = W x is a sum over tokens of outer
 products, G = sum_t delta_t x_t^T, with delta_t the gradient of the loss at y_t (shape (out,)) and x_t the input
 (shape (in,)). Every sketch here is of the form
 
-    z = C vec( sum_t (O delta_t) (I x_t)^T )
+    z = C D vec( s sum_t (O delta_t) (I x_t)^T )
 
-| target, kind         | I                     | O                     | C                       |
-|----------------------|-----------------------|-----------------------|-------------------------|
-| lora, sparse         | A                     | identity              | CountSketch(out r -> p) |
-| lora, factorised     | A                     | CountSketch(out -> a) | CountSketch(a r -> p)   |
-| linear, sparse       | identity              | identity              | CountSketch(out in -> p)|
-| linear, factorised   | CountSketch(in -> b)  | CountSketch(out -> a) | CountSketch(a b -> p)   |
+| gradient of, kind                 | I                    | O                     | C                        |
+|-----------------------------------|----------------------|-----------------------|--------------------------|
+| fresh adapter's B, sparse         | A                    | identity              | CountSketch(out r -> p)  |
+| fresh adapter's B, factorised     | A                    | CountSketch(out -> a) | CountSketch(a r -> p)    |
+| adapter's B, sparse or factorised | as above             | as above              | as above                 |
+| adapter's A, sparse               | identity             | B^T                   | CountSketch(r in -> p)   |
+| adapter's A, factorised           | CountSketch(in -> b) | B^T                   | CountSketch(r b -> p)    |
+| linear, sparse                    | identity             | identity              | CountSketch(out in -> p) |
+| linear, factorised                | CountSketch(in -> b) | CountSketch(out -> a) | CountSketch(a b -> p)    |
 
-with a, b at most `FACTOR_SIDE`. A is the adapter's down-projection, r x in with entries +-1/sqrt(r), so that
-E[A^T A] = 1: at B = 0 the gradient of A is zero and that of B is G A^T, which makes the fresh adapter an unbiased
-projection of the full gradient. (PEFT's initialisation has variance 1/(3 in) and a factor alpha/r in front: the
-same gradient up to one constant for each layer, but one that weighs layers by 1/in.)
+with a, b at most `FACTOR_SIDE`. D is the identity, or, preconditioned, divides entry by entry by the root of its second
+moment, which needs whole gradients and therefore the sparse kind. An adapter computes y = W x + s B A x. A fresh one is
+not in the forward pass, since its B is 0; its A has entries +-1 and s = 1/sqrt(r), so that E[s^2 A^T A] = 1: at B = 0
+the gradient of A is zero and that of B is s G A^T, which makes the fresh adapter an unbiased projection of the full
+gradient. (PEFT's initialisation has variance 1/(3 in) and a factor alpha/r in front: the same gradient up to one
+constant for each layer, but one that weighs layers by 1/in.)
 
-Layers draw their own signs, so the sketch of the whole model is the sum of the layers' sketches: the cross terms
-have expectation 0 and the inner products of the concatenated gradients stay unbiased. No matrix of size p x d
-exists.
+Layers draw their own signs, and so do the A and B of one layer, so the sketch of the whole model is the sum of the
+layers' sketches: the cross terms have expectation 0 and the inner products of the concatenated gradients stay unbiased.
+No matrix of size p x d exists.
 """
 
 from __future__ import annotations
@@ -31,12 +36,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from workers.gradients.adapter import part_a, part_b
 from workers.gradients.config import FACTOR_SIDE
 from workers.gradients.countsketch import CountSketch
 from workers.gradients.seeds import random_signs
 
 if TYPE_CHECKING:
+    from workers.gradients.adapter import LowRank
     from workers.gradients.config import GradientConfig
+
+    LinearMap = torch.Tensor | CountSketch | None
 
 MATERIALISED_ELEMENTS = 1 << 25
 """Gradient entries that exist at one time; more samples than fit are folded in turns."""
@@ -44,90 +53,130 @@ MATERIALISED_ELEMENTS = 1 << 25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerFold:
-    """The maps I and O of one layer, and with them its per-sample gradients.
+    """The maps I and O of one gradient at a layer, and with them its per-sample values.
 
     Attributes:
-        adapter: A without its scale, (r, in), entries +-1 in the model's dtype, where they are exact; None: no A.
-        scale: What a gradient is multiplied with: 1/sqrt(r), or 1 without an adapter.
-        fold_input: The map I where there is no adapter; None: identity.
-        fold_output: The map O; None: identity.
+        input_map: The map I: a matrix (b, in) in the model's dtype, a CountSketch, or None: identity.
+        output_map: The map O: a matrix (a, out) in the model's dtype, a CountSketch, or None: identity.
+        shape: (a, b).
+        scale: What a gradient is multiplied with.
     """
 
-    adapter: torch.Tensor | None
+    input_map: LinearMap
+    output_map: LinearMap
+    shape: tuple[int, int]
     scale: float
-    fold_input: CountSketch | None
-    fold_output: CountSketch | None
 
     def inputs(self, x: torch.Tensor) -> torch.Tensor:
         """I x for each token: (..., in) -> (..., b)."""
-        if self.adapter is not None:
-            return torch.nn.functional.linear(x, self.adapter)
-        return x if self.fold_input is None else self.fold_input(x)
+        return _mapped(self.input_map, x)
 
     def outputs(self, delta: torch.Tensor) -> torch.Tensor:
         """O delta for each token: (..., out) -> (..., a)."""
-        return delta if self.fold_output is None else self.fold_output(delta)
+        return _mapped(self.output_map, delta)
 
     def gradients(self, u: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
         """Sum over tokens of d_t u_t^T: u (B, T, b), d (B, T, a) -> (B, a, b) float32."""
         return torch.bmm(d.float().transpose(1, 2), u.float()).mul_(self.scale)
 
+    def in_turns(self, rows: int) -> list[slice]:
+        """Parts of `rows` samples whose gradients may exist together."""
+        step = max(1, MATERIALISED_ELEMENTS // (self.shape[0] * self.shape[1]))
+        return [slice(start, start + step) for start in range(0, rows, step)]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerSketch:
-    """The sketch of one layer: the maps I and O, then C."""
+    """The sketch of one gradient at a layer: the maps I and O, then D, then C.
+
+    Attributes:
+        fold: I and O.
+        flatten: C.
+        weights: The diagonal of D, (a, b) float32; None: identity.
+    """
 
     fold: LayerFold
     flatten: CountSketch
-    elements: int
+    weights: torch.Tensor | None = None
 
     def __call__(self, u: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
         """Sketch the per-sample gradients of a batch: u (B, T, b), d (B, T, a) -> (B, p) float32."""
-        rows = max(1, MATERIALISED_ELEMENTS // self.elements)
-        if u.shape[0] <= rows:
-            return self.flatten(self.fold.gradients(u, d).flatten(1))
-        parts = [slice(start, start + rows) for start in range(0, u.shape[0], rows)]
-        return torch.cat([self.flatten(self.fold.gradients(u[part], d[part]).flatten(1)) for part in parts])
+        parts = [self.flatten(self.gradients(u[part], d[part]).flatten(1)) for part in self.fold.in_turns(u.shape[0])]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def gradients(self, u: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        """What the sketch is a projection of, preconditioned: arguments as above -> (B, a, b) float32."""
+        whole = self.fold.gradients(u, d)
+        return whole if self.weights is None else whole.mul_(self.weights)
 
 
-def layer_fold(layer: str, weight: torch.Tensor, config: GradientConfig, *, sketched: bool) -> LayerFold:
-    """The maps I and O of a layer.
+def layer_folds(
+    layer: str, weight: torch.Tensor, config: GradientConfig, low_rank: LowRank | None = None, *, sketched: bool
+) -> dict[str, LayerFold]:
+    """The maps I and O of the gradients at a layer, by the gradients' names.
 
     Args:
         layer: The layer's full name; with the seed it decides every random choice.
         weight: Its weight, (out, in); gives the sizes, the dtype and the device.
         config: Target, rank, kind and seed.
+        low_rank: The layer's adapter, in its dtype; None for a fresh one and for other targets.
         sketched: False leaves the gradients whole (but for the adapter), whatever the kind.
     """
     outputs, inputs = weight.shape
-    device, seed = weight.device, config.seed
     folds = sketched and config.kind == "factorised"
-    adapter = fold_input = fold_output = None
-    if config.target == "lora":
-        adapter = adapter_signs(layer, inputs, config.rank, seed).to(device, weight.dtype)
-    elif folds and inputs > FACTOR_SIDE:
-        fold_input = CountSketch.of(inputs, FACTOR_SIDE, seed=seed, role="input", layer=layer, device=device)
-    if folds and outputs > FACTOR_SIDE:
-        fold_output = CountSketch.of(outputs, FACTOR_SIDE, seed=seed, role="output", layer=layer, device=device)
-    scale = 1.0 if adapter is None else 1.0 / math.sqrt(config.rank)
-    return LayerFold(adapter=adapter, scale=scale, fold_input=fold_input, fold_output=fold_output)
+
+    def folded(size: int, role: str) -> CountSketch | None:
+        if not folds or size <= FACTOR_SIDE:
+            return None
+        return CountSketch.of(size, FACTOR_SIDE, seed=config.seed, role=role, layer=layer, device=weight.device)
+
+    def shaped(input_map: LinearMap, output_map: LinearMap, scale: float) -> LayerFold:
+        return LayerFold(input_map, output_map, (_length(output_map, outputs), _length(input_map, inputs)), scale)
+
+    if config.target != "lora":
+        return {layer: shaped(folded(inputs, "input"), folded(outputs, "output"), 1.0)}
+    if low_rank is None:
+        signs = adapter_signs(layer, inputs, config.rank, config.seed).to(weight.device, weight.dtype)
+        return {layer: shaped(signs, folded(outputs, "output"), 1.0 / math.sqrt(config.rank))}
+    return {
+        part_a(layer): shaped(folded(inputs, "input"), low_rank.up.T.contiguous(), low_rank.scale),
+        part_b(layer): shaped(low_rank.down, folded(outputs, "output"), low_rank.scale),
+    }
 
 
-def layer_sketch(layer: str, weight: torch.Tensor, config: GradientConfig) -> LayerSketch:
-    """The sketch of a layer; arguments as in `layer_fold`."""
-    fold = layer_fold(layer, weight, config, sketched=True)
-    a = weight.shape[0] if fold.fold_output is None else fold.fold_output.outputs
-    if fold.adapter is not None:
-        b = config.rank
-    else:
-        b = weight.shape[1] if fold.fold_input is None else fold.fold_input.outputs
-    flatten = CountSketch.of(
-        a * b, config.sketch_dim, seed=config.seed, role="gradient", layer=layer, device=weight.device
-    )
-    return LayerSketch(fold=fold, flatten=flatten, elements=a * b)
+def layer_sketch(
+    part: str, fold: LayerFold, config: GradientConfig, device: torch.device, weights: torch.Tensor | None = None
+) -> LayerSketch:
+    """The sketch of one gradient at a layer.
+
+    Args:
+        part: The gradient's name, as `layer_folds` gives it; with the seed it decides every random choice.
+        fold: Its maps I and O.
+        config: Length and seed.
+        device: Where it is used.
+        weights: What its entries are multiplied with, (a, b) float32.
+    """
+    entries = fold.shape[0] * fold.shape[1]
+    flatten = CountSketch.of(entries, config.sketch_dim, seed=config.seed, role="gradient", layer=part, device=device)
+    return LayerSketch(fold, flatten, weights)
 
 
 def adapter_signs(layer: str, inputs: int, rank: int, seed: int) -> torch.Tensor:
-    """The adapter's down-projection times sqrt(r): (r, in), int8, entries +-1."""
+    """The directions of a fresh adapter's A: (r, in), int8, entries +-1."""
     signs = random_signs(rank * inputs, seed=seed, role="adapter", layer=layer)
     return torch.from_numpy(signs).view(rank, inputs)
+
+
+def _mapped(linear_map: LinearMap, values: torch.Tensor) -> torch.Tensor:
+    if linear_map is None:
+        return values
+    if isinstance(linear_map, torch.Tensor):
+        return torch.nn.functional.linear(values, linear_map)
+    return linear_map(values)
+
+
+def _length(linear_map: LinearMap, whole: int) -> int:
+    """Length of what a map makes of a vector of length `whole`."""
+    if linear_map is None:
+        return whole
+    return linear_map.shape[0] if isinstance(linear_map, torch.Tensor) else linear_map.outputs

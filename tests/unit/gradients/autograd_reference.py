@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from workers.gradients.adapter import part_a, part_b
 from workers.gradients.sketch import adapter_signs
 
 if TYPE_CHECKING:
@@ -16,20 +17,22 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from workers.gradients.adapter import Adapter
     from workers.samples import Sample
 
 
 class LoraLinear(nn.Module):
-    """y = W x + B A x, with B = 0."""
+    """y = W x + s B A x; B = 0 unless given."""
 
-    def __init__(self, base: nn.Linear, down: torch.Tensor) -> None:
+    def __init__(self, base: nn.Linear, down: torch.Tensor, up: torch.Tensor | None = None, scale: float = 1.0) -> None:
         super().__init__()
         self.base = base
         self.down = nn.Parameter(down)
-        self.up = nn.Parameter(torch.zeros(base.out_features, down.shape[0]))
+        self.up = nn.Parameter(torch.zeros(base.out_features, down.shape[0]) if up is None else up)
+        self.scale = scale
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base(x) + (x @ self.down.T) @ self.up.T
+        return self.base(x) + self.scale * ((x @ self.down.T) @ self.up.T)
 
 
 def sample_loss(model: PreTrainedModel, sample: Sample, normalization: str = "sum") -> torch.Tensor:
@@ -66,6 +69,34 @@ def lora_gradients(
             assert not adapter.down.grad.any()
             found[name].append(adapter.up.grad.clone())
     return {name: torch.stack(rows) for name, rows in found.items()}
+
+
+def with_adapter(network: PreTrainedModel, adapter: Adapter) -> tuple[PreTrainedModel, dict[str, LoraLinear]]:
+    """A copy of the model with the adapter as modules of its own."""
+    model = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+    modules = {
+        name: LoraLinear(model.get_submodule(name), low_rank.down.clone(), low_rank.up.clone(), low_rank.scale)
+        for name, low_rank in adapter.layers.items()
+    }
+    for name, module in modules.items():
+        model.set_submodule(name, module)
+    return model, modules
+
+
+def adapter_gradients(
+    network: PreTrainedModel, samples: Sequence[Sample], adapter: Adapter, normalization: str = "sum"
+) -> dict[str, torch.Tensor]:
+    """Gradients of every A and B of an adapter, (n, r, in) and (n, out, r) by the gradients' names."""
+    model, modules = with_adapter(network, adapter)
+    found: dict[str, list[torch.Tensor]] = {}
+    for sample in samples:
+        model.zero_grad()
+        sample_loss(model, sample, normalization).backward()
+        for name, module in modules.items():
+            for part, parameter in ((part_a(name), module.down), (part_b(name), module.up)):
+                assert parameter.grad is not None
+                found.setdefault(part, []).append(parameter.grad.clone())
+    return {part: torch.stack(rows) for part, rows in found.items()}
 
 
 def weight_gradients(

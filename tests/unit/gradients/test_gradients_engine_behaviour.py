@@ -13,9 +13,10 @@ from tiny_networks import VOCABULARY, made_up_samples, tiny_model
 
 from workers.gradients.batches import plan_batches
 from workers.gradients.config import GradientConfig
-from workers.gradients.engine import BatchDone, GradientEngine
+from workers.gradients.engine import GradientEngine
 from workers.gradients.errors import ModelError, SampleTooLarge
 from workers.gradients.head import OwnHead, PlainHead
+from workers.gradients.passes import BatchDone
 from workers.samples import Sample
 from workers.stopping import Stopped
 
@@ -59,7 +60,7 @@ def test_stopping_ends_the_run_and_leaves_the_engine_usable() -> None:
 
 
 def test_stopping_acts_inside_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.gradients.engine.POLL_S", 0.0)
+    monkeypatch.setattr("workers.gradients.passes.POLL_S", 0.0)
     done: list[BatchDone] = []
     for patience in (5, 25):  # in the forward pass, in the backward pass
         asked = iter(range(1000))
@@ -88,7 +89,7 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on() -> None:
     model, samples = tiny_model("llama"), made_up_samples(20)
     expected = GradientEngine(model, CONFIG).sketch(samples).values
     engine, seen = GradientEngine(model, GradientConfig(rank=2, sketch_dim=32, token_budget=1000)), list[BatchDone]()
-    engine._head = SmallMemory(engine._head, most=100)  # type: ignore[arg-type]
+    engine._passes._head = SmallMemory(engine._passes._head, most=100)  # type: ignore[arg-type]
     found = engine.sketch(samples, on_batch=seen.append).values
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert sum(done.samples for done in seen) == 20
@@ -97,7 +98,7 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on() -> None:
 
 def test_a_sample_that_never_fits_is_named() -> None:
     engine = GradientEngine(tiny_model("llama"), CONFIG)
-    engine._head = SmallMemory(engine._head, most=3)  # type: ignore[arg-type]
+    engine._passes._head = SmallMemory(engine._passes._head, most=3)  # type: ignore[arg-type]
     with pytest.raises(SampleTooLarge, match=r"row \d+ \(\d+ tokens\) does not fit .*: lower model.max_length"):
         engine.sketch(made_up_samples(5))
 
@@ -132,7 +133,7 @@ def test_a_sample_that_can_not_be_differentiated_is_refused(bad: Sample, message
     [
         ("mixtral", CONFIG, "mixture of experts .num_experts = 4. .* choose a dense model"),
         ("gpt2", CONFIG, "transformer.h.0.attn.c_attn is a Conv1D, not a plain linear layer"),
-        ("llama", GradientConfig(modules=("c_attn", "q_proj")), "no linear layer is named c_attn: .*down_proj"),
+        ("llama", GradientConfig(layers=("c_attn", "q_proj")), "no linear layer is named c_attn: .*down_proj"),
     ],
 )
 def test_a_model_that_can_not_serve_is_refused(architecture: str, config: GradientConfig, message: str) -> None:
@@ -153,7 +154,7 @@ def test_attention_that_looks_ahead_is_refused() -> None:
     [("llama", PlainHead), ("qwen2", PlainHead), ("gemma2", OwnHead), ("cohere", OwnHead), ("granite", OwnHead)],
 )
 def test_the_short_way_to_logits_is_taken_only_where_it_is_right(architecture: str, head: type) -> None:
-    assert type(GradientEngine(tiny_model(architecture), CONFIG)._head) is head
+    assert type(GradientEngine(tiny_model(architecture), CONFIG)._passes._head) is head
 
 
 def test_logits_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +169,7 @@ def test_nothing_below_the_first_target_layer_is_differentiated() -> None:
     graphs: list[bool] = []
     for layer in model.model.model.layers:
         layer.register_forward_hook(lambda _layer, _args, output: graphs.append(output.requires_grad))
-    engine = GradientEngine(model, GradientConfig(modules=("1.mlp.down_proj",), sketch_dim=16))
+    engine = GradientEngine(model, GradientConfig(layers=("1.mlp.down_proj",), sketch_dim=16))
     graphs.clear()
     engine.sketch(made_up_samples(3))
     assert graphs == [False, True]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from autograd_reference import (
+    adapter_gradients,
     lora_gradients,
     relative_error,
     sample_loss,
     weight_gradients,
 )
-from tiny_networks import made_up_samples, tiny_model
+from tiny_networks import made_up_samples, random_adapter, tiny_model
 
 from workers.gradients.config import GradientConfig
+from workers.gradients.countsketch import CountSketch
 from workers.gradients.engine import GradientEngine
-from workers.gradients.sketch import layer_sketch
+from workers.gradients.starting_point import StartingPoint, starting_point
 
 TOLERANCE = 1e-4
 PLAIN = ("llama", "llama_tied", "qwen2")
@@ -59,10 +61,75 @@ def test_the_output_heads_gradient_equals_autograd(architecture: str) -> None:
 
 def test_chosen_layers_only_and_token_mean() -> None:
     model, samples = tiny_model("qwen2"), made_up_samples(8)
-    config = GradientConfig(modules=("o_proj", "v_proj"), loss_normalization="mean", rank=2)
+    config = GradientConfig(layers=("o_proj", "v_proj"), loss_normalization="mean", rank=2)
     found = GradientEngine(model, config).gradients(samples)
     assert {name.rpartition(".")[2] for name in found} == {"o_proj", "v_proj"}
     expected = lora_gradients(model.model, samples, list(found), rank=2, seed=0, normalization="mean")
+    assert relative_error(flat(found), flat(expected)) < TOLERANCE
+
+
+@pytest.mark.parametrize("architecture", ["llama_tied", "qwen2", "gemma2"])
+def test_gradients_of_a_given_adapter_equal_autograd(architecture: str) -> None:
+    """Both of A and of B, with the adapter in the forward pass."""
+    model, samples = tiny_model(architecture), made_up_samples(10)
+    adapter = random_adapter(model.model)
+    config = GradientConfig(adapter="a", token_budget=120)
+    found = GradientEngine(model, config, StartingPoint(adapter)).gradients(samples)
+    expected = adapter_gradients(model.model, samples, adapter)
+    assert set(found) == set(expected)
+    assert len(found) == 28
+    for name in expected:
+        assert relative_error(found[name], expected[name]) < TOLERANCE, name
+    assert relative_error(flat(found), flat({name: expected[name] for name in found})) < TOLERANCE
+
+
+def test_an_adapter_on_some_layers_with_gradients_of_fewer() -> None:
+    """The rest of the adapter stays in the forward pass."""
+    model, samples = tiny_model("llama"), made_up_samples(8)
+    adapter = random_adapter(model.model, ["q_proj", "down_proj", "0.self_attn.o_proj"])
+    config = GradientConfig(adapter="a", layers=("1.mlp.down_proj", "o_proj"))
+    found = GradientEngine(model, config, StartingPoint(adapter)).gradients(samples)
+    assert {name.removeprefix("model.layers.") for name in found} == {
+        f"{layer}.lora_{part}" for layer in ("0.self_attn.o_proj", "1.mlp.down_proj") for part in "AB"
+    }
+    expected = adapter_gradients(model.model, samples, adapter)
+    assert relative_error(flat(found), flat({name: expected[name] for name in found})) < TOLERANCE
+
+
+@pytest.mark.parametrize("layers", [("q_proj", "1.mlp.up_proj"), ("layers.1.*", "0.mlp.[gu]*"), ("*.v_proj",)])
+def test_linear_gradients_of_chosen_layers_equal_autograd(layers: tuple[str, ...]) -> None:
+    model, samples = tiny_model("llama"), made_up_samples(6)
+    found = GradientEngine(model, GradientConfig(target="linear", layers=layers)).gradients(samples)
+    assert len(found) == {"q_proj": 3, "layers.1.*": 9, "*.v_proj": 2}[layers[0]]
+    expected = weight_gradients(model.model, samples, list(found))
+    assert relative_error(flat(found), flat(expected)) < TOLERANCE
+
+
+PRECONDITIONED = {
+    "fresh": GradientConfig(rank=4, preconditioner="adam"),
+    "adapter": GradientConfig(adapter="a", preconditioner="adam"),
+    "linear": GradientConfig(target="linear", layers=("v_proj", "down_proj"), preconditioner="adam"),
+    "last_layer": GradientConfig(target="last_layer", preconditioner="adam"),
+}
+
+
+@pytest.mark.parametrize("name", PRECONDITIONED)
+def test_preconditioned_gradients_are_autograds_divided_by_their_root_mean_square(name: str) -> None:
+    model, config, samples = tiny_model("qwen2"), PRECONDITIONED[name], made_up_samples(12)
+    given = random_adapter(model.model) if config.adapter else None
+    start = starting_point(model, config, samples, given)
+    found = GradientEngine(model, config, start).gradients(samples)
+    if given is not None:
+        exact = adapter_gradients(model.model, samples, given)
+    elif config.target == "lora":
+        exact = lora_gradients(model.model, samples, list(found), rank=4, seed=0)
+    else:
+        exact = weight_gradients(model.model, samples, list(found))
+    expected = {}
+    for part in found:
+        moment = exact[part].square().mean(0)
+        expected[part] = exact[part] / (moment.sqrt() + 1e-3 * moment.mean().sqrt())
+    # Where a root is small the quotient carries the rounding of its numerator: of order 1 / damping at the worst.
     assert relative_error(flat(found), flat(expected)) < TOLERANCE
 
 
@@ -76,23 +143,30 @@ def test_chosen_layers_only_and_token_mean() -> None:
         GradientConfig(target="linear", sketch_dim=64, sketch="factorised"),
         GradientConfig(target="last_layer", sketch_dim=64, sketch="sparse"),
         GradientConfig(target="last_layer", sketch_dim=64, sketch="factorised"),
+        GradientConfig(adapter="a", sketch_dim=64, sketch="sparse"),
+        GradientConfig(adapter="a", sketch_dim=64, sketch="factorised"),
+        GradientConfig(adapter="a", sketch_dim=64, preconditioner="adam"),
+        GradientConfig(target="linear", sketch_dim=64, preconditioner="adam"),
+        GradientConfig(rank=2, sketch_dim=64, warmup_steps=2, preconditioner="adam"),
     ],
-    ids=lambda config: f"{config.target}-{config.kind}-{config.sketch_dim}",
+    ids=lambda config: "-".join(
+        [config.target, config.kind, str(config.sketch_dim), config.adapter or "fresh", config.preconditioner]
+    ),
 )
 def test_a_sketch_is_the_projection_of_the_gradient(config: GradientConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.gradients.sketch.FACTOR_SIDE", 8)
     model, samples = tiny_model("llama"), made_up_samples(9)
-    engine = GradientEngine(model, config)
+    given = random_adapter(model.model) if config.adapter else None
+    engine = GradientEngine(model, config, starting_point(model, config, samples, given))
     whole = engine.gradients(samples)
+    assert set(whole) == set(engine._sketches)
     projected = torch.zeros(len(samples), config.sketch_dim)
-    for name, gradient in whole.items():
-        weight = model.model.get_submodule(name).weight
-        layer = layer_sketch(name, weight, config)
-        folded = gradient
-        if layer.fold.fold_input is not None:
-            folded = layer.fold.fold_input(folded)
-        if layer.fold.fold_output is not None:
-            folded = layer.fold.fold_output(folded.transpose(1, 2)).transpose(1, 2)
+    for part, gradient in whole.items():
+        layer, folded = engine._sketches[part], gradient
+        if isinstance(layer.fold.input_map, CountSketch):
+            folded = layer.fold.input_map(folded)
+        if isinstance(layer.fold.output_map, CountSketch):
+            folded = layer.fold.output_map(folded.transpose(1, 2)).transpose(1, 2)
         projected += layer.flatten(folded.flatten(1))
     assert relative_error(torch.from_numpy(engine.sketch(samples).values), projected) < TOLERANCE
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from tiny_networks import VOCABULARY, made_up_samples, tiny_model
+from tiny_networks import VOCABULARY, made_up_samples, random_adapter, tiny_model
 
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
+from workers.gradients.starting_point import StartingPoint, starting_point
 from workers.samples import Sample
+
+if TYPE_CHECKING:
+    from workers.gradients.model import ProxyModel
 
 ROUNDING = 1e-5
 
@@ -25,16 +30,29 @@ CONFIGS = [
     GradientConfig(rank=4, sketch_dim=128),
     GradientConfig(target="linear", sketch_dim=128),
     GradientConfig(target="last_layer", sketch_dim=128),
+    GradientConfig(adapter="a", sketch_dim=128),
+    GradientConfig(rank=4, sketch_dim=128, warmup_steps=2, preconditioner="adam"),
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.target)
+def name_of(config: GradientConfig) -> str:
+    return f"{config.target}-{config.adapter or 'fresh'}-{config.preconditioner}"
+
+
+def start_of(model: ProxyModel, config: GradientConfig) -> StartingPoint:
+    """Of samples that are not those to be scored."""
+    given = random_adapter(model.model) if config.adapter else None
+    return starting_point(model, config, made_up_samples(16, seed=5), given)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 @pytest.mark.parametrize("architecture", ["llama_tied", "qwen2", "gemma2"])
 def test_budget_order_and_neighbours_change_nothing(architecture: str, config: GradientConfig) -> None:
     model, samples = tiny_model(architecture), made_up_samples(20)
-    together = GradientEngine(model, replace(config, token_budget=10_000)).sketch(samples).values
-    small = GradientEngine(model, replace(config, token_budget=60)).sketch(samples).values
-    engine = GradientEngine(model, config)
+    start = start_of(model, config)
+    together = GradientEngine(model, replace(config, token_budget=10_000), start).sketch(samples).values
+    small = GradientEngine(model, replace(config, token_budget=60), start).sketch(samples).values
+    engine = GradientEngine(model, config, start)
     backwards = engine.sketch(samples[::-1]).values[::-1]
     alone = np.concatenate([engine.sketch([sample]).values for sample in samples])
     for other in (small, backwards, alone):
@@ -65,17 +83,19 @@ def test_an_outlier_stays_in_its_row() -> None:
     assert row_error(with_outlier.values[others], without.values) < ROUNDING
 
 
-def test_a_gradient_that_is_not_finite_is_flagged_in_its_row_alone() -> None:
+@pytest.mark.parametrize("config", CONFIGS, ids=name_of)
+def test_a_gradient_that_is_not_finite_is_flagged_in_its_row_alone(config: GradientConfig) -> None:
     model, samples = tiny_model("llama"), made_up_samples(6)
     poison = VOCABULARY - 1
     clean = [
         Sample(sample.row, np.where(sample.input_ids == poison, 3, sample.input_ids), sample.loss_mask)
         for sample in samples
     ]
+    start = start_of(model, config)
     with torch.no_grad():
         model.model.get_input_embeddings().weight[poison] = float("nan")
     sick = Sample(6, np.array([4, poison, 7, 8], dtype=np.int32), np.array([False, True, True, True]))
-    engine = GradientEngine(model, GradientConfig(sketch_dim=64, token_budget=10_000))
+    engine = GradientEngine(model, replace(config, token_budget=10_000), start)
     alone = engine.sketch(clean)
     mixed = engine.sketch([*clean[:2], sick, *clean[2:]])
     assert mixed.finite.tolist() == [True, True, False, True, True, True, True]

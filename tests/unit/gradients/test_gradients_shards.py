@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -173,11 +173,18 @@ def test_the_key_names_everything_that_a_sketch_depends_on() -> None:
         key(replace(base, sketch_dim=64)),
         key(replace(base, sketch="factorised")),
         key(replace(base, target="linear")),
-        key(replace(base, modules=("q_proj",))),
+        key(replace(base, layers=("q_proj",))),
         key(replace(base, loss_normalization="mean")),
         key(replace(base, normalize="unit")),
+        key(replace(base, adapter="a")),
+        key(replace(base, adapter="b")),
+        key(replace(base, warmup_steps=1)),
+        key(replace(base, warmup_steps=2)),
+        key(replace(base, warmup_steps=2, warmup_learning_rate=1e-3)),
+        key(replace(base, preconditioner="adam")),
+        key(replace(base, warmup_steps=2, preconditioner="adam")),
     }
-    assert len(keys) == 13
+    assert len(keys) == 20
 
 
 def test_the_key_ignores_what_a_sketch_does_not_depend_on() -> None:
@@ -185,7 +192,10 @@ def test_the_key_ignores_what_a_sketch_does_not_depend_on() -> None:
     assert key(base) == key(replace(base, token_budget=17)) == key(replace(base, sketch="sparse"))
     linear = replace(base, target="linear")
     assert key(linear) == key(replace(linear, rank=4))
-    assert key(replace(base, modules=("a", "b"))) == key(replace(base, modules=("b", "a", "b")))
+    assert key(base) == key(replace(base, warmup_learning_rate=1e-3))
+    given = replace(base, adapter="a")
+    assert key(given) == key(replace(given, rank=4))
+    assert key(replace(base, layers=("a", "b"))) == key(replace(base, layers=("b", "a", "b")))
     assert json.loads(json.dumps(base.identity())) == base.identity()
 
 
@@ -202,9 +212,28 @@ def test_the_key_ignores_what_a_sketch_does_not_depend_on() -> None:
         ("token_budget", 0),
         ("loss_normalization", "max"),
         ("normalize", "l1"),
-        ("modules", ()),
+        ("layers", ()),
+        ("warmup_steps", -1),
+        ("warmup_learning_rate", float("nan")),
+        ("warmup_learning_rate", 0.0),
+        ("preconditioner", "sgd"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{field}: "):
         GradientConfig(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "config"),
+    [
+        ("layers", {"target": "last_layer", "layers": ("q_proj",)}),
+        ("adapter", {"target": "linear", "adapter": "a"}),
+        ("warmup_steps", {"target": "last_layer", "warmup_steps": 1}),
+        ("warmup_steps", {"adapter": "a", "warmup_steps": 1}),
+        ("sketch", {"target": "linear", "sketch": "factorised", "preconditioner": "adam"}),
+    ],
+)
+def test_settings_that_make_no_sense_together_are_refused_by_name(field: str, config: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: "):
+        GradientConfig(**config)

@@ -12,10 +12,15 @@ from workers.gradients import sketch as sketch_module
 from workers.gradients.config import GradientConfig
 from workers.gradients.countsketch import CountSketch
 from workers.gradients.seeds import random_permutation, random_signs, random_words
-from workers.gradients.sketch import layer_sketch
+from workers.gradients.sketch import LayerSketch, layer_folds, layer_sketch
 
 CPU = torch.device("cpu")
 DRAWS = 600
+
+
+def sketch_of(layer: str, weight: torch.Tensor, config: GradientConfig) -> LayerSketch:
+    ((part, fold),) = layer_folds(layer, weight, config, sketched=True).items()
+    return layer_sketch(part, fold, config, CPU)
 
 
 def count_sketch(inputs: int, outputs: int, seed: int) -> CountSketch:
@@ -62,7 +67,7 @@ def test_layer_sketches_are_unbiased_for_the_full_gradient(
     weight, draws = torch.empty(20, 30), []
     for seed in range(DRAWS):
         config = GradientConfig(target=target, sketch=kind, rank=4, sketch_dim=64, seed=seed)  # type: ignore[arg-type]
-        layer = layer_sketch("layer", weight, config)
+        layer = sketch_of("layer", weight, config)
         draws.append(layer(layer.fold.inputs(x), layer.fold.outputs(delta)))
     grams = torch.stack([z @ z.T for z in draws])
     truth = full @ full.T
@@ -72,13 +77,13 @@ def test_layer_sketches_are_unbiased_for_the_full_gradient(
 
 def test_layers_draw_their_own_signs() -> None:
     config = GradientConfig(sketch_dim=64)
-    first, second = (layer_sketch(name, torch.empty(20, 30), config) for name in ("a", "b"))
+    first, second = (sketch_of(name, torch.empty(20, 30), config) for name in ("a", "b"))
     assert not torch.equal(first.flatten.sign, second.flatten.sign)
-    assert not torch.equal(first.fold.adapter, second.fold.adapter)
+    assert not torch.equal(first.fold.input_map, second.fold.input_map)  # type: ignore[arg-type]
 
 
 def test_large_batches_are_folded_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = layer_sketch("layer", torch.empty(20, 30), GradientConfig(target="linear", sketch="sparse", sketch_dim=16))
+    layer = sketch_of("layer", torch.empty(20, 30), GradientConfig(target="linear", sketch="sparse", sketch_dim=16))
     x, delta = torch.randn(7, 5, 30), torch.randn(7, 5, 20)
     whole = layer(x, delta)
     monkeypatch.setattr(sketch_module, "MATERIALISED_ELEMENTS", 2 * 600)

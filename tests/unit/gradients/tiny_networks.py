@@ -18,10 +18,15 @@ from transformers import (
     Qwen2Config,
 )
 
+from workers.gradients.adapter import Adapter, LowRank
+from workers.gradients.config import GradientConfig
 from workers.gradients.model import ProxyModel
+from workers.gradients.targets import target_layers
 from workers.samples import Sample
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel
 
 VOCABULARY = 97
@@ -79,3 +84,18 @@ def made_up_samples(count: int, seed: int = 0, longest: int = 24) -> list[Sample
         ids = random.integers(3, VOCABULARY, length).astype(np.int32)
         samples.append(Sample(row=row, input_ids=ids, loss_mask=mask))
     return samples
+
+
+def random_adapter(network: PreTrainedModel, names: Sequence[str] | None = None, rank: int = 3) -> Adapter:
+    """An adapter with a B that is not zero, on the layers named or on every linear layer of the blocks."""
+    torch.manual_seed(7)
+    layers = target_layers(network, GradientConfig(layers=None if names is None else tuple(names)))
+    return Adapter(
+        {
+            name: LowRank(
+                0.3 * torch.randn(rank, layer.in_features), 0.3 * torch.randn(layer.out_features, rank), scale=0.5
+            )
+            for name, layer in layers.items()
+        },
+        revision="a",
+    )

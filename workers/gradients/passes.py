@@ -1,0 +1,212 @@
+"""Batched forward and backward passes of one model, within a budget of tokens and the memory that there is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from workers.gradients.architecture import frozen, longest_input, vocabulary_size
+from workers.gradients.batches import Batch, collate, input_lengths, plan_batches
+from workers.gradients.capture import captured
+from workers.gradients.errors import SampleTooLarge
+from workers.gradients.probe import choose_head
+from workers.stopping import Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+    from workers.gradients.capture import Receive, Tap
+    from workers.gradients.config import GradientConfig
+    from workers.gradients.sketch import LayerFold
+    from workers.samples import Sample
+
+POLL_S = 0.5
+"""Seconds between two questions to `should_stop`, which may cost a query."""
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What torch says where it has no class of its own for memory that ran out: the host's, or a CUDA library's."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDone:
+    """What one batch did.
+
+    Attributes:
+        samples: Rows of the batch.
+        tokens: Their tokens, padding not counted.
+        positions: Positions computed, padding included.
+        token_budget: The budget in force; lower than the configured one once memory ran out.
+    """
+
+    samples: int
+    tokens: int
+    positions: int
+    token_budget: int
+
+
+class Passes:
+    """Runs samples through a model, forward and backward. Not for use by two threads at once.
+
+    Attributes:
+        model: The model, frozen.
+        token_budget: Positions of a batch, padding included; halved where memory runs out.
+    """
+
+    def __init__(self, model: PreTrainedModel, config: GradientConfig) -> None:
+        """Try the model on a few made-up tokens.
+
+        Raises:
+            ModelError: The model can't be differentiated this way; the message says why.
+        """
+        self.model = frozen(model)
+        self.token_budget = config.token_budget
+        self._loss_normalization = config.loss_normalization
+        self._head_alone = config.target == "last_layer"
+        self._head = choose_head(self.model)
+
+    def run(
+        self, batch: Batch, taps: Mapping[str, Tap], receive: Receive, poll: Callable[[], None] | None = None
+    ) -> torch.Tensor:
+        """One forward and backward pass.
+
+        Args:
+            batch: The samples.
+            taps: The layers by name; for target ``last_layer`` the output head alone.
+            receive: Given the factors of every layer's gradients; see `captured`.
+            poll: Called at every layer; what it raises ends the pass.
+
+        Returns:
+            The losses of the batch's samples, (B,) float32.
+        """
+        if self._head_alone:
+            ((part, fold),) = [item for tap in taps.values() for item in tap.folds.items()]
+            frames = _HeadFactors(batch, fold)
+            losses = self._head.run(batch, frames.add)
+            receive(part, *frames.framed())
+        else:
+            with captured(taps, receive, poll or never):
+                losses = self._head.run(batch)
+        return batch.frame(losses * batch.weights).sum(1)
+
+    def each(
+        self,
+        samples: Sequence[Sample],
+        run: Callable[[Batch], None],
+        poll: Callable[[], None] | None = None,
+        on_batch: Callable[[BatchDone], None] | None = None,
+    ) -> None:
+        """Give every sample to `run` once, in batches; out of memory, halve the budget and go on with what is left.
+
+        Args:
+            samples: What to run.
+            run: May be called again with some of a batch's samples if memory ran out in it: it must change nothing
+                of the caller's before it is through.
+            poll: Called before every batch; what it raises ends the run.
+            on_batch: Called after each batch.
+
+        Raises:
+            ValueError: A sample has no response token, or a token or a length that the model doesn't have.
+            SampleTooLarge: A sample alone exhausts the device's memory.
+        """
+        self._check_tokens(samples)
+        lengths = input_lengths(samples)
+        pending = plan_batches(lengths, np.arange(len(samples)), self.token_budget)
+        while pending:
+            if poll is not None:
+                poll()
+            indices = pending[0]
+            done = self._try(samples, indices, run)
+            if done is not None:
+                del pending[0]
+                if on_batch is not None:
+                    on_batch(done)
+                continue
+            if indices.size == 1:
+                sample = samples[int(indices[0])]
+                raise SampleTooLarge(sample.row, sample.tokens)
+            self.token_budget = max(1, int(indices.size * lengths[indices].max()) // 2)
+            if self.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            pending = plan_batches(lengths, np.concatenate(pending), self.token_budget)
+
+    def _try(
+        self, samples: Sequence[Sample], indices: NDArray[np.int64], run: Callable[[Batch], None]
+    ) -> BatchDone | None:
+        """Run one batch. None: memory ran out; by the time of the return its tensors are freed."""
+        try:
+            batch = collate(samples, indices, loss_normalization=self._loss_normalization, device=self.model.device)
+            run(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
+        return BatchDone(len(indices), batch.tokens, batch.input_ids.numel(), self.token_budget)
+
+    def _check_tokens(self, samples: Sequence[Sample]) -> None:
+        """Refuse what the model has no embedding for, before a GPU turns it into an assertion."""
+        vocabulary, longest = vocabulary_size(self.model), longest_input(self.model)
+        for sample in samples:
+            low, high = int(sample.input_ids.min()), int(sample.input_ids.max())
+            if low < 0 or high >= vocabulary:
+                raise ValueError(f"row {sample.row}: a token id is outside the model's {vocabulary} tokens")
+            if longest is not None and sample.tokens > longest:
+                raise ValueError(
+                    f"row {sample.row}: {sample.tokens} tokens, but the model takes {longest}: lower max_length"
+                )
+
+
+class _HeadFactors:
+    """Collects the folded factors of the output head's gradient, label by label."""
+
+    def __init__(self, batch: Batch, fold: LayerFold) -> None:
+        self._batch, self._fold = batch, fold
+        self._u: list[torch.Tensor] = []
+        self._d: list[torch.Tensor] = []
+
+    def add(self, x: torch.Tensor, delta: torch.Tensor) -> None:
+        """Take the head's inputs (C, H) and output gradients (C, V) of the next labels, in order."""
+        self._u.append(self._fold.inputs(x))
+        self._d.append(self._fold.outputs(delta))
+
+    def framed(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The factors by sample: u (B, L, b) and d (B, L, a)."""
+        return self._batch.frame(torch.cat(self._u)), self._batch.frame(torch.cat(self._d))
+
+
+def stop_poll(should_stop: Callable[[], bool] | None) -> Callable[[], None]:
+    """A function that raises `Stopped` once `should_stop` says so, asking it at most every `POLL_S` seconds."""
+    if should_stop is None:
+        return never
+    asked = -float("inf")
+
+    def poll() -> None:
+        nonlocal asked
+        now = time.monotonic()
+        if now - asked >= POLL_S:
+            asked = now
+            if should_stop():
+                raise Stopped
+
+    return poll
+
+
+def never() -> None:
+    """Never stop."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error is the device's or the host's memory running out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(words in str(error) for words in OUT_OF_MEMORY)

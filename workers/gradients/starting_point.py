@@ -1,0 +1,151 @@
+"""What samples are scored from: the model with a given adapter, a trained one, or none, and second moments.
+
+A warm-up and second moments are computed once for a content key, by the first worker that needs them, and kept beside
+the key's shards. Training amplifies rounding, so two machines, or one with another number of threads, would not get the
+same adapter to the bit: whoever is first decides, and all others, the second of two that began together included, load
+what is stored.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from app.artifacts import sketches_prefix
+from workers.gradients.adapter import Adapter, LowRank, part_a, part_b
+from workers.gradients.checked_tensors import pack, unpack
+from workers.gradients.passes import Passes, stop_poll
+from workers.gradients.second_moments import mean_squares
+from workers.gradients.seeds import random_permutation
+from workers.gradients.taps import make_taps
+from workers.gradients.warmup import warm_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from app.artifacts import ArtifactStore
+    from workers.gradients.config import GradientConfig
+    from workers.gradients.model import ProxyModel
+    from workers.samples import Samples
+
+MOMENT_ROWS = 256
+"""Samples that second moments are taken over where there was no warm-up."""
+MOMENT = "moment:"
+"""Before the name of a gradient, in the file, its second moment."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StartingPoint:
+    """An adapter and second moments, as far as there are.
+
+    Attributes:
+        adapter: What the forward pass has beside the model's weights; None: nothing, or a fresh adapter.
+        second_moments: (a, b) float32 by the gradients' names; None: gradients are not preconditioned.
+    """
+
+    adapter: Adapter | None = None
+    second_moments: Mapping[str, torch.Tensor] | None = None
+
+    def check(self, config: GradientConfig) -> None:
+        """Refuse to start a configuration from another one's starting point.
+
+        Raises:
+            ValueError: It lacks what the configuration speaks of, or has more.
+        """
+        adapted = config.adapter is not None or config.warmup_steps > 0
+        if adapted != (self.adapter is not None) or (config.preconditioner != "none") != (
+            self.second_moments is not None
+        ):
+            raise ValueError("the starting point is not that of the configuration: see starting_point")
+
+
+FRESH = StartingPoint()
+
+
+def starting_point(
+    model: ProxyModel,
+    config: GradientConfig,
+    samples: Samples,
+    given: Adapter | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> StartingPoint:
+    """Compute what a configuration starts from.
+
+    Args:
+        model: The proxy.
+        config: What is sketched.
+        samples: All samples of the dataset; some are taken by their numbers.
+        given: The adapter that `config.adapter` names.
+        should_stop: Asked at most every half second.
+
+    Raises:
+        ModelError: The model or the adapter can't serve, or nothing finite comes of them.
+        Stopped: `should_stop` said so.
+    """
+    poll = stop_poll(should_stop)
+    adapter, moments = given, None
+    if config.warmup_steps:
+        adapter, moments = warm_up(
+            Passes(model.model, replace(config, loss_normalization="sum")), config, samples, poll
+        )
+    if config.preconditioner == "none":
+        return StartingPoint(adapter)
+    if moments is None:
+        order = random_permutation(len(samples), seed=config.seed, role="moments/rows", layer="")
+        chosen = [samples[int(row)] for row in order[:MOMENT_ROWS]]
+        taps = make_taps(model.model, config, adapter, sketched=False)
+        found = mean_squares(Passes(model.model, config), taps, chosen, poll)
+        moments = {part: moment.cpu() for part, moment in found.items()}
+    return StartingPoint(adapter, moments)
+
+
+def shared_starting_point(artifacts: ArtifactStore, key: str, make: Callable[[], StartingPoint]) -> StartingPoint:
+    """The starting point that is kept with a key's sketches, made and kept if there is none.
+
+    Args:
+        artifacts: Where the key's shards are.
+        key: Content key of the sketches, which names everything that the starting point depends on.
+        make: Computes it.
+    """
+    name = f"{sketches_prefix(key)}start.safetensors"
+    content = artifacts.read(name)
+    stored = None if content is None else _unpacked(key, content)
+    if stored is not None:
+        return stored
+    packed = _packed(key, make())
+    if content is not None:  # what is there is damaged
+        artifacts.write(name, packed)
+    elif not artifacts.write_new(name, packed):
+        packed = artifacts.read(name) or packed
+    return _unpacked(key, packed) or shared_starting_point(artifacts, key, make)
+
+
+def _packed(key: str, start: StartingPoint) -> bytes:
+    tensors: dict[str, torch.Tensor] = {}
+    scales: dict[str, float] = {}
+    for layer, low_rank in (start.adapter.layers if start.adapter is not None else {}).items():
+        tensors[part_a(layer)], tensors[part_b(layer)] = low_rank.down, low_rank.up
+        scales[layer] = low_rank.scale
+    for part, moment in (start.second_moments or {}).items():
+        tensors[MOMENT + part] = moment
+    revision = None if start.adapter is None else start.adapter.revision
+    arrays = {name: values.float().cpu().numpy() for name, values in tensors.items()}
+    return pack(arrays, {"key": key, "scales": json.dumps(scales), "revision": json.dumps(revision)})
+
+
+def _unpacked(key: str, content: bytes) -> StartingPoint | None:
+    """What `_packed` packed; None where it is damaged or another key's."""
+    found = unpack(content)
+    if found is None or found.metadata.get("key") != key:
+        return None
+    tensors = {name: torch.from_numpy(values.copy()) for name, values in found.tensors.items()}
+    layers = {
+        layer: LowRank(tensors[part_a(layer)], tensors[part_b(layer)], scale)
+        for layer, scale in json.loads(found.metadata["scales"]).items()
+    }
+    moments = {name.removeprefix(MOMENT): values for name, values in tensors.items() if name.startswith(MOMENT)}
+    adapter = Adapter(layers, json.loads(found.metadata["revision"])) if layers else None
+    return StartingPoint(adapter, moments or None)

@@ -1,0 +1,45 @@
+"""Where a model is tapped: at the layers that gradients are taken of, and at those that an adapter changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workers.gradients.capture import Tap
+from workers.gradients.sketch import layer_folds
+from workers.gradients.targets import check_adapter, target_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from workers.gradients.adapter import Adapter
+    from workers.gradients.config import GradientConfig
+
+
+def make_taps(
+    model: PreTrainedModel, config: GradientConfig, adapter: Adapter | None, *, sketched: bool
+) -> dict[str, Tap]:
+    """The taps by the layers' names, target layers first.
+
+    Args:
+        model: The proxy.
+        config: Which gradients.
+        adapter: What the forward pass has beside the model's own weights; None: nothing, or a fresh adapter.
+        sketched: As in `layer_folds`.
+
+    Raises:
+        ModelError: The model, the adapter or the choice of layers can't serve; the message says why.
+    """
+    targets = target_layers(model, config, adapter)
+    if adapter is None:
+        return {
+            name: Tap(layer, layer_folds(name, layer.weight, config, sketched=sketched))
+            for name, layer in targets.items()
+        }
+    taps: dict[str, Tap] = {}
+    adapted = check_adapter(model, adapter)
+    for name in [*targets, *(name for name in adapted if name not in targets)]:
+        weight = adapted[name].weight
+        low_rank = adapter.layers[name].like(weight)
+        folds = layer_folds(name, weight, config, low_rank, sketched=sketched) if name in targets else {}
+        taps[name] = Tap(adapted[name], folds, low_rank)
+    return taps

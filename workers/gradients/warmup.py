@@ -1,0 +1,138 @@
+"""Warm-up: a fresh adapter trained for some steps on a sample of the dataset, so that both A and B have gradients.
+
+The steps are those of an ordinary LoRA fine-tuning: A with entries +-1/sqrt(3 in) (PEFT's variance, with signs that are
+the same on every machine), B = 0, y = W x + 2 B A x, Adam without weight decay at a constant learning rate, 8 rows a
+step, the mean loss of their response tokens. The gradients come from the same passes as the sketches, so a step has the
+memory bound of a batch, whatever its rows.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from workers.gradients.adapter import Adapter, LowRank, part_a, part_b
+from workers.gradients.errors import ModelError
+from workers.gradients.passes import Passes, never
+from workers.gradients.second_moments import check_size
+from workers.gradients.seeds import random_permutation
+from workers.gradients.sketch import adapter_signs
+from workers.gradients.taps import make_taps
+from workers.gradients.targets import target_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from workers.gradients.batches import Batch
+    from workers.gradients.config import GradientConfig
+    from workers.samples import Sample, Samples
+
+    Parameters = dict[str, torch.Tensor]
+
+BATCH_ROWS = 8
+SCALE = 2.0
+"""Lora_alpha / r, as most recipes have it."""
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+def warm_up(
+    passes: Passes, config: GradientConfig, samples: Samples, poll: Callable[[], None] = never
+) -> tuple[Adapter, Parameters]:
+    """Train a fresh adapter for `config.warmup_steps` steps.
+
+    Args:
+        passes: Of the model, with losses summed over tokens.
+        config: Rank, layers, steps, learning rate and seed.
+        samples: The dataset's samples; each step takes some by their numbers.
+        poll: Called at every layer; what it raises ends the work.
+
+    Returns:
+        The adapter, and Adam's second moments (bias corrected) by the gradients' names; float32, on the CPU.
+
+    Raises:
+        ModelError: No step had a finite gradient.
+    """
+    names = {name: layer.weight for name, layer in target_layers(passes.model, config).items()}
+    parameters: Parameters = {}
+    for name, weight in names.items():
+        outputs, inputs = weight.shape
+        signs = adapter_signs(name, inputs, config.rank, config.seed).to(weight.device).float()
+        parameters[part_a(name)] = signs / math.sqrt(3 * inputs)
+        parameters[part_b(name)] = torch.zeros(outputs, config.rank, device=weight.device)
+    adam = _Adam(parameters, config.warmup_learning_rate)
+    order = random_permutation(len(samples), seed=config.seed, role="warmup/rows", layer="")
+    for step in range(config.warmup_steps):
+        rows = [samples[int(row)] for row in _rows_of(order, step)]
+        gradients = _mean_gradient(passes, config, _adapter(names, parameters), rows, poll)
+        if bool(torch.stack([torch.isfinite(gradient).all() for gradient in gradients.values()]).all()):
+            adam.step(gradients)
+    if not adam.steps:
+        raise ModelError(
+            f"gradients.warmup_steps: none of {config.warmup_steps} steps had a finite gradient: use float32, or leave "
+            "the warm-up out"
+        )
+    parameters = {part: values.cpu() for part, values in parameters.items()}
+    return _adapter(names, parameters), {part: values.cpu() for part, values in adam.second_moments().items()}
+
+
+class _Adam:
+    """Adam (Kingma and Ba, 2015) over named tensors, which it changes in place."""
+
+    def __init__(self, parameters: Parameters, learning_rate: float) -> None:
+        self.steps = 0
+        self._parameters, self._learning_rate = parameters, learning_rate
+        self._first = {part: torch.zeros_like(values) for part, values in parameters.items()}
+        self._second = {part: torch.zeros_like(values) for part, values in parameters.items()}
+
+    def step(self, gradients: Parameters) -> None:
+        self.steps += 1
+        for part, gradient in gradients.items():
+            self._first[part].lerp_(gradient, 1 - BETAS[0])
+            self._second[part].lerp_(gradient.square(), 1 - BETAS[1])
+        second = self.second_moments()
+        for part, values in self._parameters.items():
+            first = self._first[part] / (1 - BETAS[0] ** self.steps)
+            values.sub_(self._learning_rate * first / (second[part].sqrt() + EPSILON))
+
+    def second_moments(self) -> Parameters:
+        return {part: moment / (1 - BETAS[1] ** self.steps) for part, moment in self._second.items()}
+
+
+def _adapter(names: dict[str, torch.Tensor], parameters: Parameters) -> Adapter:
+    return Adapter({name: LowRank(parameters[part_a(name)], parameters[part_b(name)], SCALE) for name in names})
+
+
+def _rows_of(order: NDArray[np.int64], step: int) -> list[int]:
+    """The rows of a step: the next ones of the permutation, from its beginning again when it is through."""
+    size = min(BATCH_ROWS, order.size)
+    return [int(order[(step * size + place) % order.size]) for place in range(size)]
+
+
+def _mean_gradient(
+    passes: Passes, config: GradientConfig, adapter: Adapter, samples: Sequence[Sample], poll: Callable[[], None]
+) -> Parameters:
+    """The gradient of the mean loss of the samples' response tokens, by name, float32."""
+    taps = make_taps(passes.model, config, adapter, sketched=False)
+    folds = {part: fold for tap in taps.values() for part, fold in tap.folds.items()}
+    check_size(folds)
+    total = {part: torch.zeros(fold.shape, device=passes.model.device) for part, fold in folds.items()}
+
+    def run(batch: Batch) -> None:
+        found: Parameters = {}
+
+        def receive(part: str, u: torch.Tensor, d: torch.Tensor) -> None:
+            found[part] = folds[part].scale * (d.float().flatten(0, 1).T @ u.float().flatten(0, 1))
+
+        passes.run(batch, taps, receive, poll)
+        for part, gradient in found.items():
+            total[part] += gradient
+
+    passes.each(samples, run, poll)
+    labels = sum(sample.loss_tokens for sample in samples)
+    return {part: gradient / labels for part, gradient in total.items()}
