@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from app.access.key_ring import KeyRing
+    from app.access.rate_limits import RateLimits
 
 _BEARER = HTTPBearer(
     auto_error=False,
@@ -38,6 +39,7 @@ class Resources:
     queue: TaskQueue
     artifacts: ArtifactStore
     keys: KeyRing
+    rate_limits: RateLimits
 
 
 def resources(request: Request) -> Resources:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from app import health, problems
 from app.access.authentication import Authentication
 from app.access.key_ring import KeyRing
+from app.access.rate_limits import RateLimits
 from app.artifacts import open_artifacts
 from app.datasets.router import router as datasets
 from app.db.engine import make_engine, make_sessions
@@ -49,7 +50,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         queue = TaskQueue(settings)
         sessions = make_sessions(engine)
         artifacts = open_artifacts(settings)
-        app.state.resources = Resources(settings, sessions, queue, artifacts, KeyRing(sessions, settings.auth_cache_s))
+        keys, rate_limits = KeyRing(sessions, settings.auth_cache_s), RateLimits(settings)
+        app.state.resources = Resources(settings, sessions, queue, artifacts, keys, rate_limits)
         reconciler = Reconciler(sessions, queue, settings)
         reconciler.start()
         retention = Retention(sessions, artifacts, settings)
@@ -60,6 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             retention.stop()
             reconciler.stop()
             queue.close()
+            await rate_limits.close()
             engine.dispose()
 
     app = FastAPI(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 
+QUOTA_RETRY_AFTER_S = 60
+
+
 class FieldError(BaseModel):
     """One field at fault."""
 
@@ -57,6 +60,38 @@ class ScopeMissing(ForbiddenProblem):
 
     type_ = "scope-missing"
     title = "The API key may not do this"
+
+
+class RateLimited(StatusProblem):
+    """The key has sent too many requests."""
+
+    type_ = "rate-limited"
+    title = "Too many requests"
+    status = 429
+
+
+class QuotaExceeded(StatusProblem):
+    """The project has used up what it may use for now."""
+
+    type_ = "quota-exceeded"
+    title = "The project's quota is used up"
+    status = 429
+
+    def __init__(self, field: str, message: str, limit: str) -> None:
+        super().__init__(
+            f"{field}: {message}",
+            headers={"Retry-After": str(QUOTA_RETRY_AFTER_S)},
+            limit=limit,
+            errors=[FieldError(field=field, message=message).model_dump()],
+        )
+
+
+class TooLargeForQuota(QuotaExceeded):
+    """More than the project may use at any time."""
+
+    type_ = "too-large-for-quota"
+    title = "This is more than the project may use"
+    status = 403
 
 
 class JobNotFound(NotFoundProblem):

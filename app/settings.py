@@ -47,6 +47,21 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds that a process remembers a key, and so for which a revoked one may still open the API.",
     )
+    rate_limit_per_minute: int | None = Field(
+        default=None, ge=1, description="Requests that one API key may send in a minute; a project may have its own."
+    )
+    quota_open_jobs: int | None = Field(
+        default=None, ge=0, description="Jobs of a project that may be queued or running; a project may have its own."
+    )
+    quota_rows_per_job: int | None = Field(
+        default=None, ge=0, description="Rows of a job's dataset; a project may have its own. Same for all workers."
+    )
+    quota_rows_per_day: int | None = Field(
+        default=None,
+        ge=0,
+        description="Rows of all jobs that a project has submitted in the last 24 hours; a project may have its own. "
+        "Same for all workers.",
+    )
     share_sketches: bool = Field(
         default=False,
         description="Let projects use one another's sketches. Saves computing, but `sketches_reused` and the time a "

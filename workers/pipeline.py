@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from app.artifacts import StorageFailed, rows_prefix
-from app.db import clock, shards, sketch_use
+from app.db import clock, quotas, shards, sketch_use
 from app.db.selections import MAIN
 from app.db.tables import Job, Stage
 from workers.data.corpus import LAYOUT_VERSION
@@ -142,12 +142,20 @@ class _Run:
             on_bytes=lambda _done, _total: meter.at(0),
             on_rows=meter.at,
         )
+        self._count(reading.corpus.rows_total)
         wanted = self.source.request
         enforce_limit(reading.corpus.rejected, reading.corpus.rows_total, wanted.dataset.max_rejected_fraction)
         source_column(reading.snapshot, self.process.settings, wanted.dataset.source_column)
         picks_of(wanted.selection.budget, len(reading.corpus))
         self.process.corpus = reading.corpus
         return reading
+
+    def _count(self, rows: int) -> None:
+        """Have the rows counted against the project's quota: here they are known for the first time."""
+        with self.process.sessions() as session:
+            excess = quotas.count_rows(session, self.keeper.lease.id, rows, self.process.settings)
+        if excess is not None:
+            raise JobError("quota-exceeded", "The project's quota is used up", "dataset", excess.message)
 
     def _store(self, reading: Reading) -> ShardStore:
         key = sketch_key(

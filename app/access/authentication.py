@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Final, cast
 
 from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 
 from app.access.principal import ANYBODY, Principal
 from app.db.tables import Scope
-from app.problems import ScopeMissing, Unauthenticated, Unavailable, answer
+from app.problems import RateLimited, ScopeMissing, Unauthenticated, Unavailable, answer
 
 if TYPE_CHECKING:
     from fastapi import Request
     from fastapi_problem.error import StatusProblem
-    from starlette.types import ASGIApp, Receive, Send
+    from starlette.types import ASGIApp, Message, Receive, Send
     from starlette.types import Scope as Connection
 
     from app.access.key_ring import KeyRing
@@ -49,18 +49,20 @@ class Authentication:
         self._app = app
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
-        """Let a request pass, with its principal, or answer 401, 403 or 503."""
+        """Let a request pass, with its principal, or answer 401, 403, 429 or 503."""
         if scope["type"] != "http" or is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
+        resources: Resources = scope["app"].state.resources
         try:
-            principal = await _principal(scope["app"].state.resources, Headers(scope=scope))
+            principal = await _principal(resources, Headers(scope=scope))
             _check(principal, scope["method"], scope["path"])
-        except (Unauthenticated, ScopeMissing, Unavailable) as problem:
+            told = await _counted(resources, principal)
+        except (Unauthenticated, ScopeMissing, RateLimited, Unavailable) as problem:
             await answer(cast("StatusProblem", problem))(scope, receive, send)
             return
         scope[_PRINCIPAL] = principal
-        await self._app(scope, receive, send)
+        await self._app(scope, receive, _with_headers(send, told) if told else send)
 
 
 def is_open(path: str) -> bool:
@@ -89,6 +91,22 @@ async def _looked_up(keys: KeyRing, token: str) -> Principal | None:
             "Postgres does not answer, so the key can't be checked: send the request again.",
             headers={"Retry-After": "5"},
         ) from error
+
+
+async def _counted(resources: Resources, principal: Principal) -> dict[str, str]:
+    limit = principal.requests_per_minute or resources.settings.rate_limit_per_minute
+    if principal.key_id is None or limit is None:
+        return {}
+    return await resources.rate_limits.count(principal.key_id, limit)
+
+
+def _with_headers(send: Send, headers: dict[str, str]) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(headers)
+        await send(message)
+
+    return send_with_headers
 
 
 def _check(principal: Principal, method: str, path: str) -> None:

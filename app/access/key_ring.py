@@ -16,6 +16,7 @@ from app.db import keys
 
 if TYPE_CHECKING:
     from app.db.engine import Sessions
+    from app.db.tables import ApiKey
 
 REMEMBERED = 10_000
 
@@ -44,11 +45,12 @@ class KeyRing:
             return None
         digest = digest_of(token)
         with self._sessions() as session:
-            key = keys.usable(session, prefix)
-            if key is None or not same_digest(key.secret_hash, digest):
+            found = keys.usable(session, prefix)
+            if found is None or not same_digest(found.ApiKey.secret_hash, digest):
                 return None
+            key: ApiKey = found.ApiKey
             keys.note_use(session, key.id)
-        principal = Principal(key.id, key.project_id, key.scope)
+        principal = Principal(key.id, key.project_id, key.scope, found.requests_per_minute)
         with self._lock:
             self._known[digest] = principal
         return principal

@@ -19,11 +19,13 @@ class Principal:
         key_id: The key; None where the service asks for none.
         project_id: What it belongs to.
         scope: What it may do.
+        requests_per_minute: Its project's own limit; None is the settings'.
     """
 
     key_id: uuid.UUID | None
     project_id: uuid.UUID
     scope: Scope
+    requests_per_minute: int | None = None
 
 
 ANYBODY = Principal(None, DEFAULT_PROJECT, Scope.ADMIN)

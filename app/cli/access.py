@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts; errors as JSON on stderr.")]
 ProjectName = Annotated[str, typer.Option("--project", help="The project's name.")]
+Limit = Annotated[str | None, typer.Option(metavar="N|default", help="Left out: as it is.", show_default=False)]
 DEFAULT = "default"
 NAME_LENGTH = 200
 
@@ -130,6 +131,34 @@ def create_project(
     typer.echo(json.dumps(made) if as_json else f"project {name} is made; its keys: spice keys create --project {name}")
 
 
+@projects_app.command("limit")
+def limit_project(
+    name: Annotated[str, typer.Argument(help="The project's name.", show_default=False)],
+    *,
+    requests_per_minute: Limit = None,
+    open_jobs: Limit = None,
+    rows_per_job: Limit = None,
+    rows_per_day: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a project limits of its own; prints those it then has. `default` is what the service's settings say."""
+    given = {
+        "requests_per_minute": requests_per_minute,
+        "open_jobs": open_jobs,
+        "rows_per_job": rows_per_job,
+        "rows_per_day": rows_per_day,
+    }
+    with reported(as_json=as_json), _database() as session:
+        from app.db import projects  # noqa: PLC0415 - client commands do without the server's packages
+
+        wanted = {limit: _limit(limit, value) for limit, value in given.items() if value is not None}
+        project = projects.limit(session, name, wanted)
+        if project is None:
+            raise refusal("There is no such project", f"{name}: `spice projects list` shows all")
+        limits = {limit: getattr(project, limit) for limit in given}
+    _show([{"name": name, **limits}], ("name", *limits), as_json=as_json)
+
+
 @projects_app.command("list")
 def list_projects(*, as_json: AsJson = False) -> None:
     """List projects, with how many jobs and keys each has."""
@@ -141,6 +170,14 @@ def list_projects(*, as_json: AsJson = False) -> None:
             for row in projects.listed(session)
         ]
     _show(found, ("name", "jobs", "keys", "id"), as_json=as_json)
+
+
+def _limit(name: str, value: str) -> int | None:
+    if value == "default":
+        return None
+    if not value.isdecimal() or (name == "requests_per_minute" and int(value) == 0):
+        raise refusal("Wrong usage", f"--{name.replace('_', '-')} {value}: is neither a number nor `default`")
+    return int(value)
 
 
 @contextmanager

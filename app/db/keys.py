@@ -41,15 +41,17 @@ def create(
     return key
 
 
-def usable(session: Session, prefix: str) -> ApiKey | None:
-    """The key of a prefix, unless it was revoked or has expired by the database's clock."""
-    return session.scalar(
-        select(ApiKey).where(
+def usable(session: Session, prefix: str) -> Row[ApiKey, int | None] | None:
+    """The key of a prefix, and its project's rate limit; None if it was revoked or has expired by Postgres's clock."""
+    return session.execute(
+        select(ApiKey, Project.requests_per_minute)
+        .join(Project, Project.id == ApiKey.project_id)
+        .where(
             ApiKey.prefix == prefix,
             ApiKey.revoked_at.is_(None),
             or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
         )
-    )
+    ).one_or_none()
 
 
 def note_use(session: Session, key_id: uuid.UUID) -> None:

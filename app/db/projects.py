@@ -36,6 +36,16 @@ def create(session: Session, name: str) -> Project:
     return project
 
 
+def limit(session: Session, name: str, limits: dict[str, int | None]) -> Project | None:
+    """Set limits of a project by column, None for the settings', and commit; None if there is no such project."""
+    project = find(session, name)
+    if project is not None:
+        for column, value in limits.items():
+            setattr(project, column, value)
+        session.commit()
+    return project
+
+
 def find(session: Session, name: str) -> Project | None:
     """A project by its name."""
     return session.scalar(select(Project).where(Project.name == name))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 from sqlalchemy.orm import with_loader_criteria
 
-from app.db.tables import Owned
+from app.db.tables import DEFAULT_PROJECT, Owned
 
 if TYPE_CHECKING:
     import uuid
@@ -28,6 +28,12 @@ PROJECT = "project_id"
 def project_sessions(sessions: Sessions, project_id: uuid.UUID) -> Sessions:
     """Sessions for which the rows of other projects do not exist."""
     return partial(sessions, info={PROJECT: project_id})
+
+
+def project_of(session: Session) -> uuid.UUID:
+    """The project that a session knows; the default one if it knows none."""
+    project_id: uuid.UUID = session.info.get(PROJECT, DEFAULT_PROJECT)
+    return project_id
 
 
 def install(sessions: sessionmaker[Session]) -> None:

@@ -144,6 +144,11 @@ class Project(Base):
     id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True, default=uuid.uuid4)
     name: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # The project's own limits; null is the settings'.
+    requests_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    open_jobs: Mapped[int | None] = mapped_column(BigInteger)
+    rows_per_job: Mapped[int | None] = mapped_column(BigInteger)
+    rows_per_day: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class ApiKey(Base):
@@ -230,6 +235,7 @@ class Job(Owned, Leased, Base):
     plan: Mapped[Json | None]
     result: Mapped[Json | None]
     project_id: Mapped[uuid.UUID] = _owner()
+    rows: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Shard(Leased, Base):

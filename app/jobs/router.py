@@ -14,7 +14,7 @@ from app.job_request import EXAMPLE_REQUEST, JobRequest
 from app.jobs import service
 from app.jobs.schemas import EXAMPLE_JOB, JobResponse, Links
 from app.openapi import example, problems
-from app.problems import DatasetNotFound, InvalidRequest, JobFinished, JobNotFound
+from app.problems import DatasetNotFound, InvalidRequest, JobFinished, JobNotFound, QuotaExceeded, TooLargeForQuota
 from app.schema import Page
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ NOT_FOUND = (JobNotFound, f"No job has the id {EXAMPLE_JOB['id']}.")
     summary="Submit a selection job",
     responses=example(202, "The job is stored and queued.", EXAMPLE_QUEUED)
     | problems(
+        (TooLargeForQuota, "dataset: has 300000 rows, and a job of the project may have 100000: send fewer, or ..."),
+        (QuotaExceeded, "jobs: 8 jobs of the project have not ended, and 8 may at once: wait for one, or ..."),
         (DatasetNotFound, "No dataset has the id 3f0c5d0e-6f0e-4a53-9d0e-0f2f6f1b7a11: register it first."),
         (InvalidRequest, "selection.budget.fraction: Input should be less than or equal to 1 (got '1.5')"),
     ),

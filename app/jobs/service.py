@@ -10,11 +10,12 @@ from sqlakeyset import BadBookmark, PageSerializationError, select_page, unseria
 from sqlalchemy import select
 
 from app.datasets.service import find_dataset
-from app.db import leases, shards
+from app.db import leases, quotas, shards
 from app.db.leases import Waiting
+from app.db.scoping import project_of
 from app.db.tables import Job, State
 from app.model_uris import check_adapter_uri, check_model_uri
-from app.problems import FieldError, InvalidRequest, JobFinished, JobNotFound
+from app.problems import FieldError, InvalidRequest, JobFinished, JobNotFound, QuotaExceeded, TooLargeForQuota
 from app.uris import UriRefused, check_uri
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ def submit(session: Session, queue: TaskQueue, settings: Settings, request: JobR
 
     Raises:
         InvalidRequest: A field can't be right, as far as can be known without reading the data.
+        QuotaExceeded: The project may not use more, now or ever.
         DatasetNotFound: `dataset.id` names none.
     """
     dataset = None if request.dataset.id is None else find_dataset(session, request.dataset.id)
     errors = [*_uri_errors(settings, request), *([] if dataset is None else _dataset_errors(dataset, request))]
     if errors:
         raise InvalidRequest(*errors)
+    _check_quota(session, settings, None if dataset is None else dataset.rows)
     job = Job(
         id=uuid.uuid4(),
         name=request.name,
@@ -48,6 +51,7 @@ def submit(session: Session, queue: TaskQueue, settings: Settings, request: JobR
         dataset_id=request.dataset.id,
         request=request.model_dump(mode="json", exclude={"name", "metadata"}),
         timeout_s=min((s for s in (request.timeout_s, settings.job_timeout_s) if s is not None), default=None),
+        rows=None if dataset is None else dataset.rows,
     )
     session.add(job)
     session.commit()
@@ -91,6 +95,13 @@ def cancel(session: Session, job_id: uuid.UUID) -> Job:
     if state in (State.SUCCEEDED, State.FAILED):
         raise JobFinished(f"Job {job_id} has {state} and can't be cancelled.")
     return find_job(session, job_id)
+
+
+def _check_quota(session: Session, settings: Settings, rows: int | None) -> None:
+    excess = quotas.excess_of_submission(session, project_of(session), settings, rows)
+    if excess is not None:
+        problem = QuotaExceeded if excess.passes else TooLargeForQuota
+        raise problem("dataset" if excess.limit.startswith("rows") else "jobs", excess.message, excess.limit)
 
 
 def _checked(cursor: str) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from app.db.engine import Sessions
     from tests.integration.processes import Processes
 
 ROWS = 60
@@ -150,3 +151,10 @@ def workers(service: Service) -> Iterator[Processes]:
     processes = Processes(service.settings)
     yield processes
     processes.stop()
+
+
+@pytest.fixture
+def sessions(service: Service) -> Sessions:
+    """The service's own sessions, which see every project."""
+    made: Sessions = service.http.app.state.resources.sessions  # type: ignore[attr-defined]
+    return made

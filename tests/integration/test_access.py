@@ -14,11 +14,11 @@ from sqlalchemy import select, update
 
 from app.access.authentication import is_open
 from app.access.key_ring import KeyRing
-from app.access.secrets import make_secret
-from app.db import keys, projects
+from app.db import keys
 from app.db.tables import ApiKey, Scope
 from app.main import create_app
 from tests.integration.conftest import Service, real_rows
+from tests.integration.keys import make_key
 from tests.integration.test_api_contract import problem_of
 
 if TYPE_CHECKING:
@@ -35,23 +35,6 @@ REMEMBER_S = 0.2
 @pytest.fixture
 def service_settings(service_settings: Settings) -> Settings:
     return service_settings.model_copy(update={"auth": "keys", "auth_cache_s": REMEMBER_S})
-
-
-@pytest.fixture
-def sessions(service: Service) -> Sessions:
-    made: Sessions = service.http.app.state.resources.sessions  # type: ignore[attr-defined]
-    return made
-
-
-def make_key(
-    sessions: Sessions, project: str, scope: Scope = Scope.WRITE, expires_at: datetime | None = None
-) -> dict[str, str]:
-    """A new key of a project, made if new, as a header."""
-    secret = make_secret()
-    with sessions() as session:
-        owner = projects.find(session, project) or projects.create(session, project)
-        keys.create(session, owner, secret, "test", scope, expires_at)
-    return {"Authorization": f"Bearer {secret.token}"}
 
 
 def routes(http: TestClient) -> list[tuple[str, str, dict[str, Any]]]:
