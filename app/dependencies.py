@@ -14,6 +14,7 @@ from app.access.principal import Principal
 from app.artifacts import ArtifactStore
 from app.db.engine import Sessions
 from app.db.scoping import project_sessions
+from app.events.feed import EventFeed
 from app.queue import TaskQueue
 from app.settings import Settings
 
@@ -40,6 +41,7 @@ class Resources:
     artifacts: ArtifactStore
     keys: KeyRing
     rate_limits: RateLimits
+    feed: EventFeed
 
 
 def resources(request: Request) -> Resources:
@@ -86,9 +88,14 @@ async def _artifacts(request: Request) -> ArtifactStore:
     return resources(request).artifacts
 
 
+async def _feed(request: Request) -> EventFeed:
+    return resources(request).feed
+
+
 SessionDep = Annotated[Session, Depends(_session)]
 ServiceSessionsDep = Annotated[Sessions, Depends(_service_sessions)]
 """Sessions without a project: for what tells nothing of jobs and datasets."""
 QueueDep = Annotated[TaskQueue, Depends(_queue)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 ArtifactsDep = Annotated[ArtifactStore, Depends(_artifacts)]
+FeedDep = Annotated[EventFeed, Depends(_feed)]

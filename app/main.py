@@ -17,6 +17,8 @@ from app.artifacts import open_artifacts
 from app.datasets.router import router as datasets
 from app.db.engine import make_engine, make_sessions
 from app.dependencies import Resources
+from app.events.feed import EventFeed
+from app.events.router import router as events
 from app.jobs.router import router as jobs
 from app.picked_rows.router import router as picked_rows
 from app.queue import TaskQueue
@@ -51,13 +53,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sessions = make_sessions(engine)
         artifacts = open_artifacts(settings)
         keys, rate_limits = KeyRing(sessions, settings.auth_cache_s), RateLimits(settings)
-        app.state.resources = Resources(settings, sessions, queue, artifacts, keys, rate_limits)
+        feed = EventFeed(sessions, settings.events_poll_s)
+        app.state.resources = Resources(settings, sessions, queue, artifacts, keys, rate_limits, feed)
         reconciler = Reconciler(sessions, queue, settings)
         reconciler.start()
         retention = Retention(sessions, artifacts, settings)
         retention.start()
         try:
-            yield
+            async with feed.running():
+                yield
         finally:
             retention.stop()
             reconciler.stop()
@@ -72,7 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("spice-select"),
         lifespan=lifespan,
     )
-    for router in (jobs, results, picked_rows, reports, datasets, health.router):
+    for router in (jobs, events, results, picked_rows, reports, datasets, health.router):
         app.include_router(router)
     problems.install(app, logger)
     app.add_middleware(Authentication)

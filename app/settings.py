@@ -194,6 +194,14 @@ class Settings(BaseSettings):
         default=3600, gt=0, description="Seconds between two looks of the API for artifacts to delete."
     )
 
+    # Events
+    events_poll_s: float = Field(
+        default=0.5, gt=0, description="Seconds between two looks of an API process for events that its clients await."
+    )
+    events_heartbeat_s: float = Field(
+        default=15, gt=0, description="Seconds between comments on an event stream, so that proxies keep it open."
+    )
+
     # Results
     page_size: int = Field(default=50, ge=1, le=500, description="Default length of a page of a list.")
     chunk_rows: int = Field(

@@ -30,6 +30,7 @@ EXAMPLE_DATASET: dict[str, Any] = {
     "error": None,
     "created_at": "2026-11-24T03:00:00Z",
     "finished_at": "2026-11-24T03:00:02Z",
+    "updated_at": "2026-11-24T03:00:02Z",
 }
 
 
@@ -62,6 +63,7 @@ class DatasetResponse(Response):
     error: ProblemDetails | None
     created_at: datetime
     finished_at: datetime | None
+    updated_at: datetime = Field(description="When anything of this was last changed.")
 
 
 EXAMPLE_PREVIEW: dict[str, Any] = {

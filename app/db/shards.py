@@ -6,13 +6,13 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Double, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import delete, exists, func, insert, or_, select, update
 
 from app.db.leases import OPEN, Waiting
 from app.db.tables import Job, Shard, Stage, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from sqlalchemy.orm import Session
 
@@ -56,7 +56,7 @@ def park(session: Session, lease: Lease, sizes: Mapping[int, int], plan: Json) -
             lease_expires_at=None,
             outage_since=None,
             stage=Stage.GRADIENTS,
-            progress=None,
+            progress={"done": 0, "total": sum(sizes.values()), "unit": "samples", "rate": None, "eta_s": None},
             plan=plan,
         )
         .returning(Job.id)
@@ -108,29 +108,6 @@ def first_error(session: Session, job_id: uuid.UUID) -> Json | None:
     return session.scalar(statement.order_by(Shard.number).limit(1))
 
 
-def progress(session: Session, jobs: Sequence[Job]) -> dict[uuid.UUID, Json]:
-    """How far the shards of those jobs are that are parked: one statement, or none if no job is."""
-    parked = [job.id for job in jobs if job.state is State.RUNNING and job.stage is Stage.GRADIENTS]
-    if not parked:
-        return {}
-    done = Shard.progress["done"].astext.cast(BigInteger)
-    rate = Shard.progress["rate"].astext.cast(Double)
-    running = Shard.state == State.RUNNING
-    rows = session.execute(
-        select(
-            Shard.job_id,
-            func.sum(Shard.samples).label("total"),
-            func.sum(
-                case((Shard.state == State.SUCCEEDED, Shard.samples), (running, func.coalesce(done, 0)), else_=0)
-            ).label("done"),
-            func.sum(case((running, rate), else_=None)).label("rate"),
-        )
-        .where(Shard.job_id.in_(parked))
-        .group_by(Shard.job_id)
-    ).all()
-    return {row.job_id: _progress(int(row.done), int(row.total), row.rate) for row in rows}
-
-
 def workers(session: Session, job_id: uuid.UUID) -> list[WorkerProgress]:
     """Who works on a job's shards."""
     rows = session.scalars(
@@ -146,8 +123,3 @@ def workers(session: Session, job_id: uuid.UUID) -> list[WorkerProgress]:
         )
         for shard in rows
     ]
-
-
-def _progress(done: int, total: int, rate: float | None) -> Json:
-    left = None if not rate else round((total - done) / rate, 1)
-    return {"done": done, "total": total, "unit": "samples", "rate": rate, "eta_s": left}

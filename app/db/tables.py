@@ -16,6 +16,7 @@ from sqlalchemy import (
     Enum,
     ForeignKey,
     ForeignKeyConstraint,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -80,6 +81,14 @@ class Stage(enum.StrEnum):
     GRADIENTS = "gradients"
     SELECTING = "selecting"
     PUBLISHING = "publishing"
+
+
+class EventKind(enum.StrEnum):
+    """What an event of a job tells."""
+
+    STATE = "state"
+    STAGE = "stage"
+    PROGRESS = "progress"
 
 
 def _text_enum(kind: type[enum.StrEnum], name: str) -> Enum:
@@ -180,7 +189,13 @@ def _owner() -> Mapped[uuid.UUID]:
     return mapped_column(ForeignKey("projects.id"), server_default=text(f"'{DEFAULT_PROJECT}'"))
 
 
-class Dataset(Owned, Leased, Base):
+class Versioned:
+    """A row that clients see. A trigger moves `updated_at` with whatever they see of it, and always forward."""
+
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=20)
+
+
+class Dataset(Owned, Leased, Versioned, Base):
     """A registered dataset: what a worker found at a URI, and the fingerprint that it had then."""
 
     __tablename__ = "datasets"
@@ -210,7 +225,7 @@ class Preview(Owned, Leased, Base):
     project_id: Mapped[uuid.UUID] = _owner()
 
 
-class Job(Owned, Leased, Base):
+class Job(Owned, Leased, Versioned, Base):
     """A selection job: the request as it was sent, its state, and where it is."""
 
     __tablename__ = "jobs"
@@ -238,10 +253,31 @@ class Job(Owned, Leased, Base):
     rows: Mapped[int | None] = mapped_column(BigInteger)
 
 
+class JobEvent(Base):
+    """Something that happened to a job. Written by triggers on `jobs` (migration 0006) and by nothing else.
+
+    So every statement that changes a job tells of it, in its own transaction. The ids of one job's events grow in
+    the order of their commits.
+    """
+
+    __tablename__ = "job_events"
+    __table_args__ = (
+        # Where a stage began: progress is told more and more rarely from there on.
+        Index("ix_job_events_turns", "job_id", "id", postgresql_where=text("kind <> 'progress'")),
+    )
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    kind: Mapped[EventKind] = mapped_column(_text_enum(EventKind, "event_kind"))
+    data: Mapped[Json]
+
+
 class Shard(Leased, Base):
     """Some consecutive samples of a job whose sketches one worker computes. The job is parked until all are done.
 
-    A parked job is running and nobody holds its lease: its shards are what is worked on.
+    A parked job is running and nobody holds its lease: its shards are what is worked on. A trigger adds their progress
+    up in the job's own.
     """
 
     __tablename__ = "shards"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Body, Query, Response, status
 
 from app.db import shards
-from app.db.tables import State
+from app.db.tables import Stage, State
 from app.dependencies import QueueDep, SessionDep, SettingsDep  # noqa: TC001
 from app.job_request import EXAMPLE_REQUEST, JobRequest
 from app.jobs import service
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.db.shards import WorkerProgress
-    from app.db.tables import Job, Json
+    from app.db.tables import Job
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -71,8 +71,7 @@ def list_jobs(
 ) -> Page[JobResponse]:
     """Jobs, newest first. Follow `next_cursor`: a page stays right while jobs are added."""
     jobs, next_cursor = service.list_jobs(session, state=state, limit=limit or settings.page_size, cursor=cursor)
-    progress = shards.progress(session, jobs)
-    return Page(items=[to_response(job, progress.get(job.id)) for job in jobs], next_cursor=next_cursor)
+    return Page(items=[to_response(job) for job in jobs], next_cursor=next_cursor)
 
 
 @router.get(
@@ -85,9 +84,7 @@ def get(session: SessionDep, job_id: uuid.UUID, response: Response) -> JobRespon
     job = service.find_job(session, job_id)
     if not job.state.final:
         response.headers["Retry-After"] = str(POLL_AFTER_S)
-    progress = shards.progress(session, [job]).get(job.id)
-    workers = shards.workers(session, job.id) if progress else ()
-    return to_response(job, progress, workers)
+    return to_response(job, shards.workers(session, job.id) if job.stage is Stage.GRADIENTS else ())
 
 
 @router.post(
@@ -101,8 +98,8 @@ def cancel(session: SessionDep, job_id: uuid.UUID) -> JobResponse:
     return to_response(service.cancel(session, job_id))
 
 
-def to_response(job: Job, progress: Json | None = None, workers: Sequence[WorkerProgress] = ()) -> JobResponse:
-    """The job as clients see it; the progress of its shards, where there is one, is that of the job."""
+def to_response(job: Job, workers: Sequence[WorkerProgress] = ()) -> JobResponse:
+    """The job as clients see it."""
     url = f"/jobs/{job.id}"
     done = job.state is State.SUCCEEDED
     return JobResponse.model_validate(
@@ -113,7 +110,7 @@ def to_response(job: Job, progress: Json | None = None, workers: Sequence[Worker
             "metadata": job.metadata_,
             "state": job.state,
             "stage": job.stage,
-            "progress": progress or job.progress,
+            "progress": job.progress,
             "workers": workers,
             "cancel_requested": job.cancel_requested_at is not None,
             "error": job.error,
@@ -121,8 +118,10 @@ def to_response(job: Job, progress: Json | None = None, workers: Sequence[Worker
             "created_at": job.created_at,
             "started_at": job.started_at,
             "finished_at": job.finished_at,
+            "updated_at": job.updated_at,
             "links": Links(
                 self=url,
+                events=f"{url}/events",
                 subset=f"{url}/subset" if done else None,
                 curve=f"{url}/curve" if done else None,
                 conflicts=f"{url}/conflicts" if done else None,

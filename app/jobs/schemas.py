@@ -76,6 +76,7 @@ class Links(Response):
     """Where the rest is."""
 
     self: str
+    events: str
     subset: str | None
     curve: str | None
     conflicts: str | None
@@ -113,6 +114,7 @@ class JobResponse(Response):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    updated_at: datetime = Field(description="When anything of this was last changed.")
     links: Links
 
 
@@ -134,8 +136,10 @@ EXAMPLE_JOB: dict[str, Any] = {
     "created_at": "2026-11-24T03:00:00Z",
     "started_at": "2026-11-24T03:00:01Z",
     "finished_at": None,
+    "updated_at": "2026-11-24T03:03:19Z",
     "links": {
         "self": "/jobs/7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1",
+        "events": "/jobs/7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1/events",
         "subset": None,
         "curve": None,
         "conflicts": None,

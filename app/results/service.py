@@ -8,6 +8,7 @@ from app.db import selections
 from app.db.selections import MAIN
 from app.db.tables import State
 from app.jobs.service import find_job
+from app.media_types import most_accepted
 from app.problems import NotAcceptable, ResultNotReady
 from app.results.formats import FORMATS
 from app.results.schemas import (
@@ -57,13 +58,11 @@ def choose_format(name: str | None, accept: str | None) -> SubsetFormat:
     """
     if name is not None:
         return next(known for known in FORMATS if known.name == name)
-    wanted = sorted(_media_ranges(accept or "*/*"), key=lambda item: -item[1])
-    for media_range, quality in wanted:
-        for known in FORMATS:
-            if quality > 0 and _matches(known.media_type, media_range):
-                return known
-    offered = ", ".join(known.media_type for known in FORMATS)
-    raise NotAcceptable(f"Accept is {accept!r}, but a subset comes as {offered}; or say ?format=.")
+    offered = {known.media_type: known for known in FORMATS}
+    media_type = most_accepted(accept, tuple(offered))
+    if media_type is None:
+        raise NotAcceptable(f"Accept is {accept!r}, but a subset comes as {', '.join(offered)}; or say ?format=.")
+    return offered[media_type]
 
 
 def curve(sessions: Sessions, job_id: uuid.UUID, points: int) -> Curve:
@@ -125,25 +124,3 @@ def _curve_line(sessions: Sessions, job_id: uuid.UUID, label: str, selected: int
                 rank = next(remaining, 0)
             seen += len(chunk)
     return line
-
-
-def _media_ranges(accept: str) -> list[tuple[str, float]]:
-    """`Accept` as (media range, quality) pairs; a quality that can't be read counts as 1."""
-    ranges = []
-    for part in accept.split(","):
-        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        quality = 1.0
-        for parameter in parameters:
-            name, _, value = parameter.partition("=")
-            if name.strip() == "q":
-                try:
-                    quality = float(value)
-                except ValueError:
-                    quality = 1.0
-        ranges.append((media_range, quality))
-    return ranges
-
-
-def _matches(media_type: str, media_range: str) -> bool:
-    kind, _, subtype = media_range.partition("/")
-    return media_range in ("*/*", media_type) or (subtype == "*" and media_type.startswith(f"{kind}/"))

@@ -1,0 +1,1 @@
+"""What happens to a job, as a stream and as a list."""

@@ -1,0 +1,113 @@
+"""`/jobs/{id}/events`."""
+
+from __future__ import annotations
+
+import uuid  # noqa: TC003 - FastAPI reads the annotations
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Response, status
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from app.db import events
+from app.dependencies import FeedDep, SessionsDep, SettingsDep  # noqa: TC001
+from app.events.feed import EVENTS_AT_ONCE
+from app.events.schemas import EXAMPLE_EVENTS, EventList, EventResponse
+from app.jobs.service import find_job
+from app.media_types import most_accepted
+from app.openapi import Responses, example, problems
+from app.problems import InvalidRequest, JobNotFound, NotAcceptable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from app.db.events import Event
+    from app.events.feed import EventFeed
+
+router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
+
+JSON, STREAM = "application/json", "text/event-stream"
+RETRY_MS = 2000
+POLL_AFTER_S = 2
+LAST_ID = 2**63 - 1
+EXAMPLE_STREAM = (
+    'retry: 2000\n\nid: 5\nevent: stage\ndata: {"id":5,"at":"2026-11-24T03:00:02Z","kind":"stage",'
+    '"data":{"stage":"reading"}}\n\n'
+)
+ANSWERS: Responses = {
+    **example(200, "The events.", EXAMPLE_EVENTS),
+    204: {"description": "A stream was asked for, the job has ended, and there is nothing more to hear."},
+}
+ANSWERS[200]["content"][STREAM] = {"schema": {"type": "string"}, "example": EXAMPLE_STREAM}
+
+
+def _last(
+    after: Annotated[int, Query(ge=0, le=LAST_ID, description="Only events with larger ids.")] = 0,
+    last_event_id: Annotated[
+        int | None, Header(ge=0, le=LAST_ID, description="Instead of `after`; what EventSource sends by itself.")
+    ] = None,
+) -> int:
+    return after if last_event_id is None else last_event_id
+
+
+@router.get(
+    "/events",
+    summary="Follow a job",
+    response_model=EventList,
+    responses=ANSWERS
+    | problems(
+        (JobNotFound, "No job has the id 7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1."),
+        (NotAcceptable, "Accept is 'image/png', but events come as application/json, text/event-stream."),
+        (InvalidRequest, "after: Input should be greater than or equal to 0 (got '-1')"),
+    ),
+)
+def follow(
+    sessions: SessionsDep,
+    feed: FeedDep,
+    settings: SettingsDep,
+    response: Response,
+    job_id: uuid.UUID,
+    last: Annotated[int, Depends(_last)],
+    accept: Annotated[str | None, Header()] = None,
+) -> EventList | Response:
+    """State, stage and progress as they change: a stream with `Accept: text/event-stream`, else a list to poll.
+
+    The stream begins with what there is, sends a comment now and then when nothing happens, and ends with the job. A
+    client that reconnects with `Last-Event-ID` misses nothing and hears nothing twice.
+    """
+    kind = most_accepted(accept, (JSON, STREAM))
+    if kind is None:
+        raise NotAcceptable(f"Accept is {accept!r}, but events come as {JSON}, {STREAM}.")
+    with sessions() as session:
+        ended = find_job(session, job_id).state.final
+        first = events.after(session, (job_id, last), EVENTS_AT_ONCE)
+    response.headers["Vary"] = "Accept"
+    if kind == JSON:
+        if not ended:
+            response.headers["Retry-After"] = str(POLL_AFTER_S)
+        items = [EventResponse.model_validate(event) for event in first]
+        return EventList(items=items, next_after=first[-1].id if first else last)
+    if ended and not first:
+        return Response(status_code=status.HTTP_204_NO_CONTENT, headers={"Vary": "Accept"})
+    return EventSourceResponse(
+        _stream(feed, job_id, first, last),
+        headers={"Vary": "Accept"},
+        ping=settings.events_heartbeat_s,
+        ping_message_factory=lambda: ServerSentEvent(comment="still here", sep="\n"),
+        sep="\n",
+    )
+
+
+async def _stream(feed: EventFeed, job_id: uuid.UUID, new: Sequence[Event], last: int) -> AsyncIterator[bytes]:
+    yield ServerSentEvent(retry=RETRY_MS, sep="\n").encode()
+    new = new or await feed.after((job_id, last))
+    while new:
+        for event in new:
+            yield _encoded(event)
+        if new[-1].final:
+            return
+        new = await feed.after((job_id, new[-1].id))
+
+
+def _encoded(event: Event) -> bytes:
+    item = EventResponse.model_validate(event)
+    return ServerSentEvent(item.model_dump_json(), event=item.kind, id=str(item.id), sep="\n").encode()
