@@ -27,6 +27,7 @@ from app.reports.router import router as reports
 from app.results.router import router as results
 from app.retention import Retention
 from app.settings import Settings, get_settings
+from app.web import pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -79,5 +80,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (jobs, events, results, picked_rows, reports, datasets, health.router):
         app.include_router(router)
     problems.install(app, logger)
+    pages.install(app)
     app.add_middleware(Authentication)
     return app

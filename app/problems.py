@@ -149,6 +149,13 @@ class StatisticsMissing(NotFoundProblem):
     title = "The job has no statistics"
 
 
+class FigureNotFound(NotFoundProblem):
+    """The job has no such figure."""
+
+    type_ = "figure-not-found"
+    title = "There is no such figure"
+
+
 class RowsGone(NotFoundProblem):
     """The picked rows are not kept any more."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,8 +44,9 @@ def conflict_before_after(
     drawn = np.random.default_rng(seed).permutation(n)[:k]
     sets = {"all": np.arange(n), "random": drawn, "picked": picked}
     cosines = {name: mean_cosines(values, rows, should_stop) for name, rows in sets.items()}
-    reach = max(float(np.abs(one).max()) for one in cosines.values()) or 1.0
-    edges = np.linspace(-reach, reach, BINS + 1)  # an even number of bins: zero is an edge
+    edges = _edges_around_zero(
+        min(float(one.min()) for one in cosines.values()), max(float(one.max()) for one in cosines.values())
+    )
     return {
         "edges": _short(edges),
         "sets": {
@@ -57,6 +59,14 @@ def conflict_before_after(
             for name, one in cosines.items()
         },
     }
+
+
+def _edges_around_zero(low: float, high: float) -> NDArray[np.float64]:
+    """Edges of equal bins over a range, zero among them and never the first, so that no conflict shows as none."""
+    width = (max(high, 0.0) - min(low, 0.0)) / BINS or 1 / BINS
+    # The largest value of all is inside the last bin, not on its edge, whatever rounding does to the edge.
+    numbers = np.arange(min(math.floor(low / width), -2), max(math.floor(high / width), 0) + 2)
+    return width * numbers.astype(np.float64)
 
 
 def lengths(tokens: NDArray[np.int64], picked: NDArray[np.int64]) -> dict[str, Any]:

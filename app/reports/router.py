@@ -1,24 +1,34 @@
-"""`/jobs/{id}/statistics`: what a job's figures are drawn from."""
+"""`/jobs/{id}/statistics`, `/figures`, `/report`: a result to look at."""
 
 from __future__ import annotations
 
 import uuid  # noqa: TC003 - FastAPI reads the annotations
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
+from fastapi.responses import HTMLResponse, Response
 
-from app.dependencies import SessionDep  # noqa: TC001
-from app.openapi import example, problems
-from app.problems import JobNotFound, ResultNotReady
+from app.dependencies import ArtifactsDep, SessionDep, SessionsDep  # noqa: TC001
+from app.openapi import Responses, example, problems
+from app.problems import FigureNotFound, JobNotFound, ResultNotReady, StatisticsMissing, Unavailable
 from app.reports import service
-from app.reports.schemas import EXAMPLE_STATISTICS, Statistics
+from app.reports.document import figure_style
+from app.reports.schemas import EXAMPLE_FIGURES, EXAMPLE_STATISTICS, FigureResponse, Figures, Statistics
 from app.results.schemas import JOB_ID
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 
 PROBLEMS = (
-    (JobNotFound, f"No job has the id {JOB_ID}."),
     (ResultNotReady, f"Job {JOB_ID} is running: poll it until its state is succeeded."),
+    (StatisticsMissing, f"Job {JOB_ID} was finished by a version that kept no statistics: submit it again."),
+    (JobNotFound, f"No job has the id {JOB_ID}."),
 )
+# Neither a report nor a drawing runs anything or loads anything, whatever a dataset made them say.
+STILL = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+SVG = "image/svg+xml"
+SVG_ANSWER: Responses = {200: {"description": "The figure.", "content": {SVG: {}}}}
+HTML_ANSWER: Responses = {200: {"description": "One HTML file.", "content": {"text/html": {}}}}
+Width = Annotated[int, Query(ge=280, le=1600, description="In pixels.")]
 
 
 @router.get(
@@ -29,3 +39,55 @@ PROBLEMS = (
 def statistics(session: SessionDep, job_id: uuid.UUID) -> Statistics:
     """Conflict before and after, lengths and sources of picked rows against all, epsilon and conflict, early stop."""
     return service.statistics(session, job_id)
+
+
+@router.get(
+    "/figures",
+    summary="The figures and the result in words",
+    responses=example(200, "The figures.", EXAMPLE_FIGURES) | problems(*PROBLEMS),
+)
+def figures(sessions: SessionsDep, job_id: uuid.UUID, width: Width = 560, curve_width: Width = 1120) -> Figures:
+    """All figures of a job: SVG, caption, and the numbers behind each as a table; the result in plain words."""
+    shown = service.show(sessions, job_id, width, curve_width)
+    drawn = [FigureResponse.model_validate(figure) for figure in shown.figures]
+    return Figures(job_id=job_id, summary=list(shown.summary), figures=drawn)
+
+
+@router.get(
+    "/figures/{name}",
+    summary="One figure",
+    response_class=Response,
+    responses=SVG_ANSWER
+    | problems(*PROBLEMS[:2], (FigureNotFound, f"The dataset of job {JOB_ID} does not say where its rows are from.")),
+)
+def figure(
+    sessions: SessionsDep,
+    job_id: uuid.UUID,
+    name: Literal["curve", "gains", "epsilon", "conflict", "lengths", "sources"],
+    width: Width = 720,
+) -> Response:
+    """One figure as an SVG file that carries its own style, for light and dark."""
+    shown = service.show(sessions, job_id, width, width)
+    found = next((one for one in shown.figures if one.name == name), None)
+    if found is None:
+        raise FigureNotFound(f"The dataset of job {job_id} does not say where its rows are from.")
+    content = found.svg.replace(">", f"><style>{figure_style()}</style>", 1)
+    return Response(content, media_type=SVG, headers={"Content-Security-Policy": STILL})
+
+
+@router.get(
+    "/report",
+    summary="The report",
+    response_class=HTMLResponse,
+    responses=HTML_ANSWER
+    | problems(*PROBLEMS, (Unavailable, "the artifact store s3://bucket/spice could not read jobs/...")),
+)
+def report(sessions: SessionsDep, artifacts: ArtifactsDep, job_id: uuid.UUID) -> HTMLResponse:
+    """One HTML file that needs nothing else: the result in words, the figures, settings, versions and hashes."""
+    return HTMLResponse(
+        service.report(sessions, artifacts, job_id),
+        headers={
+            "Content-Security-Policy": STILL,
+            "Content-Disposition": f'inline; filename="report-{job_id}.html"',
+        },
+    )

@@ -29,6 +29,19 @@ EXAMPLE_STATISTICS: dict[str, Any] = {
     "epsilon_conflict": {"rank": [1, 2], "conflict": [0.0, 0.01], "epsilon": [0.0, -0.02]},
     "early_stop": {"ratio": 0.5, "requested": False, "threshold": 0.91, "kept": 7},
 }
+EXAMPLE_FIGURES: dict[str, Any] = {
+    "job_id": JOB_ID,
+    "summary": ["10,000 of 100,000 usable rows are picked. Together they hold 4,213 nats of information."],
+    "figures": [
+        {
+            "name": "curve",
+            "title": "Information",
+            "caption": "10,000 picks by spice hold 4,213 nats.",
+            "svg": "<svg ...>",
+            "table": {"columns": ["Picks", "spice, nats"], "rows": [["10,000", "4213"]]},
+        }
+    ],
+}
 
 
 class SetConflict(Response):
@@ -117,3 +130,28 @@ class Statistics(Response):
     sources: Sources | None = Field(description="Null if the dataset has no column that says.")
     epsilon_conflict: EpsilonConflict
     early_stop: EarlyStop | None = Field(description="Null for methods that do not pick by marginal gains.")
+
+
+class TableResponse(Response):
+    """Numbers as text, few enough to read."""
+
+    columns: list[str]
+    rows: list[list[str]]
+
+
+class FigureResponse(Response):
+    """A figure with its words and the numbers behind it."""
+
+    name: str
+    title: str
+    caption: str = Field(description="What can be read off it.")
+    svg: str = Field(description="One `<svg>` element without a style of its own.")
+    table: TableResponse
+
+
+class Figures(Response):
+    """What a page shows of a result."""
+
+    job_id: uuid.UUID
+    summary: list[str] = Field(description="The result and its certificate in plain words, by paragraph.")
+    figures: list[FigureResponse]

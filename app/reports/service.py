@@ -1,18 +1,47 @@
-"""Read what a job's figures are drawn from."""
+"""Read what a job's figures are drawn from, draw them, and make a report of it all."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.db import selections
-from app.problems import StatisticsMissing
+from app.jobs.router import to_response
+from app.picked_rows.service import picked_rows
+from app.problems import RowsGone, StatisticsMissing
+from app.reports.document import Report, render
+from app.reports.figures import draw_figures
 from app.reports.schemas import Statistics
+from app.reports.words import summary
+from app.results import service as results
 from app.results.service import finished_job
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Sequence
 
     from sqlalchemy.orm import Session
+
+    from app.artifacts import ArtifactStore
+    from app.db.engine import Sessions
+    from app.jobs.schemas import JobResponse, JobResult
+    from app.reports.figures import Figure
+
+CURVE_POINTS = 400
+"""Points of a line: more than a figure has pixels to show."""
+
+REPORT_WIDTH = 720.0
+REPORT_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A job's result for people: the job, words and figures."""
+
+    job: JobResponse
+    result: JobResult
+    summary: Sequence[str]
+    figures: Sequence[Figure]
 
 
 def statistics(session: Session, job_id: uuid.UUID) -> Statistics:
@@ -30,3 +59,32 @@ def statistics(session: Session, job_id: uuid.UUID) -> Statistics:
             f"Job {job_id} was finished by a version that kept no statistics: submit it again, its gradients are kept."
         )
     return Statistics(job_id=job_id, **document)
+
+
+def show(sessions: Sessions, job_id: uuid.UUID, width: float, wide: float) -> Shown:
+    """The figures of a finished job and its result in words; raises as `statistics`.
+
+    Args:
+        sessions: The database.
+        job_id: The job.
+        width: Of a figure, in pixels.
+        wide: Of the curve, in pixels.
+    """
+    with sessions() as session:
+        found = statistics(session, job_id)
+        job = to_response(finished_job(session, job_id))
+        conflicts = results.conflicts(session, job_id)
+    curve = results.curve(sessions, job_id, CURVE_POINTS)
+    figures = draw_figures(curve, conflicts, found, job.selection.method, width, wide)
+    assert job.result is not None  # noqa: S101 - a job that has succeeded has one; tells mypy so
+    return Shown(job, job.result, summary(job.result), figures)
+
+
+def report(sessions: Sessions, artifacts: ArtifactStore, job_id: uuid.UUID) -> str:
+    """The report of a finished job, as HTML; raises as `statistics`, and Unavailable if the store does not answer."""
+    shown = show(sessions, job_id, REPORT_WIDTH, REPORT_WIDTH)
+    try:
+        rows = picked_rows(artifacts, job_id, "", REPORT_ROWS, None).items
+    except RowsGone:
+        rows = None
+    return render(Report(shown.job, shown.summary, shown.figures, rows))

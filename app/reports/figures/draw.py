@@ -1,0 +1,43 @@
+"""All figures of a job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from app.reports.figures.distributions import draw_conflict, draw_epsilon, draw_lengths, draw_sources
+from app.reports.figures.lines import draw_curve, draw_gains
+
+if TYPE_CHECKING:
+    from app.reports.figures.figure import Figure
+    from app.reports.schemas import Statistics
+    from app.results.schemas import Conflicts, Curve
+
+FIGURES: Final = ("curve", "gains", "epsilon", "conflict", "lengths", "sources")
+
+
+def draw_figures(
+    curve: Curve, conflicts: Conflicts, statistics: Statistics, method: str, width: float, wide: float
+) -> list[Figure]:
+    """Draw them.
+
+    Args:
+        curve: The log-det curves, thinned to what a figure can show.
+        conflicts: For the correlation of conflict and epsilon.
+        statistics: What else there is to draw.
+        method: The job's own method, which names its line.
+        width: Of a figure, in pixels.
+        wide: Of the curve, in pixels.
+
+    Returns:
+        Those of `FIGURES`; without `sources` where the dataset does not tell them.
+    """
+    figures = [
+        draw_curve(curve, method, wide),
+        draw_gains(curve, statistics.early_stop, width),
+        draw_epsilon(statistics.epsilon_conflict, conflicts.spearman_conflict_epsilon, width),
+        draw_conflict(statistics.conflict_before_after, width),
+        draw_lengths(statistics.lengths, width),
+    ]
+    if statistics.sources is not None:
+        figures.append(draw_sources(statistics.sources, width))
+    return figures

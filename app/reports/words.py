@@ -1,0 +1,60 @@
+"""A result in plain words: what was picked, and what is proven about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.jobs.schemas import Certificate, JobResult
+
+NO_DIFFERENCE = 0.005
+"""A share below which two methods count as equal: it would be written as 0%."""
+
+STOPPED = {
+    "budget": "The budget is used up.",
+    "early_stop": "The selection stopped before its budget: the next pick would have added too little.",
+    "exhausted": "The selection stopped before its budget: no row that is left adds anything.",
+}
+
+
+def summary(result: JobResult) -> list[str]:
+    """The result in some sentences, each a paragraph of its own."""
+    picked = (
+        f"{result.selected:,} of {result.rows_usable:,} usable rows are picked. Together they hold "
+        f"{result.log_det:.4g} nats of information. {STOPPED[result.stop_reason]}"
+    )
+    left_out = result.rows_total - result.rows_usable
+    if left_out:
+        reasons = ", ".join(f"{one.count:,} {one.reason.replace('_', ' ')}" for one in result.rejected)
+        picked += f" {left_out:,} rows could not be used: {reasons}."
+    return [picked, *certificate_words(result.certificate, result.selected), *_baselines(result)]
+
+
+def certificate_words(certificate: Certificate, selected: int) -> list[str]:
+    """What is proven, without a formula."""
+    words = (
+        f"No {selected:,} of these rows hold more than {certificate.optimum_upper_bound:.4g} nats, so this subset is "
+        f"proven to have at least {certificate.value:.1%} of what the best subset of its size has. The proof is of "
+        "this very result, not of the method in general: it adds up the largest gains that were left on the table. "
+        "The true share lies between that figure and 100%."
+    )
+    if certificate.epsilon_bound_violations:
+        words += (
+            f" Beware: {certificate.epsilon_bound_violations:,} picks break a bound that always holds. "
+            "That is a fault of the service; please report it."
+        )
+    return [words]
+
+
+def _baselines(result: JobResult) -> list[str]:
+    if not result.baselines:
+        return []
+    parts = []
+    for name, one in sorted(result.baselines.items(), key=lambda item: -item[1].log_det):
+        more = (result.log_det / one.log_det - 1) if one.log_det > 0 else 0.0
+        beside = f"{abs(more):.0%} {'more' if more > 0 else 'less'} than {name}"
+        if abs(more) < NO_DIFFERENCE:
+            beside = f"as much as {name}"
+        bars = f" \N{PLUS-MINUS SIGN} {one.log_det_std:.2g}" if one.runs > 1 else ""
+        parts.append(f"{beside} ({one.log_det:.4g}{bars} nats, {one.overlap:.0%} of the rows in common)")
+    return [f"With as many picks it holds {'; '.join(parts)}."]

@@ -1,0 +1,62 @@
+/* Every knob of a job: where it goes in the request, what it does. A test holds this list to the API's own. */
+
+const METHODS = [
+  ["spice", "spice: log-det with a conflict penalty"],
+  ["fisher", "fisher: log-det alone"],
+  ["dpp", "dpp: diversity of directions"],
+  ["grad_norm", "grad_norm: largest gradients"],
+  ["random", "random"],
+];
+
+export const SECTIONS = [
+  {
+    title: "Dataset",
+    fields: [
+      { path: "dataset.uri", label: "URI", required: true, placeholder: "file:///data/train.jsonl", help: "file:// inside the allowed directories, https:// or s3://. JSONL, JSON, CSV or Parquet, each also .gz or .zst." },
+      { path: "dataset.format", label: "Format", kind: "select", options: [["", "as the name ends"], ["jsonl"], ["json"], ["csv"], ["parquet"]], help: "Only for files whose name does not tell.", folded: true },
+      { path: "dataset.columns", label: "Columns", kind: "columns", help: "Which columns hold what. Left alone, it is recognised by the usual names.", folded: true },
+      { path: "dataset.source_column", label: "Source column", help: "Says where a row comes from, for the figure by source. Left empty: source, dataset or domain, if there is one.", folded: true },
+      { path: "dataset.max_rejected_fraction", label: "Unusable rows allowed", kind: "number", min: 0, max: 1, step: "any", value: 0.05, help: "A share of all rows: if more than this can't be used, the job fails.", folded: true },
+    ],
+  },
+  {
+    title: "Model",
+    fields: [
+      { path: "model.uri", label: "URI", required: true, placeholder: "file:///models/smollm2", help: "The proxy model whose gradients score the rows: a small one of the family that you train." },
+      { path: "model.max_length", label: "Longest row, tokens", kind: "number", min: 2, max: 131072, step: 1, value: 512, help: "Longer rows are cut on the right." },
+      { path: "model.dtype", label: "Numbers", kind: "select", options: [["float32"], ["bfloat16"]], value: "float32", help: "bfloat16 halves memory, on GPUs that have it.", folded: true },
+    ],
+  },
+  {
+    title: "Selection",
+    fields: [
+      { path: "selection.budget", label: "Budget", kind: "budget", help: "How many rows to pick." },
+      { path: "selection.method", label: "Method", kind: "select", options: METHODS, value: "spice", help: "All but spice are there to compare with." },
+      { path: "selection.conflict_penalty", label: "Conflict penalty, lambda", kind: "number", min: 0, max: 100, step: "any", value: 0.1, help: "What full conflict with the picks so far costs, in nats. 0.1 to 0.5 is stable; 0 is plain information." },
+      { path: "selection.baselines", label: "Compare with", kind: "checkboxes", options: METHODS.map(([name]) => [name]), value: ["random"], help: "Other methods on the same gradients, as many picks each. They cost seconds." },
+      { path: "selection.baseline_repeats", label: "Runs of random", kind: "number", min: 1, max: 20, step: 1, value: 3, help: "With a seed each; they give its curve error bars.", folded: true },
+      { path: "selection.early_stop_ratio", label: "Early stop, omega", kind: "number", min: 0, max: 1, step: "any", placeholder: "never", help: "Stop when a pick adds no more than this share of what the first added. The paper uses 0.5.", folded: true },
+      { path: "selection.alpha", label: "Scale, alpha", kind: "auto", placeholder: "auto", help: "Scale of the information. auto is 1 / median squared norm, which keeps lambda's meaning from model to model.", folded: true },
+      { path: "selection.seed", label: "Seed", kind: "number", min: 0, step: 1, value: 0, help: "Of whatever draws at random.", folded: true },
+    ],
+  },
+  {
+    title: "Gradients",
+    fields: [
+      { path: "gradients.target", label: "Of what", kind: "select", options: [["lora", "lora: a fresh adapter"], ["linear", "linear: the linear layers themselves"], ["last_layer", "last_layer: the last block"]], value: "lora", help: "Whose gradient is taken.", folded: true },
+      { path: "gradients.rank", label: "LoRA rank", kind: "number", min: 1, max: 512, step: 1, value: 8, help: "Of the adapter.", folded: true },
+      { path: "gradients.sketch_dim", label: "Sketch length", kind: "number", min: 1, max: 65536, step: 1, value: 2048, help: "Numbers that a gradient is folded into. More keep angles better and cost memory.", folded: true },
+      { path: "gradients.loss_normalization", label: "Loss of a row", kind: "select", options: [["sum", "sum over its tokens"], ["mean", "mean over its tokens"]], value: "sum", help: "The mean favours short responses.", folded: true },
+      { path: "gradients.normalize", label: "Length of a gradient", kind: "select", options: [["none", "as it is"], ["unit", "scaled to one"]], value: "none", help: "Scaled to one, only directions count.", folded: true },
+      { path: "gradients.seed", label: "Seed", kind: "number", min: 0, step: 1, value: 0, help: "Of the adapter and the sketch.", folded: true },
+    ],
+  },
+  {
+    title: "Name",
+    fields: [
+      { path: "name", label: "Name", maxLength: 200, placeholder: "nightly", help: "To find it again." },
+      { path: "timeout_s", label: "Time limit, seconds", kind: "number", placeholder: "none", help: "Counted from the job's start; a job that takes longer fails.", folded: true },
+      { path: "metadata", label: "Notes", kind: "pairs", placeholder: "team = search", help: "One key = value a line; they are kept with the job.", folded: true },
+    ],
+  },
+];

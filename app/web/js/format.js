@@ -1,0 +1,48 @@
+/* Numbers, times and states as text. */
+
+const whole = new Intl.NumberFormat("en");
+const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+export const count = (value) => whole.format(value);
+export const nats = (value) => Number(value).toPrecision(4);
+export const conflict = (value) => String(Number(value.toPrecision(2)));
+export const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)}%`;
+export const when = (value) => (value ? moment.format(new Date(value)) : "");
+
+/** Seconds as one or two units. */
+export function duration(seconds) {
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+}
+
+export const FINAL = new Set(["succeeded", "failed", "cancelled"]);
+const GLYPHS = { queued: "○", running: "◐", succeeded: "●", failed: "✕", cancelled: "–" };
+export const stateText = (state) => `${GLYPHS[state] ?? ""} ${state}`;
+
+export const STAGES = [
+  ["reading", "Read the rows"],
+  ["gradients", "Compute a gradient for each"],
+  ["selecting", "Select"],
+  ["publishing", "Publish"],
+];
+
+/** Where a stage is, in words. */
+export function progressText(progress) {
+  if (!progress) return "";
+  const total = progress.total === null ? "" : ` of ${count(progress.total)}`;
+  const rate = progress.rate ? `, ${count(Math.round(progress.rate * 10) / 10)} a second` : "";
+  const left = progress.eta_s && progress.done !== progress.total ? `, ${duration(progress.eta_s)} left` : "";
+  return `${count(progress.done)}${total} ${progress.unit}${rate}${left}`;
+}
+
+/** The last part of a URI, which is what people know it by. */
+export const basename = (uri) => decodeURIComponentSafe(uri.replace(/\/+$/, "").split("/").pop() || uri);
+
+function decodeURIComponentSafe(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,211 @@
+/* One job: how far it is; once it has succeeded, what it found. */
+
+import { address, apiKey, download, get, post, remove } from "./api.js";
+import { announce, failure, h, table } from "./dom.js";
+import { follow } from "./events.js";
+import { figure, widths } from "./figures.js";
+import { FINAL, STAGES, basename, conflict, count, duration, nats, percent, progressText, stateText, when } from "./format.js";
+import { name } from "./jobs.js";
+import { rowsSection } from "./rows.js";
+
+const DOWNLOADS = [
+  ["subset?format=json", "JSON", "indices, gains, epsilons, conflicts"],
+  ["subset?format=ndjson", "NDJSON", "one pick a line"],
+  ["subset?format=csv", "CSV", "one pick a line"],
+  ["subset?format=parquet", "Parquet", "one pick a row"],
+  ["subset?rows=true", "Rows", "the picked rows in the dataset's own format"],
+  ["curve", "Curve", "log-det of all methods"],
+  ["conflicts", "Conflicts", "statistics of the picks"],
+  ["rejected", "Rejected", "rows that could not be used"],
+];
+
+export async function jobView({ view, signal, parts: [id], arrived }) {
+  const body = h("div");
+  const actions = h("p", { class: "actions" });
+  const state = h("span", { class: "state" });
+  const title = h("h1", { tabIndex: -1 });
+  const said = h("div");
+  let shown = "";
+  let heard = "";
+  await follow(
+    id,
+    (job) => {
+      if (!shown) {
+        view.replaceChildren(
+          h("p", { class: "crumb" }, h("a", { href: "#/" }, "Jobs")),
+          h("div", { class: "head" }, title, state),
+          h("p", { class: "soft" }, `${basename(job.dataset.uri ?? "a registered dataset")} as ${basename(job.model.uri)} reads it, submitted ${when(job.created_at)}`),
+          actions,
+          said,
+          body,
+        );
+        title.textContent = name(job);
+      }
+      state.className = `state ${job.state}`;
+      state.textContent = stateText(job.state);
+      if (FINAL.has(job.state) || !body.firstChild) body.replaceChildren();
+      draw(job);
+      if (!shown) arrived(name(job));
+      shown = job.state;
+    },
+    signal,
+  );
+
+  function draw(job) {
+    const key = `${job.state} ${job.cancel_requested}`;
+    if (actions.dataset.key !== key) {
+      actions.dataset.key = key;
+      actions.replaceChildren(...buttons(job));
+    }
+    if (job.state === "succeeded") result(job).catch((problem) => problem.name === "AbortError" || body.append(failure(problem)));
+    else if (FINAL.has(job.state)) body.replaceChildren(job.error ? failure(job.error) : h("p", {}, "Nothing was published. What had been computed is kept for other jobs."), settings(job));
+    else running(job);
+    const words = FINAL.has(job.state) ? `Job ${job.state}` : heardProgress(job);
+    if (words !== heard) announce((heard = words));
+  }
+
+  function buttons(job) {
+    const again = h("a", { class: "button", href: "#/new", onclick: () => sessionStorage.setItem("spice-again", JSON.stringify(job)) }, "Submit again with changes");
+    if (!FINAL.has(job.state)) {
+      const stop = h("button", { type: "button", class: "danger", disabled: job.cancel_requested, onclick: () => act(() => post(`/jobs/${id}/cancel`), "Cancelling") }, job.cancel_requested ? "Cancelling" : "Cancel");
+      return [stop];
+    }
+    const erase = h("button", { type: "button", class: "danger", onclick: () => confirmDelete(job) }, "Delete");
+    if (job.state !== "succeeded") return [again, erase];
+    return [fetched("report", "Report", "button"), again, erase];
+  }
+
+  async function act(request, words) {
+    said.replaceChildren();
+    try {
+      await request();
+      announce(words);
+    } catch (problem) {
+      said.replaceChildren(failure(problem));
+    }
+  }
+
+  function confirmDelete(job) {
+    const dialog = h(
+      "dialog",
+      { "aria-labelledby": "delete-title" },
+      h(
+        "form",
+        { method: "dialog" },
+        h("h2", { id: "delete-title" }, "Delete this job?"),
+        h("p", {}, `${name(job)}, its picks and its rows go for good. Gradients stay for other jobs.`),
+        h("p", { class: "actions" }, h("button", { value: "delete", class: "danger" }, "Delete"), h("button", { value: "", autofocus: true }, "Keep")),
+      ),
+    );
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      if (dialog.returnValue === "delete") act(async () => (await remove(`/jobs/${id}`), (location.hash = "#/")), "Deleted");
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  }
+
+  function running(job) {
+    const at = STAGES.findIndex(([stage]) => stage === job.stage);
+    const progress = job.progress;
+    const bar = h("progress", { "aria-label": "Progress of this stage" });
+    if (progress?.total) Object.assign(bar, { max: progress.total, value: progress.done });
+    const now = h(
+      "div",
+      {},
+      h(
+        "ol",
+        { class: "stages" },
+        STAGES.map(([, words], number) => h("li", { class: number < at ? "done" : number === at ? "now" : "", "aria-current": number === at ? "step" : null }, words, number < at ? h("span", { class: "unseen" }, ", done") : null)),
+      ),
+      job.state === "queued" ? h("p", {}, "Waiting for a worker.") : [bar, h("p", { class: "progress" }, progressText(progress))],
+      job.workers?.length ? table("Workers", ["Worker", "Shard", "Samples", "A second"], job.workers.map((one) => [one.worker, String(one.shard), `${count(one.done)} of ${count(one.total)}`, one.rate ? one.rate.toFixed(1) : ""])) : "",
+      settings(job),
+    );
+    body.replaceChildren(now);
+  }
+
+  async function result(job) {
+    const found = job.result;
+    const words = h("section", { "aria-labelledby": "result" }, h("h2", { id: "result", class: "unseen" }, "Result"));
+    const drawn = h("section", { class: "figures", "aria-labelledby": "figures" }, h("h2", { id: "figures", class: "unseen" }, "Figures"));
+    body.replaceChildren(facts(job), words, drawn);
+    const size = widths(drawn, 2);
+    const figures = await get(`/jobs/${id}/figures?${size}`, { signal });
+    words.append(...figures.summary.map((paragraph) => h("p", { class: "words" }, paragraph)));
+    drawn.append(...figures.figures.map((one) => figure(one)));
+    body.append(await rowsSection(id, signal), downloads(), settings(job), provenance(found));
+    redrawWhenResized(drawn, size);
+  }
+
+  function redrawWhenResized(place, size) {
+    let before = size;
+    let timer;
+    const observer = new ResizeObserver(() => {
+      clearTimeout(timer);
+      timer = setTimeout(async () => {
+        const now = widths(place, 2);
+        if (now === before) return;
+        before = now;
+        const again = await get(`/jobs/${id}/figures?${now}`, { signal }).catch(() => null);
+        const open = new Set([...place.querySelectorAll("details[open]")].map((one) => one.closest("figure").className));
+        if (again) place.replaceChildren(place.firstChild, ...again.figures.map((one) => figure(one)));
+        for (const one of place.querySelectorAll("figure")) if (open.has(one.className)) one.querySelector("details").open = true;
+      }, 150);
+    });
+    observer.observe(place);
+    signal.addEventListener("abort", () => observer.disconnect());
+  }
+
+  function facts(job) {
+    const { result } = job;
+    const pairs = [
+      ["Picked", `${count(result.selected)} of ${count(result.rows_usable)}`],
+      ["Information", `${nats(result.log_det)} nats`],
+      ["Proven share of the best", percent(result.certificate.value)],
+      ["Mean conflict", conflict(result.mean_conflict)],
+      ["Time", duration(Object.values(result.seconds).reduce((sum, one) => sum + one, 0))],
+    ];
+    return h("dl", { class: "facts" }, pairs.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
+  }
+
+  /** A link to a file of the API; with a key, a button that fetches it. */
+  function fetched(path, words, className = "") {
+    if (!apiKey()) return h("a", { class: className, href: address(`/jobs/${id}/${path}`), download: path === "report" ? null : "" , target: path === "report" ? "_blank" : null, rel: "noopener" }, words);
+    return h("button", { type: "button", class: className || "link", onclick: () => act(() => download(`/jobs/${id}/${path}`), `${words} is saved`) }, words);
+  }
+
+  function downloads() {
+    return h("section", { "aria-labelledby": "downloads" }, h("h2", { id: "downloads" }, "Downloads"), h("ul", { class: "downloads" }, DOWNLOADS.map(([path, words, about]) => h("li", {}, fetched(path, words), h("span", { class: "soft" }, ` ${about}`)))));
+  }
+
+  function settings(job) {
+    const found = ["dataset", "model", "gradients", "selection"].flatMap((part) => flat(job[part], part));
+    const notes = Object.entries(job.metadata).map(([key, value]) => [`metadata: ${key}`, value]);
+    return h("section", { "aria-labelledby": "settings" }, h("h2", { id: "settings" }, "Settings"), pairs("Settings", [...found, ...notes]));
+  }
+
+  function provenance(found) {
+    const rows = [["dataset", found.fingerprint], ["model", found.model_revision], ["gradient sketches", `${found.sketches}${found.sketches_reused ? ", computed by an earlier job" : ""}`], ["alpha", String(found.alpha)], ["tokens", count(found.tokens)]];
+    return h("section", { "aria-labelledby": "provenance" }, h("h2", { id: "provenance" }, "Made from"), pairs("Made from", [...rows, ...Object.entries(found.versions)]));
+  }
+}
+
+function heardProgress(job) {
+  const { progress, stage, state } = job;
+  if (state === "queued") return "Waiting for a worker";
+  const part = progress?.total ? Math.floor((10 * progress.done) / progress.total) * 10 : null;
+  return part === null ? `${stage ?? "running"}` : `${stage}, ${part} percent`;
+}
+
+export function pairs(caption, rows) {
+  return h("div", { class: "wide" }, h("table", { class: "pairs" }, h("caption", { class: "unseen" }, caption), h("tbody", {}, rows.map(([key, value]) => h("tr", {}, h("th", { scope: "row" }, key), h("td", {}, value))))));
+}
+
+/** Settings within settings as dotted names; what is not set is left out. */
+export function flat(value, path) {
+  if (value === null || value === undefined || (Array.isArray(value) && value.length === 0)) return [];
+  if (Array.isArray(value)) return [[path, value.join(", ")]];
+  if (typeof value !== "object") return [[path, String(value)]];
+  return Object.entries(value).flatMap(([key, inner]) => flat(inner, `${path}.${key}`));
+}

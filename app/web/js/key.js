@@ -1,0 +1,30 @@
+/* The API key of a deployment that asks for one: kept in this tab alone, until it is closed. */
+
+import { apiKey, setApiKey } from "./api.js";
+import { h } from "./dom.js";
+
+export function askForKey(done) {
+  if (document.querySelector("dialog[open]")) return;
+  const input = h("input", { id: "api-key", type: "password", autocomplete: "off", value: apiKey(), spellcheck: false });
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "key-title" },
+    h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "key-title" }, "API key"),
+      h("p", { class: "soft" }, "Sent with every request of this tab and forgotten when it is closed. A service without keys needs none."),
+      h("label", { for: "api-key" }, "Key"),
+      input,
+      h("p", { class: "actions" }, h("button", { value: "use", class: "main" }, "Use"), h("button", { value: "forget" }, "Forget"), h("button", { value: "" , formNoValidate: true }, "Close")),
+    ),
+  );
+  dialog.addEventListener("close", () => {
+    if (dialog.returnValue === "use") setApiKey(input.value.trim());
+    if (dialog.returnValue === "forget") setApiKey("");
+    if (dialog.returnValue) done();
+    dialog.remove();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+}

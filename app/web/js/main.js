@@ -1,0 +1,59 @@
+/* Which view the address names. Addresses are fragments, so the server has one page to serve. */
+
+import { apiKey } from "./api.js";
+import { failure, h } from "./dom.js";
+import { askForKey } from "./key.js";
+import { compareView } from "./compare.js";
+import { jobView } from "./job.js";
+import { jobsView } from "./jobs.js";
+import { submitView } from "./submit.js";
+
+const ROUTES = [
+  [/^#\/new$/, submitView],
+  [/^#\/jobs\/([\w-]+)$/, jobView],
+  [/^#\/compare\/([\w-]+)\/([\w-]+)$/, compareView],
+  [/^(#\/?)?$/, jobsView],
+];
+
+const view = document.getElementById("view");
+let leaving = new AbortController();
+
+async function show() {
+  if (location.hash === "#view") return;
+  leaving.abort();
+  leaving = new AbortController();
+  const { signal } = leaving;
+  const [pattern, render] = ROUTES.find(([known]) => known.test(location.hash)) ?? [/^/, notFound];
+  for (const link of document.querySelectorAll("nav a")) {
+    link.toggleAttribute("aria-current", link.getAttribute("href") === (location.hash || "#/"));
+    if (link.hasAttribute("aria-current")) link.setAttribute("aria-current", "page");
+  }
+  view.replaceChildren(h("p", { class: "soft" }, "Loading"));
+  try {
+    await render({ view, signal, parts: pattern.exec(location.hash).slice(1), arrived });
+  } catch (problem) {
+    if (problem.name === "AbortError") return;
+    if (!("title" in problem)) throw problem;
+    view.replaceChildren(h("h1", { tabIndex: -1 }, problem.title), failure(problem));
+    if (problem.status === 401 || problem.status === 403) askForKey(show);
+    arrived(problem.title);
+  }
+}
+
+/** A view is there: name the document and put the focus where reading begins. */
+function arrived(title) {
+  document.title = `${title} · SPICE`;
+  view.querySelector("h1")?.focus({ preventScroll: true });
+}
+
+function notFound({ view, arrived }) {
+  view.replaceChildren(h("h1", { tabIndex: -1 }, "There is no such page"), h("p", {}, h("a", { href: "#/" }, "All jobs")));
+  arrived("Not found");
+}
+
+const button = document.getElementById("key");
+const mark = () => (button.textContent = apiKey() ? "API key: set" : "API key");
+button.addEventListener("click", () => askForKey(() => (mark(), show())));
+mark();
+addEventListener("hashchange", show);
+show();

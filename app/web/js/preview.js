@@ -1,0 +1,44 @@
+/* Rows as the model reads them: which tokens it learns, which it only sees. */
+
+import { h } from "./dom.js";
+import { count } from "./format.js";
+
+const OPEN = 3;
+
+/** A preview that has succeeded. */
+export function previewRows(found) {
+  const used = found.rows.filter((row) => !row.rejected);
+  const learned = used.reduce((sum, row) => sum + row.learned_tokens, 0);
+  const tokens = used.reduce((sum, row) => sum + row.tokens, 0);
+  return [
+    h("p", {}, `${count(found.rows.length)} rows, read as ${found.shape.replace("_", " and ")}. `, used.length ? `${count(learned)} of ${count(tokens)} tokens are learned, the others are only seen.` : ""),
+    h("p", { class: "legend" }, h("mark", { class: "learned" }, "underlined"), " learned: the loss falls on it ", h("span", { class: "masked" }, "plain"), " masked: the model sees it and learns nothing from it"),
+    h("ol", { class: "preview", start: found.first_row }, found.rows.map(row)),
+  ];
+}
+
+function row(found, place) {
+  if (found.rejected) return h("li", { class: "rejected" }, `Row ${count(found.row)} can't be used: ${found.rejected.replaceAll("_", " ")}.`);
+  const about = `Row ${count(found.row)}: ${count(found.tokens)} tokens, ${count(found.learned_tokens)} learned${found.truncated ? ", the end is cut off at the length limit" : ""}`;
+  const rest = found.tokens - found.pieces.length;
+  return h(
+    "li",
+    {},
+    h("details", { open: place < OPEN }, h("summary", {}, about), h("div", { class: "tokens", tabIndex: 0, role: "group", "aria-label": `Tokens of row ${found.row}` }, runs(found), rest ? h("p", { class: "soft" }, `and ${count(rest)} further tokens`) : null)),
+  );
+}
+
+/** Tokens in runs of one kind, so that the kind is said once for each run. */
+function runs(found) {
+  const elements = [];
+  let at = 0;
+  while (at < found.pieces.length) {
+    const learned = found.learned[at];
+    let end = at;
+    while (end < found.pieces.length && found.learned[end] === learned) end += 1;
+    const tokens = found.pieces.slice(at, end).map((piece) => h("span", { class: piece ? "token" : "token empty" }, piece.replaceAll("\n", "↵\n")));
+    elements.push(h(learned ? "mark" : "span", { class: learned ? "learned" : "masked" }, h("span", { class: "unseen" }, learned ? "learned: " : "masked: "), tokens));
+    at = end;
+  }
+  return elements;
+}

@@ -1,0 +1,150 @@
+/* Register a dataset, see its rows as the model will, submit a selection. */
+
+import { get, post, settled } from "./api.js";
+import { control } from "./controls.js";
+import { announce, failure, h } from "./dom.js";
+import { SECTIONS } from "./fields.js";
+import { count } from "./format.js";
+import { furtherFields } from "./knobs.js";
+import { previewRows } from "./preview.js";
+
+const ROWS_SHOWN = 10;
+
+export async function submitView({ view, signal, arrived }) {
+  const written = new Set(SECTIONS.flatMap(({ fields }) => fields.map(({ path }) => path)));
+  const further = furtherFields(await get("/openapi.json", { signal }), written);
+  const sections = further.length ? [...SECTIONS, { title: "Further", fields: further }] : SECTIONS;
+  const controls = new Map(sections.flatMap(({ fields }) => fields).map((field) => [field.path, control(field)]));
+  const general = h("div");
+  const shown = h("div", { id: "preview" });
+  const look = h("button", { type: "button", onclick: () => preview() }, "Preview rows");
+  const submit = h("button", { type: "submit", class: "main" }, "Submit");
+  let registered = null;
+  const form = h(
+    "form",
+    { class: "knobs", noValidate: true, onsubmit: (event) => (event.preventDefault(), send()) },
+    sections.map(({ title, fields }) => h("section", { "aria-labelledby": `section-${title}` }, h("h2", { id: `section-${title}` }, title), h("div", {}, part(fields, false), folded(title, fields), title === "Model" ? [h("p", { class: "actions" }, look), shown] : null))),
+    general,
+    h("p", { class: "actions" }, submit),
+  );
+  view.replaceChildren(h("p", { class: "crumb" }, h("a", { href: "#/" }, "Jobs")), h("h1", { tabIndex: -1 }, "New selection"), form);
+  controls.get("selection.method").element.addEventListener("change", noBaselineOfItself);
+  fillFromBefore();
+  noBaselineOfItself();
+  arrived("New selection");
+
+  function part(fields, ofFolded) {
+    return fields.filter((field) => Boolean(field.folded) === ofFolded).map((field) => controls.get(field.path).element);
+  }
+
+  function folded(title, fields) {
+    const inside = part(fields, true);
+    return inside.length ? h("details", { class: "more" }, h("summary", {}, title === "Further" ? "Further settings" : `${inside.length === fields.length ? "All settings" : "More settings"} of ${title.toLowerCase()}`), inside) : null;
+  }
+
+  function noBaselineOfItself() {
+    const method = controls.get("selection.method").read();
+    for (const box of controls.get("selection.baselines").element.querySelectorAll("input")) box.disabled = box.value === method;
+  }
+
+  /** The fields below one of the parts of a request, as the API wants them. */
+  function read(paths) {
+    const request = {};
+    for (const path of paths) {
+      const value = controls.get(path).read();
+      if (value === undefined) continue;
+      const steps = path.split(".");
+      const last = steps.pop();
+      const place = steps.reduce((at, step) => (at[step] ??= {}), request);
+      place[last] = value;
+    }
+    return request;
+  }
+
+  async function send() {
+    const request = { dataset: {}, model: {}, selection: {}, ...read(controls.keys()) };
+    await busy(submit, async () => {
+      const job = await post("/jobs", request, { signal });
+      announce("Submitted");
+      location.hash = `#/jobs/${job.id}`;
+    });
+  }
+
+  async function preview() {
+    await busy(look, async () => {
+      shown.replaceChildren(h("p", { class: "soft" }, "A worker reads the dataset."));
+      const { dataset: wanted = {}, model = {} } = read(["dataset.uri", "dataset.format", "dataset.columns", "model.uri", "model.max_length", "model.dtype"]);
+      const dataset = await register(wanted);
+      const asked = await post(`/datasets/${dataset.id}/previews`, { model, columns: wanted.columns, rows: ROWS_SHOWN }, { signal });
+      const found = await settled(`/datasets/${dataset.id}/previews/${asked.id}`, signal);
+      if (found.state !== "succeeded") throw found.error ?? { title: "The preview was not made" };
+      shown.replaceChildren(h("h3", {}, `${count(dataset.rows)} rows`), ...previewRows(found));
+      announce(`Preview of ${found.rows.length} rows`);
+    });
+  }
+
+  /** A dataset is registered once for a URI, and again when a look at it fails: it may have been put right. */
+  async function register({ uri, format }) {
+    const key = JSON.stringify([uri, format]);
+    if (registered?.key !== key) registered = { key, dataset: await post("/datasets", { uri, format }, { signal }) };
+    const dataset = await settled(`/datasets/${registered.dataset.id}`, signal);
+    if (dataset.state !== "succeeded") {
+      registered = null;
+      throw dataset.error ?? { title: "The dataset was not read" };
+    }
+    controls.get("dataset.columns").element.querySelector("datalist").replaceChildren(...dataset.columns.map((value) => h("option", { value })));
+    return dataset;
+  }
+
+  async function busy(button, work) {
+    general.replaceChildren();
+    for (const one of controls.values()) one.say(null);
+    button.disabled = true;
+    try {
+      await work();
+    } catch (problem) {
+      if (problem.name !== "AbortError") explain(problem, button === look);
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  /** The server's words at the fields that they are about; what is about none, above the button. */
+  function explain(problem, ofPreview) {
+    if (ofPreview) shown.replaceChildren();
+    let first = null;
+    const rest = [];
+    for (const { field, message } of problem.errors ?? []) {
+      const found = known(field, ofPreview);
+      if (!found) {
+        rest.push(`${field}: ${message}`);
+        continue;
+      }
+      const input = found.say(message);
+      found.element.closest("details")?.setAttribute("open", "");
+      first ??= input;
+    }
+    if (!first || rest.length) (ofPreview ? shown : general).replaceChildren(failure({ title: problem.title ?? "Something went wrong", detail: rest.join("; ") || problem.detail || problem.message }));
+    first?.focus();
+    announce(problem.title ?? "");
+  }
+
+  function known(path, ofPreview) {
+    const places = ofPreview && !path.startsWith("model") && !path.startsWith("dataset") ? [`dataset.${path}`] : [path];
+    for (const place of places) {
+      for (let at = place; at; at = at.slice(0, Math.max(at.lastIndexOf("."), 0))) if (controls.has(at)) return controls.get(at);
+    }
+    return { dataset: controls.get("dataset.uri"), model: controls.get("model.uri") }[path];
+  }
+
+  function fillFromBefore() {
+    const before = JSON.parse(sessionStorage.getItem("spice-again") ?? "null");
+    sessionStorage.removeItem("spice-again");
+    if (!before) return;
+    for (const [path, one] of controls) {
+      const value = path.split(".").reduce((at, step) => at?.[step], before);
+      if (value !== undefined && (value !== null || path === "name")) one.write(value);
+    }
+  }
+}
+
