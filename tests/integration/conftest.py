@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tests.integration.processes import Processes
 
 ROWS = 60
+LONG_ROWS = 400
 
 
 def real_rows(count: int = ROWS) -> list[dict[str, str]]:
@@ -158,3 +159,14 @@ def sessions(service: Service) -> Sessions:
     """The service's own sessions, which see every project."""
     made: Sessions = service.http.app.state.resources.sessions  # type: ignore[attr-defined]
     return made
+
+
+@pytest.fixture
+def long_body(service: Service) -> dict[str, Any]:
+    """A job that takes some seconds: many rows, small shards."""
+    rows = (real_rows() * (LONG_ROWS // ROWS + 1))[:LONG_ROWS]
+    body = service.request(
+        service.write_dataset([{**row, "prompt": f"{i}: {row['prompt']}"} for i, row in enumerate(rows)])
+    )
+    body["gradients"]["sketch_dim"] = 512
+    return body

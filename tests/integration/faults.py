@@ -173,3 +173,8 @@ def fails_now_and_then() -> None:
         return write(*arguments)
 
     local._written = written
+
+
+def deaf(point: str, seconds: str) -> None:
+    """Take no notice of anything for that long at a point, as a library does that waits for a silent server."""
+    POINTS[point](lambda: time.sleep(float(seconds)))

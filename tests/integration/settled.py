@@ -19,6 +19,7 @@ from app.settings import QUEUES
 from workers.data.leftovers import remove_leftovers
 
 DEADLINE_S = 60
+SHARD_ROWS = 16  # as in the service's settings
 HOUR_S = 3600.0
 LISTS_OF_RQ = ("rq:queues", "rq:workers", "rq:failed:")
 """Of queues, workers and failed messages; RQ strikes off who is gone."""
@@ -47,6 +48,12 @@ def wait_for(service: Service, job_id: str, done: Callable[[dict[str, Any]], boo
 def final(job: dict[str, Any]) -> bool:
     """Whether nothing follows."""
     return job["state"] in {"succeeded", "failed", "cancelled"}
+
+
+def in_gradients(job: dict[str, Any]) -> bool:
+    """Whether some shards are done and others are not."""
+    assert not final(job), "the job was too quick to be disturbed"
+    return job["stage"] == "gradients" and job["progress"]["done"] > 2 * SHARD_ROWS
 
 
 def assert_settled(service: Service, *, succeeded: int | None = None, failed: str | None = None) -> None:
@@ -127,7 +134,8 @@ def _assert_no_orphan_rows(session: Session) -> None:
 def _assert_files(settings: Settings, won: set[str]) -> None:
     """One file of rows for each success, whole sketches, and nothing unfinished anywhere."""
     names = [stored.name for stored in open_artifacts(settings).list("")]
-    assert sorted(name.split("/")[1] for name in names if name.startswith("jobs/")) == sorted(won)
+    assert sorted(name.split("/")[1] for name in names if "/rows." in name) == sorted(won)
+    assert {name.split("/")[1] for name in names if name.startswith("jobs/")} == won
     assert {name.split("/")[0] for name in names} <= {"jobs", "sketches"}
     assert [name for name in names if name.rpartition("/")[2].startswith(".")] == []
     assert list(settings.cache_path.rglob(".*")) == []

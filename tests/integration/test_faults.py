@@ -12,32 +12,13 @@ from redis import Redis
 from sqlalchemy import select
 
 from app.db.tables import Shard, State
-from tests.integration.conftest import real_rows
-from tests.integration.settled import assert_settled, final, wait_for
+from tests.integration.conftest import LONG_ROWS
+from tests.integration.settled import assert_settled, final, in_gradients, wait_for
 
 if TYPE_CHECKING:
     from app.dependencies import Resources
     from tests.integration.conftest import Service
     from tests.integration.processes import Processes
-
-ROWS = 400
-SHARD_ROWS = 16  # as in the service's settings
-
-
-@pytest.fixture
-def long_body(service: Service) -> dict[str, Any]:
-    """A job that takes some seconds: many rows, small shards."""
-    rows = (real_rows() * (ROWS // 60 + 1))[:ROWS]
-    body = service.request(
-        service.write_dataset([{**row, "prompt": f"{i}: {row['prompt']}"} for i, row in enumerate(rows)])
-    )
-    body["gradients"]["sketch_dim"] = 512
-    return body
-
-
-def in_gradients(job: dict[str, Any]) -> bool:
-    assert not final(job), "the job was too quick to be disturbed"
-    return job["stage"] == "gradients" and job["progress"]["done"] > 2 * SHARD_ROWS
 
 
 @pytest.mark.parametrize("stage", ["reading", "gradients", "selecting", "publishing", "published"])
@@ -64,7 +45,7 @@ def test_a_killed_worker_loses_at_most_a_shard(service: Service, workers: Proces
     job = wait_for(service, job_id, final)
     assert job["state"] == "succeeded", job["error"]
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
-    assert job["result"]["selected"] == ROWS // 5
+    assert job["result"]["selected"] == LONG_ROWS // 5
     workers.stop()
     assert_settled(service)
 
