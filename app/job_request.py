@@ -206,6 +206,13 @@ class SelectionSpec(Request):
     early_stop_ratio: Number | None = Field(
         default=None, gt=0, le=1, description="omega: stop when a gain falls to this part of the first."
     )
+    partitions: int | None = Field(
+        default=None,
+        ge=2,
+        le=1000,
+        description="Select in that many random parts, each by whichever worker is free, and merge their picks; null "
+        "is the exact greedy in one process.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63)
     baselines: tuple[Method, ...] = Field(
         default=(), max_length=4, description="Other methods to run on the same sketches, for comparison."
@@ -224,6 +231,12 @@ class SelectionSpec(Request):
             raise ValueError(
                 f"early_stop_ratio compares marginal gains, and method {self.method!r} does not pick by them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_of_a_greedy(self) -> Self:
+        if self.partitions is not None and self.method not in ("spice", "fisher"):
+            raise ValueError(f"partitions are for methods spice and fisher, not {self.method!r}: leave it out")
         return self
 
     @model_validator(mode="after")

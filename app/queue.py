@@ -17,7 +17,7 @@ from rq.exceptions import DuplicateJobError, NoSuchJobError
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
-from app.db.tables import Dataset, Job, Preview, Shard
+from app.db.tables import Dataset, Job, Part, Preview, Shard
 from app.settings import QUEUES
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ TASKS: Final[dict[Work, str]] = {
     Dataset: "workers.registration.register_dataset",
     Preview: "workers.preview.run_preview",
     Shard: "workers.shard.run_shard",
+    Part: "workers.part.run_part",
 }
 QueueUnavailable = RedisError
 
@@ -47,7 +48,7 @@ class TaskQueue:
         selection, gradients = (
             Queue(queue_name(settings, kind), connection=self._redis, serializer=JSONSerializer) for kind in QUEUES
         )
-        self._queues: dict[Work, Queue] = {Job: selection, Dataset: selection, Preview: selection, Shard: gradients}
+        self._queues: dict[Work, Queue] = {table: gradients if table is Shard else selection for table in TASKS}
 
     def put(self, work: Waiting) -> None:
         """Enqueue a row's dispatch; a dispatch that is there already stays there once.
@@ -106,7 +107,7 @@ class TaskQueue:
 
 
 def queue_name(settings: Settings, kind: str) -> str:
-    """RQ's name of the `selection` queue (jobs and datasets) or of the `gradients` queue (shards)."""
+    """RQ's name of the `selection` queue (jobs, their parts, datasets) or of the `gradients` queue (shards)."""
     return f"{settings.queue_name}-{kind}"
 
 

@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from app.artifacts import StorageFailed, rows_prefix
-from app.db import clock, quotas, shards, sketch_use
+from app.db import clock, parts, quotas, shards, sketch_use
 from app.db.selections import MAIN
 from app.db.tables import Job, Stage
 from workers.data.corpus import LAYOUT_VERSION
@@ -23,25 +25,26 @@ from workers.data.rejection import Reason, enforce_limit
 from workers.data.sources import source_column
 from workers.failures import JobError, ProblemError
 from workers.gradients.shards import ShardDamaged, ShardStore, sketch_key
+from workers.part import selection_config
 from workers.process import current_process
 from workers.publishing import Published, publish
 from workers.reading import read, source_of
-from workers.selection import SelectionConfig, select
+from workers.selection import PartPicks, merge, partition, select, settle
 from workers.stopping import Stopped
 from workers.task import run_leased
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from app.db.tables import Json
     from app.job_request import Budget
     from workers.keeper import Keeper
     from workers.process import Process
     from workers.reading import Reading
-    from workers.selection import Progress, Selection
+    from workers.selection import Progress, Selection, SelectionConfig
 
 logger = logging.getLogger(__name__)
 
@@ -92,21 +95,25 @@ class _Run:
         with process.sessions() as session:
             self.plan = session.get_one(Job, keeper.lease.id).plan or {}
             self.failure = shards.first_error(session, keeper.lease.id)
+            self.parts = parts.of_job(session, keeper.lease.id)
         self.seconds: dict[str, float] = dict(self.plan.get("seconds", {}))
 
     def run(self) -> None:
         """Park the job or finish it; raises what ends it otherwise."""
-        if self.failure is not None:
-            raise ProblemError(self.failure)
+        failures = [self.failure, *(part.error for part in self.parts)]
+        damaged = any(failure is not None and failure["type"] == parts.DAMAGED for failure in failures)
+        for failure in failures:
+            if failure is not None and not damaged:
+                raise ProblemError(failure)
         with self._timed(Stage.READING):
             reading = self._read()
         store = self._store(reading)
         store.mark_used()
-        missing = store.missing()
+        missing = store.missing(verify=damaged)
         if missing:
             self._park(reading, store, missing)
             return
-        if "parked_at" in self.plan:
+        if "parked_at" in self.plan and "parted_at" not in self.plan:
             self.seconds[Stage.GRADIENTS] = round(self._now() - self.plan["parked_at"], 3)
         with self._timed(Stage.SELECTING):
             try:
@@ -115,7 +122,12 @@ class _Run:
                 logger.warning("job %s: %s", self.keeper.lease.id, error)
                 self._park(reading, store, store.missing(verify=True) or [error.shard])
                 return
+            if self.source.request.selection.partitions is not None and (damaged or not self.parts):
+                self._split(reading, store, sketched)
+                return
             chosen, repeats = self._select(sketched)
+            if "parted_at" in self.plan:
+                self.seconds[Stage.SELECTING] = round(self._now() - self.plan["parted_at"], 3)
         published = Published(
             reading=reading,
             values=sketched.values,
@@ -128,7 +140,7 @@ class _Run:
                 reading.snapshot, self.process.settings, self.source.request.dataset.source_column
             ),
             sketches=store.key,
-            sketches_reused="sketches" not in self.plan,
+            sketches_reused=self._reused,
             seconds=self.seconds,
         )
         publish(self.process, self.keeper, published)
@@ -195,12 +207,7 @@ class _Run:
                 f"{len(missing)} shards were missing or damaged after {MOST_ROUNDS} rounds: check the artifact store",
             )
         plan = {
-            "fingerprint": reading.snapshot.fingerprint,
-            "corpus": reading.corpus.digest,
-            "model": reading.model.revision,
-            "adapter": self.source.gradients.adapter,
-            "sketches": store.key,
-            "seconds": self.seconds,
+            **self._read_plan(reading, store),
             "parked_at": self.plan.get("parked_at") or self._now(),
             "rounds": rounds,
         }
@@ -213,6 +220,56 @@ class _Run:
         if not waiting:
             raise Stopped
 
+    def _split(self, reading: Reading, store: ShardStore, sketched: Sketched) -> None:
+        """Make parts of the samples and let go of the job until each has been selected from."""
+        splits = self.plan.get("splits", 0) + 1
+        if splits > MOST_ROUNDS:
+            raise JobError(
+                "sketches-vanish",
+                "The sketches do not stay",
+                "selection",
+                f"shards were damaged when their parts were read, {MOST_ROUNDS} times: check the artifact store",
+            )
+        spec = self.source.request.selection
+        asked = self._config(len(sketched.rows))
+        config = settle(sketched.values, asked, should_stop=self.keeper.should_stop)
+        sizes = [len(rows) for rows in partition(len(sketched.rows), spec.partitions or 1, spec.seed)]
+        plan = {
+            **self.plan,
+            **self._read_plan(reading, store),
+            "reused": self._reused,
+            "parted_at": self.plan.get("parted_at") or self._now(),
+            "splits": splits,
+            "samples": len(reading.corpus),
+            "usable": len(sketched.rows),
+            "parts": len(sizes),
+            "picks": config.budget,
+            "alpha": config.alpha,
+        }
+        self.keeper.stop()
+        with self.process.sessions() as session:
+            waiting = parts.park(session, self.keeper.lease, [min(config.budget, size) for size in sizes], plan)
+        for part in waiting:
+            self.process.queue.put_or_leave(part)
+        if not waiting:
+            raise Stopped
+
+    @property
+    def _reused(self) -> bool:
+        """Whether this job had to compute no sketch."""
+        return bool(self.plan.get("reused", "sketches" not in self.plan))
+
+    def _read_plan(self, reading: Reading, store: ShardStore) -> Json:
+        """What others need to know of the job's data."""
+        return {
+            "fingerprint": reading.snapshot.fingerprint,
+            "corpus": reading.corpus.digest,
+            "model": reading.model.revision,
+            "adapter": self.source.gradients.adapter,
+            "sketches": store.key,
+            "seconds": self.seconds,
+        }
+
     def _now(self) -> float:
         """Seconds since 1970: the worker that parks a job and the one that goes on with it may differ about them."""
         with self.process.sessions() as session:
@@ -220,7 +277,7 @@ class _Run:
 
     def _load(self, reading: Reading, store: ShardStore) -> Sketched:
         """All sketches but those that are not finite: their rows count as rejected."""
-        stored = store.load(scratch=self.process.settings.cache_path)
+        stored = store.load(scratch=self.process.settings.cache_path, should_stop=self.keeper.should_stop)
         corpus = reading.corpus
         rejected = {reason: rows.tolist() for reason, rows in corpus.rejected.items() if len(rows)}
         if stored.finite.all():
@@ -232,16 +289,8 @@ class _Run:
     def _select(self, sketched: Sketched) -> tuple[dict[str, Selection], dict[str, list[Selection]]]:
         """Run the method asked for, then the baselines on as many picks; by label, further runs of each apart."""
         spec = self.source.request.selection
-        config = SelectionConfig(
-            budget=picks_of(spec.budget, len(sketched.rows)),
-            conflict_penalty=spec.conflict_penalty,
-            alpha=spec.alpha,
-            early_stop_ratio=spec.early_stop_ratio,
-            method=spec.method,
-            seed=spec.seed,
-            device=str(self.process.device),
-        )
-        main = self._select_one(sketched, config)
+        config = self._config(len(sketched.rows))
+        main = self._merge(sketched, config) if self.parts else self._select_one(sketched, config)
         if not len(main.indices):
             raise JobError(
                 "no-information",
@@ -261,14 +310,50 @@ class _Run:
             ]
         return chosen, repeats
 
+    def _config(self, usable: int) -> SelectionConfig:
+        spec = self.source.request.selection
+        return selection_config(
+            spec,
+            budget=picks_of(spec.budget, usable),
+            device=str(self.process.device),
+            alpha=self.plan["alpha"] if self.parts else None,
+        )
+
+    def _merge(self, sketched: Sketched, config: SelectionConfig) -> Selection:
+        """The best of what the parts' workers picked."""
+        picks = [
+            PartPicks(np.array(part.picks, dtype=np.int64), np.array(part.gains, dtype=np.float64))
+            for part in self.parts
+        ]
+        return merge(
+            sketched.values,
+            picks,
+            config,
+            on_progress=self._selecting(config.budget),
+            should_stop=self.keeper.should_stop,
+        )
+
     def _select_one(self, sketched: Sketched, config: SelectionConfig) -> Selection:
-        meter = self.keeper.enter(Stage.SELECTING, config.budget, "picks")
+        return select(
+            sketched.values,
+            config,
+            on_progress=self._selecting(config.budget),
+            should_stop=self.keeper.should_stop,
+        )
 
-        def on_progress(progress: Progress) -> None:
-            if progress.stage == "picking":
-                meter.at(progress.done, progress.total)
+    def _selecting(self, budget: int) -> Callable[[Progress], None]:
+        """Tell the progress of a selection: rows while it scans and certifies, picks while it picks."""
+        stage: str | None = "picking"
+        meter = self.keeper.enter(Stage.SELECTING, budget, "picks")
 
-        return select(sketched.values, config, on_progress=on_progress, should_stop=self.keeper.should_stop)
+        def tell(progress: Progress) -> None:
+            nonlocal stage, meter
+            if progress.stage != stage:
+                stage = progress.stage
+                meter = self.keeper.enter(Stage.SELECTING, progress.total, progress.unit)
+            meter.at(progress.done, progress.total)
+
+        return tell
 
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:

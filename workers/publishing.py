@@ -198,6 +198,8 @@ def _result(published: Published, publishing_s: float) -> Json:
             "curvature_factor": guarantees.curvature_factor,
             "epsilon_bound_violations": guarantees.epsilon_bound_violations,
         },
+        "partitions": published.selection.partitions,
+        "partitions_guarantee": _partitions_guarantee(published.selection, len(main.indices)),
         "mean_conflict": float(main.conflicts.mean()),
         "format": published.reading.snapshot.format,
         "columns": dict(corpus.shape.columns),
@@ -213,6 +215,15 @@ def _result(published: Published, publishing_s: float) -> Json:
         },
         "versions": {name: version(name) for name in ("spice-select", "torch", "transformers")},
     }
+
+
+def _partitions_guarantee(asked: SelectionSpec, count: int) -> Json | None:
+    """What is proven of the random partition beforehand; derived in docs/selection.md."""
+    if asked.partitions is None or asked.early_stop_ratio is not None:
+        return None
+    rho = 1.0 - (1.0 - 1.0 / count) ** count
+    penalty = asked.conflict_penalty if asked.method == "spice" else 0.0
+    return {"factor": rho / 2, "loss": rho * count * penalty}
 
 
 def _baseline(main: Selection, runs: Sequence[Selection]) -> Json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, exists, func, insert, or_, select, update
 
 from app.db.leases import OPEN, Waiting
-from app.db.tables import Job, Shard, Stage, State
+from app.db.tables import Job, Part, Shard, Stage, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +64,8 @@ def park(session: Session, lease: Lease, sizes: Mapping[int, int], plan: Json) -
     if held is None:
         session.rollback()
         return []
-    session.execute(delete(Shard).where(Shard.job_id == lease.id))
+    for table in (Shard, Part):
+        session.execute(delete(table).where(table.job_id == lease.id))
     ids = [uuid.uuid4() for _ in sizes]
     session.execute(
         insert(Shard),
@@ -78,9 +79,13 @@ def park(session: Session, lease: Lease, sizes: Mapping[int, int], plan: Json) -
 
 
 def wake(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting]:
-    """Queue parked jobs whose shards are all done, or one of whose shards failed: all of them, or the one given."""
-    shards = exists().where(Shard.job_id == Job.id)
-    decided = or_(~shards.where(Shard.state.in_(OPEN)), shards.where(Shard.state == State.FAILED))
+    """Queue parked jobs whose shards or parts are all done, or one of which failed: all of them, or the one given."""
+    shards, parts = exists().where(Shard.job_id == Job.id), exists().where(Part.job_id == Job.id)
+    decided = or_(
+        ~or_(shards.where(Shard.state.in_(OPEN)), parts.where(Part.state.in_(OPEN))),
+        shards.where(Shard.state == State.FAILED),
+        parts.where(Part.state == State.FAILED),
+    )
     parked = [Job.state == State.RUNNING, Job.lease_token.is_(None), decided]
     if job_id is not None:
         parked.append(Job.id == job_id)
@@ -95,10 +100,11 @@ def wake(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting]:
 
 
 def drop_finished(session: Session) -> None:
-    """Delete the shards of jobs that have ended; a worker that still holds one hears of it with its next heartbeat."""
-    session.execute(
-        delete(Shard).where(Shard.job_id.in_(select(Job.id).where(Job.id == Shard.job_id, Job.state.not_in(OPEN))))
-    )
+    """Delete the shards and parts of jobs that have ended; a worker that still holds one hears of it soon."""
+    for table in (Shard, Part):
+        session.execute(
+            delete(table).where(table.job_id.in_(select(Job.id).where(Job.id == table.job_id, Job.state.not_in(OPEN))))
+        )
     session.commit()
 
 

@@ -290,6 +290,25 @@ class Shard(Leased, Base):
     progress: Mapped[Json | None]
 
 
+class Part(Leased, Base):
+    """A random part of a job's samples that one worker selects from. The job is parked until all are done.
+
+    What it picks stays here until the job has merged it: at most `budget` places among the usable samples and the
+    gain of each, in the order of picking.
+    """
+
+    __tablename__ = "parts"
+    __table_args__ = (_open_index("parts"), UniqueConstraint("job_id", "number"))
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    budget: Mapped[int]
+    worker: Mapped[str | None]
+    progress: Mapped[Json | None]
+    picks: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
+    gains: Mapped[list[float] | None] = mapped_column(ARRAY(Double()))
+
+
 class Selection(Base):
     """The head of one selection of a job: the one asked for (label `main`) or a baseline."""
 

@@ -47,6 +47,13 @@ class Baseline(Response):
     overlap: float = Field(description="Jaccard index of its picks and the subset's: 1 where they are the same rows.")
 
 
+class PartitionsGuarantee(Response):
+    """What a partitioned selection promises over the random draw of the parts: E F(S) >= factor F(S*) - loss."""
+
+    factor: float = Field(description="(1 - (1 - 1/k)^k) / 2.")
+    loss: float = Field(description="(1 - (1 - 1/k)^k) k conflict_penalty, in nats.")
+
+
 class JobResult(Response):
     """Numbers of a succeeded job; the picks are at `links.subset`."""
 
@@ -60,6 +67,10 @@ class JobResult(Response):
     alpha: float
     stop_reason: Literal["budget", "early_stop", "exhausted"]
     certificate: Certificate
+    partitions: int | None = Field(default=None, description="Random parts of the selection; null where it was one.")
+    partitions_guarantee: PartitionsGuarantee | None = Field(
+        default=None, description="Null also with an early stop, about which nothing is proven beforehand."
+    )
     mean_conflict: float
     format: Format = Field(description="Of the dataset, and so of `subset?rows=true`.")
     columns: Columns | None = Field(default=None, description="Which columns were read; null for results of old.")

@@ -51,21 +51,28 @@ def _gradients(happen: Callable[[], None]) -> None:
 
 
 def _selecting(happen: Callable[[], None]) -> None:
+    """At the third pick, or the third of a merge."""
+    _at_picks(lambda progress: happen() if progress.done == 3 else None)
+
+
+def _at_picks(happen: Callable[[Any], None]) -> None:
     from workers import pipeline  # noqa: PLC0415
 
-    select = pipeline.select
+    pipeline.select, pipeline.merge = _telling(pipeline.select, happen), _telling(pipeline.merge, happen)
 
+
+def _telling(function: Callable[..., Any], happen: Callable[[Any], None]) -> Callable[..., Any]:
     def selects(*arguments: Any, **options: Any) -> Any:
         tell = options["on_progress"]
 
         def on_progress(progress: Any) -> None:
             tell(progress)
-            if progress.stage == "picking" and progress.done == 3:
-                happen()
+            if progress.stage == "picking":
+                happen(progress)
 
-        return select(*arguments, **{**options, "on_progress": on_progress})
+        return function(*arguments, **{**options, "on_progress": on_progress})
 
-    pipeline.select = selects
+    return selects
 
 
 def _publishing(happen: Callable[[], None]) -> None:
@@ -92,10 +99,26 @@ def _published(happen: Callable[[], None]) -> None:
     pipeline.publish = publishes
 
 
+def _part(happen: Callable[[], None]) -> None:
+    """In the second part that this worker takes."""
+    from workers import part  # noqa: PLC0415
+
+    select_part = part.select_part
+    calls = itertools.count(1)
+
+    def selects(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == 2:
+            happen()
+        return select_part(*arguments, **options)
+
+    part.select_part = selects
+
+
 POINTS: dict[str, Callable[[Callable[[], None]], None]] = {
     "reading": _reading,
     "gradients": _gradients,
     "selecting": _selecting,
+    "part": _part,
     "publishing": _publishing,
     "published": _published,
 }
@@ -140,24 +163,34 @@ def clock_off_by(seconds: str) -> None:
 
 def slow_picks(seconds: str) -> None:
     """Take that long for each pick."""
-    _selecting_each(lambda: time.sleep(float(seconds)))
+    _at_picks(lambda _: time.sleep(float(seconds)))
 
 
-def _selecting_each(happen: Callable[[], None]) -> None:
+def slow_parts(seconds: str) -> None:
+    """Take that long for each pick of a part."""
+    from workers import part  # noqa: PLC0415
+
+    part.select_part = _telling(part.select_part, lambda _: time.sleep(float(seconds)))
+
+
+def damages_a_shard_before_the_parts() -> None:
+    """Flip a byte of a shard between the look at all sketches and that of the parts, once."""
+    from app.settings import get_settings  # noqa: PLC0415
     from workers import pipeline  # noqa: PLC0415
 
-    select = pipeline.select
+    settle = pipeline.settle
+    calls = itertools.count(1)
 
-    def selects(*arguments: Any, **options: Any) -> Any:
-        tell = options["on_progress"]
+    def settles(*arguments: Any, **options: Any) -> Any:
+        place = get_settings().artifacts_path
+        if next(calls) == 1 and place is not None:
+            shard = next(iter(place.glob("sketches/*/shard-00001.safetensors")))
+            content = bytearray(shard.read_bytes())
+            content[-5] ^= 0xFF
+            shard.write_bytes(content)
+        return settle(*arguments, **options)
 
-        def on_progress(progress: Any) -> None:
-            tell(progress)
-            happen()
-
-        return select(*arguments, **{**options, "on_progress": on_progress})
-
-    pipeline.select = selects
+    pipeline.settle = settles
 
 
 def fails_now_and_then() -> None:

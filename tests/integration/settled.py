@@ -11,7 +11,7 @@ from rq.serializers import JSONSerializer
 from sqlalchemy import func, select
 
 from app.artifacts import open_artifacts
-from app.db.tables import Dataset, Job, RejectedRows, Selection, SelectionChunk, Shard, State
+from app.db.tables import Dataset, Job, Part, RejectedRows, Selection, SelectionChunk, Shard, State
 from app.queue import TaskQueue, queue_name
 from app.reconciler import reconcile
 from app.retention import UNFINISHED_S, sweep
@@ -128,6 +128,7 @@ def _stored_picks(session: Session, job: Job) -> int:
 
 def _assert_no_orphan_rows(session: Session) -> None:
     assert session.scalars(select(Shard)).all() == []
+    assert session.scalars(select(Part)).all() == []
     assert session.scalars(select(Dataset.id).where(Dataset.lease_token.is_not(None))).all() == []
 
 

@@ -26,9 +26,10 @@ import numpy as np
 from app.artifacts import sketches_prefix
 from workers.gradients.checked_tensors import LENGTH_BYTES, pack, unpack
 from workers.gradients.engine import Sketches
+from workers.stopping import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -160,24 +161,63 @@ class ShardStore:
         """Note in the store that the key is in use now: what was used last is the last to be deleted for space."""
         self._artifacts.write(f"{sketches_prefix(self.key)}used", b"")
 
-    def tiles(self) -> Iterator[tuple[range, Sketches]]:
-        """The shards in order with the samples they cover: for work that needs one at a time.
+    def finite_rows(
+        self, places: NDArray[np.int64], should_stop: Callable[[], bool] | None = None
+    ) -> NDArray[np.float32]:
+        """Some of the sketches that are finite: one shard and what is asked for are in memory at a time.
+
+        Args:
+            places: Numbers among the finite sketches, ascending, shape (m,), int64.
+            should_stop: Asked once a shard.
+
+        Returns:
+            Shape (m, sketch_dim), float32.
 
         Raises:
             ShardDamaged: A shard is missing or damaged.
+            Stopped: `should_stop` said so.
+        """
+        found = np.empty((len(places), self.sketch_dim), dtype=np.float32)
+        before = 0
+        for _, tile in self.tiles(should_stop):
+            finite = tile.values[tile.finite]
+            first, end = np.searchsorted(places, (before, before + len(finite)))
+            found[first:end] = finite[places[first:end] - before]
+            before += len(finite)
+        return found
+
+    def tiles(self, should_stop: Callable[[], bool] | None = None) -> Iterator[tuple[range, Sketches]]:
+        """The shards in order with the samples they cover: for work that needs one at a time.
+
+        Args:
+            should_stop: Asked once a shard.
+
+        Raises:
+            ShardDamaged: A shard is missing or damaged.
+            Stopped: `should_stop` said so.
         """
         for shard in range(self.shards):
+            if should_stop is not None and should_stop():
+                raise Stopped
             yield self.rows(shard), self._required(shard)
 
-    def load(self, *, scratch: Path | None = None, in_memory_bytes: int = IN_MEMORY_BYTES) -> StoredSketches:
+    def load(
+        self,
+        *,
+        scratch: Path | None = None,
+        in_memory_bytes: int = IN_MEMORY_BYTES,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> StoredSketches:
         """All sketches as one matrix.
 
         Args:
             scratch: Directory for the file behind a matrix that is too large for memory; needs n p 4 bytes there.
             in_memory_bytes: Largest matrix that is held in memory if there is a scratch directory.
+            should_stop: Asked once a shard.
 
         Raises:
             ShardDamaged: A shard is missing or damaged.
+            Stopped: `should_stop` said so.
         """
         shape = (self.samples, self.sketch_dim)
         size = self.samples * self.sketch_dim * np.dtype(np.float32).itemsize
@@ -186,7 +226,7 @@ class ShardStore:
         else:
             values = _unnamed_map(scratch, shape)
         losses, finite = np.empty(self.samples, dtype=np.float32), np.empty(self.samples, dtype=np.bool_)
-        for rows, tile in self.tiles():
+        for rows, tile in self.tiles(should_stop):
             part = slice(rows.start, rows.stop)
             values[part], losses[part], finite[part] = tile.values, tile.losses, tile.finite
         values.flags.writeable = False
