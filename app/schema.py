@@ -37,6 +37,7 @@ class Progress(Response):
     unit: str = Field(description="What is counted: bytes, rows, samples or picks.")
     rate: float | None = Field(description="Units a second.")
     eta_s: float | None = Field(description="Seconds until the stage ends, at this rate.")
+    tokens_per_s: float | None = Field(default=None, description="While gradients are computed: rows differ in length.")
 
 
 def _storable(value: str) -> str:

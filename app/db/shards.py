@@ -29,6 +29,7 @@ class WorkerProgress:
     done: int
     total: int
     rate: float | None
+    tokens_per_s: float | None
 
 
 def park(session: Session, lease: Lease, sizes: Mapping[int, int], plan: Json) -> list[Waiting]:
@@ -115,17 +116,21 @@ def first_error(session: Session, job_id: uuid.UUID) -> Json | None:
 
 
 def workers(session: Session, job_id: uuid.UUID) -> list[WorkerProgress]:
-    """Who works on a job's shards."""
-    rows = session.scalars(
-        select(Shard).where(Shard.job_id == job_id, Shard.state == State.RUNNING).order_by(Shard.number)
+    """Who works on a job's shards, or on its parts: it is parked for either."""
+    shards = select(Shard.number, Shard.samples, Shard.worker, Shard.progress).where(
+        Shard.job_id == job_id, Shard.state == State.RUNNING
+    )
+    parts = select(Part.number, Part.budget, Part.worker, Part.progress).where(
+        Part.job_id == job_id, Part.state == State.RUNNING
     )
     return [
         WorkerProgress(
-            worker=shard.worker or "",
-            shard=shard.number,
-            done=(shard.progress or {}).get("done", 0),
-            total=shard.samples,
-            rate=(shard.progress or {}).get("rate"),
+            worker=worker or "",
+            shard=number,
+            done=(progress or {}).get("done", 0),
+            total=total,
+            rate=(progress or {}).get("rate"),
+            tokens_per_s=(progress or {}).get("tokens_per_s"),
         )
-        for shard in rows
+        for number, total, worker, progress in session.execute(shards.union_all(parts).order_by("number")).all()
     ]

@@ -84,7 +84,7 @@ def get(session: SessionDep, job_id: uuid.UUID, response: Response) -> JobRespon
     job = service.find_job(session, job_id)
     if not job.state.final:
         response.headers["Retry-After"] = str(POLL_AFTER_S)
-    return to_response(job, shards.workers(session, job.id) if job.stage is Stage.GRADIENTS else ())
+    return to_response(job, shards.workers(session, job.id) if job.stage in (Stage.GRADIENTS, Stage.SELECTING) else ())
 
 
 @router.post(

@@ -98,10 +98,11 @@ class Worker(Response):
     """What one worker does for a job right now."""
 
     worker: str = Field(description="Host and process.")
-    shard: int
+    shard: int = Field(description="Number of its shard, or of its part of a partitioned selection.")
     done: int
     total: int
-    rate: float | None = Field(description="Samples a second.")
+    rate: float | None = Field(description="Samples, or picks, a second.")
+    tokens_per_s: float | None = None
 
 
 class JobResponse(Response):
@@ -113,7 +114,7 @@ class JobResponse(Response):
     state: State
     stage: Stage | None
     progress: Progress | None
-    workers: list[Worker] = Field(description="Who computes gradients for it right now; only in `GET /jobs/{id}`.")
+    workers: list[Worker] = Field(description="Who has a shard or a part of it right now; only in `GET /jobs/{id}`.")
     cancel_requested: bool
     dataset: DatasetRef
     model: ModelRef
@@ -135,8 +136,15 @@ EXAMPLE_JOB: dict[str, Any] = {
     "metadata": {"team": "search"},
     "state": "running",
     "stage": "gradients",
-    "progress": {"done": 41984, "total": 100000, "unit": "samples", "rate": 212.4, "eta_s": 273.2},
-    "workers": [{"worker": "gpu-1:41", "shard": 41, "done": 0, "total": 1024, "rate": None}],
+    "progress": {
+        "done": 41984,
+        "total": 100000,
+        "unit": "samples",
+        "rate": 212.4,
+        "eta_s": 273.2,
+        "tokens_per_s": 23576.4,
+    },
+    "workers": [{"worker": "gpu-1:41", "shard": 41, "done": 0, "total": 1024, "rate": None, "tokens_per_s": None}],
     "cancel_requested": False,
     "dataset": {"uri": "file:///data/train.jsonl", "columns": {"prompt": "instruction", "response": "output"}},
     "model": EXAMPLE_REQUEST["model"],
