@@ -62,7 +62,9 @@ def test_a_budget_beyond_the_usable_rows(service: Service) -> None:
     fails(service, service.request(budget={"count": ROWS + 1}), "budget-too-large", str(ROWS))
 
 
-@pytest.mark.parametrize("damage", ["missing", "no_weights", "truncated", "remote_code", "not_json"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "no_weights", "truncated", "pickled", "lying_header", "remote_code", "not_json", "absurd"]
+)
 def test_a_model_that_cannot_load(service: Service, tiny_model: Any, damage: str) -> None:
     directory = service.directory / "model"
     directory.mkdir()
@@ -76,6 +78,12 @@ def test_a_model_that_cannot_load(service: Service, tiny_model: Any, damage: str
         weights.unlink()
     elif damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "pickled":
+        weights.rename(directory / "pytorch_model.bin")
+    elif damage == "lying_header":
+        weights.write_bytes((2**40).to_bytes(8, "little") + weights.read_bytes()[8:])
+    elif damage == "absurd":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": 10**9}))
     elif damage == "remote_code":
         config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "evil.Evil"}}))
     else:
