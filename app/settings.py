@@ -121,6 +121,12 @@ class Settings(BaseSettings):
     )
     dataset_max_rows: int = Field(default=10_000_000, gt=0, description="Rows of a dataset.")
     row_max_bytes: int = Field(default=8 * MIB, gt=0, description="Bytes of one row; longer ones are rejected.")
+    template_timeout_s: float = Field(
+        default=10, gt=0, description="Seconds that a model's chat template may take for one row."
+    )
+    template_max_bytes: int = Field(
+        default=GIB, ge=64 * MIB, description="Memory of the process in which chat templates run."
+    )
     fetch_timeout_s: float = Field(
         default=3600, gt=0, description="Seconds that fetching a dataset or a model may take."
     )

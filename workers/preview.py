@@ -14,6 +14,7 @@ from workers.data.conversation import to_messages
 from workers.data.formats import BadRecord, iter_records, read_columns
 from workers.data.rejection import Reason
 from workers.data.shapes import recognise
+from workers.data.template_server import template_limits
 from workers.data.tokenisation import ConversationEncoder
 from workers.process import current_process
 from workers.reading import have, have_model
@@ -55,7 +56,7 @@ def _preview(process: Process, keeper: Keeper) -> None:
     snapshot = have(process, uri, dataset.fingerprint, recalled=True, should_stop=keeper.should_stop)
     columns = None if wanted.columns is None else wanted.columns.model_dump(exclude_none=True)
     shape = recognise(read_columns(snapshot, process.settings), columns)
-    encoder = ConversationEncoder(model.tokenizer, wanted.model.max_length)
+    encoder = ConversationEncoder(model.tokenizer, wanted.model.max_length, template_limits(process.settings))
     records = _records(snapshot, shape, wanted, process.settings, keeper.should_stop)
     content: Json = {"shape": shape.name, "rows": [_shown(record, shape, encoder) for record in records]}
     with process.sessions() as session:

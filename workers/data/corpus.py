@@ -21,6 +21,7 @@ from workers.data.describe import check_not_empty, describe
 from workers.data.formats import BadRecord, iter_records, read_columns
 from workers.data.rejection import Reason
 from workers.data.shapes import Shape, ShapeName, recognise
+from workers.data.template_server import template_limits
 from workers.data.tokenisation import ConversationEncoder, Encoded
 from workers.samples import Sample
 from workers.stopping import Stopped
@@ -161,7 +162,7 @@ def build_corpus(
         DatasetError: ``empty``, and those of `iter_records`, `recognise` and `ConversationEncoder`.
         Stopped: ``should_stop`` said so.
     """
-    encoder = ConversationEncoder(tokenizer, max_length)
+    encoder = ConversationEncoder(tokenizer, max_length, template_limits(settings))
     names = read_columns(snapshot, settings)
     if not names:
         _fail_without_columns(snapshot, settings)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from workers.data.conversation import Message
+    from workers.data.template_server import TemplateLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,15 @@ class Encoded:
 class ConversationEncoder:
     """Renders and tokenises with one tokenizer and one length limit."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, max_length: int, limits: TemplateLimits | None = None
+    ) -> None:
         """Prepare.
 
         Args:
             tokenizer: A fast tokenizer: the mask is drawn from its character offsets.
             max_length: Tokens of a sample, at least 2.
+            limits: What the chat template may take.
 
         Raises:
             DatasetError: ``tokenizer_not_fast``, ``chat_template_broken``.
@@ -60,7 +64,7 @@ class ConversationEncoder:
                 f"{type(tokenizer).__name__} gives no character offsets: save the model with a tokenizer.json",
             )
         self._tokenizer = tokenizer
-        self._template = ChatTemplate(tokenizer)
+        self._template = ChatTemplate(tokenizer, limits)
         self._max_length = max_length
 
     def fingerprint(self) -> str:
@@ -79,7 +83,7 @@ class ConversationEncoder:
 
     def encode(self, conversations: Sequence[Sequence[Message]]) -> list[Encoded | Reason]:
         """Encode a batch; one result for each conversation, in order, independent of its neighbours."""
-        rendered = [self._template.render(messages) for messages in conversations]
+        rendered = self._template.render(conversations)
         texts = [one.text for one in rendered if isinstance(one, Rendered)]
         if not texts:
             return [one for one in rendered if isinstance(one, Reason)]
@@ -94,7 +98,7 @@ class ConversationEncoder:
             The tokens and as many pieces; joined, the pieces are the text that the template wrote, up to the cut. A
             piece is empty where several tokens spell one character: the first of them has it.
         """
-        rendered = self._template.render(messages)
+        [rendered] = self._template.render([messages])
         if isinstance(rendered, Reason):
             return rendered
         ids, offsets = next(self._tokenise([rendered.text]))

@@ -1,0 +1,92 @@
+"""The process that chat templates run in: `python -m workers.data.template_process MEMORY`.
+
+A template is a program that comes with a model. It runs in Jinja's sandbox; should it break out, it finds a process
+without credentials, environment or files to write, with little memory, and with a parent that ends it when it is late.
+
+Each line in is a JSON object and is answered by a line, one for each conversation:
+
+    {}                                        -> {}, once it has started
+    {"template": {...}, "seconds": 10}        -> {} or {"syntax": message} or {"memory": true}
+    {"conversations": [...], "seconds": 10}   -> {"text", "responses"} or {"reason"} or {"memory": true}
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateSyntaxError
+
+from workers.data.template_rendering import NotLocated, Renderer, TextTooLong
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+OPEN_FILES = 64
+
+
+def limit(memory: int) -> None:
+    """Take from this process what rendering does not need."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+
+
+def answers(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
+    """The answers to each line."""
+    renderer: Renderer | None = None
+    for line in lines:
+        request = json.loads(line)
+        if "template" in request:
+            _set_alarm(request["seconds"])
+            try:
+                renderer = Renderer(**request["template"])
+            except MemoryError:
+                yield {"memory": True}
+            except (TemplateSyntaxError, RecursionError) as error:
+                yield {"syntax": f"{type(error).__name__}: {error}"[:500]}
+            else:
+                yield {}
+            _set_alarm(0)
+        elif renderer is not None:
+            for messages in request["conversations"]:
+                _set_alarm(request["seconds"])
+                yield _rendered(renderer, messages)
+            _set_alarm(0)
+        else:
+            yield {}
+
+
+def _set_alarm(seconds: float) -> None:
+    """The parent ends this process when it is late; should the parent be gone, the alarm does. 0 for none."""
+    signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
+
+
+def _rendered(renderer: Renderer, messages: list[dict[str, str]]) -> dict[str, Any]:
+    try:
+        text, responses = renderer.render(messages)
+    except NotLocated:
+        return {"reason": "template_not_prefix_stable"}
+    except TextTooLong:
+        return {"reason": "row_too_long"}
+    except MemoryError:
+        return {"memory": True}
+    except Exception:  # noqa: BLE001 - a template may raise anything, and refuses the row by it
+        return {"reason": "template_refused"}
+    return {"text": text, "responses": responses}
+
+
+def main() -> None:
+    """Answer until the parent is gone."""
+    limit(int(sys.argv[1]))
+    for answer in answers(sys.stdin.buffer):
+        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
