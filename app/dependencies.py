@@ -16,6 +16,7 @@ from app.db.engine import Sessions
 from app.db.scoping import project_sessions
 from app.events.feed import EventFeed
 from app.queue import TaskQueue
+from app.readiness import StoreProbe
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Resources:
     keys: KeyRing
     rate_limits: RateLimits
     feed: EventFeed
+    store_probe: StoreProbe
 
 
 def resources(request: Request) -> Resources:
@@ -92,6 +94,11 @@ async def _feed(request: Request) -> EventFeed:
     return resources(request).feed
 
 
+async def _store_probe(request: Request) -> StoreProbe:
+    return resources(request).store_probe
+
+
+StoreProbeDep = Annotated[StoreProbe, Depends(_store_probe)]
 SessionDep = Annotated[Session, Depends(_session)]
 ServiceSessionsDep = Annotated[Sessions, Depends(_service_sessions)]
 """Sessions without a project: for what tells nothing of jobs and datasets."""

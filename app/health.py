@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
-from app.db.migrate import revisions
-from app.dependencies import QueueDep, ServiceSessionsDep  # noqa: TC001
+from app.dependencies import QueueDep, ServiceSessionsDep, StoreProbeDep  # noqa: TC001
 from app.openapi import example, problems
 from app.problems import Unavailable
-from app.queue import QueueUnavailable
+from app.readiness import Check, checks
 from app.schema import Response
 
-if TYPE_CHECKING:
-    from app.db.engine import Sessions
-    from app.queue import TaskQueue
-
 router = APIRouter(tags=["health"])
+
+EXAMPLE_CHECKS: list[dict[str, Any]] = [
+    {"name": "postgres", "ok": True, "required": True, "detail": "answers", "remedy": None},
+    {
+        "name": "worker gradients",
+        "ok": False,
+        "required": False,
+        "detail": "no worker that serves gradients was seen in the last 35 s",
+        "remedy": "start one: SPICE_WORKER_QUEUES=gradients spice worker",
+    },
+]
 
 
 class Health(Response):
     """The answer of a healthy service."""
 
     status: Literal["ok"] = "ok"
+
+
+class Readiness(Response):
+    """The answer of a service that can serve; a check that is not ok is a warning."""
+
+    status: Literal["ok"] = "ok"
+    checks: list[Check]
 
 
 @router.get("/healthz", summary="Is the process alive?", responses=example(200, "It is.", {"status": "ok"}))
@@ -37,32 +48,13 @@ def healthz() -> Health:
 @router.get(
     "/readyz",
     summary="Can the service serve?",
-    responses=example(200, "It can.", {"status": "ok"})
-    | problems((Unavailable, "redis does not answer; the schema is at 0001, not at 0002: run `spice migrate`")),
+    responses=example(200, "It can.", {"status": "ok", "checks": EXAMPLE_CHECKS})
+    | problems((Unavailable, "Redis does not answer: see SPICE_REDIS_URL; the schema is at 0001, not at 0002: ...")),
 )
-def readyz(sessions: ServiceSessionsDep, queue: QueueDep) -> Health:
-    """Asks Postgres, its schema and Redis; 503 with all that is missing."""
-    missing = [*_database_faults(sessions), *_queue_faults(queue)]
+def readyz(sessions: ServiceSessionsDep, queue: QueueDep, store: StoreProbeDep) -> Readiness:
+    """Looks at Postgres, its schema, Redis, the artifact store and the workers; 503 says what is missing."""
+    found = checks(sessions, queue, store)
+    missing = [f"{check.detail}: {check.remedy}" for check in found if check.required and not check.ok]
     if missing:
-        raise Unavailable("; ".join(missing))
-    return Health()
-
-
-def _database_faults(sessions: Sessions) -> list[str]:
-    try:
-        with sessions() as session:
-            session.execute(text("SELECT 1"))
-            present, wanted = revisions(session.connection())
-    except SQLAlchemyError:
-        return ["postgres does not answer: see SPICE_DATABASE_URL"]
-    if present != wanted:
-        return [f"the schema is at {present or 'nothing'}, not at {wanted}: run `spice migrate`"]
-    return []
-
-
-def _queue_faults(queue: TaskQueue) -> list[str]:
-    try:
-        queue.ping()
-    except QueueUnavailable:
-        return ["redis does not answer: see SPICE_REDIS_URL"]
-    return []
+        raise Unavailable("; ".join(missing), checks=[check.model_dump() for check in found])
+    return Readiness(checks=found)

@@ -22,11 +22,16 @@ from app.events.router import router as events
 from app.jobs.router import router as jobs
 from app.picked_rows.router import router as picked_rows
 from app.queue import TaskQueue
+from app.readiness import StoreProbe
 from app.reconciler import Reconciler
 from app.reports.router import router as reports
 from app.results.router import router as results
 from app.retention import Retention
 from app.settings import Settings, get_settings
+from app.telemetry import tracing
+from app.telemetry.metrics import Metrics
+from app.telemetry.requests import Telemetry
+from app.telemetry.router import router as metrics
 from app.web import pages
 
 if TYPE_CHECKING:
@@ -49,13 +54,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if settings.traces == "otlp":
+            tracing.start("spice-api")
         engine = make_engine(settings)
         queue = TaskQueue(settings)
         sessions = make_sessions(engine)
         artifacts = open_artifacts(settings)
         keys, rate_limits = KeyRing(sessions, settings.auth_cache_s), RateLimits(settings)
         feed = EventFeed(sessions, settings.events_poll_s)
-        app.state.resources = Resources(settings, sessions, queue, artifacts, keys, rate_limits, feed)
+        probe = StoreProbe(artifacts)
+        app.state.resources = Resources(settings, sessions, queue, artifacts, keys, rate_limits, feed, probe)
         reconciler = Reconciler(sessions, queue, settings)
         reconciler.start()
         retention = Retention(sessions, artifacts, settings)
@@ -66,9 +74,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         finally:
             retention.stop()
             reconciler.stop()
+            probe.close()
             queue.close()
             await rate_limits.close()
             engine.dispose()
+            tracing.stop()
 
     app = FastAPI(
         title="SPICE data selection",
@@ -77,9 +87,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("spice-select"),
         lifespan=lifespan,
     )
-    for router in (jobs, events, results, picked_rows, reports, datasets, health.router):
+    for router in (jobs, events, results, picked_rows, reports, datasets, health.router, metrics):
         app.include_router(router)
     problems.install(app, logger)
     pages.install(app)
+    app.state.metrics = Metrics()
     app.add_middleware(Authentication)
+    app.add_middleware(Telemetry, metrics=app.state.metrics)  # the last is the outermost
     return app

@@ -97,6 +97,14 @@ class TaskQueue:
         present = {message for table in {work.table for work in waiting} for message in self._queues[table].job_ids}
         return [work for work in waiting if _message_id(work.id, work.dispatch) not in present]
 
+    def lengths(self) -> dict[str, int]:
+        """Messages in each queue, by its kind.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        return {kind: queue.count for kind, queue in zip(QUEUES, (self._queues[Job], self._queues[Shard]), strict=True)}
+
     def ping(self) -> None:
         """Raise QueueUnavailable if Redis does not answer."""
         self._redis.ping()

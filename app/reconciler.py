@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import deadlines, leases, shards
+from app.db import deadlines, figures, leases, shards
 from app.queue import TASKS, QueueUnavailable
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
             lost = queue.missing(leases.waiting_since(session, table, settings.reconcile_s))
             due += [work for work in (leases.redispatch(session, work) for work in lost) if work is not None]
         due += shards.wake(session)
+        figures.count_ended(session)
     for work in dead:
         queue.drop(work)
     for work in due:

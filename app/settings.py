@@ -67,7 +67,17 @@ class Settings(BaseSettings):
         description="Let projects use one another's sketches. Saves computing, but `sketches_reused` and the time a "
         "job takes then tell that another project has used the same rows with the same model. Same for all workers.",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Log level.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Log level. Requests that change nothing are logged at DEBUG."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="`json` writes one object a line, with the request's and the job's id."
+    )
+    traces: Literal["off", "otlp"] = Field(
+        default="off",
+        description="OpenTelemetry traces of requests and stages, one across the queue: `otlp` sends them by OTLP over "
+        "HTTP, where the OTEL_* variables say. Needs the extra `otel`.",
+    )
 
     # Places
     data_dir: Path = Field(default=Path("var"), description="Where the embedded servers, artifacts and caches live.")

@@ -138,6 +138,11 @@ class Meter:
         self._tokens: int | None = None
         self._began = time.monotonic()
 
+    @property
+    def tokens(self) -> int:
+        """Tokens counted so far; 0 where the work knows of none."""
+        return self._tokens or 0
+
     def add(self, units: int, *, tokens: int | None = None) -> None:
         """Count more units, and the tokens in them where the work knows them: rows differ in length, tokens do not."""
         if tokens is not None:

@@ -20,7 +20,9 @@ from rq.serializers import JSONSerializer
 
 from app.queue import TASKS, queue_name
 from app.settings import get_settings
+from app.telemetry import logs, tracing
 from workers.gradients.errors import ModelError
+from workers.presence import Presence
 from workers.process import current_process
 from workers.tidying import tidy
 
@@ -68,19 +70,21 @@ class InProcessWorker(SimpleWorker):
 def run() -> int:
     """Work until told to stop; the exit code."""
     settings = get_settings()
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    logs.configure(settings)
     try:
+        if settings.traces == "otlp":
+            tracing.start("spice-worker")
         process = current_process()
-    except ModelError as error:
+    except (ModelError, tracing.TracingNotInstalled) as error:
         logger.critical("%s", error)
         return 2
     queues = [queue_name(settings, kind) for kind in settings.worker_queues]
     logger.info("worker %s on %s, queues %s", process.name, process.device, ", ".join(queues))
     connection = Redis.from_url(str(settings.redis_url), health_check_interval=30)
     worker = InProcessWorker(queues, connection=connection, serializer=JSONSerializer)
-    worker.work(logging_level=settings.log_level)
+    with Presence(process):
+        worker.work(logging_level=settings.log_level)
+    tracing.stop()
     return 0
 
 

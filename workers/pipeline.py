@@ -20,6 +20,7 @@ from app.artifacts import StorageFailed, rows_prefix
 from app.db import clock, parts, quotas, shards, sketch_use
 from app.db.selections import MAIN
 from app.db.tables import Job, Stage
+from app.telemetry import tracing
 from workers.data.corpus import LAYOUT_VERSION
 from workers.data.rejection import Reason, enforce_limit
 from workers.data.sources import source_column
@@ -358,7 +359,8 @@ class _Run:
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:
         began = time.monotonic()
-        yield
+        with tracing.span(f"stage {stage}"):
+            yield
         self.seconds.setdefault(stage, round(time.monotonic() - began, 3))
 
 

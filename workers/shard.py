@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from app.db import leases, shards
+from app.db import figures, leases, shards
 from app.db.tables import Job, Shard, State
 from workers.failures import JobError
 from workers.gradients.shards import ShardStore
@@ -86,7 +86,8 @@ def _sketch(process: Process, keeper: Keeper, job_id: uuid.UUID) -> None:
     )
     store.write(shard.number, sketches)
     with process.sessions() as session:
-        leases.finish(session, keeper.lease, State.SUCCEEDED)
+        if leases.finish(session, keeper.lease, State.SUCCEEDED):
+            figures.add(session, {(figures.SAMPLES, ()): shard.samples, (figures.TOKENS, ()): meter.tokens})
         session.commit()
 
 

@@ -12,6 +12,7 @@ from app.artifacts import StorageAway, StorageFailed
 from app.db import leases
 from app.db.leases import Waiting
 from app.db.tables import State
+from app.telemetry import origin
 from workers.failures import problem_of
 from workers.keeper import Keeper
 from workers.selection import SelectionCancelledError
@@ -51,6 +52,18 @@ def run_leased(
     if lease is None:
         logger.info("%s %s: dispatch %d is not to be done (any more)", table.__tablename__, row_id, dispatch)
         return
+    with origin.taken_up(lease.origin, table.__tablename__, row_id):
+        _run_claimed(process, lease, dispatch, work, discard)
+
+
+def _run_claimed(
+    process: Process,
+    lease: Lease,
+    dispatch: int,
+    work: Callable[[Keeper], None],
+    discard: Callable[[uuid.UUID], None],
+) -> None:
+    table, row_id = lease.table, lease.id
     logger.info("%s %s: begun, dispatch %d", table.__tablename__, row_id, dispatch)
     with Keeper(process, lease) as keeper:
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,21 +27,20 @@ NAME_STYLES = ("cyan", "green", "magenta", "yellow", "blue")
 
 
 def api() -> None:
-    """Run the HTTP service on SPICE_HOST and SPICE_PORT. Requests are logged at SPICE_LOG_LEVEL=DEBUG."""
+    """Run the HTTP service on SPICE_HOST and SPICE_PORT. Requests that only look are logged at DEBUG."""
     with reported():
         needs("server", "uvicorn", "fastapi", "sqlalchemy")
         settings = read_settings()
     import uvicorn  # noqa: PLC0415 - client commands do without it
 
-    _log_to_stderr(settings.log_level)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every look at the schema
+    _log(settings)
     uvicorn.run(
         "app.main:create_app",
         factory=True,
         host=settings.host,
         port=settings.port,
         log_config=None,
-        access_log=settings.log_level == "DEBUG",
+        access_log=False,  # ours tells the request's id as well
         server_header=False,
         timeout_graceful_shutdown=GRACEFUL_S,
     )
@@ -65,7 +63,7 @@ def migrate(
     with reported():
         needs("server", "alembic", "sqlalchemy")
         settings = read_settings()
-        _log_to_stderr(settings.log_level)
+        _log(settings)
         _wait_for_database(settings, timeout)
         from app.db.migrate import upgrade  # noqa: PLC0415 - client commands do without it
 
@@ -106,7 +104,7 @@ def serve(
 
         roots = _roots(allow_root) or tuple(map(Path, settings.allowed_roots)) or default_roots(settings)
         plan = ServePlan(settings, workers, roots)
-        _log_to_stderr("WARNING")
+        _log(settings, "WARNING")
         terminal = Terminal()
         service = Service(plan, terminal.say, partial(_banner, terminal, plan, roots))
         try:
@@ -191,15 +189,10 @@ def _wait_for_database(settings: Settings, timeout_s: float) -> None:
         engine.dispose()
 
 
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level,
-        stream=sys.stderr,
-        format="%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-        force=True,
-    )
-    logging.Formatter.converter = time.gmtime
+def _log(settings: Settings, level: str | None = None) -> None:
+    from app.telemetry import logs  # noqa: PLC0415 - client commands do without it
+
+    logs.configure(settings, level)
 
 
 def add_to(app: typer.Typer) -> None:

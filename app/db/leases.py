@@ -7,7 +7,7 @@ Its statements name the lease token, so a worker that was taken for dead changes
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +38,12 @@ WORKER_LOST: Json = {
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A worker's hold on a row."""
+    """A worker's hold on a row, and what asked for the row."""
 
     table: Work
     id: uuid.UUID
     token: uuid.UUID
+    origin: Json | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,7 @@ def claim(
 ) -> Lease | None:
     """Take a queued row for `seconds`; None if it is not at this dispatch, or no longer queued."""
     token = uuid.uuid4()
-    result = _execute(
-        session,
+    row = session.execute(
         update(table)
         .where(table.id == row_id, table.dispatch == dispatch, table.state == State.QUEUED)
         .values(
@@ -100,10 +100,11 @@ def claim(
             lease_expires_at=func.now() + timedelta(seconds=seconds),
             started_at=func.coalesce(table.started_at, func.now()),
             **values,
-        ),
-    )
+        )
+        .returning(table.origin)
+    ).one_or_none()
     session.commit()
-    return Lease(table, row_id, token) if result.rowcount else None
+    return None if row is None else Lease(table, row_id, token, row.origin)
 
 
 def extend(session: Session, lease: Lease, seconds: float, **values: Any) -> Signals:  # noqa: ANN401

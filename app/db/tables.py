@@ -29,6 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.telemetry import origin
+
 Json = dict[str, Any]
 
 DEFAULT_PROJECT = uuid.UUID("5b1ce000-0000-4000-8000-000000000000")
@@ -109,6 +111,7 @@ class Leased:
     `dispatch` numbers the times that the row went to the queue: a message of an older dispatch claims nothing.
     `lease_token` fences the worker that holds the row: only its statements change it.
     `queued_at` lies ahead while the row waits for something that is away since `outage_since`.
+    `origin` is what asked for the row: the request's id and its trace.
     """
 
     id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True, default=uuid.uuid4, sort_order=-1)
@@ -124,6 +127,7 @@ class Leased:
     finished_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
     error: Mapped[Json | None]
+    origin: Mapped[Json | None] = mapped_column(default=origin.noted)
 
 
 def _open_index(table: str) -> Index:
@@ -231,6 +235,8 @@ class Job(Owned, Leased, Versioned, Base):
     __tablename__ = "jobs"
     __table_args__ = (
         _open_index("jobs"),
+        # The few that `app.db.figures` has still to count.
+        Index("ix_jobs_uncounted", "id", postgresql_where=text("finished_at IS NOT NULL AND NOT counted")),
         # The order of GET /jobs, without and with ?state=.
         Index("ix_jobs_project_id_created_at_id", "project_id", text("created_at DESC"), text("id DESC")),
         Index(
@@ -251,6 +257,7 @@ class Job(Owned, Leased, Versioned, Base):
     result: Mapped[Json | None]
     project_id: Mapped[uuid.UUID] = _owner()
     rows: Mapped[int | None] = mapped_column(BigInteger)
+    counted: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
 
 
 class JobEvent(Base):
@@ -369,3 +376,24 @@ class JobStatistics(Base):
 
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     document: Mapped[Json]
+
+
+class Worker(Base):
+    """A worker process that was there a short while ago."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    queues: Mapped[list[str]]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Counter(Base):
+    """Something that the service has counted since it was set up; see `app.db.figures`."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    labels: Mapped[list[str]] = mapped_column(primary_key=True)
+    value: Mapped[float]

@@ -212,7 +212,7 @@ def test_a_made_up_cursor_is_refused(service: Service, cursor: str) -> None:
 
 def test_health_and_readiness(service: Service) -> None:
     assert service.http.get("/healthz").json() == {"status": "ok"}
-    assert service.http.get("/readyz").json() == {"status": "ok"}
+    assert service.http.get("/readyz").json()["status"] == "ok"
 
 
 def test_every_endpoint_has_a_worked_example_and_its_problems(service: Service) -> None:

@@ -128,7 +128,7 @@ def test_a_submission_while_redis_is_away_is_kept(service: Service, workers: Pro
     job_id = service.submit(service.request())
     ready = service.http.get("/readyz")
     assert ready.status_code == 503
-    assert "redis" in ready.json()["detail"]
+    assert "Redis" in ready.json()["detail"]
     service.http.app.state.resources = resources  # type: ignore[attr-defined]
     workers.start()
     assert wait_for(service, job_id, final)["state"] == "succeeded"

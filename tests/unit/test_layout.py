@@ -28,6 +28,7 @@ WORKERS_MAY_IMPORT = {
     "app.model_uris",
     "app.queue",
     "app.settings",
+    "app.telemetry",
     "app.uris",
 }
 

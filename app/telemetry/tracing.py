@@ -1,0 +1,104 @@
+"""OpenTelemetry traces, where they are wanted: spans of requests and of stages, one trace across the queue.
+
+Off unless `SPICE_TRACES` says so; then the extra `otel` is needed, and the standard OTEL_* variables say where to.
+Nothing else here knows OpenTelemetry, and without it nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span
+
+NAME = "spice"
+
+
+class TracingNotInstalled(Exception):
+    """`SPICE_TRACES` is set, but the packages are not there."""
+
+
+class _State:
+    """Whether this process traces, and with what."""
+
+    tracer: Any = None
+    provider: Any = None
+
+
+def start(service: str, exporter: SpanExporter | None = None) -> None:
+    """Have this process trace.
+
+    Args:
+        service: `service.name`, unless OTEL_SERVICE_NAME says another.
+        exporter: Where spans go, each at once; None is OTLP over HTTP in batches, as the OTEL_* variables say.
+
+    Raises:
+        TracingNotInstalled: The extra `otel` is missing.
+    """
+    try:
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415
+
+        if exporter is None:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise TracingNotInstalled(
+            f"{error}: SPICE_TRACES needs the extra 'otel' (pip install 'spice-select[otel]')"
+        ) from None
+    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    processor = BatchSpanProcessor(OTLPSpanExporter()) if exporter is None else SimpleSpanProcessor(exporter)
+    provider.add_span_processor(processor)
+    _State.provider, _State.tracer = provider, provider.get_tracer(NAME)
+
+
+def stop() -> None:
+    """Send what is left, and trace no more."""
+    if _State.provider is not None:
+        _State.provider.shutdown()
+    _State.provider = _State.tracer = None
+
+
+def span(
+    name: str, *, parent: str | None = None, attributes: Mapping[str, str] | None = None, server: bool = False
+) -> AbstractContextManager[Span | None]:
+    """A span around a block; None where nothing is traced.
+
+    Args:
+        name: What is done.
+        parent: A traceparent (W3C) from elsewhere; None for the span that is open here, if any.
+        attributes: What there is to say of it. No contents of rows, and no secrets.
+        server: It answers a request.
+    """
+    if _State.tracer is None:
+        return nullcontext()
+    return _span(name, parent, attributes, server=server)
+
+
+@contextmanager
+def _span(
+    name: str, parent: str | None, attributes: Mapping[str, str] | None, *, server: bool
+) -> Iterator[Span | None]:
+    from opentelemetry.trace import SpanKind  # noqa: PLC0415 - an extra
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+
+    context = TraceContextTextMapPropagator().extract({"traceparent": parent}) if parent else None
+    kind = SpanKind.SERVER if server else SpanKind.INTERNAL
+    with _State.tracer.start_as_current_span(name, context=context, kind=kind, attributes=attributes) as opened:
+        yield opened
+
+
+def traceparent() -> str | None:
+    """The open span as W3C has it, to go on from elsewhere."""
+    if _State.tracer is None:
+        return None
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415 - an extra
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier.get("traceparent")

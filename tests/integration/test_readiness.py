@@ -1,0 +1,103 @@
+"""`/readyz` where something is missing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.artifacts import StorageFailed
+from app.artifacts.local import LocalArtifacts
+from app.db.engine import make_engine, make_sessions
+from app.main import create_app
+from app.queue import TaskQueue
+from app.readiness import StoreProbe, checks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from app.settings import Settings
+
+NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/none"
+
+
+class Deaf(LocalArtifacts):
+    """A store that does not answer, until told."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.answer = threading.Event()
+
+    def write(self, name: str, content: bytes) -> None:
+        self.answer.wait(10)
+        super().write(name, content)
+
+
+class Full(LocalArtifacts):
+    """A store that takes no more; as a file system cannot be filled here."""
+
+    def write(self, name: str, content: bytes) -> None:
+        raise StorageFailed(f"no space for the {len(content)} bytes of {name}")
+
+
+def missing(settings: Settings, probe: StoreProbe) -> dict[str, str]:
+    engine, queue = make_engine(settings), TaskQueue(settings)
+    found = checks(make_sessions(engine), queue, probe)
+    queue.close()
+    engine.dispose()
+    probe.close()
+    assert all((check.remedy is None) == check.ok for check in found)
+    return {check.name: check.detail for check in found if check.required and not check.ok}
+
+
+def test_every_server_that_is_away_is_named(settings: Settings, tmp_path: Path) -> None:
+    away = settings.model_copy(update={"database_url": NOWHERE, "redis_url": "redis://127.0.0.1:1/0"})
+    found = missing(away, StoreProbe(Full(tmp_path)))
+    assert found.keys() == {"postgres", "migrations", "redis", "artifacts"}
+    assert "does not take writes" in found["artifacts"]
+
+
+def test_an_old_schema_is_named(empty_database_url: str, settings: Settings, tmp_path: Path) -> None:
+    found = missing(
+        settings.model_copy(update={"database_url": empty_database_url}), StoreProbe(LocalArtifacts(tmp_path))
+    )
+    assert found.keys() == {"migrations"}
+    assert "nothing" in found["migrations"]
+
+
+def test_a_store_that_does_not_answer_holds_nobody_up(tmp_path: Path) -> None:
+    store = Deaf(tmp_path)
+    probe = StoreProbe(store)
+    began = time.monotonic()
+    assert not probe.check().ok
+    assert time.monotonic() - began < 5
+    store.answer.set()
+    deadline = time.monotonic() + 5
+    while not probe.check().ok:
+        assert time.monotonic() < deadline
+    assert not list(tmp_path.rglob("probes/*")), "it leaves nothing behind"
+    probe.close()
+
+
+def test_the_answer_is_a_problem_with_every_check(settings: Settings) -> None:
+    with TestClient(create_app(settings)) as http:
+        resources: Any = http.app.state.resources  # type: ignore[attr-defined]
+        nowhere = TaskQueue(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
+        http.app.state.resources = replace(resources, queue=nowhere)  # type: ignore[attr-defined]
+        response = http.get("/readyz")
+        assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json")
+        assert response.json()["detail"] == "Redis does not answer: see SPICE_REDIS_URL"
+        by_name = {check["name"]: check["ok"] for check in response.json()["checks"]}
+        assert (by_name["postgres"], by_name["redis"]) == (True, False)
+
+
+@pytest.mark.usefixtures("servers")
+def test_probes_tell_nobody_where_the_servers_are(settings: Settings) -> None:
+    with TestClient(create_app(settings)) as http:
+        text = http.get("/readyz").text
+    assert "127.0.0.1" not in text
+    assert str(settings.data_dir) not in text
