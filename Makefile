@@ -45,7 +45,7 @@ lint: $(BASE) ## Check style, types, the compose file, the Dockerfile, the workf
 	$(PY) -m mypy --strict -p app -p spice_client -p workers -p demo
 	$(PY) scripts/settings_page.py --check
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
-	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml examples/github-workflow.yml
 	$(VENV)/bin/hadolint Dockerfile
 	$(VENV)/bin/shellcheck .ci/run scripts/venv.sh
 

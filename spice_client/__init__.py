@@ -5,7 +5,11 @@ It needs neither the service's packages nor the workers', and imports nothing of
 
 from spice_client.async_client import AsyncSpiceClient
 from spice_client.client import SpiceClient
+from spice_client.comparison import Compared, Comparison
 from spice_client.downloads import Downloaded, FileNotWritable, NotResumable
+from spice_client.exports.conversation import RowNotReadable
+from spice_client.exports.formats import RegistryNotReadable
+from spice_client.exports.operation import Exported, ExportImpossible
 from spice_client.models import Conflicts, Curve, Dataset, Event, Job, JobResult
 from spice_client.problems import (
     Conflict,
@@ -31,12 +35,16 @@ from spice_client.tables import Rows, Subset
 
 __all__ = [
     "AsyncSpiceClient",
+    "Compared",
+    "Comparison",
     "Conflict",
     "Conflicts",
     "Curve",
     "Dataset",
     "Downloaded",
     "Event",
+    "ExportImpossible",
+    "Exported",
     "FileNotWritable",
     "InvalidRequest",
     "Job",
@@ -52,6 +60,8 @@ __all__ = [
     "PackageMissing",
     "Patience",
     "Refused",
+    "RegistryNotReadable",
+    "RowNotReadable",
     "Rows",
     "ServiceFault",
     "ServiceUnreachable",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from spice_client import datasets, jobs, results, waiting
+from spice_client import comparison, datasets, jobs, results, waiting
 from spice_client.async_transport import AsyncTransport
 from spice_client.binding import awaitable
 from spice_client.connection import Connection
+from spice_client.exports import operation as exporting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -102,6 +103,8 @@ class AsyncSpiceClient:
     rows = awaitable(results.rows)
     download = awaitable(results.download)
     report = awaitable(results.report)
+    export = awaitable(exporting.export)
+    compare = awaitable(comparison.compare)
     curve = awaitable(results.curve)
     conflicts = awaitable(results.conflicts)
     rejected = awaitable(results.rejected)

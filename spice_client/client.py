@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from spice_client import datasets, jobs, results, waiting
+from spice_client import comparison, datasets, jobs, results, waiting
 from spice_client.binding import blocking
 from spice_client.connection import Connection
+from spice_client.exports import operation as exporting
 from spice_client.transport import Transport
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class SpiceClient:
     rows = blocking(results.rows)
     download = blocking(results.download)
     report = blocking(results.report)
+    export = blocking(exporting.export)
+    compare = blocking(comparison.compare)
     curve = blocking(results.curve)
     conflicts = blocking(results.conflicts)
     rejected = blocking(results.rejected)

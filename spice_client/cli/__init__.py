@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from spice_client.cli import jobs, subsets
+from spice_client.cli import compare, export, jobs, subsets
 from spice_client.cli.exit_codes import TABLE
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ def add_to(app: typer.Typer) -> None:
     add("watch")(jobs.watch)
     add("list")(jobs.list_jobs)
     add("download")(subsets.download)
+    add("export")(export.export)
     add("report")(subsets.report)
+    add("compare")(compare.compare)
     add("cancel")(jobs.cancel)
     add("delete")(jobs.delete)

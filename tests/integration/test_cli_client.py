@@ -7,8 +7,10 @@ out of order for a while, break off a download. The commands against the real se
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +25,6 @@ from tests.integration.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 JOB_ID = "7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1"
 REQUEST = {
@@ -74,6 +75,8 @@ class StandIn:
         self.app.get("/jobs/{job_id}", response_model=None)(self._look)
         self.app.get("/jobs/{job_id}/subset")(self._subset)
         self.app.post("/jobs/{job_id}/cancel")(self._cancel)
+        self.deleted: list[str] = []
+        self.app.delete("/jobs/{job_id}", status_code=204)(self._delete)
 
     async def _submit(self, request: Request) -> Any:
         self.received = await request.json()
@@ -98,6 +101,9 @@ class StandIn:
         self.asked = dict(request.query_params)
         assert self.subset is not None
         return self.subset() if callable(self.subset) and not isinstance(self.subset, Response) else self.subset
+
+    def _delete(self, job_id: str) -> None:
+        self.deleted.append(job_id)
 
     def _cancel(self) -> Any:
         return problem(409, "The job has ended already", "Job ... has succeeded and can't be cancelled.")
@@ -407,3 +413,40 @@ def test_help_names_the_exit_statuses() -> None:
         done = run(*command)
         assert done.exit_code == 0
         assert "Exit status: 0 done; 1 the job failed; 2 wrong usage" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_commands_and_options(shell: str) -> None:
+    """What the script that `spice --install-completion` installs asks the command line for at each press of Tab."""
+    line = "spice do"
+    asked = {
+        "_SPICE_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": line,
+        "COMP_WORDS": line,
+        "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    program = str(Path(sys.executable).with_name("spice"))
+    done = subprocess.run([program], check=False, capture_output=True, text=True, env={**os.environ, **asked})
+    assert "download" in done.stdout, done.stderr
+    assert "submit" not in done.stdout
+
+
+def test_a_completion_can_be_installed(tmp_path: Path) -> None:
+    program = str(Path(sys.executable).with_name("spice"))
+    environment = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = subprocess.run(
+        [program, "--install-completion", "bash"], check=False, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    (script,) = (tmp_path / ".bash_completions").glob("spice.sh")
+    assert "_SPICE_COMPLETE" in script.read_text()
+    assert str(script) in (tmp_path / ".bashrc").read_text()
+
+
+@pytest.mark.usefixtures("url")
+def test_deleting_jobs(stand_in: StandIn) -> None:
+    done = run("delete", JOB_ID, "other", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"deleted": [JOB_ID, "other"]}
+    assert stand_in.deleted == [JOB_ID, "other"]

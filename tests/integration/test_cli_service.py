@@ -71,6 +71,56 @@ def test_cancelling_a_job(service: Service) -> None:
 
 
 @pytest.mark.usefixtures("url")
+def test_exports_and_comparisons(service: Service, tmp_path: Path) -> None:
+    first = service.run(service.request(budget={"count": 6}))["id"]
+    second = service.run(service.request(budget={"count": 6}, method="random"))["id"]
+
+    for trainer, files in (
+        ("trl", ["train.jsonl"]),
+        ("llama-factory", ["train.json", "dataset_info.json"]),
+        ("axolotl", ["train.jsonl", "train.axolotl.yml"]),
+        ("indices", ["train.json", "train.npy"]),
+    ):
+        out = tmp_path / trainer
+        done = run("export", first, "--format", trainer, "--out", str(out), "--json")
+        assert done.exit_code == 0, done.output
+        told = json.loads(done.stdout)
+        assert told["files"] == [str(out / name) for name in [*files, "train.spice.json"]]
+        assert told["rows"] == 6
+        assert {path.name for path in out.iterdir()} == {*files, "train.spice.json"}
+
+    done = run("compare", first, second, "--json")
+    assert done.exit_code == 0, done.output
+    compared = json.loads(done.stdout)
+    assert [job["id"] for job in compared["jobs"]] == [first, second]
+    assert compared["overlap"][0][0] == compared["overlap"][1][1] == 1
+    assert 0 <= compared["overlap"][0][1] == compared["overlap"][1][0] < 1
+    assert compared["same_rows"]
+    assert compared["same_scale"]
+    lines = run("compare", first, second).stdout.splitlines()
+    assert len(lines) == 3
+    assert first in lines[1]
+    assert "random" in lines[2]
+
+
+@pytest.mark.usefixtures("url")
+def test_exports_and_comparisons_that_are_refused(service: Service, tmp_path: Path) -> None:
+    queued = service.submit(service.request())
+    for arguments, says in (
+        (["export", queued, "--format", "trl", "--out", str(tmp_path / "out")], "has no result"),
+        (["export", queued, "--format", "trl", "--name", "../up"], "must be letters"),
+        (["export", queued, "--format", "trl", "--column", "prompt"], "give role=column"),
+        (["export", queued, "--format", "parchment"], "is not one of"),
+        (["compare", queued], "give two jobs or more"),
+        (["compare", queued, queued], "compare jobs that succeeded"),
+    ):
+        done = run(*arguments)
+        assert done.exit_code == 2, arguments
+        assert says in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("url")
 def test_what_the_service_refuses(service: Service) -> None:
     done = run("submit", "--dataset", "ftp://example.com/a.jsonl", "--model", service.model_uri, "--budget", "0")
     assert done.exit_code == 2

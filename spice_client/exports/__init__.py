@@ -1,0 +1,1 @@
+"""A subset as files that trainers take as they are."""

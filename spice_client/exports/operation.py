@@ -1,0 +1,112 @@
+"""The operation: fetch what a job picked, write it for a trainer, and note where it came from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spice_client import jobs, results
+from spice_client.downloads import FileNotWritable
+from spice_client.exports.files import write_json
+from spice_client.exports.formats import FORMATS, ROW_WRITERS, ExportFormat, Written, write_indices
+from spice_client.problems import SpiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spice_client.models import Job
+    from spice_client.paths import JobLike
+    from spice_client.steps import Steps
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class ExportImpossible(SpiceError):
+    """An export can't be written as it was asked for."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__({"title": "The export is not possible", "detail": detail})
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        files: The files, the one with the data first.
+        rows: Rows in it.
+        notes: What is worth knowing before training.
+    """
+
+    files: list[Path]
+    rows: int
+    notes: list[str]
+
+
+def export(
+    job: JobLike,
+    format: ExportFormat,  # noqa: A002 - the name of the flag
+    directory: Path | str,
+    *,
+    name: str = "train",
+    columns: Mapping[str, str] | None = None,
+) -> Steps[Exported]:
+    """Write a job's subset for a trainer.
+
+    Beside the data a file `NAME.spice.json` says where it came from: job, dataset, model, settings, certificate.
+
+    Args:
+        job: A job that succeeded.
+        format: `trl`, `llama-factory`, `axolotl`, or `indices` for `datasets.Dataset.select`.
+        directory: Where to write; made if it is not there.
+        name: Of the data file and of the dataset in the trainer's configuration.
+        columns: Role to column name, instead of what the job read.
+
+    Raises:
+        Conflict: The job has no result, or not yet.
+        ExportImpossible: The name is none, or nothing says which columns to read.
+        RowNotReadable: A row does not hold what the columns say.
+        FileNotWritable: A file cannot be written.
+    """
+    if format not in FORMATS:
+        raise ExportImpossible(f"there is no format {format!r}; there are {', '.join(FORMATS)}")
+    if not NAME.fullmatch(name):
+        raise ExportImpossible(f"the name {name!r} must be letters, digits, '.', '_' and '-', 100 at most")
+    found = yield from jobs.get(job)
+    if format == "indices":
+        indices = (yield from results.subset(found)).indices
+        return _written(found, Path(directory), name, len(indices), lambda at: write_indices(at, name, indices))
+    rows = (yield from results.rows(found)).to_list()
+    read = dict(columns) if columns is not None else _columns(found)
+    return _written(found, Path(directory), name, len(rows), lambda at: ROW_WRITERS[format](at, name, rows, read))
+
+
+def _written(job: Job, directory: Path, name: str, count: int, write: Any) -> Exported:  # noqa: ANN401 - a lambda
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        written: Written = write(directory)
+        origin = directory / f"{name}.spice.json"
+        write_json(origin, _origin(job))
+    except OSError as error:
+        raise FileNotWritable(directory, error) from None
+    return Exported([*written.files, origin], count, written.notes)
+
+
+def _columns(job: Job) -> dict[str, str]:
+    known = (job.result.columns if job.result else None) or job.dataset.columns
+    if known is None:
+        raise ExportImpossible(f"job {job.id} does not say which columns it read: give them, as in prompt=question")
+    return {role: column for role, column in known.document().items() if column is not None}
+
+
+def _origin(job: Job) -> dict[str, Any]:
+    document = job.document()
+    kept = ("id", "name", "metadata", "dataset", "model", "gradients", "selection", "created_at", "finished_at")
+    result = document.get("result") or {}
+    about = ("rows_total", "selected", "log_det", "certificate", "fingerprint", "model_revision", "versions")
+    return {
+        "job": {key: document[key] for key in kept if key in document},
+        "result": {key: result[key] for key in about if key in result},
+    }
