@@ -41,7 +41,7 @@ REQUESTS = {
     "ModelRef": requests.ModelSource,
     "SelectionSpec": requests.SelectionSettings,
 }
-COMING = {"expires_at", "updated_at", "webhook"}  # the client knows them, the service does not say them yet
+COMING = {"expires_at", "webhook"}  # the client knows them, the service does not say them yet
 
 
 @pytest.fixture(scope="module")
