@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from app.schema import Metadata, Name, Request, Text
+from app.schema import Expiry, Metadata, Name, Request, Text
 from app.uris import Format
 
 EXAMPLE_REQUEST: dict[str, Any] = {
@@ -259,6 +259,11 @@ class JobRequest(Request):
     )
     name: Name | None = None
     metadata: Metadata = Field(default_factory=dict)
+    expires_at: Expiry | None = Field(
+        default=None,
+        description="When the job, its results, rows and events are deleted, if it has ended by then; null: by the "
+        "service's setting, else never.",
+    )
 
 
 class PreviewRequest(Request):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,9 @@ from app.db.engine import make_engine, make_sessions
 from app.dependencies import Resources
 from app.events.feed import EventFeed
 from app.events.router import router as events
+from app.expiry import expire
 from app.jobs.router import router as jobs
+from app.periodic import Periodic
 from app.picked_rows.router import router as picked_rows
 from app.queue import TaskQueue
 from app.readiness import StoreProbe
@@ -68,10 +71,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         reconciler.start()
         retention = Retention(sessions, artifacts, settings)
         retention.start()
+        expiry = Periodic("expiry", settings.expiry_s, partial(expire, sessions, artifacts))
+        expiry.start()
         try:
             async with feed.running():
                 yield
         finally:
+            expiry.stop()
             retention.stop()
             reconciler.stop()
             probe.close()

@@ -16,6 +16,11 @@ def example(status: int, description: str, value: object, media_type: str = "app
     return {status: {"description": description, "content": {media_type: {"example": value}}}}
 
 
+def empty(status: int, description: str) -> Responses:
+    """A response without a body."""
+    return {status: {"description": description}}
+
+
 def problems(*kinds: tuple[type[StatusProblem], str]) -> Responses:
     """The problems that an endpoint answers with, each with an example of its detail."""
     responses: Responses = {}

@@ -135,6 +135,20 @@ class JobFinished(ConflictProblem):
     title = "The job has ended already"
 
 
+class JobNotFinal(ConflictProblem):
+    """A job that has not ended can't be deleted."""
+
+    type_ = "job-not-final"
+    title = "The job has not ended"
+
+
+class DatasetInUse(ConflictProblem):
+    """A dataset that is being read, or that open jobs read, can't be deleted."""
+
+    type_ = "dataset-in-use"
+    title = "The dataset is in use"
+
+
 class ResultNotReady(ConflictProblem):
     """The job has no result, or not yet."""
 

@@ -2,18 +2,58 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 Item = TypeVar("Item")
 MAX_METADATA_ENTRIES = 64
+
+
+def _storable(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not contain a NUL character")
+    return value
+
+
+def _small(metadata: dict[str, Any]) -> dict[str, Any]:
+    if len(metadata) > MAX_METADATA_ENTRIES:
+        raise ValueError(f"has {len(metadata)} entries, more than {MAX_METADATA_ENTRIES}")
+    return metadata
+
+
+def _ahead(moment: datetime) -> datetime:
+    if moment <= datetime.now(UTC):
+        raise ValueError("must lie in the future")
+    return moment
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Name = Annotated[Text, Field(min_length=1, max_length=200)]
+Metadata = Annotated[
+    dict[Annotated[Text, Field(max_length=64)], Annotated[Text, Field(max_length=1000)]], AfterValidator(_small)
+]
+Expiry = Annotated[AwareDatetime, AfterValidator(_ahead)]
 
 
 class Request(BaseModel):
     """A body that a client sends: an unknown field is an error, not a typo without effect."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Changes(Request):
+    """What can be changed of a job or a dataset; what is left out stays as it is."""
+
+    name: Name | None = Field(default=None, description="null: no name.")
+    metadata: Metadata = Field(default={}, description="Replaces all of the metadata.")
+    expires_at: Expiry | None = Field(default=None, description="When it is deleted; null: never.")
+
+    def given(self) -> dict[str, Any]:
+        """The fields that the client sent, by the names of the tables' attributes."""
+        names = {"metadata": "metadata_"}
+        return {names.get(field, field): getattr(self, field) for field in self.model_fields_set}
 
 
 class Response(BaseModel):
@@ -38,22 +78,3 @@ class Progress(Response):
     rate: float | None = Field(description="Units a second.")
     eta_s: float | None = Field(description="Seconds until the stage ends, at this rate.")
     tokens_per_s: float | None = Field(default=None, description="While gradients are computed: rows differ in length.")
-
-
-def _storable(value: str) -> str:
-    if "\x00" in value:
-        raise ValueError("must not contain a NUL character")
-    return value
-
-
-def _small(metadata: dict[str, Any]) -> dict[str, Any]:
-    if len(metadata) > MAX_METADATA_ENTRIES:
-        raise ValueError(f"has {len(metadata)} entries, more than {MAX_METADATA_ENTRIES}")
-    return metadata
-
-
-Text = Annotated[str, AfterValidator(_storable)]
-Name = Annotated[Text, Field(min_length=1, max_length=200)]
-Metadata = Annotated[
-    dict[Annotated[Text, Field(max_length=64)], Annotated[Text, Field(max_length=1000)]], AfterValidator(_small)
-]

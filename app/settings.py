@@ -218,6 +218,12 @@ class Settings(BaseSettings):
         default=15, gt=0, description="Seconds between comments on an event stream, so that proxies keep it open."
     )
 
+    # Expiry
+    jobs_max_age_s: float | None = Field(
+        default=None, gt=0, description="Seconds after which a job is deleted, unless its request says `expires_at`."
+    )
+    expiry_s: float = Field(default=60, gt=0, description="Seconds between two looks of the API for what has expired.")
+
     # Results
     page_size: int = Field(default=50, ge=1, le=500, description="Default length of a page of a list.")
     chunk_rows: int = Field(

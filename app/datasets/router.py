@@ -1,11 +1,11 @@
-"""`/datasets`: register, look, preview."""
+"""`/datasets`: register, list, look, change, delete, preview."""
 
 from __future__ import annotations
 
 import uuid  # noqa: TC003 - FastAPI reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Body, Response, status
+from fastapi import APIRouter, Body, Query, Response, status
 
 from app.datasets import service
 from app.datasets.schemas import (
@@ -17,9 +17,12 @@ from app.datasets.schemas import (
     PreviewResponse,
 )
 from app.dependencies import QueueDep, SessionDep, SettingsDep  # noqa: TC001
+from app.filters import METADATA_PARAMETER, FiltersDep
 from app.job_request import PreviewRequest  # noqa: TC001
-from app.openapi import example, problems
-from app.problems import DatasetNotFound, InvalidRequest, PreviewNotFound
+from app.openapi import empty, example, problems
+from app.paging import Cursor, Limit  # noqa: TC001
+from app.problems import DatasetInUse, DatasetNotFound, InvalidRequest, PreviewNotFound
+from app.schema import Changes, Page, Text
 
 if TYPE_CHECKING:
     from app.db.tables import Preview
@@ -53,6 +56,28 @@ def register(
 
 
 @router.get(
+    "",
+    summary="List datasets",
+    openapi_extra=METADATA_PARAMETER,
+    responses=example(200, "A page of datasets.", {"items": [EXAMPLE_DATASET], "next_cursor": None})
+    | problems((InvalidRequest, "cursor: is not a next_cursor that this service gave")),
+)
+def list_datasets(
+    session: SessionDep,
+    settings: SettingsDep,
+    filters: FiltersDep,
+    uri: Annotated[Text | None, Query(description="Only those at this URI.")] = None,
+    limit: Limit = None,
+    cursor: Cursor = None,
+) -> Page[DatasetResponse]:
+    """Datasets, newest first, for which all filters hold."""
+    datasets, next_cursor = service.list_datasets(
+        session, filters, uri, limit=limit or settings.page_size, cursor=cursor
+    )
+    return Page(items=[DatasetResponse.model_validate(dataset) for dataset in datasets], next_cursor=next_cursor)
+
+
+@router.get(
     "/{dataset_id}",
     summary="Look at a dataset",
     responses=example(200, "The dataset.", EXAMPLE_DATASET) | problems(NOT_FOUND),
@@ -63,6 +88,33 @@ def get(session: SessionDep, dataset_id: uuid.UUID, response: Response) -> Datas
     if not dataset.state.final:
         response.headers["Retry-After"] = str(POLL_AFTER_S)
     return DatasetResponse.model_validate(dataset)
+
+
+@router.patch(
+    "/{dataset_id}",
+    summary="Change name, metadata or expiry",
+    responses=example(200, "The dataset.", EXAMPLE_DATASET)
+    | problems(NOT_FOUND, (InvalidRequest, "expires_at: must lie in the future")),
+)
+def change(
+    session: SessionDep,
+    dataset_id: uuid.UUID,
+    body: Annotated[Changes, Body(openapi_examples={"rename": {"value": {"name": "tickets", "expires_at": None}}})],
+) -> DatasetResponse:
+    """Change what a dataset is called and how long it is kept; what is left out stays as it is."""
+    return DatasetResponse.model_validate(service.change(session, dataset_id, body))
+
+
+@router.delete(
+    "/{dataset_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    summary="Forget a dataset",
+    responses=empty(204, "It is gone; the file that it names stays.")
+    | problems(NOT_FOUND, (DatasetInUse, f"Dataset {EXAMPLE_DATASET['id']} is being read: wait for its jobs.")),
+)
+def delete(session: SessionDep, dataset_id: uuid.UUID) -> None:
+    """Forget a dataset that nothing reads. The file stays, and so do the jobs that have read it."""
+    service.delete(session, dataset_id)
 
 
 @router.post(

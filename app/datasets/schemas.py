@@ -11,7 +11,7 @@ from pydantic import Field
 from app.db.tables import State
 from app.job_request import Columns, ModelRef
 from app.problems import ProblemDetails
-from app.schema import Metadata, Name, Request, Response, Text
+from app.schema import Expiry, Metadata, Name, Request, Response, Text
 from app.uris import Format
 
 EXAMPLE_REQUEST: dict[str, Any] = {"uri": "file:///data/train.jsonl", "name": "support tickets, October"}
@@ -31,6 +31,7 @@ EXAMPLE_DATASET: dict[str, Any] = {
     "created_at": "2026-11-24T03:00:00Z",
     "finished_at": "2026-11-24T03:00:02Z",
     "updated_at": "2026-11-24T03:00:02Z",
+    "expires_at": None,
 }
 
 
@@ -44,6 +45,9 @@ class DatasetRequest(Request):
     format: Format | None = Field(default=None, description="Overrides what the URI's suffix says.")
     name: Name | None = None
     metadata: Metadata = Field(default_factory=dict)
+    expires_at: Expiry | None = Field(
+        default=None, description="When the dataset is forgotten, if nothing reads it then; the file stays."
+    )
 
 
 class DatasetResponse(Response):
@@ -64,6 +68,7 @@ class DatasetResponse(Response):
     created_at: datetime
     finished_at: datetime | None
     updated_at: datetime = Field(description="When anything of this was last changed.")
+    expires_at: datetime | None = Field(description="When it is deleted, if nothing reads it then; null: never.")
 
 
 EXAMPLE_PREVIEW: dict[str, Any] = {

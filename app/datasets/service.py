@@ -1,22 +1,27 @@
-"""Register datasets, and preview their rows."""
+"""Register, list, change and delete datasets, and preview their rows."""
 
 from __future__ import annotations
 
 import uuid
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from app.db import deletion, lists
 from app.db.leases import Waiting
 from app.db.tables import Dataset, Preview
 from app.model_uris import check_model_uri
-from app.problems import DatasetNotFound, FieldError, InvalidRequest, PreviewNotFound
+from app.paging import page_of
+from app.problems import DatasetInUse, DatasetNotFound, FieldError, InvalidRequest, PreviewNotFound
 from app.uris import UriRefused, check_uri
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from app.datasets.schemas import DatasetRequest
+    from app.filters import Filters
     from app.job_request import PreviewRequest
     from app.queue import TaskQueue
+    from app.schema import Changes
     from app.settings import Settings
 
 
@@ -36,6 +41,7 @@ def register(session: Session, queue: TaskQueue, settings: Settings, request: Da
         format=request.format,
         name=request.name,
         metadata_=dict(request.metadata),
+        expires_at=request.expires_at,
     )
     session.add(dataset)
     session.commit()
@@ -49,6 +55,41 @@ def find_dataset(session: Session, dataset_id: uuid.UUID) -> Dataset:
     if dataset is None:
         raise DatasetNotFound(f"No dataset has the id {dataset_id}: register it with POST /datasets.")
     return dataset
+
+
+def list_datasets(
+    session: Session, filters: Filters, uri: str | None, *, limit: int, cursor: str | None
+) -> tuple[list[Dataset], str | None]:
+    """A page of datasets, newest first, and the cursor of the next page.
+
+    Raises:
+        InvalidRequest: The cursor is not one that this service gave.
+    """
+    statement = lists.at_uri(lists.listed(Dataset, **asdict(filters)), uri)
+    return page_of(session, statement, limit=limit, cursor=cursor)
+
+
+def change(session: Session, dataset_id: uuid.UUID, changes: Changes) -> Dataset:
+    """Set what the client sent of name, metadata and expiry; DatasetNotFound if there is no such dataset."""
+    dataset = find_dataset(session, dataset_id)
+    for name, value in changes.given().items():
+        setattr(dataset, name, value)
+    session.commit()
+    session.refresh(dataset)
+    return dataset
+
+
+def delete(session: Session, dataset_id: uuid.UUID) -> None:
+    """Forget a dataset and its previews; its file stays, and so do jobs that have read it.
+
+    Raises:
+        DatasetNotFound: There is no such dataset.
+        DatasetInUse: A worker or an open job reads it.
+    """
+    find_dataset(session, dataset_id)
+    if not deletion.delete_dataset(session, dataset_id):
+        raise DatasetInUse(f"Dataset {dataset_id} is being read: wait for its jobs to end, or cancel them.")
+    session.commit()
 
 
 def preview(

@@ -193,17 +193,39 @@ def _owner() -> Mapped[uuid.UUID]:
     return mapped_column(ForeignKey("projects.id"), server_default=text(f"'{DEFAULT_PROJECT}'"))
 
 
-class Versioned:
-    """A row that clients see. A trigger moves `updated_at` with whatever they see of it, and always forward."""
+class Resource:
+    """A row that clients name, list, change and delete.
+
+    A trigger moves `updated_at` with whatever they see of the row, and always forward. After `expires_at` the row is
+    deleted once nothing needs it.
+    """
 
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=20)
+    expires_at: Mapped[datetime | None] = mapped_column(sort_order=21)
 
 
-class Dataset(Owned, Leased, Versioned, Base):
+_NEWEST_FIRST = (text("created_at DESC"), text("id DESC"))
+
+
+def _list_indexes(table: str) -> tuple[Index, ...]:
+    """For the order of a list, for its filters, and for what has expired."""
+    return (
+        Index(f"ix_{table}_project_id_created_at_id", "project_id", *_NEWEST_FIRST),
+        Index(f"ix_{table}_project_id_name", "project_id", text("name text_pattern_ops"), *_NEWEST_FIRST),
+        Index(f"ix_{table}_metadata", text("metadata jsonb_path_ops"), postgresql_using="gin"),
+        Index(f"ix_{table}_expires_at", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+    )
+
+
+class Dataset(Owned, Leased, Resource, Base):
     """A registered dataset: what a worker found at a URI, and the fingerprint that it had then."""
 
     __tablename__ = "datasets"
-    __table_args__ = (_open_index("datasets"), Index("ix_datasets_project_id", "project_id"))
+    __table_args__ = (
+        _open_index("datasets"),
+        *_list_indexes("datasets"),
+        Index("ix_datasets_project_id_uri", "project_id", "uri", *_NEWEST_FIRST),
+    )
 
     uri: Mapped[str]
     format: Mapped[str | None]
@@ -229,7 +251,7 @@ class Preview(Owned, Leased, Base):
     project_id: Mapped[uuid.UUID] = _owner()
 
 
-class Job(Owned, Leased, Versioned, Base):
+class Job(Owned, Leased, Resource, Base):
     """A selection job: the request as it was sent, its state, and where it is."""
 
     __tablename__ = "jobs"
@@ -237,18 +259,20 @@ class Job(Owned, Leased, Versioned, Base):
         _open_index("jobs"),
         # The few that `app.db.figures` has still to count.
         Index("ix_jobs_uncounted", "id", postgresql_where=text("finished_at IS NOT NULL AND NOT counted")),
-        # The order of GET /jobs, without and with ?state=.
-        Index("ix_jobs_project_id_created_at_id", "project_id", text("created_at DESC"), text("id DESC")),
+        *_list_indexes("jobs"),
+        Index("ix_jobs_project_id_state_created_at_id", *("project_id", "state"), *_NEWEST_FIRST),
         Index(
-            "ix_jobs_project_id_state_created_at_id",
-            *("project_id", "state"),
-            *(text("created_at DESC"), text("id DESC")),
+            "ix_jobs_project_id_dataset_uri",
+            "project_id",
+            text("(request #>> '{dataset,uri}'::text[])"),
+            *_NEWEST_FIRST,
         ),
+        Index("ix_jobs_dataset_id_created_at_id", "dataset_id", *_NEWEST_FIRST),
     )
 
     name: Mapped[str | None]
     metadata_: Mapped[Json] = mapped_column("metadata", server_default=text("'{}'"))
-    dataset_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
+    dataset_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     request: Mapped[Json]
     timeout_s: Mapped[float | None] = mapped_column(sort_order=11)
     stage: Mapped[Stage | None] = mapped_column(_text_enum(Stage, "stage"))

@@ -14,7 +14,7 @@ from app.events.feed import EVENTS_AT_ONCE
 from app.events.schemas import EXAMPLE_EVENTS, EventList, EventResponse
 from app.jobs.service import find_job
 from app.media_types import most_accepted
-from app.openapi import Responses, example, problems
+from app.openapi import Responses, empty, example, problems
 from app.problems import InvalidRequest, JobNotFound, NotAcceptable
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ EXAMPLE_STREAM = (
 )
 ANSWERS: Responses = {
     **example(200, "The events.", EXAMPLE_EVENTS),
-    204: {"description": "A stream was asked for, the job has ended, and there is nothing more to hear."},
+    **empty(204, "A stream was asked for, the job has ended, and there is nothing more to hear."),
 }
 ANSWERS[200]["content"][STREAM] = {"schema": {"type": "string"}, "example": EXAMPLE_STREAM}
 

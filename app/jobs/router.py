@@ -1,21 +1,32 @@
-"""`/jobs`: submit, list, look, cancel."""
+"""`/jobs`: submit, list, look, change, cancel, delete."""
 
 from __future__ import annotations
 
 import uuid  # noqa: TC003 - FastAPI reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Body, Query, Response, status
+from fastapi import APIRouter, Body, Response, status
 
 from app.db import shards
 from app.db.tables import Stage, State
-from app.dependencies import QueueDep, SessionDep, SettingsDep  # noqa: TC001
+from app.dependencies import ArtifactsDep, QueueDep, SessionDep, SettingsDep  # noqa: TC001
+from app.filters import METADATA_PARAMETER, DatasetFiltersDep, FiltersDep
 from app.job_request import EXAMPLE_REQUEST, JobRequest
 from app.jobs import service
 from app.jobs.schemas import EXAMPLE_JOB, JobResponse, Links
-from app.openapi import example, problems
-from app.problems import DatasetNotFound, InvalidRequest, JobFinished, JobNotFound, QuotaExceeded, TooLargeForQuota
-from app.schema import Page
+from app.openapi import empty, example, problems
+from app.paging import Cursor, Limit  # noqa: TC001
+from app.problems import (
+    DatasetNotFound,
+    InvalidRequest,
+    JobFinished,
+    JobNotFinal,
+    JobNotFound,
+    QuotaExceeded,
+    TooLargeForQuota,
+    Unavailable,
+)
+from app.schema import Changes, Page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,18 +70,20 @@ def submit(
 @router.get(
     "",
     summary="List jobs",
+    openapi_extra=METADATA_PARAMETER,
     responses=example(200, "A page of jobs.", {"items": [EXAMPLE_JOB], "next_cursor": None})
     | problems((InvalidRequest, "cursor: is not a next_cursor that this service gave")),
 )
 def list_jobs(
     session: SessionDep,
     settings: SettingsDep,
-    state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
-    limit: Annotated[int | None, Query(ge=1, le=500, description="Jobs on a page.")] = None,
-    cursor: Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before.")] = None,
+    filters: FiltersDep,
+    dataset: DatasetFiltersDep,
+    limit: Limit = None,
+    cursor: Cursor = None,
 ) -> Page[JobResponse]:
-    """Jobs, newest first. Follow `next_cursor`: a page stays right while jobs are added."""
-    jobs, next_cursor = service.list_jobs(session, state=state, limit=limit or settings.page_size, cursor=cursor)
+    """Jobs, newest first, for which all filters hold. Follow `next_cursor`: a page stays right while jobs are added."""
+    jobs, next_cursor = service.list_jobs(session, filters, dataset, limit=limit or settings.page_size, cursor=cursor)
     return Page(items=[to_response(job) for job in jobs], next_cursor=next_cursor)
 
 
@@ -85,6 +98,39 @@ def get(session: SessionDep, job_id: uuid.UUID, response: Response) -> JobRespon
     if not job.state.final:
         response.headers["Retry-After"] = str(POLL_AFTER_S)
     return to_response(job, shards.workers(session, job.id) if job.stage in (Stage.GRADIENTS, Stage.SELECTING) else ())
+
+
+@router.patch(
+    "/{job_id}",
+    summary="Change name, metadata or expiry",
+    responses=example(200, "The job.", EXAMPLE_JOB)
+    | problems(NOT_FOUND, (InvalidRequest, "expires_at: must lie in the future")),
+)
+def change(
+    session: SessionDep,
+    job_id: uuid.UUID,
+    body: Annotated[
+        Changes, Body(openapi_examples={"rename": {"value": {"name": "nightly, kept", "expires_at": None}}})
+    ],
+) -> JobResponse:
+    """Change what a job is called and how long it is kept; what is left out stays as it is."""
+    return to_response(service.change(session, job_id, body))
+
+
+@router.delete(
+    "/{job_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    summary="Delete a job",
+    responses=empty(204, "It is gone, with its results, rows and events.")
+    | problems(
+        NOT_FOUND,
+        (JobNotFinal, f"Job {EXAMPLE_JOB['id']} has not ended: cancel it first."),
+        (Unavailable, "the artifact store /var/spice could not delete jobs/...: let the service write there"),
+    ),
+)
+def delete(session: SessionDep, artifacts: ArtifactsDep, job_id: uuid.UUID) -> None:
+    """Delete a job that has ended. The sketches that it used stay for other jobs, until retention takes them."""
+    service.delete(session, artifacts, job_id)
 
 
 @router.post(
@@ -119,6 +165,7 @@ def to_response(job: Job, workers: Sequence[WorkerProgress] = ()) -> JobResponse
             "started_at": job.started_at,
             "finished_at": job.finished_at,
             "updated_at": job.updated_at,
+            "expires_at": job.expires_at,
             "links": Links(
                 self=url,
                 events=f"{url}/events",

@@ -127,6 +127,7 @@ class JobResponse(Response):
     started_at: datetime | None
     finished_at: datetime | None
     updated_at: datetime = Field(description="When anything of this was last changed.")
+    expires_at: datetime | None = Field(description="When it is deleted, if it has ended by then; null: never.")
     links: Links
 
 
@@ -156,6 +157,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "started_at": "2026-11-24T03:00:01Z",
     "finished_at": None,
     "updated_at": "2026-11-24T03:03:19Z",
+    "expires_at": None,
     "links": {
         "self": "/jobs/7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1",
         "events": "/jobs/7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1/events",

@@ -1,21 +1,30 @@
-"""Submit, find, list and cancel jobs."""
+"""Submit, find, list, change, cancel and delete jobs."""
 
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlakeyset import BadBookmark, PageSerializationError, select_page, unserialize_bookmark
-from sqlalchemy import select
-
+from app.artifacts import StorageFailed, rows_prefix
 from app.datasets.service import find_dataset
-from app.db import leases, quotas, shards
+from app.db import deletion, leases, lists, quotas, shards
 from app.db.leases import Waiting
 from app.db.scoping import project_of
 from app.db.tables import Job, State
 from app.model_uris import check_adapter_uri, check_model_uri
-from app.problems import FieldError, InvalidRequest, JobFinished, JobNotFound, QuotaExceeded, TooLargeForQuota
+from app.paging import page_of
+from app.problems import (
+    FieldError,
+    InvalidRequest,
+    JobFinished,
+    JobNotFinal,
+    JobNotFound,
+    QuotaExceeded,
+    TooLargeForQuota,
+    Unavailable,
+)
 from app.uris import UriRefused, check_uri
 
 if TYPE_CHECKING:
@@ -23,9 +32,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from app.artifacts import ArtifactStore
     from app.db.tables import Dataset
+    from app.filters import DatasetFilters, Filters
     from app.job_request import Columns, JobRequest
     from app.queue import TaskQueue
+    from app.schema import Changes
     from app.settings import Settings
 
 
@@ -49,9 +61,10 @@ def submit(session: Session, queue: TaskQueue, settings: Settings, request: JobR
         name=request.name,
         metadata_=dict(request.metadata),
         dataset_id=request.dataset.id,
-        request=request.model_dump(mode="json", exclude={"name", "metadata"}),
+        request=request.model_dump(mode="json", exclude={"name", "metadata", "expires_at"}),
         timeout_s=min((s for s in (request.timeout_s, settings.job_timeout_s) if s is not None), default=None),
         rows=None if dataset is None else dataset.rows,
+        expires_at=request.expires_at or _default_expiry(settings),
     )
     session.add(job)
     session.commit()
@@ -68,19 +81,43 @@ def find_job(session: Session, job_id: uuid.UUID) -> Job:
 
 
 def list_jobs(
-    session: Session, *, state: State | None, limit: int, cursor: str | None
-) -> tuple[Sequence[Job], str | None]:
+    session: Session, filters: Filters, dataset: DatasetFilters, *, limit: int, cursor: str | None
+) -> tuple[list[Job], str | None]:
     """A page of jobs, newest first, and the cursor of the next page.
 
     Raises:
         InvalidRequest: The cursor is not one that this service gave.
     """
-    statement = select(Job).order_by(Job.created_at.desc(), Job.id.desc())
-    if state is not None:
-        statement = statement.where(Job.state == state)
-    page = select_page(session, statement, per_page=limit, page=None if cursor is None else _checked(cursor))  # type: ignore[type-var]  # its bound leaves out entities, which it returns
-    jobs = [row[0] for row in page]
-    return jobs, page.paging.bookmark_next if page.paging.has_next else None
+    statement = lists.over_dataset(lists.listed(Job, **asdict(filters)), **asdict(dataset))
+    return page_of(session, statement, limit=limit, cursor=cursor)
+
+
+def change(session: Session, job_id: uuid.UUID, changes: Changes) -> Job:
+    """Set what the client sent of name, metadata and expiry; JobNotFound if there is no such job."""
+    job = find_job(session, job_id)
+    for name, value in changes.given().items():
+        setattr(job, name, value)
+    session.commit()
+    session.refresh(job)
+    return job
+
+
+def delete(session: Session, artifacts: ArtifactStore, job_id: uuid.UUID) -> None:
+    """Delete a job that has ended, with its results, rows and events. Sketches stay for other jobs.
+
+    Raises:
+        JobNotFound: There is no such job.
+        JobNotFinal: It has not ended.
+        Unavailable: The rows can't be deleted; the job is still there.
+    """
+    if not find_job(session, job_id).state.final:
+        raise JobNotFinal(f"Job {job_id} has not ended: cancel it with POST /jobs/{job_id}/cancel, then delete it.")
+    try:
+        artifacts.remove_all(rows_prefix(job_id))
+    except StorageFailed as error:
+        raise Unavailable(str(error)) from error
+    deletion.delete_job(session, job_id)
+    session.commit()
 
 
 def cancel(session: Session, job_id: uuid.UUID) -> Job:
@@ -97,24 +134,16 @@ def cancel(session: Session, job_id: uuid.UUID) -> Job:
     return find_job(session, job_id)
 
 
+def _default_expiry(settings: Settings) -> datetime | None:
+    age = settings.jobs_max_age_s
+    return None if age is None else datetime.now(UTC) + timedelta(seconds=age)
+
+
 def _check_quota(session: Session, settings: Settings, rows: int | None) -> None:
     excess = quotas.excess_of_submission(session, project_of(session), settings, rows)
     if excess is not None:
         problem = QuotaExceeded if excess.passes else TooLargeForQuota
         raise problem("dataset" if excess.limit.startswith("rows") else "jobs", excess.message, excess.limit)
-
-
-def _checked(cursor: str) -> str:
-    """The cursor, if it marks a place in this list: what it holds goes into a statement."""
-    try:
-        marker = unserialize_bookmark(cursor)
-        place = marker.place
-        valid = place is not None and [type(value) for value in place] == [datetime, uuid.UUID] and not marker.backwards
-    except (BadBookmark, PageSerializationError, ValueError):
-        valid = False
-    if not valid:
-        raise InvalidRequest(FieldError(field="cursor", message="is not a next_cursor that this service gave"))
-    return cursor
 
 
 def _uri_errors(settings: Settings, request: JobRequest) -> list[FieldError]:

@@ -1,0 +1,68 @@
+"""Delete jobs and datasets, by wish and by age."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, exists, func, select
+
+from app.db.leases import OPEN
+from app.db.tables import Dataset, Job, Preview, State
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterator
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
+
+    from app.db.engine import Sessions
+
+FINAL = tuple(state for state in State if state.final)
+
+
+def delete_job(session: Session, job_id: uuid.UUID) -> bool:
+    """Delete a job with its results and events in the caller's transaction; False if it has not ended or is gone."""
+    gone = session.execute(delete(Job).where(Job.id == job_id, Job.state.in_(FINAL)).returning(Job.id))
+    return gone.one_or_none() is not None
+
+
+def delete_dataset(session: Session, dataset_id: uuid.UUID) -> bool:
+    """Delete a dataset in the caller's transaction; False if a worker or an open job reads it, or it is gone."""
+    gone = session.execute(delete(Dataset).where(Dataset.id == dataset_id, *_unread()).returning(Dataset.id))
+    return gone.one_or_none() is not None
+
+
+@contextmanager
+def expired_job(sessions: Sessions) -> Iterator[uuid.UUID | None]:
+    """A job whose time is over, held against everybody else and deleted at the end of the block; None if there is none.
+
+    An error inside the block leaves it for the next time.
+    """
+    with sessions() as session:
+        job_id = session.scalar(
+            select(Job.id)
+            .where(Job.expires_at < func.now(), Job.state.in_(FINAL))
+            .order_by(Job.expires_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        yield job_id
+        if job_id is not None:
+            delete_job(session, job_id)
+        session.commit()
+
+
+def delete_expired_datasets(session: Session) -> int:
+    """Delete the datasets whose time is over and that nothing reads; their number."""
+    gone = session.execute(delete(Dataset).where(Dataset.expires_at < func.now(), *_unread()).returning(Dataset.id))
+    count = len(gone.all())
+    session.commit()
+    return count
+
+
+def _unread() -> tuple[ColumnElement[bool], ...]:
+    open_job = exists().where(Job.dataset_id == Dataset.id, Job.state.in_(OPEN))
+    open_preview = exists().where(Preview.dataset_id == Dataset.id, Preview.state.in_(OPEN))
+    return Dataset.state.in_(FINAL), ~open_job, ~open_preview
