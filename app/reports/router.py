@@ -26,8 +26,8 @@ PROBLEMS = (
 # Neither a report nor a drawing runs anything or loads anything, whatever a dataset made them say.
 STILL = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 SVG = "image/svg+xml"
-SVG_ANSWER: Responses = {200: {"description": "The figure.", "content": {SVG: {}}}}
-HTML_ANSWER: Responses = {200: {"description": "One HTML file.", "content": {"text/html": {}}}}
+SVG_ANSWER: Responses = example(200, "The figure.", '<svg xmlns="http://www.w3.org/2000/svg">...</svg>', SVG)
+HTML_ANSWER: Responses = example(200, "One HTML file.", "<!doctype html><title>nightly</title>...", "text/html")
 Width = Annotated[int, Query(ge=280, le=1600, description="In pixels.")]
 
 
