@@ -173,7 +173,7 @@ def log_det_distance(problem: Problem, indices: NDArray[np.int64]) -> float:
         return 0.0
     state = GreedyState(replace(unit_rows(problem), budget=count))
     for row in indices.tolist():
-        state.follow(row)
+        state.take(row)
     rank = min(count, problem.sketches.p)
     best = rank * math.log1p(count / (rank * DPP_RIDGE))
     return (best - float(state.trace().gains.sum())) / count

@@ -2,50 +2,63 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 #: The sum of the picks counts as zero below this share of the sum of their norms: what is left of picks that
 #: cancel (z and -z) is then rounding, and its direction means nothing.
 _VANISHED = 1e-12
 
+#: Machine epsilons of the picks' norms that the sum of the picks may be off by.
+_SUM_EPSILONS = 16.0
 
 #: A cosine in the bulk precision is taken to be right within this many machine epsilons.
 COSINE_EPSILONS = 32.0
 
 
 class PickDirection:
-    """The direction of the mean of the picks, which is that of their sum, kept in float64.
+    """The direction of the mean of the picks, which is that of their sum, kept in float64 on the host.
 
     Attributes:
         total: Sum of the picks, shape (p,), float64.
         length: Its norm.
+        blur: How far rounding of the sum can have moved a cosine with it.
         unit: Its direction, shape (p,), float64; None where the mean counts as zero.
     """
 
-    def __init__(self, p: int, device: torch.device) -> None:
+    def __init__(self, p: int) -> None:
         """Start from no picks.
 
         Args:
             p: Length of a sketch.
-            device: Torch device of the state.
         """
-        self.total = torch.zeros(p, dtype=torch.float64, device=device)
+        self.total = np.zeros(p)
         self._norms = 0.0
         self.length = 0.0
-        self.unit: Tensor | None = None
+        self.blur = 0.0
+        self.unit: NDArray[np.float64] | None = None
 
-    def add(self, row: Tensor, norm: float) -> None:
+    def add(self, row: NDArray[np.float64]) -> None:
         """Take a pick into the mean.
 
         Args:
             row: The pick, shape (p,), float64.
-            norm: Its Euclidean norm.
         """
         self.total += row
-        self._norms += norm
-        self.length = float(torch.linalg.vector_norm(self.total))
-        self.unit = self.total / self.length if self.length > _VANISHED * self._norms else None
+        self._norms += math.sqrt(row @ row)
+        self.length = math.sqrt(self.total @ self.total)
+        if self.length > _VANISHED * self._norms:
+            self.unit = self.total / self.length
+            self.blur = _SUM_EPSILONS * np.finfo(np.float64).eps * self._norms / self.length
+        else:
+            self.unit, self.blur = None, 0.0
 
     def conflicts(self, rows: Tensor, norms: Tensor) -> Tensor:
         """Conflict of each row with the picks.
@@ -59,7 +72,7 @@ class PickDirection:
         """
         if self.unit is None:
             return torch.zeros_like(norms)
-        return conflict_of((rows @ self.unit.to(rows.dtype)).double(), norms)
+        return conflict_of((rows @ torch.from_numpy(self.unit).to(rows)).double(), norms)
 
 
 class ConflictRecord:

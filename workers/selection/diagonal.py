@@ -66,7 +66,7 @@ class _DiagonalScore:
         sketches = problem.sketches
         self._problem = problem
         self._den = torch.ones(sketches.p, dtype=sketches.dtype, device=sketches.device)
-        self._direction = PickDirection(sketches.p, sketches.device)
+        self._direction = PickDirection(sketches.p)
         self._norms = problem.squared_norms.sqrt()
         self._bounds = torch.where(problem.eligible, problem.base_gains() * (1 + _ROUNDING), -torch.inf)
 
@@ -91,7 +91,7 @@ class _DiagonalScore:
         sketches = self._problem.sketches
         sketch = sketches.gather(torch.tensor([row], device=sketches.device), sketches.dtype)[0]
         self._den += self._problem.alpha * sketch.square().square()
-        self._direction.add(sketch.double(), float(self._norms[row]))
+        self._direction.add(sketch.double().cpu().numpy())
         self._bounds[row] = -torch.inf
 
     def _scores(self, rows: Tensor) -> tuple[Tensor, Tensor]:

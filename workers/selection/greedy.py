@@ -8,24 +8,24 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from workers.selection.progress import Watch
     from workers.selection.result import StopReason
     from workers.selection.state import GreedyState
 
 
+#: A gain this close to where an early stop begins, as a share of it, is computed once more, on its own.
+_CLOSE = 1e-9
+
+
 class Proposer(Protocol):
-    """Knows which rows may have the best score; plain, lazy and stochastic differ in nothing else."""
+    """Knows the row with the best score; plain, lazy and stochastic differ in nothing else."""
 
-    def contenders(self) -> Tensor:
-        """Rows among which the best one is, ascending, int64; empty when no row has a positive gain."""
+    def best(self) -> tuple[int, float] | None:
+        """The row with the largest score (ties: the lowest index) and its gain; None when no row has any."""
 
-    def examined(self, rows: Tensor, residuals: Tensor) -> None:
-        """Hear the exact residuals of rows that were decided between."""
-
-    def picked(self, row: int, direction: Tensor) -> None:
-        """Hear which row was picked, and the direction u in which residuals fall by (u . z)^2."""
+    def take(self, row: int) -> None:
+        """Take that row into the state, and learn what it does to the others."""
 
 
 def greedy(state: GreedyState, proposer: Proposer, watch: Watch) -> StopReason:
@@ -42,20 +42,21 @@ def greedy(state: GreedyState, proposer: Proposer, watch: Watch) -> StopReason:
     Raises:
         SelectionCancelledError: If the caller stops it.
     """
-    problem = state.problem
+    budget, ratio = state.problem.budget, state.problem.early_stop_ratio
     first_gain = 0.0
-    while state.count < problem.budget:
-        rows = proposer.contenders()
-        if rows.numel() == 0:
+    while state.count < budget:
+        best = proposer.best()
+        if best is None:
             return "exhausted"
-        row = _decide(state, proposer, rows)
-        if problem.early_stop_ratio is not None:
-            gain = state.gain(row)
-            if state.count > 0 and gain <= problem.early_stop_ratio * first_gain:
+        row, gain = best
+        if ratio is not None:
+            if state.count == 0 or abs(gain - ratio * first_gain) <= _CLOSE * first_gain:
+                gain = state.gain(row)
+            if state.count > 0 and gain <= ratio * first_gain:
                 return "early_stop"
             first_gain = first_gain or gain
-        proposer.picked(row, state.add(row))
-        watch.step("picking", state.count, problem.budget)
+        proposer.take(row)
+        watch.step("picking", state.count, budget)
     return "budget"
 
 
@@ -70,11 +71,3 @@ def before_early_stop(gains: NDArray[np.float64], ratio: float | None) -> int:
         return len(gains)
     stops = np.flatnonzero(gains[1:] <= ratio * gains[0])
     return int(stops[0]) + 1 if stops.size else len(gains)
-
-
-def _decide(state: GreedyState, proposer: Proposer, rows: Tensor) -> int:
-    if rows.numel() == 1:
-        return int(rows)
-    row, residuals = state.decide(rows)
-    proposer.examined(rows, residuals)
-    return row

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 #: Rounding allowed, in nats for each unit of gain, before an epsilon counts as beyond its bound.
 _ROUNDING = 1e-9
 
-#: Picks whose overlaps are computed at once.
-_BLOCK = 1024
+#: Picks whose overlaps are computed at once, and picks before them that they are held against at once.
+_BLOCK, _EARLIER = 256, 4096
 
 
 def outside_gain_sum(state: GreedyState, watch: Watch) -> float:
@@ -147,8 +147,8 @@ def _overlaps(problem: Problem, order: Tensor) -> Tensor:
     for start in range(0, order.numel(), _BLOCK):
         mine = slice(start, min(start + _BLOCK, order.numel()))
         rows = problem.sketches.gather(order[mine], torch.float64)
-        for before in range(0, start, _BLOCK):
-            earlier = problem.sketches.gather(order[before : before + _BLOCK], torch.float64)
+        for before in range(0, start, _EARLIER):
+            earlier = problem.sketches.gather(order[before : min(before + _EARLIER, start)], torch.float64)
             found[mine] += (rows @ earlier.T).square_().sum(dim=1)
         found[mine] += (rows @ rows.T).square_().tril_(-1).sum(dim=1)
     return found

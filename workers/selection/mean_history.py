@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from workers.selection.conflict import PickDirection
@@ -28,7 +31,8 @@ class MeanHistory:
         """
         self._direction = direction
         self._error = error
-        self._totals: list[Tensor] = []
+        self._totals: list[NDArray[np.float64]] = []
+        self._lengths: list[float] = []
         self._count = -1
 
     @property
@@ -43,7 +47,8 @@ class MeanHistory:
             count: Number of picks so far; a moment is stored once.
         """
         if count != self._count:
-            self._totals.append(self._direction.total.clone())
+            self._totals.append(self._direction.total.copy())
+            self._lengths.append(self._direction.length)
             self._count = count
 
     def fall(self) -> float:
@@ -54,9 +59,8 @@ class MeanHistory:
         now = self._direction
         if now.unit is None:
             return 1.0
-        then = self._totals[-1]
-        moved = float(torch.linalg.vector_norm(now.total - then))
-        return min(1.0, max(0.0, 1.0 - float(torch.linalg.vector_norm(then)) / now.length) + moved / now.length)
+        step = now.total - self._totals[-1]
+        return min(1.0, (max(0.0, now.length - self._lengths[-1]) + math.sqrt(step @ step)) / now.length)
 
     def floor(self, conflicts: Tensor, moments: Tensor) -> Tensor:
         """Lower bounds on today's conflicts.
@@ -71,8 +75,7 @@ class MeanHistory:
         now = self._direction
         if now.unit is None:
             return torch.zeros_like(conflicts)
-        totals = torch.stack(self._totals)
-        lengths = torch.linalg.vector_norm(totals, dim=1)
-        moved = torch.linalg.vector_norm(totals - now.total, dim=1)
-        floor: Tensor = (conflicts - self._error) * lengths[moments] - moved[moments]
-        return floor.div_(now.length).clamp_min_(0.0)
+        moved = np.linalg.norm(np.stack(self._totals) - now.total, axis=1) / now.length
+        shares = np.array(self._lengths) / now.length
+        floor: Tensor = (conflicts - self._error) * torch.from_numpy(shares).to(conflicts)[moments]
+        return floor.sub_(torch.from_numpy(moved).to(conflicts)[moments]).clamp_min_(0.0)

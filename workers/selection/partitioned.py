@@ -187,7 +187,7 @@ def merge(
             stop = "early_stop" if kept < len(part.indices) else "budget" if len(order) == config.budget else stop
     state = GreedyState(problem)
     for row in order.tolist():
-        state.follow(row)
+        state.take(row)
     outside = outside_gain_sum(state, watch)
     return report(state, dropped, stop, outside=outside, theorem_holds=False, curvature=config.curvature)
 

@@ -8,15 +8,14 @@ import torch
 
 from workers.selection.conflict import COSINE_EPSILONS, conflict_of
 from workers.selection.residuals import Residuals
+from workers.selection.state import TIE
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from workers.selection.state import GreedyState
 
 
 class PlainProposer:
-    """Proposes every row whose score may be the best, after one pass over all rows a pick."""
+    """Compares all rows whose score may be the best, after one pass over all rows a pick."""
 
     def __init__(self, state: GreedyState) -> None:
         """Start from the state's set, which must be empty.
@@ -30,32 +29,35 @@ class PlainProposer:
         self._conflicts = torch.zeros_like(state.norms)
         self._cosine_error = COSINE_EPSILONS * torch.finfo(state.problem.sketches.dtype).eps
 
-    def contenders(self) -> Tensor:
-        """Rows that may have the largest score, ascending; empty when no row has anything to give."""
-        price = self._state.problem.penalty * self._conflicts
-        error = self._state.problem.penalty * self._cosine_error
-        upper = torch.where(self._open, self._residuals.upper() - price + error, -torch.inf)
+    def best(self) -> tuple[int, float] | None:
+        """The row with the largest score and its gain; None when no row has anything to give."""
+        penalty = self._state.problem.penalty
+        price, gains = penalty * self._conflicts, self._residuals.upper()
+        error = TIE * (gains + price) + penalty * self._cosine_error
+        upper = torch.where(self._open, gains - price + error, -torch.inf)
         lower = torch.where(self._open, self._residuals.lower() - price - error, -torch.inf)
-        return torch.nonzero(self._open & (upper >= lower.max())).flatten()
-
-    def examined(self, rows: Tensor, residuals: Tensor) -> None:
-        """Learn the exact residuals of rows that were decided between."""
+        rows = torch.nonzero(self._open & (upper >= lower.max())).flatten()
+        if rows.numel() == 0:
+            return None
+        row, residuals = self._state.decide(rows)
         self._residuals.anchor(rows, residuals)
+        return row, float(torch.log1p(self._state.problem.alpha * residuals[rows == row]))
 
-    def picked(self, row: int, direction: Tensor) -> None:
+    def take(self, row: int) -> None:
         """Bring every row up to date with a pick.
 
         Args:
             row: The pick.
-            direction: u, shape (p,), bulk precision.
         """
+        state = self._state
+        state.take(row)
         self._open[row] = False
-        sketches = self._state.problem.sketches
-        unit = self._state.direction.unit if self._state.problem.penalty > 0 else None
-        wanted = [direction] if unit is None else [direction, unit.to(direction.dtype)]
-        products = sketches.products(torch.stack(wanted))
+        direction = state.directions.latest
+        unit = state.direction.unit if state.problem.penalty > 0 else None
+        wanted = [direction] if unit is None else [direction, torch.from_numpy(unit).to(direction)]
+        products = state.problem.sketches.products(torch.stack(wanted))
         self._residuals.fall(products[:, 0].square())
         if unit is None:
             self._conflicts.zero_()
         else:
-            self._conflicts = conflict_of(products[:, 1].double(), self._state.norms)
+            self._conflicts = conflict_of(products[:, 1].double(), state.norms)

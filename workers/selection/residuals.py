@@ -59,7 +59,7 @@ class Residuals:
         estimate, slack = self._of(rows)
         return torch.sub(estimate, slack).clamp_min_(0.0).mul_(self._alpha).log1p_()
 
-    def fall(self, drops: Tensor, rows: Tensor | None = None) -> None:
+    def fall(self, drops: Tensor, rows: Tensor | slice | None = None) -> None:
         """Lower the estimates of some rows, or all.
 
         Args:
@@ -71,32 +71,17 @@ class Residuals:
         else:
             self._estimate[rows] = (self._estimate[rows] - drops).clamp_min_(0.0)
 
-    def anchor(self, rows: Tensor, residuals: Tensor) -> None:
-        """Put exact values in place of estimates.
+    def anchor(self, rows: Tensor | slice, residuals: Tensor, error: Tensor | None = None) -> None:
+        """Put values of float64 in place of estimates.
 
         Args:
             rows: Row numbers, shape (m,).
-            residuals: Exact |W z|^2, shape (m,), float64.
+            residuals: |W z|^2, shape (m,), float64.
+            error: How wrong they may be, shape (m,), float64, where that is more than rounding.
         """
         self._estimate[rows] = residuals
-        self._slack[rows] = _slack(residuals, self._blur[rows])
-
-    def taken(self, rows: Tensor) -> Residuals:
-        """A copy of what is known about some rows, numbered from 0 in their order.
-
-        Args:
-            rows: Row numbers, shape (m,).
-        """
-        return Residuals(self._alpha, self._estimate[rows], self._slack[rows], self._blur[rows])
-
-    def put(self, rows: Tensor, part: Residuals) -> None:
-        """Take back what a copy has learnt.
-
-        Args:
-            rows: The rows given to `taken`, shape (m,).
-            part: The copy.
-        """
-        self._estimate[rows], self._slack[rows] = part._estimate, part._slack
+        slack = _slack(residuals, self._blur[rows])
+        self._slack[rows] = slack if error is None else slack + error
 
     def _of(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         return (self._estimate, self._slack) if rows is None else (self._estimate[rows], self._slack[rows])

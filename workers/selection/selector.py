@@ -81,7 +81,7 @@ def _follow(state: GreedyState, usable: NDArray[np.int64], config: SelectionConf
     else:
         order, stop = _order_by_windows(problem, usable, config, watch)
     for row in order.tolist():
-        state.follow(row)
+        state.take(row)
         watch.step("picking", state.count, problem.budget)
     return stop
 

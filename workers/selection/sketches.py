@@ -119,17 +119,18 @@ class Sketches:
             return Sketches(self.gather(rows, self.dtype))
         return Sketches(self._data.index_select(0, rows.to(self._data.device)).to(self.device))
 
-    def tiles(self, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, Tensor]]:
+    def tiles(self, dtype: torch.dtype | None = None, rows: int | None = None) -> Iterator[tuple[slice, Tensor]]:
         """All rows in order, a tile at a time.
 
         Args:
             dtype: Precision of the tiles; the bulk precision by default.
+            rows: Rows of a tile; by default as many as make `TILE_BYTES`.
 
         Yields:
             The row numbers as a slice, and the tile, shape (at most t, p), on the compute device.
         """
         dtype = dtype or self.dtype
-        height = max(1, TILE_BYTES // (self.p * dtype.itemsize))
+        height = max(1, TILE_BYTES // (self.p * dtype.itemsize)) if rows is None else rows
         for start in range(0, self.n, height):
             where = slice(start, min(start + height, self.n))
             tile = self._data[where].to(self.device, dtype)

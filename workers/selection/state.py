@@ -14,10 +14,13 @@ from workers.selection.directions import Directions
 from workers.selection.whitening import BLOCK, Whitener
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import Tensor
 
     from workers.selection.problem import Problem
+    from workers.selection.whitening import Absorbed
 
 _EPS64 = torch.finfo(torch.float64).eps
 
@@ -46,14 +49,14 @@ class Trace:
 class GreedyState:
     """The picks so far. Whatever precision finds contenders, they are compared here, in float64.
 
-    A pick that had no rival needs its exact gain only for the record. Such picks wait, and are absorbed many at a
-    time; until then the directions of the bulk precision stand in for theirs.
+    Taking a row in costs nothing at once: its exact gain, its conflict and its direction are found together with those
+    of the picks around it, when they are asked for or when there are enough of them.
 
     Attributes:
         problem: What is being selected from.
         norms: Euclidean norms of all rows, shape (n,), float64.
         direction: Direction of the mean of the picks; followed only where conflicts have a price.
-        directions: u of every pick.
+        on_absorbed: Told of every change of W.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -65,11 +68,11 @@ class GreedyState:
         self.problem = problem
         sketches = problem.sketches
         self.norms = problem.squared_norms.sqrt()
-        self.direction = PickDirection(sketches.p, sketches.device)
-        self.directions = Directions(problem)
+        self.direction = PickDirection(sketches.p)
+        self._directions = Directions(problem)
         self._record = ConflictRecord(sketches.p, sketches.device)
         self._whitener = Whitener(sketches.p, problem.alpha, problem.budget, sketches.device)
-        self._waiting: list[Tensor] = []
+        self.on_absorbed: Callable[[Absorbed], None] | None = None
         self._rows: list[int] = []
         self._gains: list[float] = []
         self._conflicts: list[float] = []
@@ -82,8 +85,14 @@ class GreedyState:
     @property
     def whitener(self) -> Whitener:
         """W of all picks."""
-        self._settle()
+        self.settle()
         return self._whitener
+
+    @property
+    def directions(self) -> Directions:
+        """U of all picks."""
+        self.settle()
+        return self._directions
 
     def decide(self, rows: Tensor) -> tuple[int, Tensor]:
         """Find the row with the largest score among a few.
@@ -100,7 +109,7 @@ class GreedyState:
         residuals, conflicts = self._examine(rows)
         gains, prices = torch.log1p(self.problem.alpha * residuals), self.problem.penalty * conflicts
         scores = gains - prices
-        error = TIE * (gains + prices) + gain_error(residuals, self.norms[rows], self.problem.alpha, _EPS64)
+        error = TIE * (gains + prices) + gain_error(residuals, self.norms[rows], self.problem.alpha)
         tied = scores + error >= (scores - error).max()
         return int(rows[torch.nonzero(tied)[0]]), residuals
 
@@ -112,7 +121,7 @@ class GreedyState:
         """
         residuals = self._examine(rows)[0]
         gains = torch.log1p(self.problem.alpha * residuals)
-        return gains + gain_error(residuals, self.norms[rows], self.problem.alpha, _EPS64)
+        return gains + gain_error(residuals, self.norms[rows], self.problem.alpha)
 
     def gain(self, row: int) -> float:
         """Marginal gain of a row, nats.
@@ -120,71 +129,57 @@ class GreedyState:
         Args:
             row: Its number.
         """
-        return math.log1p(self.problem.alpha * float(self._examine(self._alone(row))[0]))
+        alone = torch.tensor([row], device=self.norms.device)
+        return math.log1p(self.problem.alpha * float(self._examine(alone)[0]))
 
-    def add(self, row: int) -> Tensor:
+    def conflicts(self, rows: Tensor) -> Tensor:
+        """Conflicts of some rows with the picks, in float64, shape (m,).
+
+        Args:
+            rows: Row numbers, shape (m,), int64.
+        """
+        return self.direction.conflicts(self.problem.sketches.gather(rows, torch.float64), self.norms[rows])
+
+    def take(self, row: int, sketch: NDArray[np.float64] | None = None) -> None:
         """Take a row into the set.
 
         Args:
             row: Its number.
-
-        Returns:
-            u, shape (p,), bulk precision: the residual of any row x falls by (u . x)^2.
+            sketch: Its sketch, shape (p,), where it is at hand.
         """
-        sketch = self._take(row)
-        narrow = self.directions.guess(sketch)
-        if narrow is None:
-            self._settle()
-            return self.directions.latest
-        self.directions.append(narrow)
-        if len(self._waiting) == BLOCK:
-            self._settle()
-        return narrow
-
-    def follow(self, row: int) -> None:
-        """Take a row into the set without asking what that does to the others.
-
-        Args:
-            row: Its number.
-        """
-        self._take(row)
-        if len(self._waiting) == BLOCK:
-            self._settle()
+        self._rows.append(row)
+        if self.problem.penalty > 0:
+            self.direction.add(self._sketch(row) if sketch is None else sketch)
+        if len(self._rows) - len(self._gains) == BLOCK:
+            self.settle()
 
     def trace(self) -> Trace:
         """The picks as arrays."""
-        self._settle()
+        self.settle()
         return Trace(
             np.array(self._rows, dtype=np.int64),
             np.array(self._gains, dtype=np.float64),
             np.array(self._conflicts, dtype=np.float64),
         )
 
-    def _take(self, row: int) -> Tensor:
-        """Record a pick, leave its gain and conflict for later, and return its sketch, shape (p,), float64."""
-        at = self._alone(row)
-        sketch = self.problem.sketches.gather(at, torch.float64)[0]
-        if self.problem.penalty > 0:
-            self.direction.add(sketch, float(self.norms[at]))
-        self._rows.append(row)
-        self._waiting.append(sketch)
-        return sketch
-
-    def _settle(self) -> None:
-        """Absorb the waiting picks: exact gains and conflicts for the record, exact directions for what follows."""
-        if not self._waiting:
+    def settle(self) -> None:
+        """Absorb the picks that wait: exact gains and conflicts for the record, directions for what follows."""
+        waiting = self._rows[len(self._gains) :]
+        if not waiting:
             return
-        first = self.count - len(self._waiting)
-        rows = torch.stack(self._waiting)
-        self._waiting.clear()
-        residuals, directions = self._whitener.absorb(rows)
-        self._gains += torch.log1p(self.problem.alpha * residuals).tolist()
-        norms = self.norms[torch.tensor(self._rows[first:], device=self.norms.device)]
-        self._conflicts += self._record.of_next(rows, norms).tolist()
-        self.directions.settle(first, directions)
+        at = torch.tensor(waiting, device=self.norms.device)
+        rows = self.problem.sketches.gather(at, torch.float64)
+        absorbed = self._whitener.absorb(rows)
+        self._directions.append(absorbed.directions)
+        self._gains += torch.log1p(self.problem.alpha * absorbed.residuals).tolist()
+        self._conflicts += self._record.of_next(rows, self.norms[at]).tolist()
+        if self.on_absorbed is not None:
+            self.on_absorbed(absorbed)
 
-    def _alone(self, row: int) -> Tensor:
-        return torch.tensor([row], device=self.norms.device)
+    def _sketch(self, row: int) -> NDArray[np.float64]:
+        at = torch.tensor([row], device=self.norms.device)
+        found: NDArray[np.float64] = self.problem.sketches.gather(at, torch.float64)[0].cpu().numpy()
+        return found
 
     def _examine(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Residuals and conflicts of some rows against all picks, in float64."""
@@ -197,17 +192,16 @@ class GreedyState:
         return torch.cat(residuals), torch.cat(conflicts)
 
 
-def gain_error(residuals: Tensor, norms: Tensor, alpha: float, eps: float) -> Tensor:
-    """Rounding error of log(1 + alpha r) when r = |v|^2 and v is known to a few eps |z|.
+def gain_error(residuals: Tensor, norms: Tensor, alpha: float) -> Tensor:
+    """Rounding error of log(1 + alpha r) when r = |v|^2 and v is known to a few float64 epsilons of |z|.
 
     Args:
         residuals: r, shape (m,).
         norms: |z|, shape (m,).
         alpha: Scale of the objective.
-        eps: Machine epsilon of the precision that v was computed in.
 
     Returns:
         Shape (m,), nats.
     """
-    blur = 8 * eps * norms
+    blur = 8 * _EPS64 * norms
     return alpha * blur * (2 * residuals.sqrt() + blur) / (1 + alpha * residuals)

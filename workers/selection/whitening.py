@@ -8,6 +8,7 @@ when norms differ by many orders: the error of |W z| is about machine epsilon ti
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,12 +16,39 @@ from torch import Tensor
 #: Picks absorbed at once, and reflectors collected before they are multiplied into a dense W.
 BLOCK = 64
 
+#: A block is cut in two if a pick's 1 + alpha r falls by more than this factor inside it: the gain's error is about as
+#: many machine epsilons.
+_CANCELLATION = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Absorbed:
+    """What some picks gained and changed.
+
+    Attributes:
+        residuals: Each pick's |W z|^2 just before it was added, shape (b,), float64.
+        directions: Each pick's u, shape (b, p), float64: the residual |W x|^2 of any row x falls by (u . x)^2 for it.
+        steps: W became (I - V^T A V) W for each (V, A) in turn, of shapes (c, p) and (c, c).
+    """
+
+    residuals: Tensor
+    directions: Tensor
+    steps: tuple[tuple[Tensor, Tensor], ...]
+
+    def then(self, later: Absorbed) -> Absorbed:
+        """Both, one after the other."""
+        return Absorbed(
+            torch.cat([self.residuals, later.residuals]),
+            torch.cat([self.directions, later.directions]),
+            self.steps + later.steps,
+        )
+
 
 class Whitener:
     """W after any number of picks, in float64.
 
-    W is kept as B W0: W0 the identity or a dense p x p matrix, and B = I - Y^T A Y a product of up to a few
-    hundred rank-one updates in compact form (Y the whitened picks, A lower triangular). While there are fewer
+    W is kept as B W0: W0 the identity or a dense p x p matrix, and B = I - Y^T A Y a product of the updates for up to a
+    few hundred picks in compact form (Y the whitened picks, A block lower triangular). While there are fewer
     picks than about p / 2 this needs O(kp) numbers and never a p x p matrix.
     """
 
@@ -41,59 +69,73 @@ class Whitener:
         self._coupling = torch.zeros(block, block, dtype=torch.float64, device=device)
         self._count = 0
 
+    @property
+    def cost(self) -> int:
+        """Vectors of length p that whitening a row takes inner products with."""
+        return 2 * self._count + (0 if self._dense is None else self._dense.shape[0])
+
     def whiten(self, rows: Tensor) -> Tensor:
         """W z for each row z.
 
         Args:
-            rows: Shape (m, p), float64.
+            rows: Shape (m, p), float64 or float32: the precision of the work.
 
         Returns:
-            Shape (m, p), float64.
+            Shape (m, p), in the same precision.
         """
-        found = rows if self._dense is None else rows @ self._dense.T
+        found = rows if self._dense is None else rows @ self._dense.T.to(rows.dtype)
         if self._count == 0:
             return found
-        reflectors, coupling = self._compact()
+        reflectors, coupling = (part.to(rows.dtype) for part in self._compact())
         return found - ((found @ reflectors.T) @ coupling.T) @ reflectors
 
-    def absorb(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def absorb(self, rows: Tensor) -> Absorbed:
         """Add picks to the set, in their order.
 
-        The update for a pick z is W <- (I - c w w^T) W with w = W z and c = (1 - 1/sqrt(1 + alpha |w|^2)) / |w|^2
-        (Potter's square-root form of a rank-one update), with c written so that nothing cancels.
+        For picks Z with V = Z W^T, G = V V^T and I + alpha G = L L^T (Cholesky), the update is
+        W <- (I - alpha V^T (L + I)^-T L^-1 V) W (Andrews's block form of Potter's square root), and row i of
+        sqrt(alpha) L^-1 V W is the direction u of pick i. Residuals inside the block are differences, |v_i|^2 less what
+        the picks before took; a block in which such a difference cancels is cut in two.
 
         Args:
             rows: The picks, shape (b, p), float64, b <= BLOCK.
 
         Returns:
-            Each pick's residual |W z|^2 just before it was added, shape (b,), float64; and its direction u,
-            shape (b, p), float64: the residual |W x|^2 of any row x falls by (u . x)^2 for it.
+            What the picks gained and changed.
         """
-        if self._count + len(rows) > len(self._reflectors):
-            self._fold()
-        left = self.whiten(rows).clone()  # of the empty set W is the identity, and the rows are the caller's
-        residuals = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
-        directions = torch.empty_like(left)
-        for at, whitened in enumerate(left):
-            residual = float(whitened @ whitened)
-            growth = math.sqrt(1.0 + self.alpha * residual)
-            shrink = self.alpha / (growth * (1.0 + growth))
-            residuals[at] = residual
-            directions[at] = self._reflect(whitened, shrink) * (math.sqrt(self.alpha) / growth)
-            after = left[at + 1 :]
-            after -= torch.outer(after @ whitened, shrink * whitened)
-        return residuals, directions if self._dense is None else directions @ self._dense
+        left = self.whiten(rows)
+        gram = left @ left.T
+        whole = gram.diagonal()
+        one = torch.eye(len(rows), dtype=gram.dtype, device=gram.device)
+        root, broken = torch.linalg.cholesky_ex(one + self.alpha * gram)
+        cancelled = (1 + self.alpha * whole > _CANCELLATION * root.diagonal().square()).any()
+        if len(rows) > 1 and bool(cancelled | (broken > 0)):
+            half = len(rows) // 2
+            return self.absorb(rows[:half]).then(self.absorb(rows[half:]))
+        residuals = whole - root.tril(-1).square().sum(dim=1) / self.alpha
+        inverse = torch.linalg.solve_triangular(root, one, upper=False)
+        update = torch.linalg.solve_triangular((root + one).T, self.alpha * inverse, upper=True)
+        directions = inverse @ self._append(left, update) * math.sqrt(self.alpha)
+        return Absorbed(residuals, directions, ((left, update),))
 
-    def _reflect(self, whitened: Tensor, shrink: float) -> Tensor:
-        """Append I - shrink w w^T to B, and return B^T w from before."""
+    def _append(self, left: Tensor, update: Tensor) -> Tensor:
+        """Put I - V^T A V before B, and return V W with the W from before.
+
+        Args:
+            left: V, shape (b, p).
+            update: A, shape (b, b).
+        """
+        if self._count + len(left) > len(self._reflectors):
+            self._fold()
         reflectors, coupling = self._compact()
-        back = coupling.T @ (reflectors @ whitened)
-        at = self._count
-        self._reflectors[at] = whitened
-        self._coupling[at, :at] = -shrink * back
-        self._coupling[at, at] = shrink
-        self._count += 1
-        return whitened - back @ reflectors
+        start, stop = self._count, self._count + len(left)
+        along = (left @ reflectors.T) @ coupling
+        self._reflectors[start:stop] = left
+        self._coupling[start:stop, :start] = -update @ along
+        self._coupling[start:stop, start:stop] = update
+        self._count = stop
+        back = left - along @ reflectors
+        return back if self._dense is None else back @ self._dense
 
     def _compact(self) -> tuple[Tensor, Tensor]:
         return self._reflectors[: self._count], self._coupling[: self._count, : self._count]
