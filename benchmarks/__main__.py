@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from benchmarks.row import BenchRow
 
-SUITES = ("selector", "gradients", "scaling")
+SUITES = ("selector", "gradients", "scaling", "soak")
 RESULTS = Path(__file__).with_name("results.json")
 
 

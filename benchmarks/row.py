@@ -47,13 +47,16 @@ class BenchRow:
     unit: str
     target: float | None
     baseline: str
+    smaller_is_better: bool = False
     machine: str = field(default_factory=machine)
     versions: dict[str, str] = field(default_factory=versions)
 
     @property
     def holds(self) -> bool:
-        """Whether the value reaches the target; larger is better."""
-        return self.target is None or self.value >= self.target
+        """Whether the value reaches the target: counts of what went wrong from above, all others from below."""
+        if self.target is None:
+            return True
+        return self.value <= self.target if self.smaller_is_better else self.value >= self.target
 
     def as_json(self) -> dict[str, object]:
         """The row as results.json has it."""
