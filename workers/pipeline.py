@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from app.db.tables import Json
     from app.job_request import Budget
-    from workers.keeper import Keeper
+    from workers.keeper import Keeper, Meter
     from workers.process import Process
     from workers.reading import Reading
     from workers.selection import Progress, Selection, SelectionConfig
@@ -147,13 +147,20 @@ class _Run:
         publish(self.process, self.keeper, published)
 
     def _read(self) -> Reading:
-        meter = self.keeper.enter(Stage.READING, self.source.rows, "rows")
+        fetching = self.keeper.enter(Stage.READING, None, "bytes")
+        counting: list[Meter] = []
+
+        def on_rows(rows: int) -> None:
+            if not counting:
+                counting.append(self.keeper.enter(Stage.READING, self.source.rows, "rows"))
+            counting[0].at(rows)
+
         reading = read(
             self.process,
             self.source,
             self.keeper.should_stop,
-            on_bytes=lambda _done, _total: meter.at(0),
-            on_rows=meter.at,
+            on_bytes=fetching.at,
+            on_rows=on_rows,
         )
         self._count(reading.corpus.rows_total)
         wanted = self.source.request

@@ -25,7 +25,7 @@ from workers.subset_statistics import repeated_curve
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -79,9 +79,15 @@ def publish(process: Process, keeper: Keeper, published: Published) -> None:
         Stopped: The job was cancelled or lost meanwhile. Nothing of it is in Postgres.
     """
     began = time.monotonic()
-    keeper.enter(Stage.PUBLISHING, len(published.chosen[MAIN].indices), "picks")
+    meter = keeper.enter(Stage.PUBLISHING, len(published.chosen[MAIN].indices), "picks")
+
+    def watch(written: int) -> None:
+        if keeper.should_stop():
+            raise Stopped
+        meter.at(written)
+
     statistics = _statistics(process, keeper, published)
-    _keep_rows(process, keeper.lease.id, published)
+    _keep_rows(process, keeper.lease.id, published, watch)
     with process.sessions() as session:
         result = _result(published, time.monotonic() - began)
         # Before the picks: whoever else writes to the job waits for this transaction from here on.
@@ -107,7 +113,7 @@ def publish(process: Process, keeper: Keeper, published: Published) -> None:
         session.commit()
 
 
-def _keep_rows(process: Process, job_id: uuid.UUID, published: Published) -> None:
+def _keep_rows(process: Process, job_id: uuid.UUID, published: Published, watch: Callable[[int], None]) -> None:
     """Write the picked rows on this machine and hand the files to the store, which shows each whole or not at all."""
     snapshot = published.reading.snapshot
     directory = process.settings.cache_path / "rows"
@@ -115,7 +121,7 @@ def _keep_rows(process: Process, job_id: uuid.UUID, published: Published) -> Non
     written = directory / f".{job_id}-{secrets.token_hex(4)}.{snapshot.format}"
     excerpts = written.with_suffix(".excerpts")
     try:
-        write_rows(snapshot, published.rows[published.chosen[MAIN].indices], written, process.settings)
+        write_rows(snapshot, published.rows[published.chosen[MAIN].indices], written, process.settings, watch)
         picked = replace(snapshot, path=written, compression=None, bytes=written.stat().st_size)
         write_excerpts(picked, published.reading.corpus.shape, _ranked(published), excerpts, process.settings)
         process.artifacts.put(excerpts_name(job_id), excerpts)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import event
 
 from app.db import leases
 from app.db.engine import make_engine, make_sessions
 from app.db.leases import Waiting
-from app.db.tables import Job, State
+from app.db.tables import Job, Stage, State
 from app.queue import TaskQueue
 from app.reconciler import reconcile
+from workers.keeper import HEARTBEAT_S, Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,3 +173,28 @@ def test_a_start_without_living_workers_frees_what_they_held(session: Session) -
     leases.expire_all(session)
     assert leases.reclaim_expired(session, Job, 5).again == [Waiting(Job, held.id, 2)]
     assert state_of(session, waiting) is State.QUEUED
+
+
+def test_however_often_work_reports_postgres_sees_one_write_a_heartbeat(
+    sessions: Sessions, session: Session, settings: Settings
+) -> None:
+    lease = leases.claim(session, Job, add_job(session).id, 1, LONG)
+    assert lease is not None
+    writes: list[str] = []
+    event.listen(
+        sessions.kw["bind"],
+        "before_cursor_execute",
+        lambda _connection, _cursor, statement, *_: writes.append(statement) if "UPDATE jobs" in statement else None,
+    )
+    process = SimpleNamespace(sessions=sessions, settings=settings, stopping=threading.Event())
+    began = time.monotonic()
+    with Keeper(process, lease) as keeper:  # type: ignore[arg-type]
+        meter = keeper.enter(Stage.SELECTING, 10_000_000, "picks")
+        while time.monotonic() - began < 2.5:
+            meter.add(1)
+    heartbeats = (time.monotonic() - began) / HEARTBEAT_S
+    assert 1 <= len(writes) <= heartbeats
+    session.expire_all()
+    progress = session.get_one(Job, lease.id).progress
+    assert progress is not None
+    assert progress["done"] > 10 * len(writes)

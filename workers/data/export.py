@@ -15,7 +15,7 @@ from workers.data.formats import open_parquet
 from workers.data.split import split_csv, split_json_array, split_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -23,12 +23,21 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from workers.data.fetch import Snapshot
 
+    Watch = Callable[[int], None]
+
 PARQUET_BATCH_ROWS = 256
 PARQUET_GROUP_BYTES = 32 << 20
 PARQUET_GROUP_ROWS = 100_000
+WATCHED_ROWS = 1024
 
 
-def write_rows(snapshot: Snapshot, rows: NDArray[np.int64], destination: Path, settings: Settings) -> None:
+def write_rows(
+    snapshot: Snapshot,
+    rows: NDArray[np.int64],
+    destination: Path,
+    settings: Settings,
+    watch: Watch = lambda _: None,
+) -> None:
     """Write picked rows, uncompressed, in file order, in one pass and bounded memory.
 
     JSON Lines keeps the bytes of each row, JSON those of each object in a new array, CSV those of the header and
@@ -40,6 +49,8 @@ def write_rows(snapshot: Snapshot, rows: NDArray[np.int64], destination: Path, s
             is written once.
         destination: The file; it appears when complete. Its directory exists.
         settings: The limits of reading.
+        watch: Called with the rows written so far, once in 1,024 rows read at least; what it raises ends the writing
+            and leaves no file.
 
     Raises:
         ValueError: A row is not in the dataset, or is too long to be read; no file is left.
@@ -52,7 +63,7 @@ def write_rows(snapshot: Snapshot, rows: NDArray[np.int64], destination: Path, s
     temporary = destination.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.part")
     try:
         with temporary.open("wb") as out:
-            write(snapshot, wanted, out, settings)
+            write(snapshot, wanted, out, settings, watch)
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(destination)
@@ -60,48 +71,62 @@ def write_rows(snapshot: Snapshot, rows: NDArray[np.int64], destination: Path, s
         temporary.unlink(missing_ok=True)
 
 
-def _write_jsonl(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings) -> None:
+def _write_jsonl(
+    snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings, watch: Watch
+) -> None:
     with open_decoded(snapshot, settings) as stream:
-        raws = _picked(split_lines(stream, settings.row_max_bytes), wanted)
+        raws = _picked(split_lines(stream, settings.row_max_bytes), wanted, watch)
         out.writelines(raw + b"\n" for raw in raws)
 
 
-def _write_json(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings) -> None:
+def _write_json(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings, watch: Watch) -> None:
     with open_decoded(snapshot, settings) as stream:
         separator = b"[\n"
-        for raw in _picked(split_json_array(stream, settings.row_max_bytes), wanted):
+        for raw in _picked(split_json_array(stream, settings.row_max_bytes), wanted, watch):
             out.write(separator + raw)
             separator = b",\n"
         out.write(b"[]\n" if separator == b"[\n" else b"\n]\n")
 
 
-def _write_csv(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings) -> None:
+def _write_csv(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings, watch: Watch) -> None:
     with open_decoded(snapshot, settings) as stream:
         records = split_csv(stream, settings.row_max_bytes)
         header = next(records, None)
         if header is not None:
             out.write(header + b"\n")
-        out.writelines(raw + b"\n" for raw in _picked(records, wanted))
+        out.writelines(raw + b"\n" for raw in _picked(records, wanted, watch))
 
 
-def _picked(raws: Iterator[bytes | None], wanted: NDArray[np.int64]) -> Iterator[bytes]:
+def _picked(raws: Iterator[bytes | None], wanted: NDArray[np.int64], watch: Watch) -> Iterator[bytes]:
     """The wanted rows among all; ``wanted`` is ascending."""
     numbered = enumerate(raws)
-    for row in wanted:
-        at, raw = next(((at, raw) for at, raw in numbered if at == row), (row, None))
+    for written, row in enumerate(wanted):
+        reading = _watched(numbered, written, watch)
+        at, raw = next(((at, raw) for at, raw in reading if at == row), (row, None))
         if raw is None:
             raise ValueError(f"row {at} is not in the dataset, or too long to be read")
         yield raw
 
 
-def _write_parquet(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings) -> None:
+def _watched(
+    numbered: Iterator[tuple[int, bytes | None]], written: int, watch: Watch
+) -> Iterator[tuple[int, bytes | None]]:
+    for at, raw in numbered:
+        if at % WATCHED_ROWS == 0:
+            watch(written)
+        yield at, raw
+
+
+def _write_parquet(
+    snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings, watch: Watch
+) -> None:
     with open_parquet(snapshot, settings) as file:
         total = file.metadata.num_rows
         if len(wanted) and wanted[-1] >= total:
             raise ValueError(f"row {wanted[-1]} is not in the dataset, which has {total} rows")
         with pq.ParquetWriter(out, file.schema_arrow, compression="none") as writer:
             pending: list[pa.RecordBatch] = []
-            for batch in _picked_batches(file, wanted):
+            for batch in _picked_batches(file, wanted, watch):
                 pending.append(batch)
                 if _is_group(pending):
                     writer.write_table(pa.Table.from_batches(pending))
@@ -116,7 +141,7 @@ def _is_group(batches: list[pa.RecordBatch]) -> bool:
     return size >= PARQUET_GROUP_BYTES or rows >= PARQUET_GROUP_ROWS
 
 
-def _picked_batches(file: pq.ParquetFile, wanted: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+def _picked_batches(file: pq.ParquetFile, wanted: NDArray[np.int64], watch: Watch) -> Iterator[pa.RecordBatch]:
     """The wanted rows, batch by batch; row groups without one are not read."""
     start = 0
     for group in range(file.num_row_groups):
@@ -126,6 +151,7 @@ def _picked_batches(file: pq.ParquetFile, wanted: NDArray[np.int64]) -> Iterator
         if len(in_group):
             for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, row_groups=[group], use_threads=False):
                 next_at = at + batch.num_rows
+                watch(int(np.searchsorted(wanted, at)))
                 here = in_group[np.searchsorted(in_group, at) : np.searchsorted(in_group, next_at)]
                 if len(here):
                     yield batch.take(pa.array(here - at))
