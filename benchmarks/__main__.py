@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,16 +24,25 @@ if TYPE_CHECKING:
 
     from benchmarks.row import BenchRow
 
-SUITES = ("selector", "gradients", "scaling", "soak")
+SUITES = ("selector", "gradients", "gradients_distortion", "scaling", "soak")
 RESULTS = Path(__file__).with_name("results.json")
 
 
 def measure(console: Console, suites: Iterable[str], *, quick: bool) -> list[BenchRow]:
-    """The rows of the suites, each a module of this package with a function `rows`."""
+    """The rows of the suites, each a module of this package with a function `rows`.
+
+    Each in a process of its own: what one leaves in memory, and its threads, must not count in another's figures.
+    """
     rows: list[BenchRow] = []
     for suite in suites:
         console.print(f"Measuring {suite} ...")
-        rows += import_module(f"benchmarks.{suite}").rows(quick=quick)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            rows += process.submit(_rows_of, suite, quick=quick).result()
+    return rows
+
+
+def _rows_of(suite: str, *, quick: bool) -> list[BenchRow]:
+    rows: list[BenchRow] = import_module(f"benchmarks.{suite}").rows(quick=quick)
     return rows
 
 

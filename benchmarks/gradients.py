@@ -24,7 +24,9 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks import gradients_memory
 from benchmarks.gradients_corpus import corpus
+from benchmarks.gradients_peers import Bergson, Trak
 from benchmarks.row import BenchRow, versions
 from benchmarks.smollm2 import smollm2_directory
 from workers.gradients.config import GradientConfig
@@ -126,7 +128,7 @@ def ratios(ours: Callable[[], object], theirs: Callable[[], object], turns: int)
     return statistics.median(there / here for here, there in pairs), mine, other
 
 
-def measured(name: str, value: float, *, target: float, baseline: str) -> BenchRow:
+def measured(name: str, value: float, *, target: float | None, baseline: str) -> BenchRow:
     """A ratio, larger is better, with the versions that it was measured with."""
     return BenchRow(
         name=name,
@@ -264,12 +266,57 @@ def tiny_rows(*, quick: bool) -> list[BenchRow]:
     ]
 
 
+def peer_rows(*, quick: bool) -> list[BenchRow]:
+    """Against public packages, the same gradients on both sides: full ones for bergson, a fresh B's for traker."""
+    model, samples = tiny_llama(), random_samples(64 if quick else 256)
+    turns = 3 if quick else 7
+    linear = GradientEngine(model, GradientConfig(target="linear", sketch_dim=1024, token_budget=2048))
+    lora = GradientEngine(model, GradientConfig(rank=RANK, sketch_dim=1024, token_budget=2048))
+    bergson = Bergson(model.model, token_budget=2048)
+    bergson(samples)
+    linear.sketch(samples)
+    bergson_ratio, linear_s, bergson_s = ratios(lambda: linear.sketch(samples), lambda: bergson(samples), turns)
+    ordered = sorted(samples, key=lambda sample: sample.tokens)
+    batches = [training_batch(ordered[start : start + VMAP_ROWS]) for start in range(0, len(ordered), VMAP_ROWS)]
+    adapted = Adapted.of(model.model)
+
+    def traked() -> None:
+        model.model.set_attn_implementation("eager")  # as for vmap
+        with adapted:
+            names = [name for name, _ in model.model.named_parameters() if name.endswith(".up")]
+            Trak(model.model, names, dim=1024)(batches)
+        model.model.set_attn_implementation("sdpa")
+
+    trak_ratio, lora_s, trak_s = ratios(lambda: lora.sketch(samples), traked, turns)
+    return [
+        measured(
+            "gradients/vs_bergson_tiny",
+            bergson_ratio,
+            target=None,
+            baseline=f"bergson {version('bergson')}, in memory, 16 x 16 a layer: {len(samples) / bergson_s:.0f} "
+            f"samples/s; ours, target linear, p = 1024: {len(samples) / linear_s:.0f} samples/s; {len(samples)} rows",
+        ),
+        measured(
+            "gradients/vs_traker_tiny",
+            trak_ratio,
+            target=None,
+            baseline=f"traker {version('traker')}, {VMAP_ROWS} rows of like length a batch, BasicProjector, p = 1024: "
+            f"{len(samples) / trak_s:.0f} samples/s; ours, LoRA, p = 1024: {len(samples) / lora_s:.0f} samples/s",
+        ),
+    ]
+
+
 def rows(quick: bool = False) -> list[BenchRow]:
     """Every row of this file; `quick` takes fewer rows and turns."""
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
-        return [*tiny_rows(quick=quick), *smollm2_rows(quick=quick)]
+        return [
+            *tiny_rows(quick=quick),
+            *peer_rows(quick=quick),
+            *smollm2_rows(quick=quick),
+            gradients_memory.row(quick=quick),
+        ]
     finally:
         torch.set_num_threads(before)
 

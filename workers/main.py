@@ -9,6 +9,7 @@ is queued again and whoever supervises the process starts another.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -69,6 +70,8 @@ class InProcessWorker(SimpleWorker):
 
 def run() -> int:
     """Work until told to stop; the exit code."""
+    # Before CUDA is initialised: without it cuBLAS may sum in another order from run to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     settings = get_settings()
     logs.configure(settings)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,14 @@ import numpy as np
 import torch
 
 from workers.gradients.architecture import frozen, longest_input, vocabulary_size
-from workers.gradients.batches import Batch, collate, input_lengths, plan_batches
+from workers.gradients.batches import Batch, collate, input_lengths, padded_to, plan_batches
 from workers.gradients.capture import captured
 from workers.gradients.errors import SampleTooLarge
 from workers.gradients.probe import choose_head
 from workers.stopping import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
@@ -89,15 +90,22 @@ class Passes:
         Returns:
             The losses of the batch's samples, (B,) float32.
         """
+        with deterministic(self.model.device):
+            losses = self._through(batch, taps, receive, poll or never)
+        return batch.frame(losses * batch.weights).sum(1)
+
+    def _through(
+        self, batch: Batch, taps: Mapping[str, Tap], receive: Receive, poll: Callable[[], None]
+    ) -> torch.Tensor:
+        """The losses of the labels, (N,)."""
         if self._head_alone:
             ((part, fold),) = [item for tap in taps.values() for item in tap.folds.items()]
             frames = _HeadFactors(batch, fold)
             losses = self._head.run(batch, frames.add)
             receive(part, *frames.framed())
-        else:
-            with captured(taps, receive, poll or never):
-                losses = self._head.run(batch)
-        return batch.frame(losses * batch.weights).sum(1)
+            return losses
+        with captured(taps, receive, poll):
+            return self._head.run(batch)
 
     def each(
         self,
@@ -120,13 +128,13 @@ class Passes:
             SampleTooLarge: A sample alone exhausts the device's memory.
         """
         self._check_tokens(samples)
-        lengths = input_lengths(samples)
+        lengths = self._padded(input_lengths(samples))
         pending = plan_batches(lengths, np.arange(len(samples)), self.token_budget)
         while pending:
             if poll is not None:
                 poll()
             indices = pending[0]
-            done = self._try(samples, indices, run)
+            done = self._try(samples, indices, int(lengths[indices].max()), run)
             if done is not None:
                 del pending[0]
                 if on_batch is not None:
@@ -141,17 +149,29 @@ class Passes:
             pending = plan_batches(lengths, np.concatenate(pending), self.token_budget)
 
     def _try(
-        self, samples: Sequence[Sample], indices: NDArray[np.int64], run: Callable[[Batch], None]
+        self, samples: Sequence[Sample], indices: NDArray[np.int64], width: int, run: Callable[[Batch], None]
     ) -> BatchDone | None:
         """Run one batch. None: memory ran out; by the time of the return its tensors are freed."""
         try:
-            batch = collate(samples, indices, loss_normalization=self._loss_normalization, device=self.model.device)
+            batch = collate(
+                samples,
+                indices,
+                loss_normalization=self._loss_normalization,
+                device=self.model.device,
+                width=width,
+            )
             run(batch)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             return None
         return BatchDone(len(indices), batch.tokens, batch.input_ids.numel(), self.token_budget)
+
+    def _padded(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Lengths as they are computed: in steps, within what the model takes."""
+        step, longest = padded_to(self.model), longest_input(self.model)
+        padded = -(-lengths // step) * step
+        return padded if longest is None else np.maximum(lengths, np.minimum(padded, longest))
 
     def _check_tokens(self, samples: Sequence[Sample]) -> None:
         """Refuse what the model has no embedding for, before a GPU turns it into an assertion."""
@@ -182,6 +202,26 @@ class _HeadFactors:
     def framed(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The factors by sample: u (B, L, b) and d (B, L, a)."""
         return self._batch.frame(torch.cat(self._u)), self._batch.frame(torch.cat(self._d))
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Inside, CUDA takes algorithms that give the same bits on every run where it has them, and warns where not.
+
+    The backward pass of fused attention otherwise adds in whatever order its blocks end. On the CPU nothing changes.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode=before, warn_only=warned)
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
 def stop_poll(should_stop: Callable[[], bool] | None) -> Callable[[], None]:

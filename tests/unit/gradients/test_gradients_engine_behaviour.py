@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -76,24 +76,64 @@ def test_stopping_acts_inside_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 class SmallMemory:
     """A head on a device where batches of more positions than `most` do not fit."""
 
-    def __init__(self, head: PlainHead, most: int) -> None:
+    def __init__(self, head: PlainHead, most: int, error: Exception | None = None) -> None:
         self.head, self.most = head, most
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
 
     def run(self, batch: Batch, tap: HeadTap | None = None) -> torch.Tensor:
         if batch.input_ids.numel() > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         return self.head.run(batch, tap)
 
 
-def test_running_out_of_memory_halves_the_budget_and_goes_on() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
+    ids=["torch", "torch.cuda", "host", "cpu", "cublas", "cuda"],
+)
+def test_running_out_of_memory_halves_the_budget_and_goes_on(error: Exception) -> None:
     model, samples = tiny_model("llama"), made_up_samples(20)
     expected = GradientEngine(model, CONFIG).sketch(samples).values
     engine, seen = GradientEngine(model, GradientConfig(rank=2, sketch_dim=32, token_budget=1000)), list[BatchDone]()
-    engine._passes._head = SmallMemory(engine._passes._head, most=100)  # type: ignore[arg-type]
+    engine._passes._head = SmallMemory(engine._passes._head, most=100, error=error)  # type: ignore[arg-type]
     found = engine.sketch(samples, on_batch=seen.append).values
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert sum(done.samples for done in seen) == 20
     assert engine.token_budget <= 100
+
+
+def test_the_loop_over_batches_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that leaves its tensor makes a GPU end all its work first.
+
+    There is no GPU here to see it on; what would wait there is counted instead. transformers asks one tensor a forward
+    pass whether rows are packed; nothing else may ask before the run's end.
+    """
+    engine, waits = GradientEngine(tiny_model("llama"), CONFIG), list[str]()
+
+    def counted(name: str) -> None:
+        original = getattr(torch.Tensor, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            waits.append(name)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(torch.Tensor, name, call)
+
+    for name in ("item", "cpu", "numpy", "tolist", "__bool__", "__float__", "__int__", "nonzero"):
+        counted(name)
+    seen: list[int] = []
+    engine.sketch(made_up_samples(20), on_batch=lambda _done: seen.append(len(waits)))
+    assert len(seen) > 1
+    assert seen == list(range(1, len(seen) + 1))
+    assert set(waits[: seen[-1]]) == {"__bool__"}
+    assert waits.count("cpu") == 3  # the sketches, the losses, what is finite
 
 
 def test_a_sample_that_never_fits_is_named() -> None:
