@@ -22,6 +22,7 @@ from app.events.feed import EventFeed
 from app.events.router import router as events
 from app.expiry import expire
 from app.jobs.router import router as jobs
+from app.openapi import announce_problems
 from app.periodic import Periodic
 from app.picked_rows.router import router as picked_rows
 from app.queue import TaskQueue
@@ -96,6 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (jobs, events, results, picked_rows, reports, datasets, health.router, metrics):
         app.include_router(router)
     problems.install(app, logger)
+    announce_problems(app)
     pages.install(app)
     app.state.metrics = Metrics()
     app.add_middleware(Authentication)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from fastapi_problem.error import StatusProblem
 
 PROBLEM = "#/components/schemas/ProblemDetails"
@@ -34,3 +35,29 @@ def problems(*kinds: tuple[type[StatusProblem], str]) -> Responses:
             "content": {"application/problem+json": {"schema": {"$ref": PROBLEM}, "example": value}},
         }
     return responses
+
+
+def announce_problems(app: FastAPI) -> None:
+    """Have the schema say what problems look like: those of FastAPI's own that no endpoint names.
+
+    A request that does not fit its schema is a 422 in the service's own shape, and a body that can't be read is a 400.
+    """
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = make()
+        for operation in (method for path in schema["paths"].values() for method in path.values()):
+            invalid = operation["responses"].get("422")
+            if invalid is not None and "HTTPValidationError" in str(invalid):
+                operation["responses"]["422"] = _problem("The request is not valid; `errors` names the fields.")
+            if "requestBody" in operation:
+                operation["responses"].setdefault("400", _problem("The body can't be read."))
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schema.get("components", {}).get("schemas", {}).pop(unused, None)
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/problem+json": {"schema": {"$ref": PROBLEM}}}}
