@@ -1,4 +1,4 @@
-"""Delete what has expired: jobs with their results, rows and events, and datasets.
+"""Delete what has expired: jobs with their results, rows and events, datasets, answers kept for repeated requests.
 
 This runs in every API process; each deletion holds its row, so any number at once is harmless.
 """
@@ -9,16 +9,18 @@ import logging
 from typing import TYPE_CHECKING
 
 from app.artifacts import rows_prefix
+from app.db import idempotency
 from app.db.deletion import delete_expired_datasets, expired_job
 
 if TYPE_CHECKING:
     from app.artifacts import ArtifactStore
     from app.db.engine import Sessions
+    from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
-def expire(sessions: Sessions, artifacts: ArtifactStore) -> int:
+def expire(sessions: Sessions, artifacts: ArtifactStore, settings: Settings) -> int:
     """Delete all whose time is over; the number of jobs.
 
     Raises:
@@ -36,4 +38,5 @@ def expire(sessions: Sessions, artifacts: ArtifactStore) -> int:
         count += 1
     with sessions() as session:
         delete_expired_datasets(session)
+        idempotency.forget(session, settings.idempotency_max_age_s)
     return count

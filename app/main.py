@@ -14,7 +14,9 @@ from app import health, problems
 from app.access.authentication import Authentication
 from app.access.key_ring import KeyRing
 from app.access.rate_limits import RateLimits
+from app.answers import ApiVersion, Gzip
 from app.artifacts import open_artifacts
+from app.caching import NotModified, not_modified
 from app.datasets.router import router as datasets
 from app.db.engine import make_engine, make_sessions
 from app.dependencies import Resources
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 logger = logging.getLogger(__name__)
+
+GZIP_FROM_BYTES, GZIP_LEVEL = 1024, 5
 
 DESCRIPTION = """
 Post a dataset URI and a budget; a worker computes a gradient for every row and picks the subset with the most
@@ -72,7 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         reconciler.start()
         retention = Retention(sessions, artifacts, settings)
         retention.start()
-        expiry = Periodic("expiry", settings.expiry_s, partial(expire, sessions, artifacts))
+        expiry = Periodic("expiry", settings.expiry_s, partial(expire, sessions, artifacts, settings))
         expiry.start()
         try:
             async with feed.running():
@@ -100,6 +104,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     announce_problems(app)
     pages.install(app)
     app.state.metrics = Metrics()
+    app.add_exception_handler(NotModified, not_modified)
     app.add_middleware(Authentication)
+    app.add_middleware(Gzip, minimum_size=GZIP_FROM_BYTES, compresslevel=GZIP_LEVEL)
+    app.add_middleware(ApiVersion)
     app.add_middleware(Telemetry, metrics=app.state.metrics)  # the last is the outermost
     return app

@@ -149,6 +149,23 @@ class DatasetInUse(ConflictProblem):
     title = "The dataset is in use"
 
 
+class IdempotencyKeyInUse(ConflictProblem):
+    """The first request with this key has no answer yet."""
+
+    type_ = "idempotency-key-in-use"
+    title = "The first request is being carried out"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"Retry-After": "1"})
+
+
+class IdempotencyKeyReused(UnprocessableProblem):
+    """The key came with another request before."""
+
+    type_ = "idempotency-key-reused"
+    title = "The Idempotency-Key belongs to another request"
+
+
 class ResultNotReady(ConflictProblem):
     """The job has no result, or not yet."""
 

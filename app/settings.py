@@ -219,6 +219,9 @@ class Settings(BaseSettings):
     )
 
     # Expiry
+    idempotency_max_age_s: float = Field(
+        default=86400, gt=0, description="Seconds for which the answer to an Idempotency-Key is kept."
+    )
     jobs_max_age_s: float | None = Field(
         default=None, gt=0, description="Seconds after which a job is deleted, unless its request says `expires_at`."
     )

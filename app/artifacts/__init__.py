@@ -8,7 +8,7 @@ One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and e
 
 from __future__ import annotations
 
-from app.artifacts.names import ROWS, SKETCHES, excerpts_name, rows_name, rows_prefix, sketches_prefix
+from app.artifacts.names import ROWS, SKETCHES, excerpts_name, rows_name, rows_prefix, sketches_prefix, subset_name
 from app.artifacts.opening import open_artifacts
 from app.artifacts.store import ArtifactStore, StorageAway, StorageFailed, Stored
 
@@ -24,4 +24,5 @@ __all__ = [
     "rows_name",
     "rows_prefix",
     "sketches_prefix",
+    "subset_name",
 ]

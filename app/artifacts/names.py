@@ -21,6 +21,11 @@ def rows_prefix(job_id: uuid.UUID) -> str:
     return f"{ROWS}{job_id}/"
 
 
+def subset_name(job_id: uuid.UUID, made_by: str, format: str) -> str:  # noqa: A002 - the field's name
+    """The picks of a job as a file, as one version of the service writes it."""
+    return f"{rows_prefix(job_id)}subset-{made_by}.{format}"
+
+
 def rows_name(job_id: uuid.UUID, format: str) -> str:  # noqa: A002 - the field's name
     """The picked rows of a job, in the dataset's own format."""
     return f"{rows_prefix(job_id)}rows.{format}"

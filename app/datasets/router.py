@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid  # noqa: TC003 - FastAPI reads the annotations
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Response, status
 
+from app.caching import ValidatorsDep  # noqa: TC001
 from app.datasets import service
 from app.datasets.schemas import (
     EXAMPLE_DATASET,
@@ -16,16 +17,16 @@ from app.datasets.schemas import (
     DatasetResponse,
     PreviewResponse,
 )
+from app.db.leases import Waiting
+from app.db.tables import Dataset, Preview
 from app.dependencies import QueueDep, SessionDep, SettingsDep  # noqa: TC001
 from app.filters import METADATA_PARAMETER, FiltersDep
+from app.idempotency import Answer, OnceDep
 from app.job_request import PreviewRequest  # noqa: TC001
 from app.openapi import empty, example, problems
 from app.paging import Cursor, Limit  # noqa: TC001
 from app.problems import DatasetInUse, DatasetNotFound, InvalidRequest, PreviewNotFound
 from app.schema import Changes, Page, Text
-
-if TYPE_CHECKING:
-    from app.db.tables import Preview
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -37,6 +38,7 @@ UNKNOWN = dict.fromkeys(("rows", "bytes", "columns", "shape", "fingerprint", "fi
 @router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
+    response_model=DatasetResponse,
     summary="Register a dataset",
     responses=example(202, "A worker will read it.", {**EXAMPLE_DATASET, **UNKNOWN, "state": "queued"})
     | problems((InvalidRequest, "uri: scheme 'ftp' is not among the allowed ones (file, https, s3)")),
@@ -45,14 +47,21 @@ def register(
     session: SessionDep,
     queue: QueueDep,
     settings: SettingsDep,
-    response: Response,
+    once: OnceDep,
     body: Annotated[DatasetRequest, Body(openapi_examples={"local": {"value": EXAMPLE_REQUEST}})],
-) -> DatasetResponse:
+) -> Response:
     """Have a worker read a dataset: rows, columns, bytes and fingerprint, or why it can't be read."""
-    dataset = service.register(session, queue, settings, body)
-    response.headers["Location"] = f"/datasets/{dataset.id}"
-    response.headers["Retry-After"] = str(POLL_AFTER_S)
-    return DatasetResponse.model_validate(dataset)
+
+    def store() -> Answer:
+        dataset = service.register(session, settings, body)
+        return Answer(
+            DatasetResponse.model_validate(dataset),
+            status.HTTP_202_ACCEPTED,
+            {"Location": f"/datasets/{dataset.id}", "Retry-After": str(POLL_AFTER_S)},
+            then=lambda: queue.put_or_leave(Waiting(Dataset, dataset.id, dataset.dispatch)),
+        )
+
+    return once.answer(store)
 
 
 @router.get(
@@ -66,6 +75,7 @@ def list_datasets(
     session: SessionDep,
     settings: SettingsDep,
     filters: FiltersDep,
+    validators: ValidatorsDep,
     uri: Annotated[Text | None, Query(description="Only those at this URI.")] = None,
     limit: Limit = None,
     cursor: Cursor = None,
@@ -74,6 +84,7 @@ def list_datasets(
     datasets, next_cursor = service.list_datasets(
         session, filters, uri, limit=limit or settings.page_size, cursor=cursor
     )
+    validators.polled(*datasets, also=[next_cursor])
     return Page(items=[DatasetResponse.model_validate(dataset) for dataset in datasets], next_cursor=next_cursor)
 
 
@@ -82,9 +93,10 @@ def list_datasets(
     summary="Look at a dataset",
     responses=example(200, "The dataset.", EXAMPLE_DATASET) | problems(NOT_FOUND),
 )
-def get(session: SessionDep, dataset_id: uuid.UUID, response: Response) -> DatasetResponse:
+def get(session: SessionDep, dataset_id: uuid.UUID, response: Response, validators: ValidatorsDep) -> DatasetResponse:
     """What a worker found at the dataset's URI."""
     dataset = service.find_dataset(session, dataset_id)
+    validators.polled(dataset)
     if not dataset.state.final:
         response.headers["Retry-After"] = str(POLL_AFTER_S)
     return DatasetResponse.model_validate(dataset)
@@ -119,6 +131,7 @@ def delete(session: SessionDep, dataset_id: uuid.UUID) -> None:
 
 @router.post(
     "/{dataset_id}/previews",
+    response_model=PreviewResponse,
     status_code=status.HTTP_202_ACCEPTED,
     summary="Preview rows as the model will read them",
     responses=example(202, "A worker will read them.", {**EXAMPLE_PREVIEW, "state": "queued", "rows": None})
@@ -128,17 +141,24 @@ def preview(
     session: SessionDep,
     queue: QueueDep,
     settings: SettingsDep,
-    response: Response,
+    once: OnceDep,
     dataset_id: uuid.UUID,
     body: Annotated[
         PreviewRequest, Body(openapi_examples={"smollm2": {"value": {"model": {"uri": "file:///models/smollm2"}}}})
     ],
-) -> PreviewResponse:
+) -> Response:
     """Have a worker turn a few rows into tokens with the model's own chat template: each one learned or masked."""
-    asked = service.preview(session, queue, settings, dataset_id, body)
-    response.headers["Location"] = f"/datasets/{dataset_id}/previews/{asked.id}"
-    response.headers["Retry-After"] = str(POLL_AFTER_S)
-    return _preview_response(asked)
+
+    def store() -> Answer:
+        asked = service.preview(session, settings, dataset_id, body)
+        return Answer(
+            _preview_response(asked),
+            status.HTTP_202_ACCEPTED,
+            {"Location": f"/datasets/{dataset_id}/previews/{asked.id}", "Retry-After": str(POLL_AFTER_S)},
+            then=lambda: queue.put_or_leave(Waiting(Preview, asked.id, asked.dispatch)),
+        )
+
+    return once.answer(store)
 
 
 @router.get(

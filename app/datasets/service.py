@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from app.db import deletion, lists
-from app.db.leases import Waiting
 from app.db.tables import Dataset, Preview
 from app.model_uris import check_model_uri
 from app.paging import page_of
@@ -20,13 +19,12 @@ if TYPE_CHECKING:
     from app.datasets.schemas import DatasetRequest
     from app.filters import Filters
     from app.job_request import PreviewRequest
-    from app.queue import TaskQueue
     from app.schema import Changes
     from app.settings import Settings
 
 
-def register(session: Session, queue: TaskQueue, settings: Settings, request: DatasetRequest) -> Dataset:
-    """Store a dataset and have a worker read it.
+def register(session: Session, settings: Settings, request: DatasetRequest) -> Dataset:
+    """Store a dataset in the caller's transaction, for a worker to read it.
 
     Raises:
         InvalidRequest: The URI is not one that this service reads.
@@ -44,8 +42,8 @@ def register(session: Session, queue: TaskQueue, settings: Settings, request: Da
         expires_at=request.expires_at,
     )
     session.add(dataset)
-    session.commit()
-    queue.put_or_leave(Waiting(Dataset, dataset.id, dataset.dispatch))
+    session.flush()
+    session.refresh(dataset)
     return dataset
 
 
@@ -92,10 +90,8 @@ def delete(session: Session, dataset_id: uuid.UUID) -> None:
     session.commit()
 
 
-def preview(
-    session: Session, queue: TaskQueue, settings: Settings, dataset_id: uuid.UUID, request: PreviewRequest
-) -> Preview:
-    """Have a worker read rows of a dataset as a model would.
+def preview(session: Session, settings: Settings, dataset_id: uuid.UUID, request: PreviewRequest) -> Preview:
+    """Ask, in the caller's transaction, for a worker to read rows of a dataset as a model would.
 
     Raises:
         DatasetNotFound: There is no such dataset.
@@ -108,8 +104,8 @@ def preview(
         raise InvalidRequest(FieldError(field="model.uri", message=str(refused))) from refused
     asked = Preview(id=uuid.uuid4(), dataset_id=dataset.id, request=request.model_dump(mode="json"))
     session.add(asked)
-    session.commit()
-    queue.put_or_leave(Waiting(Preview, asked.id, asked.dispatch))
+    session.flush()
+    session.refresh(asked)
     return asked
 
 

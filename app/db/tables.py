@@ -284,6 +284,23 @@ class Job(Owned, Leased, Resource, Base):
     counted: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
 
 
+class IdempotentAnswer(Owned, Base):
+    """The answer that a POST with an Idempotency-Key got, kept in the transaction of what it tells of."""
+
+    __tablename__ = "idempotent_answers"
+    __table_args__ = (Index("ix_idempotent_answers_created_at", "created_at"),)
+
+    project_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True, default=DEFAULT_PROJECT
+    )
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    status: Mapped[int]
+    headers: Mapped[Json]
+    body: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class JobEvent(Base):
     """Something that happened to a job. Written by triggers on `jobs` (migration 0006) and by nothing else.
 

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Body, Response, status
 
+from app.caching import ValidatorsDep  # noqa: TC001
 from app.db import shards
-from app.db.tables import Stage, State
+from app.db.leases import Waiting
+from app.db.tables import Job, Stage, State
 from app.dependencies import ArtifactsDep, QueueDep, SessionDep, SettingsDep  # noqa: TC001
 from app.filters import METADATA_PARAMETER, DatasetFiltersDep, FiltersDep
+from app.idempotency import Answer, OnceDep
 from app.job_request import EXAMPLE_REQUEST, JobRequest
 from app.jobs import service
 from app.jobs.schemas import EXAMPLE_JOB, JobResponse, Links
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.db.shards import WorkerProgress
-    from app.db.tables import Job
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -44,6 +46,7 @@ NOT_FOUND = (JobNotFound, f"No job has the id {EXAMPLE_JOB['id']}.")
 @router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
+    response_model=JobResponse,
     summary="Submit a selection job",
     responses=example(202, "The job is stored and queued.", EXAMPLE_QUEUED)
     | problems(
@@ -57,14 +60,21 @@ def submit(
     session: SessionDep,
     queue: QueueDep,
     settings: SettingsDep,
-    response: Response,
+    once: OnceDep,
     body: Annotated[JobRequest, Body(openapi_examples={"nightly": {"value": EXAMPLE_REQUEST}})],
-) -> JobResponse:
+) -> Response:
     """Store a job and queue it. The answer comes at once; poll `Location` until `state` is final."""
-    job = service.submit(session, queue, settings, body)
-    response.headers["Location"] = f"/jobs/{job.id}"
-    response.headers["Retry-After"] = str(POLL_AFTER_S)
-    return to_response(job)
+
+    def store() -> Answer:
+        job = service.submit(session, settings, body)
+        return Answer(
+            to_response(job),
+            status.HTTP_202_ACCEPTED,
+            {"Location": f"/jobs/{job.id}", "Retry-After": str(POLL_AFTER_S)},
+            then=lambda: queue.put_or_leave(Waiting(Job, job.id, job.dispatch)),
+        )
+
+    return once.answer(store)
 
 
 @router.get(
@@ -77,6 +87,7 @@ def submit(
 def list_jobs(
     session: SessionDep,
     settings: SettingsDep,
+    validators: ValidatorsDep,
     filters: FiltersDep,
     dataset: DatasetFiltersDep,
     limit: Limit = None,
@@ -84,6 +95,7 @@ def list_jobs(
 ) -> Page[JobResponse]:
     """Jobs, newest first, for which all filters hold. Follow `next_cursor`: a page stays right while jobs are added."""
     jobs, next_cursor = service.list_jobs(session, filters, dataset, limit=limit or settings.page_size, cursor=cursor)
+    validators.polled(*jobs, also=[next_cursor])
     return Page(items=[to_response(job) for job in jobs], next_cursor=next_cursor)
 
 
@@ -92,9 +104,10 @@ def list_jobs(
     summary="Look at a job",
     responses=example(200, "The job.", EXAMPLE_JOB) | problems(NOT_FOUND),
 )
-def get(session: SessionDep, job_id: uuid.UUID, response: Response) -> JobResponse:
+def get(session: SessionDep, job_id: uuid.UUID, response: Response, validators: ValidatorsDep) -> JobResponse:
     """State, stage, progress; the result's numbers once it succeeded, the reason once it failed."""
     job = service.find_job(session, job_id)
+    validators.polled(job)
     if not job.state.final:
         response.headers["Retry-After"] = str(POLL_AFTER_S)
     return to_response(job, shards.workers(session, job.id) if job.stage in (Stage.GRADIENTS, Stage.SELECTING) else ())
@@ -135,13 +148,14 @@ def delete(session: SessionDep, artifacts: ArtifactsDep, job_id: uuid.UUID) -> N
 
 @router.post(
     "/{job_id}/cancel",
+    response_model=JobResponse,
     summary="Cancel a job",
     responses=example(200, "The job.", {**EXAMPLE_JOB, "cancel_requested": True})
     | problems(NOT_FOUND, (JobFinished, f"Job {EXAMPLE_JOB['id']} has succeeded and can't be cancelled.")),
 )
-def cancel(session: SessionDep, job_id: uuid.UUID) -> JobResponse:
+def cancel(session: SessionDep, once: OnceDep, job_id: uuid.UUID) -> Response:
     """Cancel a job. A running one stops within seconds; what it had computed is kept for other jobs."""
-    return to_response(service.cancel(session, job_id))
+    return once.answer(lambda: Answer(to_response(service.cancel(session, job_id)), status.HTTP_200_OK))
 
 
 def to_response(job: Job, workers: Sequence[WorkerProgress] = ()) -> JobResponse:

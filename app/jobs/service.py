@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from app.artifacts import StorageFailed, rows_prefix
 from app.datasets.service import find_dataset
 from app.db import deletion, leases, lists, quotas, shards
-from app.db.leases import Waiting
 from app.db.scoping import project_of
 from app.db.tables import Job, State
 from app.model_uris import check_adapter_uri, check_model_uri
@@ -36,13 +35,12 @@ if TYPE_CHECKING:
     from app.db.tables import Dataset
     from app.filters import DatasetFilters, Filters
     from app.job_request import Columns, JobRequest
-    from app.queue import TaskQueue
     from app.schema import Changes
     from app.settings import Settings
 
 
-def submit(session: Session, queue: TaskQueue, settings: Settings, request: JobRequest) -> Job:
-    """Store a job and put it into the queue.
+def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
+    """Store a job in the caller's transaction, to be put into the queue after it.
 
     The row is the promise: if the queue does not answer, the reconciler puts it there later.
 
@@ -67,8 +65,8 @@ def submit(session: Session, queue: TaskQueue, settings: Settings, request: JobR
         expires_at=request.expires_at or _default_expiry(settings),
     )
     session.add(job)
-    session.commit()
-    queue.put_or_leave(Waiting(Job, job.id, job.dispatch))
+    session.flush()
+    session.refresh(job)
     return job
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import uuid  # noqa: TC003 - FastAPI reads the annotations
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
-from app.dependencies import ArtifactsDep, SessionDep, SessionsDep  # noqa: TC001
+from app.caching import ValidatorsDep  # noqa: TC001
+from app.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
 from app.openapi import Responses, example, problems
 from app.problems import JobNotFound, NotAcceptable, ResultNotReady, RowsGone, Unavailable
 from app.results import service
+from app.results.downloads import picked_rows, subset_file
 from app.results.formats import FORMATS
-from app.results.rows import picked_rows
 from app.results.schemas import (
     EXAMPLE_CONFLICTS,
     EXAMPLE_CURVE,
@@ -38,6 +40,20 @@ PROBLEMS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which file of a subset, and which part of it."""
+
+    format: Annotated[Literal["json", "ndjson", "csv", "parquet"] | None, Query(description="Instead of `Accept`.")] = (
+        None
+    )
+    rows: Annotated[bool, Query(description="The picked rows themselves, in the dataset's own format.")] = False
+    accept: Annotated[str | None, Header()] = None
+    range: Annotated[str | None, Header(description="Bytes of the file, such as `bytes=1000-`, with `If-Range`.")] = (
+        None
+    )
+
+
 @router.get(
     "/subset",
     summary="Download the subset",
@@ -53,24 +69,23 @@ PROBLEMS = (
 def subset(
     sessions: SessionsDep,
     artifacts: ArtifactsDep,
+    settings: SettingsDep,
+    validators: ValidatorsDep,
     job_id: uuid.UUID,
-    format: Annotated[  # noqa: A002 - the name in the query
-        Literal["json", "ndjson", "csv", "parquet"] | None, Query(description="Instead of `Accept`.")
-    ] = None,
-    rows: Annotated[bool, Query(description="The picked rows themselves, in the dataset's own format.")] = False,
-    accept: Annotated[str | None, Header()] = None,
+    asked: Annotated[Asked, Depends()],
 ) -> Response:
     """The picked rows' indices with gain, epsilon, conflict and log-det; or the rows themselves."""
     with sessions() as session:
         job = service.finished_job(session, job_id)
-    if rows:
-        return picked_rows(artifacts, job)
-    chosen = service.choose_format(format, accept)
-    return StreamingResponse(
-        chosen.write(sessions, job_id),
-        media_type=chosen.media_type,
-        headers={"Content-Disposition": f'attachment; filename="subset-{job_id}.{chosen.name}"', "Vary": "Accept"},
-    )
+    if asked.rows:
+        return picked_rows(artifacts, job, validators.download(job))
+    chosen = service.choose_format(asked.format, asked.accept)
+    headers = {**validators.download(job, chosen.name), "Vary": "Accept"}
+    if asked.range is not None:
+        return subset_file(artifacts, sessions, settings.cache_path, job_id, chosen, headers)
+    name = f"subset-{job_id}.{chosen.name}"
+    headers |= {"Content-Disposition": f'attachment; filename="{name}"', "Accept-Ranges": "bytes"}
+    return StreamingResponse(chosen.write(sessions, job_id), media_type=chosen.media_type, headers=headers)
 
 
 @router.get(
@@ -80,10 +95,13 @@ def subset(
 )
 def curve(
     sessions: SessionsDep,
+    validators: ValidatorsDep,
     job_id: uuid.UUID,
     points: Annotated[int, Query(ge=1, le=100_000, description="At most this many points.")] = 1000,
 ) -> Curve:
     """Log-det and marginal gain against the number of picks, with those of the baselines."""
+    with sessions() as session:
+        validators.result(service.finished_job(session, job_id))
     return service.curve(sessions, job_id, points)
 
 
@@ -92,8 +110,9 @@ def curve(
     summary="The conflict statistics",
     responses=example(200, "The statistics.", EXAMPLE_CONFLICTS) | problems(*PROBLEMS),
 )
-def conflicts(session: SessionDep, job_id: uuid.UUID) -> Conflicts:
+def conflicts(session: SessionDep, validators: ValidatorsDep, job_id: uuid.UUID) -> Conflicts:
     """How much the picks' gradients pull against those picked before them."""
+    validators.result(service.finished_job(session, job_id))
     return service.conflicts(session, job_id)
 
 
@@ -107,6 +126,7 @@ def conflicts(session: SessionDep, job_id: uuid.UUID) -> Conflicts:
     )
     | problems(*PROBLEMS),
 )
-def rejected(session: SessionDep, job_id: uuid.UUID) -> RejectedList:
+def rejected(session: SessionDep, validators: ValidatorsDep, job_id: uuid.UUID) -> RejectedList:
     """Every row that could not be used, by reason."""
+    validators.result(service.finished_job(session, job_id))
     return service.rejected(session, job_id)

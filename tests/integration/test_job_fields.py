@@ -119,12 +119,12 @@ def test_what_has_expired_goes_once_it_has_ended(service: Service) -> None:
         )
         session.execute(text("UPDATE datasets SET expires_at = now() - interval '1 second'"))
         session.commit()
-    assert expire(sessions, artifacts) == 1
+    assert expire(sessions, artifacts, service.settings) == 1
     assert (left_of(service, found["id"]), rows_of(service, found["id"])) == (0, [])
     assert service.http.get(f"/datasets/{dataset}").status_code == 200  # not read yet
     service.http.post(f"/jobs/{waiting}/cancel")
     service.work()
-    assert expire(sessions, artifacts) == 1
+    assert expire(sessions, artifacts, service.settings) == 1
     assert service.http.get(f"/datasets/{dataset}").status_code == 404
     assert service.job(kept)["state"] == "cancelled"
 

@@ -1,29 +1,36 @@
-"""The picked rows of a job as an HTTP answer: streamed, with ETag and ranges, out of any artifact store."""
+"""Files of a result as HTTP answers: streamed, with ETag and ranges, out of any artifact store."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+import tempfile
 from contextlib import asynccontextmanager
 from email.utils import formatdate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 from starlette.responses import FileResponse
 
-from app.artifacts import StorageFailed, rows_name
+from app.artifacts import StorageFailed, rows_name, subset_name
 from app.artifacts.local import LocalArtifacts
+from app.caching import made_by
 from app.problems import RowsGone, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import uuid
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from typing import BinaryIO
 
     from starlette.types import Receive, Scope, Send
 
     from app.artifacts import ArtifactStore, Stored
+    from app.db.engine import Sessions
     from app.db.tables import Job
+    from app.results.formats import SubsetFormat
 
 MEDIA_TYPES = {
     "jsonl": "application/x-ndjson",
@@ -33,7 +40,7 @@ MEDIA_TYPES = {
 }
 
 
-def picked_rows(artifacts: ArtifactStore, job: Job) -> FileResponse:
+def picked_rows(artifacts: ArtifactStore, job: Job, headers: Mapping[str, str]) -> FileResponse:
     """The rows of a finished job, in the dataset's format.
 
     Raises:
@@ -48,10 +55,54 @@ def picked_rows(artifacts: ArtifactStore, job: Job) -> FileResponse:
         raise Unavailable(str(error)) from error
     if stored is None:
         raise RowsGone(f"The rows of job {job.id} are not in the artifact store any more; its indices are.")
-    filename, media_type = f"subset-{job.id}.{kind}", MEDIA_TYPES[kind]
+    return _file(artifacts, stored, f"subset-{job.id}.{kind}", MEDIA_TYPES[kind], headers)
+
+
+def subset_file(
+    artifacts: ArtifactStore,
+    sessions: Sessions,
+    scratch: Path,
+    job_id: uuid.UUID,
+    chosen: SubsetFormat,
+    headers: Mapping[str, str],
+) -> FileResponse:
+    """A subset as a file of the artifact store, written when the first range of it is asked for.
+
+    Its bytes are those of the stream that clients get without ranges, so a download that broke off goes on from here.
+    The file goes with the job's rows.
+
+    Raises:
+        Unavailable: The store does not answer.
+    """
+    name = subset_name(job_id, hashlib.sha256(made_by().encode()).hexdigest()[:8], chosen.name)
+    try:
+        stored = artifacts.stat(name) or _written(artifacts, name, scratch, chosen.write(sessions, job_id))
+    except StorageFailed as error:
+        raise Unavailable(str(error)) from error
+    return _file(artifacts, stored, f"subset-{job_id}.{chosen.name}", chosen.media_type, headers)
+
+
+def _written(artifacts: ArtifactStore, name: str, scratch: Path, parts: Iterator[bytes]) -> Stored:
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="subset-", dir=scratch) as directory:
+        written = Path(directory) / "subset"
+        with written.open("wb") as stream:
+            stream.writelines(parts)
+        artifacts.put(name, written)
+    stored = artifacts.stat(name)
+    if stored is None:
+        raise StorageFailed(f"the artifact store {artifacts.place} has lost {name}: ask again")
+    return stored
+
+
+def _file(
+    artifacts: ArtifactStore, stored: Stored, filename: str, media_type: str, headers: Mapping[str, str]
+) -> FileResponse:
     if isinstance(artifacts, LocalArtifacts):
-        return FileResponse(artifacts.path(name), filename=filename, media_type=media_type)
-    return _ObjectResponse(artifacts, stored, filename=filename, media_type=media_type)
+        return FileResponse(
+            artifacts.path(stored.name), filename=filename, media_type=media_type, headers=dict(headers)
+        )
+    return _ObjectResponse(artifacts, stored, filename=filename, media_type=media_type, headers=headers)
 
 
 class _ObjectResponse(FileResponse):
@@ -59,11 +110,13 @@ class _ObjectResponse(FileResponse):
 
     chunk_size = 256 * 1024
 
-    def __init__(self, artifacts: ArtifactStore, stored: Stored, *, filename: str, media_type: str) -> None:
+    def __init__(
+        self, artifacts: ArtifactStore, stored: Stored, *, filename: str, media_type: str, headers: Mapping[str, str]
+    ) -> None:
         status = (stat.S_IFREG | 0o444, 0, 0, 1, 0, 0, stored.size, stored.modified, stored.modified, stored.modified)
         super().__init__(
             stored.name,
-            headers={"etag": stored.etag, "last-modified": formatdate(stored.modified, usegmt=True)},
+            headers={"last-modified": formatdate(stored.modified, usegmt=True), **headers},
             media_type=media_type,
             filename=filename,
             stat_result=os.stat_result(status),

@@ -1,0 +1,114 @@
+"""Validators, caching, compression, ranges and the API's version in the answers."""
+
+from __future__ import annotations
+
+import gzip
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Service
+
+FORMATS = ("json", "ndjson", "csv", "parquet")
+
+
+@pytest.fixture
+def finished(service: Service) -> str:
+    """The URL of a job that has succeeded."""
+    job = service.run(service.request())
+    assert job["state"] == "succeeded", job["error"]
+    return str(job["links"]["self"])
+
+
+def tag(answer: Any) -> dict[str, str]:
+    return {"If-None-Match": answer.headers["ETag"]}
+
+
+def test_polling_costs_nothing_until_something_has_changed(service: Service) -> None:
+    job_id = service.submit(service.request())
+    for path in (f"/jobs/{job_id}", "/jobs", "/jobs?state=queued"):
+        first = service.http.get(path)
+        assert first.headers["ETag"].startswith('W/"')
+        assert first.headers["Cache-Control"] == "private, no-cache"
+        again = service.http.get(path, headers=tag(first))
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["ETag"] == first.headers["ETag"]
+        assert service.http.get(path, headers={"If-None-Match": '"x", W/"y"'}).status_code == 200
+        service.http.patch(f"/jobs/{job_id}", json={"name": path})
+        changed = service.http.get(path, headers=tag(first))
+        assert changed.status_code == 200
+        assert changed.headers["ETag"] != first.headers["ETag"]
+    dataset = service.http.post("/datasets", json={"uri": service.request()["dataset"]["uri"]}).json()["id"]
+    for path in (f"/datasets/{dataset}", "/datasets"):
+        assert service.http.get(path, headers=tag(service.http.get(path))).status_code == 304
+
+
+def test_a_heartbeat_changes_no_tag_and_progress_does(service: Service) -> None:
+    from app.db import leases  # noqa: PLC0415 - after the service's settings are in place
+    from app.db.tables import Job  # noqa: PLC0415
+
+    job_id = service.submit(service.request())
+    sessions = service.http.app.state.resources.sessions  # type: ignore[attr-defined]
+    with sessions() as session:
+        lease = leases.claim(session, Job, session.get_one(Job, job_id).id, 1, 60)
+        assert lease is not None
+        first = service.http.get(f"/jobs/{job_id}")
+        leases.extend(session, lease, 60)
+        assert service.http.get(f"/jobs/{job_id}", headers=tag(first)).status_code == 304
+        leases.extend(session, lease, 60, progress={"done": 1, "total": 2, "unit": "rows", "rate": None, "eta_s": None})
+        assert service.http.get(f"/jobs/{job_id}", headers=tag(first)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "part", ["subset", "subset?format=parquet", "subset?rows=true", "curve", "conflicts", "rejected"]
+)
+def test_a_finished_result_is_kept_by_caches(service: Service, finished: str, part: str) -> None:
+    first = service.http.get(f"{finished}/{part}")
+    assert first.status_code == 200
+    assert first.headers["ETag"].startswith('"')
+    assert "immutable" in first.headers["Cache-Control"]
+    assert "private" in first.headers["Cache-Control"]
+    again = service.http.get(f"{finished}/{part}", headers=tag(first))
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_representations_have_tags_of_their_own(service: Service, finished: str) -> None:
+    answers = [service.http.get(f"{finished}/subset?format={name}") for name in FORMATS]
+    answers += [service.http.get(f"{finished}/curve", params={"points": points}) for points in (3, 5)]
+    answers.append(service.http.get(f"{finished}/curve", params={"points": 3}, headers={"Accept-Encoding": "identity"}))
+    assert len({answer.headers["ETag"] for answer in answers}) == len(answers)
+
+
+def test_json_is_compressed_and_downloads_are_not(service: Service, finished: str) -> None:
+    packed = service.http.get(finished, headers={"Accept-Encoding": "gzip"})
+    plain = service.http.get(finished, headers={"Accept-Encoding": "identity"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in plain.headers
+    assert packed.json() == plain.json()
+    assert int(packed.headers["Content-Length"]) < len(plain.content)
+    assert len(gzip.compress(plain.content)) < len(plain.content)
+    for name in FORMATS:
+        answer = service.http.get(f"{finished}/subset?format={name}", headers={"Accept-Encoding": "gzip"})
+        assert "Content-Encoding" not in answer.headers, name
+
+
+@pytest.mark.parametrize("query", [*(f"format={name}" for name in FORMATS), "rows=true"])
+def test_a_download_that_broke_off_goes_on(service: Service, finished: str, query: str) -> None:
+    url = f"{finished}/subset?{query}"
+    whole = service.http.get(url)
+    assert whole.headers["Accept-Ranges"] == "bytes"
+    size, broken_off = len(whole.content), len(whole.content) // 3
+    rest = service.http.get(url, headers={"Range": f"bytes={broken_off}-", "If-Range": whole.headers["ETag"]})
+    assert rest.status_code == 206, rest.text
+    assert rest.headers["Content-Range"] == f"bytes {broken_off}-{size - 1}/{size}"
+    assert whole.content[:broken_off] + rest.content == whole.content
+    assert rest.headers["ETag"] == whole.headers["ETag"]
+    changed = service.http.get(url, headers={"Range": "bytes=1-", "If-Range": '"of another time"'})
+    assert (changed.status_code, changed.content) == (200, whole.content)
+    assert service.http.get(url, headers={"Range": f"bytes={size + 1}-"}).status_code == 416
+
+
+def test_every_answer_tells_the_version_of_the_api(service: Service) -> None:
+    for path in ("/jobs", "/jobs/x", "/nothing", "/healthz", "/openapi.json"):
+        assert service.http.get(path).headers["Spice-Api-Version"] == "1"
