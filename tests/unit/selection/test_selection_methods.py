@@ -164,3 +164,56 @@ def test_a_sweep_gives_what_each_setting_gives_alone() -> None:
         sweep(sketches, config, early_stop_ratios=(2.0,))
     with pytest.raises(ConfigError, match="no windows"):
         sweep(sketches, SelectionConfig(budget=8, pool_size=50))
+
+
+def test_error_bars_are_those_of_the_runs_over_seeds() -> None:
+    sketches = gaussian(120)
+    config = SelectionConfig(budget=15, method="random", seed=7)
+    report = compare(sketches, {"random": config}, repeats=5).methods[0]
+    runs = [select(sketches, SelectionConfig(budget=15, method="random", seed=7 + run)) for run in range(5)]
+    curves = np.stack([run.log_det for run in runs])
+    np.testing.assert_allclose(report.log_det, curves.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(report.log_det_std, curves.std(axis=0, ddof=1), rtol=1e-9)
+    assert report.final_log_det.std == pytest.approx(curves[:, -1].std(ddof=1))
+    conflicts = [run.conflicts.mean() for run in runs]
+    assert report.mean_conflict.mean == pytest.approx(np.mean(conflicts))
+    assert report.mean_conflict.std == pytest.approx(np.std(conflicts, ddof=1))
+
+
+@pytest.mark.parametrize("method", ["dpp", "grad_norm", "random"])
+def test_windows_of_every_other_method_are_selected_as_if_alone(method: str) -> None:
+    sketches = gaussian(90)
+    selection = select(
+        sketches, SelectionConfig(budget=9, method=method, pool_size=30, pool_picks=3, seed=2, alpha=0.1)
+    )
+    for number, window in enumerate(cut(np.arange(90), 30, 3, 9, seed=2)):
+        alone = select(sketches[window.rows], SelectionConfig(budget=3, method=method, seed=2 + number, alpha=0.1))
+        np.testing.assert_array_equal(selection.indices[3 * number : 3 * number + 3], window.rows[alone.indices])
+
+
+@pytest.mark.parametrize("optimizer", ["lazy", "plain"])
+@pytest.mark.parametrize("method", ["spice", "fisher"])
+def test_an_early_stop_is_a_prefix_whichever_optimizer_finds_it(method: str, optimizer: str) -> None:
+    sketches = gaussian(150, shift=-0.2)
+    whole = select(sketches, SelectionConfig(budget=150, method=method, optimizer=optimizer))
+    for ratio in (0.3, 0.6, 0.9):
+        config = SelectionConfig(budget=150, method=method, optimizer=optimizer, early_stop_ratio=ratio)
+        stopped = select(sketches, config)
+        k = len(stopped.indices)
+        assert stopped.stop_reason == "early_stop"
+        np.testing.assert_array_equal(stopped.indices, whole.indices[:k])
+        assert (whole.marginal_gains[:k] > ratio * whole.marginal_gains[0]).all()
+        assert whole.marginal_gains[k] <= ratio * whole.marginal_gains[0]
+
+
+def test_a_dpp_stops_early_by_the_gain_of_its_own_kernel() -> None:
+    sketches = gaussian(60, 6).astype(np.float64)
+    unit = sketches / np.linalg.norm(sketches, axis=1, keepdims=True)
+    whole = select(sketches, SelectionConfig(budget=40, method="dpp")).indices
+    stopped = select(sketches, SelectionConfig(budget=40, method="dpp", early_stop_ratio=0.5))
+    gains = np.diff(
+        [0.0] + [np.linalg.slogdet(np.eye(6) + 1e3 * unit[whole[:k]].T @ unit[whole[:k]])[1] for k in range(1, 41)]
+    )
+    k = int(np.flatnonzero(gains <= 0.5 * gains[0])[0])
+    np.testing.assert_array_equal(stopped.indices, whole[:k])
+    assert stopped.stop_reason == "early_stop"
