@@ -103,11 +103,22 @@ class Budget(Answer):
     count: int | None = None
 
 
+class Adapter(Answer):
+    """A LoRA adapter that PEFT saved."""
+
+    uri: str
+
+
 class Gradients(Answer):
     """Whose gradients, and how small they are made."""
 
     target: str = "lora"
     rank: int = 8
+    layers: tuple[str, ...] | None = None
+    adapter: Adapter | None = None
+    warmup_steps: int = 0
+    warmup_learning_rate: float = 2e-4
+    preconditioner: str = "none"
     sketch_dim: int = 2048
     seed: int = 0
     loss_normalization: str = "sum"

@@ -39,11 +39,22 @@ class ModelSource(TypedDict):
     max_length: NotRequired[int]
 
 
+class AdapterReference(TypedDict):
+    """A LoRA adapter that PEFT saved."""
+
+    uri: str
+
+
 class GradientSettings(TypedDict, total=False):
     """Whose gradients, and how small they are made."""
 
     target: Literal["lora", "linear", "last_layer"]
     rank: int
+    layers: list[str]
+    adapter: AdapterReference
+    warmup_steps: int
+    warmup_learning_rate: float
+    preconditioner: Literal["none", "adam"]
     sketch_dim: int
     seed: int
     loss_normalization: Literal["sum", "mean"]

@@ -43,8 +43,11 @@ export const SECTIONS = [
   {
     title: "Gradients",
     fields: [
-      { path: "gradients.target", label: "Of what", kind: "select", options: [["lora", "lora: a fresh adapter"], ["linear", "linear: the linear layers themselves"], ["last_layer", "last_layer: the last block"]], value: "lora", help: "Whose gradient is taken.", folded: true },
-      { path: "gradients.rank", label: "LoRA rank", kind: "number", min: 1, max: 512, step: 1, value: 8, help: "Of the adapter.", folded: true },
+      { path: "gradients.target", label: "Of what", kind: "select", options: [["lora", "lora: an adapter"], ["linear", "linear: the linear layers themselves"], ["last_layer", "last_layer: the output head"]], value: "lora", help: "Whose gradient is taken.", folded: true },
+      { path: "gradients.rank", label: "LoRA rank", kind: "number", min: 1, max: 256, step: 1, value: 8, help: "Of a fresh adapter.", folded: true },
+      { path: "gradients.adapter.uri", label: "Adapter", placeholder: "file:///models/adapter", help: "Directory of a LoRA adapter that PEFT saved, to take the gradients of. For target lora; empty for a fresh one.", folded: true },
+      { path: "gradients.warmup_steps", label: "Warm-up steps", kind: "number", min: 0, max: 1000, step: 1, value: 0, help: "Steps, of 8 rows each, that a fresh adapter is trained for before rows are scored. For target lora.", folded: true },
+      { path: "gradients.preconditioner", label: "Preconditioner", kind: "select", options: [["none", "none"], ["adam", "adam: by second moments"]], value: "none", help: "adam divides every entry of a gradient by the root of its second moment.", folded: true },
       { path: "gradients.sketch_dim", label: "Sketch length", kind: "number", min: 1, max: 65536, step: 1, value: 2048, help: "Numbers that a gradient is folded into. More keep angles better and cost memory.", folded: true },
       { path: "gradients.loss_normalization", label: "Loss of a row", kind: "select", options: [["sum", "sum over its tokens"], ["mean", "mean over its tokens"]], value: "sum", help: "The mean favours short responses.", folded: true },
       { path: "gradients.normalize", label: "Length of a gradient", kind: "select", options: [["none", "as it is"], ["unit", "scaled to one"]], value: "none", help: "Scaled to one, only directions count.", folded: true },
