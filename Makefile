@@ -34,6 +34,7 @@ demo: $(BASE) $(DEMO) ## Run the whole service here and select from a real datas
 	@$(PY) -m demo --rows $(ROWS) $(ARGS)
 
 test: $(BASE) $(DEMO) ## Run all tests (ARGS="-k name" for some)
+	@scripts/browser.sh >/dev/null || true  # without one the browser tests fail, and say what to do
 	$(PY) -m pytest $(ARGS)
 
 bench: $(BASE) $(DEMO) $(BENCH) ## Measure, print a table and write benchmarks/results.json
@@ -47,7 +48,7 @@ lint: $(BASE) ## Check style, types, the compose file, the Dockerfile, the workf
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml examples/github-workflow.yml
 	$(VENV)/bin/hadolint Dockerfile
-	$(VENV)/bin/shellcheck .ci/run scripts/venv.sh
+	$(VENV)/bin/shellcheck .ci/run scripts/venv.sh scripts/browser.sh
 
 format: $(BASE) ## Put the code into its format and mend what ruff can mend
 	$(PY) -m ruff check --fix .

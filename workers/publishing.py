@@ -21,7 +21,7 @@ from workers.data.export import write_rows
 from workers.data.sources import count_sources
 from workers.selection.compare import jaccard
 from workers.stopping import Stopped
-from workers.subset_statistics import repeated_curve
+from workers.subset_statistics import thinned_curve
 
 if TYPE_CHECKING:
     import uuid
@@ -103,7 +103,7 @@ def publish(process: Process, keeper: Keeper, published: Published) -> None:
                 method=published.selection.method if label == MAIN else label,
                 log_det=float(selection.log_det[-1]),
                 conflicts=conflict_statistics(selection),
-                repeats=repeated_curve(runs) if len(runs) > 1 else None,
+                curve=thinned_curve(runs),
             )
             picks = _picks(selection, published.rows)
             selections.store(session, keeper.lease.id, head, picks, process.settings.chunk_rows)

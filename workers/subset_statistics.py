@@ -133,8 +133,8 @@ def early_stop(selection: Selection, method: str, ratio: float | None) -> dict[s
     return {"ratio": used, "requested": ratio is not None, "threshold": threshold, "kept": kept}
 
 
-def repeated_curve(runs: Sequence[Selection]) -> dict[str, Any]:
-    """The curve of a method over several runs, at no more than 1,000 ranks: mean, and deviation with n - 1."""
+def thinned_curve(runs: Sequence[Selection]) -> dict[str, Any]:
+    """The curve of a method at no more than 1,000 ranks; over several runs their mean, and deviation with n - 1."""
     ranks = thinned(min(len(run.indices) for run in runs), CURVE_POINTS)
     log_det = np.stack([run.log_det[ranks - 1] for run in runs])
     gains = np.stack([run.marginal_gains[ranks - 1] for run in runs])
@@ -142,7 +142,7 @@ def repeated_curve(runs: Sequence[Selection]) -> dict[str, Any]:
         "runs": len(runs),
         "rank": ranks.tolist(),
         "log_det": _short(log_det.mean(axis=0)),
-        "log_det_std": _short(log_det.std(axis=0, ddof=1)),
+        "log_det_std": _short(log_det.std(axis=0, ddof=1)) if len(runs) > 1 else None,
         "marginal_gains": _short(gains.mean(axis=0)),
     }
 

@@ -58,14 +58,15 @@ class Head:
         method: The method that made it.
         log_det: In nats.
         conflicts: Statistics, as `GET /jobs/{id}/conflicts` returns them.
-        repeats: The curve over several runs, where the method draws at random; the picks are those of the first.
+        curve: At 1,000 ranks at most, the mean over all runs of a method that draws at random (the picks are those of
+            the first), so that a figure need not read a million picks.
     """
 
     label: str
     method: str
     log_det: float
     conflicts: Json
-    repeats: Json | None = None
+    curve: Json
 
 
 def store(session: Session, job_id: uuid.UUID, head: Head, picks: Picks, chunk_rows: int) -> None:
@@ -79,7 +80,7 @@ def store(session: Session, job_id: uuid.UUID, head: Head, picks: Picks, chunk_r
             selected=selected,
             log_det=head.log_det,
             conflicts=head.conflicts,
-            repeats=head.repeats,
+            curve=head.curve,
         )
     )
     for first in range(0, selected, chunk_rows):

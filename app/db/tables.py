@@ -368,7 +368,7 @@ class Selection(Base):
     selected: Mapped[int] = mapped_column(BigInteger)
     log_det: Mapped[float]
     conflicts: Mapped[Json]
-    repeats: Mapped[Json | None]
+    curve: Mapped[Json | None]
 
 
 class SelectionChunk(Base):

@@ -74,7 +74,7 @@ def show(sessions: Sessions, job_id: uuid.UUID, width: float, wide: float) -> Sh
         found = statistics(session, job_id)
         job = to_response(finished_job(session, job_id))
         conflicts = results.conflicts(session, job_id)
-    curve = results.curve(sessions, job_id, CURVE_POINTS)
+    curve = results.stored_curve(sessions, job_id, CURVE_POINTS)
     figures = draw_figures(curve, conflicts, found, job.selection.method, width, wide)
     assert job.result is not None  # noqa: S101 - a job that has succeeded has one; tells mypy so
     return Shown(job, job.result, summary(job.result), figures)

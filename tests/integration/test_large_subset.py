@@ -40,7 +40,7 @@ def store_million(sessions: Sessions) -> uuid.UUID:
         session.flush()
         halves = [0.5] * MILLION
         picks = Picks(range(MILLION), halves, halves, halves, halves)
-        store(session, job.id, Head(MAIN, "spice", 0.5 * MILLION, {}), picks, CHUNK_ROWS)
+        store(session, job.id, Head(MAIN, "spice", 0.5 * MILLION, {}, {}), picks, CHUNK_ROWS)
         session.commit()
         return job.id
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from app.reports.figures.drawing import Drawing, Point
 
 TOP, BOTTOM, LEFT = 30.0, 42.0, 52.0
+RIGHT = 24.0
 GROUPED_FROM = 1000
 TICK_PIXELS = 84.0
 """About how far apart ticks are."""
@@ -43,14 +44,14 @@ class Range:
 class Axes:
     """A plot area inside a drawing."""
 
-    def __init__(self, drawing: Drawing, x: Range, y: Range, *, right: float = 14.0) -> None:
+    def __init__(self, drawing: Drawing, x: Range, y: Range, *, right: float = RIGHT) -> None:
         """Lay out.
 
         Args:
             drawing: Where to draw.
             x: Values along the bottom.
             y: Values along the left.
-            right: Pixels to keep free on the right, for names of lines.
+            right: Pixels to keep free on the right: for half a tick's number, or for names of lines.
         """
         self.drawing, self.x, self.y = drawing, x, y
         self.left, self.right = LEFT, drawing.width - right

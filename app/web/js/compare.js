@@ -17,7 +17,7 @@ export async function compareView({ view, signal, parts: ids, arrived }) {
   const drawn = await Promise.all(ids.map((id) => get(`/jobs/${id}/figures?width=${width}&curve_width=${width}`, { signal })));
   for (const kind of drawn[0].figures.map((one) => one.name)) {
     const both = drawn.map((one) => one.figures.find((found) => found.name === kind));
-    place.append(...both.map((found, at) => (found ? figure({ ...found, title: `${found.title}: ${name(jobs[at])}` }) : h("p", { class: "soft" }, `${name(jobs[at])} has no figure of this kind.`))));
+    place.append(...both.map((found, at) => (found ? figure({ ...found, title: `${found.title}: ${name(jobs[at])}` }, "h2") : h("p", { class: "soft" }, `${name(jobs[at])} has no figure of this kind.`))));
   }
   arrived(title);
 }
@@ -35,7 +35,7 @@ function numbers(jobs, subsets) {
   const row = (words, value) => [h("th", { scope: "row" }, words), ...results.map((result) => h("td", { class: "number" }, result ? value(result) : "no result"))];
   const shared = subsets.every(Boolean) && results[0].fingerprint === results[1].fingerprint ? [...subsets[0]].filter((index) => subsets[1].has(index)).length : null;
   return [
-    table("The two in numbers", ["", ...jobs.map((job) => h("a", { href: `#/jobs/${job.id}` }, name(job)))], [
+    table("The two in numbers", ["Result", ...jobs.map((job) => h("a", { href: `#/jobs/${job.id}` }, name(job)))], [
       row("Picked", (one) => count(one.selected)),
       row("Log det, nats", (one) => nats(one.log_det)),
       row("Proven share of the best", (one) => percent(one.certificate.value)),

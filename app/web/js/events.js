@@ -8,25 +8,28 @@ const POLL_MS = 2000;
 /** Call `onJob` with the job now and whenever it changes, until it has ended or `signal` says stop. */
 export async function follow(id, onJob, signal) {
   let job = await get(`/jobs/${id}`, { signal });
+  let last = 0;
   onJob(job);
   while (!FINAL.has(job.state)) {
-    let waited = false;
+    let heard = false;
     try {
-      for await (const event of events(`/jobs/${id}/events`, signal)) {
-        waited = true;
-        if (event.kind === "progress" && event.data && "done" in event.data) onJob({ ...job, progress: event.data });
+      for await (const batch of events(`/jobs/${id}/events?after=${last}`, signal)) {
+        heard = true;
+        last = batch.at(-1).id ?? last;
+        const progress = batch.findLast((event) => event.kind === "progress" && event.data.stage === job.stage);
+        if (batch.every((event) => event.kind === "progress")) onJob({ ...job, progress: progress?.data ?? job.progress });
         else onJob((job = await get(`/jobs/${id}`, { signal })));
         if (FINAL.has(job.state)) return;
       }
     } catch (error) {
       if (error.name === "AbortError") throw error;
     }
-    if (!waited) await sleep(POLL_MS, signal);
+    if (!heard) await sleep(POLL_MS, signal);
     onJob((job = await get(`/jobs/${id}`, { signal })));
   }
 }
 
-/** The events of a stream as {kind, data}; ends when the server closes it. */
+/** The events of a stream, those that come together as one list; ends when the server closes it. */
 async function* events(path, signal) {
   const response = await send(path, { accept: "text/event-stream", signal });
   if (!response.headers.get("content-type")?.startsWith("text/event-stream")) return;
@@ -39,27 +42,19 @@ async function* events(path, signal) {
       buffer += value.replaceAll("\r\n", "\n");
       const blocks = buffer.split("\n\n");
       buffer = blocks.pop();
-      for (const block of blocks) {
-        const event = parse(block);
-        if (event) yield event;
-      }
+      const batch = blocks.map(parse).filter(Boolean);
+      if (batch.length) yield batch;
     }
   } finally {
     reader.cancel().catch(() => {});
   }
 }
 
+/** What an event says; null for a comment, or for what is no event of a job. */
 function parse(block) {
-  let kind = "message";
-  let text = "";
-  for (const line of block.split("\n")) {
-    if (line.startsWith("event:")) kind = line.slice(6).trim();
-    if (line.startsWith("data:")) text += line.slice(5);
-  }
-  if (!text) return null;
+  const text = block.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
   try {
-    const document = JSON.parse(text);
-    return { kind: document.kind ?? kind, data: document.data ?? document };
+    return text ? JSON.parse(text) : null;
   } catch {
     return null;
   }

@@ -35,7 +35,7 @@ async function show() {
     if (problem.name === "AbortError") return;
     if (!("title" in problem)) throw problem;
     view.replaceChildren(h("h1", { tabIndex: -1 }, problem.title), failure(problem));
-    if (problem.status === 401 || problem.status === 403) askForKey(show);
+    if (problem.status === 401 || problem.status === 403) askForKey(again);
     arrived(problem.title);
   }
 }
@@ -53,7 +53,8 @@ function notFound({ view, arrived }) {
 
 const button = document.getElementById("key");
 const mark = () => (button.textContent = apiKey() ? "API key: set" : "API key");
-button.addEventListener("click", () => askForKey(() => (mark(), show())));
+const again = () => (mark(), show());
+button.addEventListener("click", () => askForKey(again));
 mark();
 addEventListener("hashchange", show);
 show();

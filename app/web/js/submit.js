@@ -112,7 +112,7 @@ export async function submitView({ view, signal, arrived }) {
   /** The server's words at the fields that they are about; what is about none, above the button. */
   function explain(problem, ofPreview) {
     if (ofPreview) shown.replaceChildren();
-    let first = null;
+    const inputs = [];
     const rest = [];
     for (const { field, message } of problem.errors ?? []) {
       const found = known(field, ofPreview);
@@ -120,10 +120,10 @@ export async function submitView({ view, signal, arrived }) {
         rest.push(`${field}: ${message}`);
         continue;
       }
-      const input = found.say(message);
+      inputs.push(found.say(message));
       found.element.closest("details")?.setAttribute("open", "");
-      first ??= input;
     }
+    const first = inputs.sort((one, other) => (one.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1))[0];
     if (!first || rest.length) (ofPreview ? shown : general).replaceChildren(failure({ title: problem.title ?? "Something went wrong", detail: rest.join("; ") || problem.detail || problem.message }));
     first?.focus();
     announce(problem.title ?? "");
