@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
+from anyio import to_thread
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session
 
-from app.access.authentication import principal_of
+from app.access.authentication import READING, principal_of
 from app.access.principal import Principal
 from app.artifacts import ArtifactStore
 from app.db.engine import Sessions
@@ -20,7 +21,7 @@ from app.readiness import StoreProbe
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
     from app.access.key_ring import KeyRing
     from app.access.rate_limits import RateLimits
@@ -38,6 +39,7 @@ class Resources:
 
     settings: Settings
     sessions: Sessions
+    reading: Sessions
     queue: TaskQueue
     artifacts: ArtifactStore
     keys: KeyRing
@@ -62,16 +64,24 @@ PrincipalDep = Annotated[Principal, Depends(_principal)]
 
 
 async def _sessions(request: Request, principal: PrincipalDep) -> Sessions:
-    """Sessions that see the rows of the request's project alone."""
-    return project_sessions(resources(request).sessions, principal.project_id)
+    """Sessions that see the rows of the request's project alone; to read with, if the request only reads."""
+    held = resources(request)
+    sessions = held.reading if request.method in READING else held.sessions
+    return project_sessions(sessions, principal.project_id)
 
 
 SessionsDep = Annotated[Sessions, Depends(_sessions)]
 
 
-def _session(sessions: SessionsDep) -> Iterator[Session]:
-    with sessions() as session:
+async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Session]:
+    session = sessions()
+    try:
         yield session
+    finally:
+        if request.method in READING or not session.in_transaction():
+            session.close()  # nothing goes over the wire
+        else:
+            await to_thread.run_sync(session.close)
 
 
 async def _service_sessions(request: Request) -> Sessions:

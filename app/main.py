@@ -18,7 +18,7 @@ from app.answers import ApiVersion, Gzip
 from app.artifacts import open_artifacts
 from app.caching import NotModified, not_modified
 from app.datasets.router import router as datasets
-from app.db.engine import make_engine, make_sessions
+from app.db.engine import make_engine, make_reading_sessions, make_sessions
 from app.dependencies import Resources
 from app.events.feed import EventFeed
 from app.events.router import router as events
@@ -71,7 +71,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         keys, rate_limits = KeyRing(sessions, settings.auth_cache_s), RateLimits(settings)
         feed = EventFeed(sessions, settings.events_poll_s)
         probe = StoreProbe(artifacts)
-        app.state.resources = Resources(settings, sessions, queue, artifacts, keys, rate_limits, feed, probe)
+        app.state.resources = Resources(
+            settings, sessions, make_reading_sessions(engine), queue, artifacts, keys, rate_limits, feed, probe
+        )
         reconciler = Reconciler(sessions, queue, settings)
         reconciler.start()
         retention = Retention(sessions, artifacts, settings)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from benchmarks.row import BenchRow
 
-SUITES = ("selector", "gradients", "gradients_distortion", "scaling", "soak")
+SUITES = ("selector", "gradients", "gradients_distortion", "scaling", "service", "soak")
 RESULTS = Path(__file__).with_name("results.json")
 
 

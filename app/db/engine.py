@@ -33,6 +33,15 @@ def make_engine(settings: Settings) -> Engine:
     )
 
 
+def make_reading_sessions(engine: Engine) -> Sessions:
+    """Sessions without transactions, for those who only read: each statement is one by itself.
+
+    As READ COMMITTED has it, each statement sees what was committed before it; so nothing is lost, and neither a BEGIN
+    nor a ROLLBACK goes over the wire.
+    """
+    return make_sessions(engine.execution_options(isolation_level="AUTOCOMMIT"))
+
+
 def make_sessions(engine: Engine) -> Sessions:
     """A session factory. Objects stay readable after commit: they are turned into responses then."""
     sessions = sessionmaker(engine, expire_on_commit=False)

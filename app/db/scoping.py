@@ -7,7 +7,7 @@ that knows none (workers, the reconciler, retention) sees all.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import event
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import uuid
 
     from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
+    from sqlalchemy.orm.interfaces import ORMOption
 
     from app.db.engine import Sessions
 
@@ -45,12 +46,16 @@ def install(sessions: sessionmaker[Session]) -> None:
 def _own_rows_alone(state: ORMExecuteState) -> None:
     project_id = state.session.info.get(PROJECT)
     if project_id is not None and not state.is_column_load:
-        state.statement = state.statement.options(
-            *(
-                with_loader_criteria(owned, owned.project_id == project_id, include_aliases=True)
-                for owned in Owned.__subclasses__()
-            )
-        )
+        state.statement = state.statement.options(*_fence(project_id))
+
+
+@lru_cache(maxsize=1024)
+def _fence(project_id: uuid.UUID) -> tuple[ORMOption, ...]:
+    """The conditions of a project; kept, as making them takes longer than Postgres takes for them."""
+    return tuple(
+        with_loader_criteria(owned, owned.project_id == project_id, include_aliases=True)
+        for owned in Owned.__subclasses__()
+    )
 
 
 def _own_new_rows(session: Session, *_: object) -> None:
