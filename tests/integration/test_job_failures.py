@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from app.settings import get_settings
 from tests.integration.conftest import ROWS, real_rows
 from workers.gradients.engine import GradientEngine, Sketches
 
@@ -91,6 +93,18 @@ def test_a_model_that_cannot_load(service: Service, tiny_model: Any, damage: str
     body = service.request()
     body["model"]["uri"] = directory.as_uri()
     fails(service, body, "model-unusable")
+
+
+def test_a_chat_template_that_never_ends(service: Service, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = service.directory / "model"
+    shutil.copytree(tiny_model, directory)
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (directory / "chat_template.jinja").write_text(loop)
+    monkeypatch.setenv("SPICE_TEMPLATE_TIMEOUT_S", "0.5")
+    get_settings.cache_clear()
+    body = service.request()
+    body["model"]["uri"] = directory.as_uri()
+    fails(service, body, "dataset-chat-template-broken", "more than 0.5 s", "SPICE_TEMPLATE_TIMEOUT_S")
 
 
 def test_gradients_that_are_all_zero(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
