@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from workers.data.conversation import Message
 
 CHAT: list[Message] = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]
-LIMITS = TemplateLimits(seconds=1.0, memory_bytes=256 << 20, text_bytes=100_000)
+LIMITS = TemplateLimits(seconds=20.0, memory_bytes=256 << 20, text_bytes=100_000)
+IMPATIENT = TemplateLimits(seconds=1.0, memory_bytes=256 << 20, text_bytes=100_000)
 MARKED = (
     "{% for m in messages %}{{ m.role }}: {% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}"
     "{%- if add_generation_prompt %}assistant: {% endif %}"
@@ -84,7 +85,7 @@ def render(tokenizer: PreTrainedTokenizerFast, template: str, limits: TemplateLi
 def test_one_that_loops_fails_the_job_in_time(chatml: PreTrainedTokenizerFast, loop: str) -> None:
     began = time.monotonic()
     with pytest.raises(DatasetError, match=r"took more than 1 s for one row.*SPICE_TEMPLATE_TIMEOUT_S") as caught:
-        render(chatml, loop + CHATML)
+        render(chatml, loop + CHATML, IMPATIENT)
     assert caught.value.reason_code == "chat_template_broken"
     assert time.monotonic() - began < 10
     assert isinstance(render(chatml, CHATML), Rendered)  # the next one is none the worse
