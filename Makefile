@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format lock docs-settings clean
+.PHONY: help demo test bench lint format lock openapi docs-settings clean
 
 # Rows of the demo's dataset, and further arguments of pytest, of the demo and of the benchmarks.
 ROWS ?= 320
@@ -45,6 +45,7 @@ lint: $(BASE) ## Check style, types, the compose file, the Dockerfile, the workf
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict -p app -p spice_client -p workers -p demo
 	$(PY) scripts/settings_page.py --check
+	$(PY) -m scripts.openapi_contract --check
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml examples/github-workflow.yml
 	$(VENV)/bin/hadolint Dockerfile
@@ -63,6 +64,9 @@ lock: $(BASE) ## Resolve requirements.lock anew from pyproject.toml; what fits s
 	    --output-file requirements.lock.new > /dev/null
 	@grep -viE '^(nvidia-|cuda-|triton)' requirements.lock.new > requirements.lock
 	@rm requirements.lock.new
+
+openapi: $(BASE) ## Write docs/openapi.json anew from the service
+	$(PY) -m scripts.openapi_contract
 
 docs-settings: $(BASE) ## Write docs/settings.md anew from app/settings.py
 	$(PY) scripts/settings_page.py
