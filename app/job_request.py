@@ -247,6 +247,15 @@ class SelectionSpec(Request):
         return self
 
 
+class Webhook(Request):
+    """Who is told when the job ends."""
+
+    url: Text = Field(
+        description="`https://` on a public host. It gets a POST that is signed as Standard Webhooks has it, and again "
+        "until it answers with 2xx."
+    )
+
+
 class JobRequest(Request):
     """A selection job."""
 
@@ -264,6 +273,7 @@ class JobRequest(Request):
         description="When the job, its results, rows and events are deleted, if it has ended by then; null: by the "
         "service's setting, else never.",
     )
+    webhook: Webhook | None = None
 
 
 class PreviewRequest(Request):

@@ -39,6 +39,7 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.requests import Telemetry
 from app.telemetry.router import router as metrics
 from app.web import pages
+from app.webhooks.delivery import deliver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -80,10 +81,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         retention.start()
         expiry = Periodic("expiry", settings.expiry_s, partial(expire, sessions, artifacts, settings))
         expiry.start()
+        webhooks = Periodic("webhooks", settings.webhook_poll_s, partial(deliver, sessions, settings))
+        webhooks.start()
         try:
             async with feed.running():
                 yield
         finally:
+            webhooks.stop()
             expiry.stop()
             retention.stop()
             reconciler.stop()

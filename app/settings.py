@@ -218,6 +218,26 @@ class Settings(BaseSettings):
         default=15, gt=0, description="Seconds between comments on an event stream, so that proxies keep it open."
     )
 
+    # Webhooks
+    webhook_secret: str | None = Field(
+        default=None,
+        min_length=16,
+        repr=False,
+        description="Each project's signing secret is derived from this (`spice projects webhook-secret`). Empty: no "
+        "webhooks.",
+    )
+    webhook_attempts: int = Field(default=8, ge=1, description="Times that a message is sent before it is given up.")
+    webhook_backoff_s: float = Field(
+        default=10,
+        gt=0,
+        description="Seconds from the first attempt to the second; doubled each time, an hour at most.",
+    )
+    webhook_timeout_s: float = Field(default=10, gt=0, description="Seconds that a client's server has to answer.")
+    webhook_poll_s: float = Field(default=2, gt=0, description="Seconds between two looks of the API for messages.")
+    webhook_allow_private: bool = Field(
+        default=False, description="Send webhooks to private and loopback addresses and over http. Tests only."
+    )
+
     # Expiry
     idempotency_max_age_s: float = Field(
         default=86400, gt=0, description="Seconds for which the answer to an Idempotency-Key is kept."

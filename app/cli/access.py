@@ -159,6 +159,23 @@ def limit_project(
     _show([{"name": name, **limits}], ("name", *limits), as_json=as_json)
 
 
+@projects_app.command("webhook-secret")
+def webhook_secret(name: Annotated[str, typer.Argument(help="The project.", show_default=False)] = "default") -> None:
+    """Print the secret that a project's webhooks are signed with."""
+    with reported():
+        deployment_secret = read_settings().webhook_secret
+        if deployment_secret is None:
+            raise refusal("Webhooks are off", "set SPICE_WEBHOOK_SECRET, for the API as for this command")
+        with _database() as session:
+            from app.db import projects  # noqa: PLC0415 - client commands do without the server's packages
+            from app.webhooks.signing import secret_of  # noqa: PLC0415
+
+            project = projects.find(session, name)
+            if project is None:
+                raise refusal("There is no such project", f"{name}: `spice projects list` shows all")
+            typer.echo(secret_of(deployment_secret, project.id))
+
+
 @projects_app.command("list")
 def list_projects(*, as_json: AsJson = False) -> None:
     """List projects, with how many jobs and keys each has."""

@@ -252,7 +252,10 @@ class Preview(Owned, Leased, Base):
 
 
 class Job(Owned, Leased, Resource, Base):
-    """A selection job: the request as it was sent, its state, and where it is."""
+    """A selection job: the request as it was sent, its state, and where it is.
+
+    Where the request names a webhook, a trigger has its message due with the final state; `webhook` is what came of it.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -267,6 +270,7 @@ class Job(Owned, Leased, Resource, Base):
             text("(request #>> '{dataset,uri}'::text[])"),
             *_NEWEST_FIRST,
         ),
+        Index("ix_jobs_webhook_due_at", "webhook_due_at", postgresql_where=text("webhook_due_at IS NOT NULL")),
         Index("ix_jobs_dataset_id_created_at_id", "dataset_id", *_NEWEST_FIRST),
     )
 
@@ -282,6 +286,8 @@ class Job(Owned, Leased, Resource, Base):
     project_id: Mapped[uuid.UUID] = _owner()
     rows: Mapped[int | None] = mapped_column(BigInteger)
     counted: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    webhook: Mapped[Json | None] = mapped_column(sort_order=30)
+    webhook_due_at: Mapped[datetime | None] = mapped_column(sort_order=31)
 
 
 class IdempotentAnswer(Owned, Base):

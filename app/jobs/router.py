@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid  # noqa: TC003 - FastAPI reads the annotations
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Body, Response, status
 
@@ -180,6 +180,7 @@ def to_response(job: Job, workers: Sequence[WorkerProgress] = ()) -> JobResponse
             "finished_at": job.finished_at,
             "updated_at": job.updated_at,
             "expires_at": job.expires_at,
+            "webhook": _webhook(job),
             "links": Links(
                 self=url,
                 events=f"{url}/events",
@@ -190,3 +191,12 @@ def to_response(job: Job, workers: Sequence[WorkerProgress] = ()) -> JobResponse
             ),
         }
     )
+
+
+def _webhook(job: Job) -> dict[str, Any] | None:
+    """What came of the message that the job owes, if it owes one."""
+    wanted = job.request.get("webhook")
+    if wanted is None:
+        return None
+    waiting = {"state": "waiting", "attempts": 0, "status": None, "error": None}
+    return {**wanted, **(job.webhook or waiting), "next_attempt_at": job.webhook_due_at}

@@ -105,6 +105,19 @@ class Worker(Response):
     tokens_per_s: float | None = None
 
 
+class WebhookDelivery(Response):
+    """What came of the message that is sent when the job ends."""
+
+    url: str
+    state: Literal["waiting", "pending", "delivered", "failed"] = Field(
+        description="waiting: the job has not ended. pending: it is tried (again). failed: it was given up."
+    )
+    attempts: int
+    status: int | None = Field(description="HTTP status of the last answer.")
+    error: str | None = Field(description="What was wrong with the last attempt.")
+    next_attempt_at: datetime | None
+
+
 class JobResponse(Response):
     """A job."""
 
@@ -128,6 +141,7 @@ class JobResponse(Response):
     finished_at: datetime | None
     updated_at: datetime = Field(description="When anything of this was last changed.")
     expires_at: datetime | None = Field(description="When it is deleted, if it has ended by then; null: never.")
+    webhook: WebhookDelivery | None
     links: Links
 
 
@@ -158,6 +172,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "finished_at": None,
     "updated_at": "2026-11-24T03:03:19Z",
     "expires_at": None,
+    "webhook": None,
     "links": {
         "self": "/jobs/7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1",
         "events": "/jobs/7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1/events",

@@ -25,6 +25,7 @@ from app.problems import (
     Unavailable,
 )
 from app.uris import UriRefused, check_uri
+from app.webhooks.urls import WebhookRefused, check_webhook_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,6 +147,11 @@ def _check_quota(session: Session, settings: Settings, rows: int | None) -> None
 
 def _uri_errors(settings: Settings, request: JobRequest) -> list[FieldError]:
     errors = []
+    if request.webhook is not None:
+        try:
+            check_webhook_url(request.webhook.url, settings)
+        except WebhookRefused as refused:
+            errors.append(FieldError(field="webhook.url", message=str(refused)))
     if request.dataset.uri is not None:
         try:
             check_uri(request.dataset.uri, settings, request.dataset.format)

@@ -18,10 +18,11 @@ ARROWS = {
     "workers/selection": set[str](),
     "workers/gradients": {"app.artifacts", "workers.samples", "workers.stopping"},
     "workers/models": {"app.model_uris", "app.settings", "workers.gradients", "workers.stopping"},
-    "workers/data": {"app.settings", "app.uris", "workers.samples", "workers.stopping"},
+    "workers/data": {"app.addresses", "app.settings", "app.uris", "workers.samples", "workers.stopping"},
 }
 REPOSITORY = {"app", "benchmarks", "demo", "migrations", "spice_client", "workers"}
 WORKERS_MAY_IMPORT = {
+    "app.addresses",
     "app.artifacts",
     "app.db",
     "app.job_request",

@@ -24,8 +24,8 @@ import fsspec
 import tenacity
 from fsspec.exceptions import FSTimeoutError
 
+from app.addresses import PublicSockets
 from app.uris import UriRefused, check_uri
-from workers.data.addresses import PublicSockets
 from workers.data.errors import DatasetError
 from workers.stopping import Stopped
 

@@ -1,0 +1,1 @@
+"""Tell a client's server that a job has ended."""

@@ -1,0 +1,271 @@
+"""A job's end is told to a real server: signed, once due, again until it is heard, and never to a private address."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+import time
+import uuid
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+from sqlalchemy import text
+from standardwebhooks import Webhook
+
+from app.db import leases
+from app.db.tables import DEFAULT_PROJECT, Job, State
+from app.webhooks import sending, urls
+from app.webhooks.delivery import deliver
+from app.webhooks.signing import secret_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from app.settings import Settings
+    from tests.integration.conftest import Service
+
+SECRET = "a secret of the deployment"
+
+
+class Receiver:
+    """A client's server.
+
+    Attributes:
+        heard: Headers and body of each message.
+        statuses: What it answers with, one after the other, then 204.
+    """
+
+    def __init__(self, certificate: trustme.LeafCert | None = None) -> None:
+        self.heard: list[tuple[dict[str, str], str]] = []
+        self.statuses: list[int] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                receiver.heard.append((dict(self.headers), body))
+                status = receiver.statuses.pop(0) if receiver.statuses else 204
+                self.send_response(status)
+                if status == 307:
+                    self.send_header("Location", f"http://127.0.0.1:{receiver.port}/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_port
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            certificate.configure_cert(context)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+
+    @contextmanager
+    def running(self) -> Iterator[Receiver]:
+        thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.server.shutdown()
+            self.server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver().running() as running:
+        yield running
+
+
+@pytest.fixture
+def service_settings(service_settings: Settings) -> Settings:
+    return service_settings.model_copy(
+        update={
+            "webhook_secret": SECRET,
+            "webhook_allow_private": True,
+            "webhook_poll_s": 3600.0,
+            "webhook_backoff_s": 0.05,
+            "webhook_attempts": 3,
+            "webhook_timeout_s": 5.0,
+        }
+    )
+
+
+def url_of(receiver: Receiver) -> str:
+    return f"http://127.0.0.1:{receiver.port}/hook?x=1"
+
+
+def submit(service: Service, url: str) -> str:
+    return service.submit(service.request() | {"webhook": {"url": url}, "name": "nightly"})
+
+
+def sessions(service: Service) -> Any:
+    return service.http.app.state.resources.sessions  # type: ignore[attr-defined]
+
+
+def deliver_all(service: Service) -> int:
+    return deliver(sessions(service), service.settings)
+
+
+def test_a_final_state_is_told_with_a_signature_that_holds(service: Service, receiver: Receiver) -> None:
+    job_id = submit(service, url_of(receiver))
+    assert service.job(job_id)["webhook"]["state"] == "waiting"
+    assert deliver_all(service) == 0
+    service.work()
+    assert service.job(job_id)["webhook"]["state"] == "pending"
+    assert deliver_all(service) == 1
+    assert deliver_all(service) == 0
+    ((headers, body),) = receiver.heard
+    told = Webhook(secret_of(SECRET, DEFAULT_PROJECT)).verify(body, headers)
+    assert told["type"] == "job.succeeded"
+    assert (told["data"]["id"], told["data"]["name"], told["data"]["state"]) == (job_id, "nightly", "succeeded")
+    for key in (secret_of(SECRET, uuid.uuid4()), secret_of("another secret of all", DEFAULT_PROJECT)):
+        with pytest.raises(Exception, match="signature"):
+            Webhook(key).verify(body, headers)
+    assert headers["Host"] == f"127.0.0.1:{receiver.port}"
+    delivery = service.job(job_id)["webhook"]
+    assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("delivered", 1, 204)
+    assert delivery["next_attempt_at"] is None
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+def test_every_end_is_told(service: Service, receiver: Receiver, end: str) -> None:
+    job_id = submit(service, url_of(receiver))
+    if end == "cancelled":
+        service.http.post(f"/jobs/{job_id}/cancel")
+    else:
+        with sessions(service)() as session:
+            lease = leases.claim(session, Job, uuid.UUID(job_id), 1, 60)
+            assert lease is not None
+            assert leases.finish(session, lease, State.FAILED, error={"type": "x", "title": "y"})
+            session.commit()
+    deliver_all(service)
+    assert [json.loads(body)["type"] for _, body in receiver.heard] == [f"job.{end}"]
+
+
+def test_it_is_sent_again_under_the_same_id_until_it_is_heard(service: Service, receiver: Receiver) -> None:
+    receiver.statuses = [500, 307]
+    job_id = submit(service, url_of(receiver))
+    service.http.post(f"/jobs/{job_id}/cancel")
+    deadline = time.monotonic() + 20
+    while service.job(job_id)["webhook"]["state"] == "pending":
+        assert time.monotonic() < deadline
+        deliver_all(service)
+        time.sleep(0.02)
+    delivery = service.job(job_id)["webhook"]
+    assert (delivery["state"], delivery["attempts"], delivery["error"]) == ("delivered", 3, None)
+    assert len(receiver.heard) == 3  # the redirect was not followed
+    assert len({headers["webhook-id"] for headers, _ in receiver.heard}) == 1
+
+
+def test_it_is_given_up_in_the_end(service: Service, receiver: Receiver) -> None:
+    receiver.statuses = [500] * 10
+    job_id = submit(service, url_of(receiver))
+    service.http.post(f"/jobs/{job_id}/cancel")
+    deadline = time.monotonic() + 20
+    while service.job(job_id)["webhook"]["state"] == "pending":
+        assert time.monotonic() < deadline
+        deliver_all(service)
+        time.sleep(0.02)
+    delivery = service.job(job_id)["webhook"]
+    assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("failed", 3, 500)
+    assert "500" in delivery["error"]
+    assert service.job(job_id)["state"] == "cancelled"
+
+
+def test_many_processes_send_one_message_once(service: Service, receiver: Receiver) -> None:
+    for _ in range(5):
+        service.http.post(f"/jobs/{submit(service, url_of(receiver))}/cancel")
+    threads = [threading.Thread(target=deliver_all, args=(service,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(receiver.heard) == 5
+    assert len({headers["webhook-id"] for headers, _ in receiver.heard}) == 5
+
+
+def test_what_a_dead_process_had_taken_is_sent_by_another(service: Service, receiver: Receiver) -> None:
+    from app.db import webhooks  # noqa: PLC0415 - beside its use
+
+    job_id = submit(service, url_of(receiver))
+    service.http.post(f"/jobs/{job_id}/cancel")
+    with sessions(service)() as session:
+        assert len(webhooks.take_due(session, 10, hold_s=60)) == 1
+    assert deliver_all(service) == 0
+    with sessions(service)() as session:
+        session.execute(text("UPDATE jobs SET webhook_due_at = now() - interval '1 second'"))
+        session.commit()
+    assert deliver_all(service) == 1
+    assert len(receiver.heard) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1/hook",
+        "https://localhost/hook",
+        "https://[::1]/hook",
+        "https://169.254.169.254/latest",
+        "https://10.0.0.1/hook",
+        "https://[::ffff:127.0.0.1]/hook",
+        "http://example.org/hook",
+        "https://user:password@example.org/hook",
+        "https:///hook",
+        "ftp://example.org",
+        "https://example.org:99999/",
+        "https://exa mple.org/",
+    ],
+)
+def test_a_url_that_may_not_be_is_refused(service: Service, url: str) -> None:
+    closed = service.settings.model_copy(update={"webhook_allow_private": False})
+    with pytest.raises(urls.WebhookRefused):
+        urls.check_webhook_url(url, closed)
+    status, wrong = sending.send(url, "{}", {}, closed)
+    assert status is None
+    assert wrong is not None
+
+
+def test_a_name_that_leads_inside_gets_no_connection(
+    service: Service, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decided by the address that is connected to, at each attempt: a check of the name would not hold."""
+    closed = service.settings.model_copy(update={"webhook_allow_private": False})
+    inside = [(2, 1, 6, "", ("127.0.0.1", receiver.port))]
+    monkeypatch.setattr(urls.socket, "getaddrinfo", lambda *_, **__: inside)
+    status, wrong = sending.send(f"https://hooks.example.org:{receiver.port}/", "{}", {}, closed)
+    assert status is None
+    assert "not a public address" in str(wrong)
+    assert receiver.heard == []
+
+
+def test_the_certificate_is_that_of_the_name_though_the_address_is_connected_to(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    monkeypatch.setattr(sending, "_tls", lambda: context)
+    with Receiver(authority.issue_cert("hooks.example.org")).running() as receiver:
+        there = [(2, 1, 6, "", ("127.0.0.1", receiver.port))]
+        monkeypatch.setattr(urls, "public_address", lambda *_: "127.0.0.1")
+        monkeypatch.setattr(sending, "public_address", lambda *_: there[0][4][0])
+        good = sending.send(f"https://hooks.example.org:{receiver.port}/x", "{}", {}, service.settings)
+        bad = sending.send(f"https://other.example.org:{receiver.port}/x", "{}", {}, service.settings)
+    assert good == (204, None)
+    assert receiver.heard[0][0]["Host"] == f"hooks.example.org:{receiver.port}"
+    assert bad[0] is None
+    assert "certificate" in str(bad[1])
+
+
+def test_without_a_secret_there_are_no_webhooks(service: Service) -> None:
+    off = service.settings.model_copy(update={"webhook_secret": None})
+    with pytest.raises(urls.WebhookRefused, match="SPICE_WEBHOOK_SECRET"):
+        urls.check_webhook_url("https://example.org/", off)
+    answer = service.http.post("/jobs", json=service.request() | {"webhook": {"url": "https://a@b/"}})
+    assert [error["field"] for error in answer.json()["errors"]] == ["webhook.url"]
