@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("torch", "numpy", "submodlib-py", "apricot-select")
+PACKAGES = ("torch", "numpy", "submodlib-py", "apricot-select", "bergson", "traker")
 
 
 def machine() -> str:
