@@ -67,7 +67,7 @@ async def _sessions(request: Request, principal: PrincipalDep) -> Sessions:
     """Sessions that see the rows of the request's project alone; to read with, if the request only reads."""
     held = resources(request)
     sessions = held.reading if request.method in READING else held.sessions
-    return project_sessions(sessions, principal.project_id)
+    return project_sessions(sessions, principal.project_id, own_quotas=principal.own_quotas)
 
 
 SessionsDep = Annotated[Sessions, Depends(_sessions)]

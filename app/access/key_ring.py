@@ -12,11 +12,11 @@ from cachetools import TTLCache
 
 from app.access.principal import Principal
 from app.access.secrets import digest_of, prefix_of, same_digest
-from app.db import keys
+from app.db import keys, quotas
 
 if TYPE_CHECKING:
     from app.db.engine import Sessions
-    from app.db.tables import ApiKey
+    from app.db.tables import ApiKey, Project
 
 REMEMBERED = 10_000
 
@@ -49,8 +49,11 @@ class KeyRing:
             if found is None or not same_digest(found.ApiKey.secret_hash, digest):
                 return None
             key: ApiKey = found.ApiKey
+            project: Project = found.Project
             keys.note_use(session, key.id)
-        principal = Principal(key.id, key.project_id, key.scope, found.requests_per_minute)
+        principal = Principal(
+            key.id, key.project_id, key.scope, project.requests_per_minute, own_quotas=quotas.has_own(project)
+        )
         with self._lock:
             self._known[digest] = principal
         return principal

@@ -41,10 +41,10 @@ def create(
     return key
 
 
-def usable(session: Session, prefix: str) -> Row[ApiKey, int | None] | None:
-    """The key of a prefix, and its project's rate limit; None if it was revoked or has expired by Postgres's clock."""
+def usable(session: Session, prefix: str) -> Row[ApiKey, Project] | None:
+    """The key of a prefix, and its project; None if it was revoked or has expired by Postgres's clock."""
     return session.execute(
-        select(ApiKey, Project.requests_per_minute)
+        select(ApiKey, Project)
         .join(Project, Project.id == ApiKey.project_id)
         .where(
             ApiKey.prefix == prefix,

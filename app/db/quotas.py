@@ -6,13 +6,14 @@ once the second counts what the first has used. A project without limits is not 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select, update
 
 from app.db.leases import OPEN
+from app.db.scoping import NO_OWN_QUOTAS
 from app.db.tables import Job, Project
 
 if TYPE_CHECKING:
@@ -60,13 +61,22 @@ class Excess:
     passes: bool
 
 
+def has_own(project: Project) -> bool:
+    """Whether a project has limits of its own."""
+    return (project.open_jobs, project.rows_per_job, project.rows_per_day) != (None, None, None)
+
+
 def limits_of(session: Session, project_id: uuid.UUID, settings: Settings) -> Limits:
     """A project's own limits, and those of the settings where it has none."""
     own = session.execute(
         select(Project.open_jobs, Project.rows_per_job, Project.rows_per_day).where(Project.id == project_id)
     ).one()
-    defaults = (settings.quota_open_jobs, settings.quota_rows_per_job, settings.quota_rows_per_day)
+    defaults = astuple(_defaults(settings))
     return Limits(*(default if value is None else value for value, default in zip(own, defaults, strict=True)))
+
+
+def _defaults(settings: Settings) -> Limits:
+    return Limits(settings.quota_open_jobs, settings.quota_rows_per_job, settings.quota_rows_per_day)
 
 
 def excess_of_submission(
@@ -80,6 +90,8 @@ def excess_of_submission(
         settings: The limits of projects that have none of their own.
         rows: Rows of its dataset, if they are known.
     """
+    if session.info.get(NO_OWN_QUOTAS) and not _defaults(settings):
+        return None
     limits = limits_of(session, project_id, settings)
     if not limits:
         return None

@@ -24,11 +24,18 @@ if TYPE_CHECKING:
     from app.db.engine import Sessions
 
 PROJECT = "project_id"
+NO_OWN_QUOTAS = "no_own_quotas"
 
 
-def project_sessions(sessions: Sessions, project_id: uuid.UUID) -> Sessions:
-    """Sessions for which the rows of other projects do not exist."""
-    return partial(sessions, info={PROJECT: project_id})
+def project_sessions(sessions: Sessions, project_id: uuid.UUID, *, own_quotas: bool = True) -> Sessions:
+    """Sessions for which the rows of other projects do not exist.
+
+    Args:
+        sessions: That see all.
+        project_id: Whose rows there are.
+        own_quotas: False if the project is known to have none, so that they need not be looked up.
+    """
+    return partial(sessions, info={PROJECT: project_id, NO_OWN_QUOTAS: not own_quotas})
 
 
 def project_of(session: Session) -> uuid.UUID:
