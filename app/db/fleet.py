@@ -46,7 +46,8 @@ def backlog(session: Session) -> dict[str, Backlog]:
             session.execute(
                 select(
                     func.count(),
-                    func.coalesce(func.extract("epoch", func.now() - func.min(table.queued_at)), 0.0),
+                    # What waits out an outage is queued for a moment that lies ahead.
+                    func.greatest(func.extract("epoch", func.now() - func.min(table.queued_at)), 0.0),
                 ).where(table.state == State.QUEUED)
             ).one()
             for table in tables

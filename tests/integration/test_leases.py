@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import event
 
-from app.db import leases
+from app.db import fleet, leases
 from app.db.engine import make_engine, make_sessions
 from app.db.leases import Waiting
 from app.db.tables import Job, Stage, State
@@ -198,3 +198,35 @@ def test_however_often_work_reports_postgres_sees_one_write_a_heartbeat(
     progress = session.get_one(Job, lease.id).progress
     assert progress is not None
     assert progress["done"] > 10 * len(writes)
+
+
+def test_a_row_that_waits_for_an_outage_is_tried_again_later_and_fails_in_the_end(session: Session) -> None:
+    job = add_job(session)
+    lease = leases.claim(session, Job, job.id, 1, LONG)
+    assert lease is not None
+    assert leases.postpone(session, lease, patience_s=LONG)
+    assert state_of(session, job) is State.QUEUED
+    assert (job.dispatch, job.crashes, job.lease_token) == (2, 0, None)
+    assert job.outage_since is not None
+    assert job.queued_at - job.outage_since == leases.SHORTEST_WAIT
+    assert leases.waiting_since(session, Job, 0) == []
+    assert fleet.backlog(session)["selection"].oldest_s == 0
+    again = leases.claim(session, Job, job.id, 2, LONG)
+    assert again is not None
+    assert not leases.postpone(session, lease, patience_s=LONG)  # a worker that no longer holds it
+    assert not leases.postpone(session, again, patience_s=0)
+    assert state_of(session, job) is State.RUNNING
+
+
+@pytest.mark.parametrize("how", ["hand_back", "postpone"])
+def test_a_row_that_was_cancelled_ends_when_its_worker_lets_go_of_it(session: Session, how: str) -> None:
+    job = add_job(session)
+    lease = leases.claim(session, Job, job.id, 1, LONG)
+    assert lease is not None
+    leases.request_cancel(session, Job, job.id)
+    if how == "hand_back":
+        assert leases.hand_back(session, lease) is None
+    else:
+        assert leases.postpone(session, lease, patience_s=LONG)
+    assert state_of(session, job) is State.CANCELLED
+    assert job.finished_at is not None
