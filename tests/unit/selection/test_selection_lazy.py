@@ -1,9 +1,11 @@
 """The lazy greedy picks what the plain greedy picks, and that is what the definitions say."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_greedy import assert_greedy
@@ -42,6 +44,15 @@ def cases(draw: st.DrawFn, dtype: type = np.float64) -> Case:
         rows[0] = 1.0
         live = 1
     return Case(rows.astype(dtype), draw(st.integers(1, live)), draw(st.sampled_from([0.0, 0.1, 0.5, 1.0, 3.0])))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices this small take ten times as long where threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=["row by row", "sweeping"])
