@@ -17,16 +17,13 @@ from rich.table import Table
 from benchmarks.plain_greedy import plain_greedy
 from benchmarks.published_loop import published_loop
 from benchmarks.row import BenchRow
-from benchmarks.text_sketches import text_sketches
+from benchmarks.text_gradients import described, text_gradients
 from workers.selection import SelectionConfig, merge, partition, select, select_part, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
-
-#: Real sketches made elsewhere, taken instead of the text features where present.
-REAL_SKETCHES = Path(__file__).parent / "data" / "selector_sketches.npy"
 
 
 def fastest(work: Callable[[], object], repeats: int) -> float:
@@ -92,13 +89,10 @@ def against_plain(kind: str, sketches: Tensor, k: int, target: float, what: str,
 
 def lazy_against_plain(*, quick: bool) -> list[BenchRow]:
     n, p, k = (4000, 256, 400) if quick else (20000, 512, 2000)
-    if REAL_SKETCHES.exists():
-        real, what = torch.from_numpy(np.load(REAL_SKETCHES)).float(), "per-sample gradients of a model on real text"
-    else:
-        real, what = text_sketches(n, p), "not gradients: hashed TF-IDF of installed Python functions, projected"
+    real = text_gradients(n, p)
     return [
         *against_plain("gaussian", gaussian(n, p), k, 6.0, "Gaussian sketches", quick=quick),
-        *against_plain("real", real, min(k, len(real) // 10), 4.0, what, quick=quick),
+        *against_plain("real", real, len(real) // 10, 4.0, described(real), quick=quick),
     ]
 
 
