@@ -134,10 +134,17 @@ def test_progress_shows_as_the_worker_reports_it(site: Site) -> None:
     engine.dispose()
 
 
-def test_a_job_is_cancelled(site: Site) -> None:
+def test_a_job_is_cancelled_and_deleted_after_a_question(site: Site) -> None:
     page = site.open(f"#/jobs/{site.service.submit(site.service.request())}")
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator(".state.cancelled")).to_be_visible()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Keep").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No job yet")).to_be_visible()
+    assert site.service.http.get("/jobs").json()["items"] == []
 
 
 def test_what_the_server_refuses_is_said_at_its_field(site: Site) -> None:
