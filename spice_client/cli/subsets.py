@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from spice_client.cli.failure import refusal
 from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, JobId, Url, WaitS, echo_json, service
+from spice_client.mlflow_logging import log_job
 from spice_client.results import SubsetFormat  # noqa: TC001 - Typer reads the annotations
 
 if TYPE_CHECKING:
@@ -59,6 +61,12 @@ def report(
     job_id: JobId,
     *,
     output: Output = None,
+    mlflow: Annotated[
+        bool,
+        typer.Option(
+            "--mlflow", help="Also log the job, with its report, to the MLflow server of MLFLOW_TRACKING_URI."
+        ),
+    ] = False,
     patience: WaitS = PATIENCE_S,
     url: Url = URL,
     api_key: ApiKey = None,
@@ -66,8 +74,18 @@ def report(
 ) -> None:
     """Save a job's report: one HTML file with the figures, the settings and the certificate."""
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
+        if mlflow and (_is_stdout(output) or find_spec("mlflow") is None):
+            raise refusal(
+                "Wrong usage",
+                "--mlflow keeps the report's file: name one, or leave out --output"
+                if _is_stdout(output)
+                else "--mlflow needs MLflow: pip install 'spice-select[mlflow]'",
+            )
         into = sys.stdout.buffer if _is_stdout(output) else output
         done = client.report(job_id, into)
+        if mlflow and done.path is not None:
+            run_id = log_job(client.jobs.get(job_id), client.curve(job_id), done.path)
+            typer.echo(f"MLflow run {run_id}", err=as_json)
     _say(job_id, done, as_json=as_json)
 
 
