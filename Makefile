@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format lock openapi docs-settings clean
+.PHONY: help demo test bench lint format lock openapi docs docs-settings clean
 
 # Rows of the demo's dataset, and further arguments of pytest, of the demo and of the benchmarks.
 ROWS ?= 320
@@ -68,11 +68,14 @@ lock: $(BASE) ## Resolve requirements.lock anew from pyproject.toml; what fits s
 openapi: $(BASE) ## Write docs/openapi.json anew from the service
 	$(PY) -m scripts.openapi_contract
 
+docs: $(BASE) ## Build the documentation into site/; a link that leads nowhere is an error
+	$(PY) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs site
+
 docs-settings: $(BASE) ## Write docs/settings.md anew from app/settings.py
 	$(PY) scripts/settings_page.py
 
 clean: ## Remove .venv and what tools cached; ./var, the service's data, stays
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis requirements.lock.new
+	rm -rf $(VENV) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis requirements.lock.new
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BASE):
