@@ -54,6 +54,7 @@ class Progress(Answer):
     total: int | None = None
     unit: str
     rate: float | None = None
+    tokens_per_s: float | None = None
     eta_s: float | None = None
 
 
@@ -65,6 +66,7 @@ class Worker(Answer):
     done: int
     total: int
     rate: float | None = None
+    tokens_per_s: float | None = None
 
 
 class Columns(Answer):
@@ -156,10 +158,30 @@ class Certificate(Answer):
     epsilon_bound_violations: int
 
 
-class Baseline(Answer):
-    """Another method on the same sketches: log-det in nats, overlap as Jaccard index."""
+class PartitionsGuarantee(Answer):
+    """What selecting in random parts is proven to hold, in expectation."""
 
+    factor: float
+    loss: float
+
+
+class WebhookDelivery(Answer):
+    """How far the telling of a job's end is."""
+
+    url: str
+    state: str
+    attempts: int
+    status: int | None = None
+    error: str | None = None
+    next_attempt_at: datetime | None = None
+
+
+class Baseline(Answer):
+    """Another method on the same sketches: means over its runs, log-det in nats, overlap as Jaccard index."""
+
+    runs: int = 1
     log_det: float
+    log_det_std: float = 0.0
     mean_conflict: float
     overlap: float
 
@@ -186,6 +208,8 @@ class JobResult(Answer):
     sketches_reused: bool
     seconds: dict[str, float]
     baselines: dict[str, Baseline]
+    partitions: int | None = None
+    partitions_guarantee: PartitionsGuarantee | None = None
     versions: dict[str, str]
 
 
@@ -210,6 +234,9 @@ class Job(Answer):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     updated_at: datetime | None = None
+    expires_at: datetime | None = None
+    timeout_s: float | None = None
+    webhook: WebhookDelivery | None = None
 
     @property
     def ended(self) -> bool:
@@ -259,6 +286,8 @@ class Dataset(Answer):
     error: ProblemDetails | None
     created_at: datetime
     finished_at: datetime | None = None
+    updated_at: datetime | None = None
+    expires_at: datetime | None = None
 
     @property
     def ended(self) -> bool:
@@ -273,6 +302,8 @@ class CurveLine(Answer):
     rank: list[int]
     log_det: list[float]
     marginal_gains: list[float]
+    runs: int = 1
+    log_det_std: list[float] | None = None
 
 
 class Curve(CurveLine):

@@ -28,6 +28,7 @@ class DatasetSource(TypedDict, total=False):
     id: str
     format: Literal["jsonl", "json", "csv", "parquet"]
     columns: ColumnNames
+    source_column: str | None
     max_rejected_fraction: float
 
 
@@ -78,6 +79,8 @@ class SelectionSettings(TypedDict):
     early_stop_ratio: NotRequired[float | None]
     seed: NotRequired[int]
     baselines: NotRequired[list[Method]]
+    baseline_repeats: NotRequired[int]
+    partitions: NotRequired[int | None]
 
 
 class Webhook(TypedDict):
@@ -97,3 +100,4 @@ class JobRequest(TypedDict):
     metadata: NotRequired[dict[str, str]]
     expires_at: NotRequired[str]
     webhook: NotRequired[Webhook]
+    timeout_s: NotRequired[float]
