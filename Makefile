@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format lock openapi docs docs-settings clean
+.PHONY: help demo test bench lint format lock openapi docs docs-settings docs-measured clean
 
 # Rows of the demo's dataset, and further arguments of pytest, of the demo and of the benchmarks.
 ROWS ?= 320
@@ -45,6 +45,7 @@ lint: $(BASE) ## Check style, types, the compose file, the Dockerfile, the workf
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict -p app -p spice_client -p workers -p demo
 	$(PY) scripts/settings_page.py --check
+	$(PY) scripts/measured_table.py --check
 	$(PY) -m scripts.openapi_contract --check
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml examples/github-workflow.yml
@@ -73,6 +74,9 @@ docs: $(BASE) ## Build the documentation into site/; a link that leads nowhere i
 
 docs-settings: $(BASE) ## Write docs/settings.md anew from app/settings.py
 	$(PY) scripts/settings_page.py
+
+docs-measured: $(BASE) ## Write the README's table of figures anew from benchmarks/results.json
+	$(PY) scripts/measured_table.py
 
 clean: ## Remove .venv and what tools cached; ./var, the service's data, stays
 	rm -rf $(VENV) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis requirements.lock.new

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from workers.selection.blas_threads import one_blas_thread
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -42,6 +44,11 @@ def greedy(state: GreedyState, proposer: Proposer, watch: Watch) -> StopReason:
     Raises:
         SelectionCancelledError: If the caller stops it.
     """
+    with one_blas_thread():
+        return _until_the_end(state, proposer, watch)
+
+
+def _until_the_end(state: GreedyState, proposer: Proposer, watch: Watch) -> StopReason:
     budget, ratio = state.problem.budget, state.problem.early_stop_ratio
     first_gain = 0.0
     while state.count < budget:

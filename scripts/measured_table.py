@@ -1,0 +1,69 @@
+"""Writes the table of measured figures in README.md out of benchmarks/results.json (`make docs-measured`).
+
+--check only says if it is stale: a figure in the README is always one that `make bench` has written.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results.json"
+PAGE = ROOT / "README.md"
+BEGIN, END = "<!-- measured: made by `make docs-measured` -->\n", "<!-- /measured -->\n"
+
+
+def render(rows: list[dict[str, Any]]) -> str:
+    """The table, and what it was measured on."""
+    lines = ["| figure | value | promise | against |\n", "|---|---|---|---|\n"]
+    lines += [f"| `{row['name']}` | {_value(row)} | {_promise(row)} | {_cell(row['baseline'])} |\n" for row in rows]
+    machines = sorted({row["machine"] for row in rows})
+    versions = {name: version for row in rows for name, version in row["versions"].items()}
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return "".join(lines) + f"\n{'; '.join(machines)}; {packages}.\n"
+
+
+def replaced(page: str, table: str) -> str:
+    """The page with its table between the marks made anew.
+
+    Raises:
+        ValueError: The page lacks one of the marks.
+    """
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return before + BEGIN + table + END + after
+
+
+def main() -> int:
+    """Write the page, or say that it is stale; the exit code."""
+    page = PAGE.read_text(encoding="utf-8")
+    fresh = replaced(page, render(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    if "--check" not in sys.argv:
+        PAGE.write_text(fresh, encoding="utf-8")
+    elif page != fresh:
+        print("README.md does not show what benchmarks/results.json holds: run make docs-measured", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _value(row: dict[str, Any]) -> str:
+    value = row["value"]
+    number = f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
+    return f"{number} {row['unit']}".strip()
+
+
+def _promise(row: dict[str, Any]) -> str:
+    if row["target"] is None:
+        return ""
+    return f"{row['target']:g}, {'holds' if row['holds'] else '**missed**'}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
