@@ -197,12 +197,12 @@ def test_the_progress_of_a_parked_job_is_that_of_its_shards(sessions: Sessions) 
         first, second = (leases.claim(session, Shard, shard.id, 1, 60) for shard in waiting)
         assert first
         assert second
-        leases.extend(session, first, 60, progress=progress(10) | {"rate": 2.5})
+        leases.extend(session, first, 60, progress=progress(10) | {"rate": 2.5, "tokens_per_s": 250.0})
     time.sleep(0.6)
     with sessions() as session:
-        leases.extend(session, second, 60, progress=progress(20) | {"rate": 1.5})
+        leases.extend(session, second, 60, progress=progress(20) | {"rate": 1.5, "tokens_per_s": 150.0})
         assert session.get_one(Job, job_id).progress == {
-            "done": 30, "total": 100, "unit": "samples", "rate": 4, "eta_s": 17.5
+            "done": 30, "total": 100, "unit": "samples", "rate": 4, "eta_s": 17.5, "tokens_per_s": 400
         }  # fmt: skip
     assert told(sessions, job_id)[2] == ("stage", "gradients")
 

@@ -38,9 +38,9 @@ PATIENCE_MS = 15_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """A browser for the whole run."""
+    """A browser for these tests, and not a moment longer: while it lives, this thread can run no event loop."""
     found = subprocess.run(["scripts/browser.sh"], cwd=ROOT, capture_output=True, text=True, check=False)
     if found.returncode:
         pytest.fail(found.stderr.strip(), pytrace=False)
