@@ -202,6 +202,21 @@ class NotAcceptable(StatusProblem):
     status = 406
 
 
+class RangeNotSatisfiable(StatusProblem):
+    """The file has no such bytes."""
+
+    type_ = "range-not-satisfiable"
+    title = "The file has no such range"
+    status = 416
+
+    def __init__(self, asked: str, size: int) -> None:
+        super().__init__(
+            f"Range: {asked[:100]!r} begins beyond the end of the file, which has {size} bytes: ask for less, or send "
+            "no Range for all of it.",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+
+
 class Unavailable(StatusProblem):
     """A server that this one needs does not answer."""
 

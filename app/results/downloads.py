@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, MalformedRangeHeader
+from starlette.responses import RangeNotSatisfiable as Unsatisfiable
 
 from app.artifacts import StorageFailed, rows_name, subset_name
 from app.artifacts.local import LocalArtifacts
 from app.caching import made_by
-from app.problems import RowsGone, Unavailable
+from app.problems import RangeNotSatisfiable, RowsGone, Unavailable
 
 if TYPE_CHECKING:
     import uuid
@@ -99,14 +100,32 @@ def _file(
     artifacts: ArtifactStore, stored: Stored, filename: str, media_type: str, headers: Mapping[str, str]
 ) -> FileResponse:
     if isinstance(artifacts, LocalArtifacts):
-        return FileResponse(
-            artifacts.path(stored.name), filename=filename, media_type=media_type, headers=dict(headers)
-        )
-    return _ObjectResponse(artifacts, stored, filename=filename, media_type=media_type, headers=headers)
+        return _RangedFile(artifacts.path(stored.name), filename=filename, media_type=media_type, headers=dict(headers))
+    return _RangedObject(artifacts, stored, filename=filename, media_type=media_type, headers=headers)
 
 
-class _ObjectResponse(FileResponse):
-    """Starlette's answer of a file, with its ranges and conditions, whose bytes come out of an artifact store."""
+class _RangedFile(FileResponse):
+    """Starlette's answer of a file, where a range that can't be had is a problem of the service's own shape."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        """The ranges asked for, as (first, beyond) bytes; none, and so the whole file, if they can't be read.
+
+        A server may ignore `Range` (RFC 9110, 14.2), and must ignore units that it does not know.
+
+        Raises:
+            RangeNotSatisfiable: One begins beyond the end of the file.
+        """
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []
+        except Unsatisfiable as error:
+            raise RangeNotSatisfiable(http_range, file_size) from error
+
+
+class _RangedObject(_RangedFile):
+    """The same, of bytes that come out of an artifact store."""
 
     chunk_size = 256 * 1024
 

@@ -12,7 +12,14 @@ from fastapi.responses import StreamingResponse
 from app.caching import ValidatorsDep  # noqa: TC001
 from app.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
 from app.openapi import Responses, example, problems
-from app.problems import JobNotFound, NotAcceptable, ResultNotReady, RowsGone, Unavailable
+from app.problems import (
+    JobNotFound,
+    NotAcceptable,
+    RangeNotSatisfiable,
+    ResultNotReady,
+    RowsGone,
+    Unavailable,
+)
 from app.results import service
 from app.results.downloads import picked_rows, subset_file
 from app.results.formats import FORMATS
@@ -28,11 +35,16 @@ from app.results.schemas import (
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 
-SUBSET_RESPONSE: Responses = {
+SUBSET_RESPONSES: Responses = {
     200: {
         "description": "The picks, in the order of picking; or, with `rows=true`, the rows in file order.",
         "content": {known.media_type: {} for known in FORMATS} | {"application/json": {"example": EXAMPLE_SUBSET}},
-    }
+    },
+    206: {
+        "description": "The bytes asked for with `Range`; `multipart/byteranges` if those are several ranges.",
+        "content": {known.media_type: {} for known in FORMATS}
+        | {"multipart/byteranges": {}, "application/json": {"example": '"indices":[812,40,77'}},
+    },
 }
 PROBLEMS = (
     (JobNotFound, f"No job has the id {JOB_ID}."),
@@ -58,11 +70,12 @@ class Asked:
     "/subset",
     summary="Download the subset",
     response_class=Response,
-    responses=SUBSET_RESPONSE
+    responses=SUBSET_RESPONSES
     | problems(
         *PROBLEMS,
         (NotAcceptable, "Accept is 'image/png', but a subset comes as application/json, ..."),
         (RowsGone, f"The rows of job {JOB_ID} are not in the artifact store any more; its indices are."),
+        (RangeNotSatisfiable, "Range: 'bytes=9000-' begins beyond the end of the file, which has 8214 bytes: ..."),
         (Unavailable, "the artifact store s3://bucket/spice could not read jobs/...: see SPICE_ARTIFACTS_URL"),
     ),
 )

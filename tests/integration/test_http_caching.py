@@ -106,7 +106,25 @@ def test_a_download_that_broke_off_goes_on(service: Service, finished: str, quer
     assert rest.headers["ETag"] == whole.headers["ETag"]
     changed = service.http.get(url, headers={"Range": "bytes=1-", "If-Range": '"of another time"'})
     assert (changed.status_code, changed.content) == (200, whole.content)
-    assert service.http.get(url, headers={"Range": f"bytes={size + 1}-"}).status_code == 416
+
+
+@pytest.mark.parametrize("query", ["format=csv", "rows=true"])
+def test_a_range_beyond_the_end_is_a_problem_that_tells_the_size(service: Service, finished: str, query: str) -> None:
+    url = f"{finished}/subset?{query}"
+    size = len(service.http.get(url).content)
+    answer = service.http.get(url, headers={"Range": f"bytes={size}-"})
+    assert (answer.status_code, answer.headers["Content-Range"]) == (416, f"bytes */{size}")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["type"] == "range-not-satisfiable"
+    assert f"has {size} bytes" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("unreadable", ["", "bytes", "bytes=", "bytes=x-", "bytes=9-3", "rows=0-5", "\xdf=0-1"])
+def test_a_range_that_cannot_be_read_is_ignored(service: Service, finished: str, unreadable: str) -> None:
+    for query in ("format=ndjson", "rows=true"):
+        url = f"{finished}/subset?{query}"
+        answer = service.http.get(url, headers={"Range": unreadable.encode("latin-1")})
+        assert (answer.status_code, answer.content) == (200, service.http.get(url).content)
 
 
 def test_every_answer_tells_the_version_of_the_api(service: Service) -> None:
