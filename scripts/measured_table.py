@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
 PAGE = ROOT / "README.md"
 BEGIN, END = "<!-- measured: made by `make docs-measured` -->\n", "<!-- /measured -->\n"
+WHOLE_FROM = 1000
+"""Figures as large as that are told without their decimals."""
 
 
 def render(rows: list[dict[str, Any]]) -> str:
@@ -51,7 +53,7 @@ def main() -> int:
 
 def _value(row: dict[str, Any]) -> str:
     value = row["value"]
-    number = f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
+    number = f"{value:,.0f}" if float(value).is_integer() or abs(value) >= WHOLE_FROM else f"{value:.3g}"
     return f"{number} {row['unit']}".strip()
 
 
