@@ -37,6 +37,10 @@ TASKS: Final[dict[Work, str]] = {
 }
 QueueUnavailable = RedisError
 
+MESSAGE_TTL_S: Final = 7 * 86400
+"""Of a message that waits. A worker that ends between taking one and beginning with it leaves it in no list, where
+nobody finds it to delete it. A row that waits for longer gets another message from the reconciler."""
+
 
 class TaskQueue:
     """Hands rows to workers."""
@@ -64,6 +68,7 @@ class TaskQueue:
                 unique=True,
                 # A job's length is its own affair, and Postgres keeps what came of it.
                 job_timeout=-1,
+                ttl=MESSAGE_TTL_S,
                 result_ttl=0,
                 failure_ttl=3600,
             )

@@ -23,6 +23,8 @@ from tests.integration.tiny_model import save_tiny_model
 from workers.main import InProcessWorker
 from workers.process import current_process
 
+pytest.register_assert_rewrite("tests.integration.settled")  # so that what is left over is named
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path

@@ -19,12 +19,25 @@ def at(point: str, action: str) -> None:
     """Kill the process (`die`), stop it (`freeze`) or ask it to end (`terminate`) at a point of a job.
 
     Args:
-        point: `reading`, `gradients`, `selecting`, `publishing` (all is written, nothing committed) or `published`
-            (committed, but the queue has not heard of it).
+        point: `taken` (the message has left the queue, nothing has begun), `reading`, `gradients`, `selecting`,
+            `publishing` (all is written, nothing committed) or `published` (committed, but the queue has not heard
+            of it).
         action: One of the three.
     """
     number = {"die": signal.SIGKILL, "freeze": signal.SIGSTOP, "terminate": signal.SIGTERM}[action]
     POINTS[point](lambda: os.kill(os.getpid(), number))
+
+
+def _taken(happen: Callable[[], None]) -> None:
+    from workers.main import InProcessWorker  # noqa: PLC0415
+
+    execute = InProcessWorker.execute_job
+
+    def execute_job(worker: InProcessWorker, *arguments: Any) -> None:
+        happen()
+        execute(worker, *arguments)  # type: ignore[no-untyped-call]
+
+    InProcessWorker.execute_job = execute_job  # type: ignore[method-assign]
 
 
 def _reading(happen: Callable[[], None]) -> None:
@@ -115,6 +128,7 @@ def _part(happen: Callable[[], None]) -> None:
 
 
 POINTS: dict[str, Callable[[Callable[[], None]], None]] = {
+    "taken": _taken,
     "reading": _reading,
     "gradients": _gradients,
     "selecting": _selecting,

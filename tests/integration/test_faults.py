@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.integration.processes import Processes
 
 
-@pytest.mark.parametrize("stage", ["reading", "gradients", "selecting", "publishing", "published"])
+@pytest.mark.parametrize("stage", ["taken", "reading", "gradients", "selecting", "publishing", "published"])
 def test_a_worker_that_is_killed_costs_no_job(service: Service, workers: Processes, stage: str) -> None:
     killed = workers.start(("at", stage, "die"))
     job_id = service.submit(service.request())

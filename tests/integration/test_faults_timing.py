@@ -71,7 +71,7 @@ def test_a_job_whose_message_comes_to_two_workers_is_done_once(service: Service,
     assert_settled(service)
 
 
-@pytest.mark.parametrize("stage", ["reading", "gradients", "selecting", "publishing"])
+@pytest.mark.parametrize("stage", ["taken", "reading", "gradients", "selecting", "publishing"])
 def test_a_worker_that_is_asked_to_end_finishes_or_hands_back(service: Service, workers: Processes, stage: str) -> None:
     first = workers.start(("at", stage, "terminate"))
     job_id = service.submit(service.request())
