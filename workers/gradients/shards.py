@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,13 +86,13 @@ def sketch_key(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredSketches:
-    """All shards of a key.
+    """All shards of a key: n samples, m of which have a finite gradient.
 
     Attributes:
-        values: (n, sketch_dim), float32; an array in memory, or a read-only map of a scratch file that is gone
-            from its directory and freed with the array.
+        values: The sketches that are finite, in the samples' order, (m, sketch_dim), float32; an array in memory, or a
+            read-only map of a scratch file that is gone from its directory and freed with the array.
         losses: (n,), float32.
-        finite: (n,), bool.
+        finite: Which samples `values` are of, (n,), bool.
     """
 
     values: NDArray[np.float32]
@@ -111,9 +112,6 @@ class ShardStore:
             samples: Number n of samples in the dataset.
             sketch_dim: Length p of a sketch.
             shard_rows: Samples of a shard. Who begins a key decides: the manifest's number wins over a later one.
-
-        Raises:
-            ValueError: The key's manifest speaks of another matrix.
         """
         if samples < 1 or sketch_dim < 1 or shard_rows < 1:
             raise ValueError("samples, sketch_dim and shard_rows must be positive")
@@ -143,7 +141,7 @@ class ShardStore:
             "losses": sketches.losses.astype(np.float32, copy=False),
             "finite": sketches.finite.astype(np.uint8),
         }
-        self._artifacts.write(self._name(shard), pack(tensors, {"key": self.key, "shard": str(shard)}))
+        self._artifacts.write(self._name(shard), pack(tensors, self._label(shard)))
 
     def missing(self, *, verify: bool = False) -> list[int]:
         """The shards still to make: those that are not there, or not of their size.
@@ -208,7 +206,7 @@ class ShardStore:
         in_memory_bytes: int = IN_MEMORY_BYTES,
         should_stop: Callable[[], bool] | None = None,
     ) -> StoredSketches:
-        """All sketches as one matrix.
+        """All sketches that are finite as one matrix; the others are left out as it is filled, not by a second copy.
 
         Args:
             scratch: Directory for the file behind a matrix that is too large for memory; needs n p 4 bytes there.
@@ -217,6 +215,7 @@ class ShardStore:
 
         Raises:
             ShardDamaged: A shard is missing or damaged.
+            OSError: The scratch directory has no room.
             Stopped: `should_stop` said so.
         """
         shape = (self.samples, self.sketch_dim)
@@ -226,9 +225,14 @@ class ShardStore:
         else:
             values = _unnamed_map(scratch, shape)
         losses, finite = np.empty(self.samples, dtype=np.float32), np.empty(self.samples, dtype=np.bool_)
+        count = 0
         for rows, tile in self.tiles(should_stop):
             part = slice(rows.start, rows.stop)
-            values[part], losses[part], finite[part] = tile.values, tile.losses, tile.finite
+            losses[part], finite[part] = tile.losses, tile.finite
+            usable = tile.values[tile.finite]
+            values[count : count + len(usable)] = usable
+            count += len(usable)
+        values = values[:count]
         values.flags.writeable = False
         return StoredSketches(values, losses, finite)
 
@@ -238,6 +242,11 @@ class ShardStore:
 
     def _name(self, shard: int) -> str:
         return f"{sketches_prefix(self.key)}shard-{shard:05d}.safetensors"
+
+    def _label(self, shard: int) -> dict[str, str]:
+        """What a shard's file says of itself: its rows too, since shards of another size have the same numbers."""
+        rows = self.rows(shard)
+        return {"key": self.key, "shard": str(shard), "rows": f"{rows.start}-{rows.stop}"}
 
     def _has_size(self, shard: int, size: int) -> bool:
         values_losses_and_finite = len(self.rows(shard)) * (4 * self.sketch_dim + 4 + 1)
@@ -252,14 +261,23 @@ class ShardStore:
             if self._artifacts.write_new(name, json.dumps(wanted).encode()):
                 return shard_rows
             content = self._artifacts.read(name)
-        try:
-            found = json.loads(content or b"")
-        except ValueError:  # damaged: shards of another size than ours will count as damaged too
+        settled = self._rows_in(content or b"")
+        if settled is None:  # damaged: shards of other rows than ours will count as damaged too
             self._artifacts.write(name, json.dumps(wanted).encode())
             return shard_rows
-        if (found.get("samples"), found.get("sketch_dim")) != (self.samples, self.sketch_dim):
-            raise ValueError(f"sketches {self.key} were begun for another matrix: {found}, now {wanted}")
-        return int(found["shard_rows"])
+        return settled
+
+    def _rows_in(self, manifest: bytes) -> int | None:
+        """The shard size that a manifest settles; None if it is not what was written for this key's only matrix."""
+        try:
+            found = json.loads(manifest)
+        except ValueError:
+            return None
+        settled = found.get("shard_rows") if isinstance(found, dict) else None
+        if type(settled) is not int or settled < 1:
+            return None
+        whole = {"samples": self.samples, "sketch_dim": self.sketch_dim, "shard_rows": settled}
+        return settled if found == whole else None
 
     def _required(self, shard: int) -> Sketches:
         sketches = self._read(shard)
@@ -271,7 +289,7 @@ class ShardStore:
         """A shard's sketches; None where it is not there, not whole, or another's."""
         content = self._artifacts.read(self._name(shard))
         found = None if content is None else unpack(content)
-        if found is None or found.metadata != {"key": self.key, "shard": str(shard)}:
+        if found is None or found.metadata != self._label(shard):
             return None
         try:
             tensors = found.tensors
@@ -284,11 +302,22 @@ class ShardStore:
 
 
 def _unnamed_map(directory: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """A writable map of a new file that has no name any more: its space is freed with the array, crash or not."""
+    """A writable map of a new file that has no name any more: its space is freed with the array, crash or not.
+
+    The space is taken beforehand: where a disk fills up under a map, the system kills the process that writes to it.
+
+    Raises:
+        OSError: There is not as much space.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f".sketches.{secrets.token_hex(8)}"
+    size = shape[0] * shape[1] * np.dtype(np.float32).itemsize
     try:
-        values = np.memmap(path, dtype=np.float32, mode="w+", shape=shape)
+        with path.open("xb+") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype=np.float32, mode="r+", shape=shape)
+    except OSError as error:
+        message = f"{directory} has no room for the {size:,} bytes of the sketches ({error.strerror}): free space there"
+        raise OSError(error.errno, message) from error
     finally:
         path.unlink(missing_ok=True)
-    return values
