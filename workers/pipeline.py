@@ -25,6 +25,7 @@ from workers.data.corpus import LAYOUT_VERSION
 from workers.data.rejection import Reason, enforce_limit
 from workers.data.sources import source_column
 from workers.failures import JobError, ProblemError
+from workers.gradients.architecture import check_length
 from workers.gradients.shards import ShardDamaged, ShardStore, sketch_key
 from workers.part import selection_config
 from workers.process import current_process
@@ -167,6 +168,8 @@ class _Run:
         enforce_limit(reading.corpus.rejected, reading.corpus.rows_total, wanted.dataset.max_rejected_fraction)
         source_column(reading.snapshot, self.process.settings, wanted.dataset.source_column)
         picks_of(wanted.selection.budget, len(reading.corpus))
+        longest = int(reading.corpus.lengths.argmax())  # a budget that can be met is of one row or more
+        check_length(int(reading.corpus.rows[longest]), int(reading.corpus.lengths[longest]), reading.model.longest)
         self.process.corpus = reading.corpus
         return reading
 
@@ -292,7 +295,7 @@ class _Run:
             return Sketched(stored.values, corpus.rows, rejected)
         rejected[Reason.NON_FINITE_GRADIENT] = corpus.rows[~stored.finite].tolist()
         enforce_limit(rejected, corpus.rows_total, self.source.request.dataset.max_rejected_fraction)
-        return Sketched(stored.values[stored.finite], corpus.rows[stored.finite], rejected)
+        return Sketched(stored.values, corpus.rows[stored.finite], rejected)
 
     def _select(self, sketched: Sketched) -> tuple[dict[str, Selection], dict[str, list[Selection]]]:
         """Run the method asked for, then the baselines on as many picks; by label, further runs of each apart."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workers.samples import Sample
 
 
-def fails(service: Service, body: dict[str, Any], kind: str, *words: str) -> None:
+def fails(service: Service, body: dict[str, Any], kind: str, *words: str) -> dict[str, Any]:
     job = service.run(body)
     assert job["state"] == "failed"
     assert job["error"]["type"] == kind, job["error"]
@@ -32,6 +32,7 @@ def fails(service: Service, body: dict[str, Any], kind: str, *words: str) -> Non
     assert job["links"]["subset"] is None
     assert service.http.get(f"/jobs/{job['id']}/subset").status_code == 409
     assert not list((service.settings.artifacts_path / "jobs").glob(f"*{job['id']}*"))
+    return job
 
 
 def test_a_missing_file(service: Service) -> None:
@@ -93,6 +94,18 @@ def test_a_model_that_cannot_load(service: Service, tiny_model: Any, damage: str
     body = service.request()
     body["model"]["uri"] = directory.as_uri()
     fails(service, body, "model-unusable")
+
+
+def test_rows_that_are_longer_than_the_model_was_made_for(service: Service) -> None:
+    """Said of the whole dataset beforehand, not by the shard that one of them is in, hours later."""
+    rows = [*real_rows(), {"prompt": "Why?", "response": "because " * 600}]
+    body = service.request(service.write_dataset(rows))
+    body["model"]["max_length"] = 600
+    job = fails(service, body, "model-unusable", f"row {ROWS} has 600 tokens", "set max_length to 512")
+    assert job["error"]["errors"][0]["field"] == "model.max_length"
+    assert not (service.settings.artifacts_path / "sketches").exists()
+    body["model"]["max_length"] = 512
+    assert service.run(body)["state"] == "succeeded"
 
 
 def test_a_chat_template_that_never_ends(service: Service, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from workers.gradients.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
@@ -52,10 +52,23 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     return int(weight.shape[0])
 
 
-def longest_input(model: PreTrainedModel) -> int | None:
-    """Number of tokens that the model was made for; None where its configuration doesn't say."""
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def longest_input(config: PreTrainedConfig) -> int | None:
+    """Number of tokens that a model was made for; None where its configuration doesn't say."""
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return longest if isinstance(longest, int) else None
+
+
+def check_length(row: int, tokens: int, longest: int | None) -> None:
+    """Refuse a sample that is longer than the model was made for.
+
+    Raises:
+        ModelError: It is.
+    """
+    if longest is not None and tokens > longest:
+        raise ModelError(
+            f"model.max_length: row {row} has {tokens} tokens, and the model was made for {longest}: "
+            f"set max_length to {longest} or less"
+        )
 
 
 def block_prefix(model: PreTrainedModel) -> str:

@@ -91,7 +91,8 @@ class GradientEngine:
 
         Raises:
             Stopped: `should_stop` said so.
-            ValueError: A sample has no response token, or a token or a length that the model doesn't have.
+            ValueError: A sample has no response token.
+            ModelError: A sample has a token or a length that the model doesn't have.
             SampleTooLarge: A sample alone exhausts the device's memory.
         """
         device, dim = self._passes.model.device, self.config.sketch_dim

@@ -61,10 +61,11 @@ def load_model(path: Path, *, dtype: str, device: torch.device, limits: ModelLim
     torch_dtype = _torch_dtype(dtype)
     files = model_files(path, limits)
     try:
-        with files.alone() as directory:
+        with files.unchanged(), files.alone() as directory:
             _check_size(files, directory, limits)
             model, absent = _loaded(directory, torch_dtype)
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+            revision = files.revision
     except ModelError:
         raise
     except Exception as error:  # transformers raises whatever a broken file brings about
@@ -83,7 +84,7 @@ def load_model(path: Path, *, dtype: str, device: torch.device, limits: ModelLim
         nn.Module.to(model, device)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"model.uri: {path.name} does not fit on {device}: use bfloat16 or a smaller model") from error
-    return ProxyModel(model=frozen(model), tokenizer=tokenizer, revision=files.revision, path=path)
+    return ProxyModel(model=frozen(model), tokenizer=tokenizer, revision=revision, path=path)
 
 
 class ModelCache:

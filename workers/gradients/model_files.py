@@ -33,6 +33,8 @@ SMALL_SUFFIXES = frozenset({".json", ".jinja", ".txt", ".model"})
 NOT_NEEDED = frozenset({"generation_config.json", "adapter_config.json", INDEX})
 """Nothing is generated; an adapter's configuration names another model; the index comes with the weights."""
 CODE_IN = (CONFIG, TOKENIZER_CONFIG, "processor_config.json", "preprocessor_config.json")
+IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation(_\w+)?")
+"""Settings by which a configuration chooses kernels."""
 MOST_FILES = 10_000
 
 
@@ -135,13 +137,37 @@ class ModelFiles:
         return total.hexdigest()
 
     @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Around reading them and telling their revision: what is scored and what is said to be must be one model.
+
+        Raises:
+            ModelError: Somebody wrote to one of the files meanwhile.
+        """
+        before = self._stamp()
+        yield
+        if self._stamp() != before:
+            raise ModelError(
+                f"model.uri: {self.path.name} was written to while it was read: submit again when it is whole"
+            )
+
+    def _stamp(self) -> tuple[tuple[int, int, int], ...]:
+        stats = [file.stat() for file in self.files]
+        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+    @contextmanager
     def alone(self) -> Iterator[Path]:
-        """A directory that holds these files and no other, for as long as loading takes."""
+        """A directory that holds these files and no other, for as long as loading takes.
+
+        Two of them are copied without what a model may not decide: which other files its tokenizer opens, and which
+        attention runs, which may be a kernel of the hub, hence code, or one whose sums differ from run to run.
+        """
         with tempfile.TemporaryDirectory(prefix="spice-model-") as directory:
             for file in self.files:
                 there = Path(directory) / file.name
                 if file.name == TOKENIZER_CONFIG:
                     there.write_text(json.dumps(_without_paths(parsed(file.read_bytes(), file.name))))
+                elif file.name == CONFIG:
+                    there.write_text(json.dumps(_without_kernels(parsed(file.read_bytes(), file.name))))
                 else:
                     there.symlink_to(file.resolve())
             yield Path(directory)
@@ -208,6 +234,15 @@ def _without_paths(content: Any) -> Any:  # noqa: ANN401 - whatever the file hol
     if not isinstance(content, dict):
         return content
     return {key: value for key, value in content.items() if not key.endswith("_file") and key != "init_inputs"}
+
+
+def _without_kernels(content: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+    """A model's configuration that leaves the implementation of its parts to transformers, at any depth."""
+    if isinstance(content, list):
+        return [_without_kernels(value) for value in content]
+    if not isinstance(content, dict):
+        return content
+    return {key: _without_kernels(value) for key, value in content.items() if not IMPLEMENTATION.fullmatch(key)}
 
 
 def _refuse_code(name: str, content: Any) -> None:  # noqa: ANN401 - whatever the file holds

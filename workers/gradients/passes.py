@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from workers.gradients.architecture import frozen, longest_input, vocabulary_size
+from workers.gradients.architecture import check_length, frozen, longest_input, vocabulary_size
 from workers.gradients.batches import Batch, collate, input_lengths, padded_to, plan_batches
 from workers.gradients.capture import captured
-from workers.gradients.errors import SampleTooLarge
+from workers.gradients.errors import ModelError, SampleTooLarge
 from workers.gradients.probe import choose_head
 from workers.stopping import Stopped
 
@@ -124,7 +124,8 @@ class Passes:
             on_batch: Called after each batch.
 
         Raises:
-            ValueError: A sample has no response token, or a token or a length that the model doesn't have.
+            ValueError: A sample has no response token.
+            ModelError: A sample has a token or a length that the model doesn't have.
             SampleTooLarge: A sample alone exhausts the device's memory.
         """
         self._check_tokens(samples)
@@ -169,21 +170,21 @@ class Passes:
 
     def _padded(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
         """Lengths as they are computed: in steps, within what the model takes."""
-        step, longest = padded_to(self.model), longest_input(self.model)
+        step, longest = padded_to(self.model), longest_input(self.model.config)
         padded = -(-lengths // step) * step
         return padded if longest is None else np.maximum(lengths, np.minimum(padded, longest))
 
     def _check_tokens(self, samples: Sequence[Sample]) -> None:
         """Refuse what the model has no embedding for, before a GPU turns it into an assertion."""
-        vocabulary, longest = vocabulary_size(self.model), longest_input(self.model)
+        vocabulary, longest = vocabulary_size(self.model), longest_input(self.model.config)
         for sample in samples:
             low, high = int(sample.input_ids.min()), int(sample.input_ids.max())
             if low < 0 or high >= vocabulary:
-                raise ValueError(f"row {sample.row}: a token id is outside the model's {vocabulary} tokens")
-            if longest is not None and sample.tokens > longest:
-                raise ValueError(
-                    f"row {sample.row}: {sample.tokens} tokens, but the model takes {longest}: lower max_length"
+                raise ModelError(
+                    f"model.uri: row {sample.row} has token {high if low >= 0 else low}, and the model has "
+                    f"{vocabulary} of them: save it with the tokenizer that it was trained with"
                 )
+            check_length(sample.row, sample.tokens, longest)
 
 
 class _HeadFactors:

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, cast
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from workers.gradients.adapter import Adapter, LowRank
 from workers.gradients.config import MAX_RANK
@@ -111,10 +111,11 @@ def read_adapter(path: Path) -> Adapter:
         raise ModelError(
             f"gradients.adapter: {path.name}/{CONFIG} is larger than {LARGEST_CONFIG} bytes: copy it again"
         )
-    config = _checked_config(path.name, config_file.read_bytes())
+    content = {file.name: file.read_bytes() for file in (config_file, weights_file)}
+    config = _checked_config(path.name, content[CONFIG])
     try:
-        tensors = load_file(weights_file)
-    except (SafetensorError, OSError) as error:
+        tensors = load(content[WEIGHTS])
+    except SafetensorError as error:
         raise ModelError(f"gradients.adapter: {path.name}/{WEIGHTS} can't be read ({error}): copy it again") from error
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     for key, values in tensors.items():
@@ -128,7 +129,7 @@ def read_adapter(path: Path) -> Adapter:
     if not pairs:
         raise ModelError(f"gradients.adapter: {path.name} adapts no layer: give one that was trained")
     layers = {layer: _low_rank(path.name, layer, parts, config) for layer, parts in sorted(pairs.items())}
-    return Adapter(layers, revision=_revision(config_file, weights_file))
+    return Adapter(layers, revision=_revision(content))
 
 
 def _checked_config(name: str, content: bytes) -> dict[str, object]:
@@ -190,11 +191,12 @@ def _alpha(layer: str, config: Mapping[str, object]) -> float | None:
     return float(cast("float", alpha)) if usable else None
 
 
-def _revision(*files: Path) -> str:
-    """Sha256, in hex, over the name and content of each file; the same wherever the directory lies."""
+def _revision(content: Mapping[str, bytes]) -> str:
+    """Sha256, in hex, over the name and content of each file; the same wherever the directory lies.
+
+    Of the bytes that were read, not of the files once more: they may be others by then.
+    """
     total = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{file.name}\0{content}\n".encode())
+    for name, data in content.items():
+        total.update(f"{name}\0{hashlib.sha256(data).hexdigest()}\n".encode())
     return total.hexdigest()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
+from workers.gradients.architecture import longest_input
 from workers.gradients.errors import ModelError
 from workers.gradients.model_files import model_files, stamp
 from workers.gradients.model_limits import ModelLimits
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
+    from workers.gradients.model_files import ModelFiles
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelTokenizer:
@@ -24,10 +27,12 @@ class ModelTokenizer:
     Attributes:
         tokenizer: The tokenizer.
         revision: The model's, as `ProxyModel.revision`.
+        longest: Tokens that the model was made for; None where its configuration doesn't say.
     """
 
     tokenizer: PreTrainedTokenizerBase
     revision: str
+    longest: int | None
 
 
 class TokenizerCache:
@@ -48,13 +53,25 @@ class TokenizerCache:
         key = (path, stamp(path))
         if self._kept is None or key != self._key:
             files = model_files(path, self._limits)
-            try:
-                with files.alone() as directory:
-                    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-            except Exception as error:  # transformers raises whatever a broken file brings about
-                raise ModelError(
-                    f"model.uri: the tokenizer of {path.name} can't be loaded ({type(error).__name__}): save it beside "
-                    "the model with tokenizer.save_pretrained"
-                ) from error
-            self._kept, self._key = ModelTokenizer(tokenizer, files.revision), key
+            with files.unchanged(), files.alone() as directory:
+                self._kept, self._key = _loaded(files, directory), key
         return self._kept
+
+
+def _loaded(files: ModelFiles, directory: Path) -> ModelTokenizer:
+    """The tokenizer of the files that `directory` shows.
+
+    Raises:
+        ModelError: It, or the model's configuration, can't be read.
+    """
+    what = "tokenizer"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        what = "configuration"
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises whatever a broken file brings about
+        raise ModelError(
+            f"model.uri: the {what} of {files.path.name} can't be loaded ({type(error).__name__}): save it beside "
+            f"the model with {'tokenizer' if what == 'tokenizer' else 'model'}.save_pretrained"
+        ) from error
+    return ModelTokenizer(tokenizer, files.revision, longest_input(config))

@@ -159,8 +159,12 @@ def sample(ids: list[int], mask: list[bool]) -> Sample:
     ("bad", "message"),
     [
         (sample([5, 6], [True, False]), "row 41 has no response token"),
-        (sample([5, VOCABULARY], [False, True]), "row 41: a token id is outside the model's 97 tokens"),
-        (sample([5] * 129, [True] * 129), "row 41: 129 tokens, but the model takes 128"),
+        (sample([5, VOCABULARY], [False, True]), "^model.uri: row 41 has token 97, and the model has 97 of them: save"),
+        (sample([5, -1], [False, True]), "^model.uri: row 41 has token -1, and"),
+        (
+            sample([5] * 129, [True] * 129),
+            "^model.max_length: row 41 has 129 tokens, .* for 128: set",
+        ),
     ],
 )
 def test_a_sample_that_can_not_be_differentiated_is_refused(bad: Sample, message: str) -> None:

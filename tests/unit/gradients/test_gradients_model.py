@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from tiny_networks import tiny_network
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from workers.gradients.device import resolve_device
 from workers.gradients.errors import ModelError
 from workers.gradients.model import ModelCache, load_model
 from workers.gradients.model_files import model_files
 from workers.gradients.model_limits import ModelLimits
+from workers.gradients.tokenizer import TokenizerCache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,6 +125,26 @@ def test_the_cache_loads_a_model_once_until_it_changes(directory: Path) -> None:
     changed = cache.get(directory, dtype="float32", device=CPU)
     assert changed is not again
     assert changed.revision != again.revision
+
+
+@pytest.mark.parametrize("load", [ModelCache().get, TokenizerCache().get])
+def test_a_model_that_changes_while_it_is_read_is_refused(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, load: Any
+) -> None:
+    """Else its old weights would be scored under the revision of the new ones."""
+    read = AutoTokenizer.from_pretrained
+
+    def saved_again(*arguments: Any, **options: Any) -> Any:
+        weights = directory / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", saved_again)
+    options = {"dtype": "float32", "device": CPU} if load.__self__.__class__ is ModelCache else {}
+    with pytest.raises(ModelError, match="tiny was written to while it was read: submit again"):
+        load(directory, **options)
+    monkeypatch.undo()
+    assert load(directory, **options).revision == model_files(directory, LIMITS).revision
 
 
 def test_devices_by_setting() -> None:

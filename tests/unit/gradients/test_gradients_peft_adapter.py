@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_networks import made_up_samples, tiny_model, tiny_network
 
+from workers.gradients import peft_adapter
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
 from workers.gradients.errors import ModelError
@@ -184,3 +185,18 @@ def test_the_cache_reads_an_adapter_once_until_it_changes(directory: Path) -> No
     changed = cache.get(directory)
     assert changed.revision != first.revision
     assert {low_rank.scale for low_rank in changed.layers.values()} == {17 / 4}
+
+
+def test_the_revision_is_that_of_the_bytes_that_were_read(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an adapter that is saved anew at this moment would be scored under the name of its successor."""
+    expected, load = read_adapter(directory), peft_adapter.load
+
+    def saved_again(content: bytes) -> dict[str, torch.Tensor]:
+        configure(directory, lora_alpha=17)
+        (directory / "adapter_model.safetensors").write_bytes(b"")
+        return load(content)
+
+    monkeypatch.setattr(peft_adapter, "load", saved_again)
+    found = read_adapter(directory)
+    assert found.revision == expected.revision
+    assert {low_rank.scale for low_rank in found.layers.values()} != {17 / 4}

@@ -105,6 +105,15 @@ class TestCode:
         load_model(model, dtype="float32", device=CPU)
         assert not mark.exists()
 
+    @pytest.mark.parametrize("name", ["somebody/kernel", "flash_attention_2", "eager", "flex_attention"])
+    def test_a_configuration_does_not_choose_the_attention_that_runs(self, model: Path, name: str) -> None:
+        """A kernel of the hub is code, and some of those that come with transformers do not sum in a fixed order."""
+        implementations = {"attn_implementation": name, "_attn_implementation": name, "experts_implementation": name}
+        change(model / "config.json", **implementations)
+        loaded = load_model(model, dtype="float32", device=CPU).model
+        assert loaded.config._attn_implementation == "sdpa"
+        assert TokenizerCache(LIMITS).get(model).longest == loaded.config.max_position_embeddings
+
     def test_an_adapters_configuration_leads_to_no_other_model(self, model: Path) -> None:
         (model / "adapter_config.json").write_text('{"base_model_name_or_path": "/etc", "peft_type": "LORA"}')
         load_model(model, dtype="float32", device=CPU)
