@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Final
 
-from fastapi import Depends, Request, Response, status
+from fastapi import Depends, Header, Request, Response, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,9 +30,17 @@ class NotModified(Exception):
 class Validators:
     """The request's conditions and the answer's headers."""
 
-    def __init__(self, request: Request, response: Response) -> None:
+    def __init__(
+        self,
+        request: Request,
+        response: Response,
+        if_none_match: Annotated[
+            str | None, Header(description="The `ETag` of an answer that is at hand; 304 if it is still right.")
+        ] = None,
+    ) -> None:
         self._request = request
         self._response = response
+        self._known = if_none_match
 
     def polled(self, *rows: Job | Dataset, also: Iterable[object] = ()) -> None:
         """Tag an answer by the versions of the rows that it shows.
@@ -64,7 +72,7 @@ class Validators:
 
     def _tag(self, tag: str, cache_control: str) -> dict[str, str]:
         headers = {"ETag": tag, "Cache-Control": cache_control}
-        if _matches(self._request.headers.get("if-none-match"), tag):
+        if _matches(self._known, tag):
             raise NotModified(headers)
         self._response.headers.update(headers)
         return headers

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from app.access.authentication import NO_KEY, is_open
+from app.problems import (
+    DatabaseAway,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    QuotaExceeded,
+    RateLimited,
+    ScopeMissing,
+    Unauthenticated,
+)
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -26,32 +38,21 @@ def problems(*kinds: tuple[type[StatusProblem], str]) -> Responses:
     """The problems that an endpoint answers with, each with an example of its detail."""
     responses: Responses = {}
     for kind, detail in kinds:
-        value: dict[str, Any] = {"type": kind.type_, "title": kind.title, "status": kind.status, "detail": detail}
-        if kind.status == 422:  # noqa: PLR2004 - the one problem that names fields
-            field, _, message = detail.partition(": ")
-            value["errors"] = [{"field": field, "message": message}]
-        responses[kind.status] = {
-            "description": kind.title,
-            "content": {"application/problem+json": {"schema": {"$ref": PROBLEM}, "example": value}},
-        }
+        _announce(responses, kind.status, kind, detail)
     return responses
 
 
 def announce_problems(app: FastAPI) -> None:
-    """Have the schema say what problems look like: those of FastAPI's own that no endpoint names.
-
-    A request that does not fit its schema is a 422 in the service's own shape, and a body that can't be read is a 400.
-    """
+    """Have the schema say what no endpoint says by itself: what keys, validators, retries and FastAPI answer with."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
         schema = make()
-        for operation in (method for path in schema["paths"].values() for method in path.values()):
-            invalid = operation["responses"].get("422")
-            if invalid is not None and "HTTPValidationError" in str(invalid):
-                operation["responses"]["422"] = _problem("The request is not valid; `errors` names the fields.")
-            if "requestBody" in operation:
-                operation["responses"].setdefault("400", _problem("The body can't be read."))
+        for path, operations in schema["paths"].items():
+            for operation in operations.values():
+                _complete(operation, behind_a_key=not is_open(path))
         for unused in ("HTTPValidationError", "ValidationError"):
             schema.get("components", {}).get("schemas", {}).pop(unused, None)
         return schema
@@ -59,5 +60,46 @@ def announce_problems(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
-def _problem(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {"application/problem+json": {"schema": {"$ref": PROBLEM}}}}
+KEYED: Final = (
+    (Unauthenticated, NO_KEY),
+    (ScopeMissing, "POST /jobs needs the scope write, and the key has read."),
+    (RateLimited, "The key may send 600 requests a minute: wait 12 s, or ask the service's operator for more (...)."),
+    (DatabaseAway, "Postgres does not answer: send the request again (see GET /readyz)."),
+)
+"""Of every operation that asks for a key."""
+ONCE: Final = (
+    (IdempotencyKeyInUse, "The first request with this Idempotency-Key is still being carried out."),
+    (IdempotencyKeyReused, "This Idempotency-Key came with another request: send a new key with a new request."),
+)
+"""Of every operation that takes an `Idempotency-Key`."""
+UNREADABLE: Final = {
+    "description": "The body can't be read.",
+    "content": {"application/problem+json": {"schema": {"$ref": PROBLEM}}},
+}
+
+
+def _complete(operation: dict[str, Any], *, behind_a_key: bool) -> None:
+    responses = operation["responses"]
+    headers = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "header"}
+    if "HTTPValidationError" in str(responses.get("422")):
+        del responses["422"]  # in the service's own shape instead
+        _announce(responses, "422", InvalidRequest, "job_id: Input should be a valid UUID (got 'x')")
+    if "requestBody" in operation:
+        responses.setdefault("400", UNREADABLE)
+    if "if-none-match" in headers:
+        responses["304"] = {"description": "Nothing has changed since the answer with this `ETag`."}
+    for kind, detail in (*(KEYED if behind_a_key else ()), *(ONCE if "idempotency-key" in headers else ())):
+        _announce(responses, str(kind.status), kind, detail)
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _announce(responses: dict[Any, Any], status: int | str, kind: type[StatusProblem], detail: str) -> None:
+    """Add a problem to an operation's answers, beside the others of its status."""
+    value: dict[str, Any] = {"type": kind.type_, "title": kind.title, "status": kind.status, "detail": detail}
+    if issubclass(kind, InvalidRequest | QuotaExceeded):
+        field, _, message = detail.partition(": ")
+        value["errors"] = [{"field": field, "message": message}]
+    answer = responses.setdefault(status, {"content": {}})
+    content = answer["content"].setdefault("application/problem+json", {"schema": {"$ref": PROBLEM}, "examples": {}})
+    content["examples"].setdefault(kind.type_, {"summary": kind.title, "value": value})
+    answer["description"] = "; or: ".join(example["summary"] for example in content["examples"].values())

@@ -14,6 +14,8 @@ from fastapi_problem.error import (
 )
 from fastapi_problem.handler import add_exception_handler, new_exception_handler
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
@@ -225,6 +227,15 @@ class Unavailable(StatusProblem):
     status = 503
 
 
+class DatabaseAway(Unavailable):
+    """Postgres does not answer, or can't carry out a statement now. What was not committed has not happened."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Postgres does not answer: send the request again (see GET /readyz).", headers={"Retry-After": "5"}
+        )
+
+
 class InternalError(StatusProblem):
     """A fault of the service. The cause is in its log, not in the answer."""
 
@@ -254,6 +265,13 @@ def install(app: FastAPI, logger: logging.Logger) -> None:
         ),
         generic_swagger_defaults=False,
     )
+
+    async def database_away(_request: Request, error: Exception) -> JSONResponse:
+        logger.warning("Postgres does not answer, which a request is told: %s", error)
+        return answer(DatabaseAway())
+
+    for kind in (OperationalError, InterfaceError, NoConnectionFree):
+        app.add_exception_handler(kind, database_away)
 
 
 def _validation(_handler: object, _request: Request, error: RequestValidationError) -> InvalidRequest:

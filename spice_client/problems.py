@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 BODY_SHOWN = 500
 FIRST_FAULT = 500
 TRANSIENT = frozenset({429, 502, 503, 504})
+UNDER_WAY = "idempotency-key-in-use"
+"""Of a request that was sent again while the service still carries it out: its answer is to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Refused(SpiceError):
     @property
     def transient(self) -> bool:
         """Whether the same request may succeed in a while."""
-        return self.status in TRANSIENT
+        return self.status in TRANSIENT or self.type == UNDER_WAY
 
     @property
     def retry_after(self) -> float | None:

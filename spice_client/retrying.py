@@ -25,7 +25,7 @@ class Patience:
     """How long the client sits out what passes by itself.
 
     Connection errors and the answers 429, 502, 503 and 504 do. Requests are safe to send again: a submission carries an
-    idempotency key.
+    idempotency key, and if the service is still at work on the first one (409 `idempotency-key-in-use`), so does that.
 
     Attributes:
         seconds: Of one outage.

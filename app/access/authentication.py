@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 
 from app.access.principal import ANYBODY, Principal
 from app.db.tables import Scope
-from app.problems import RateLimited, ScopeMissing, Unauthenticated, Unavailable, answer
+from app.problems import DatabaseAway, RateLimited, ScopeMissing, Unauthenticated, answer
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -58,7 +58,7 @@ class Authentication:
             principal = await _principal(resources, Headers(scope=scope))
             _check(principal, scope["method"], scope["path"])
             told = await _counted(resources, principal)
-        except (Unauthenticated, ScopeMissing, RateLimited, Unavailable) as problem:
+        except (Unauthenticated, ScopeMissing, RateLimited, DatabaseAway) as problem:
             await answer(cast("StatusProblem", problem))(scope, receive, send)
             return
         scope[_PRINCIPAL] = principal
@@ -87,10 +87,7 @@ async def _looked_up(keys: KeyRing, token: str) -> Principal | None:
     try:
         return await to_thread.run_sync(keys.find, token)
     except SQLAlchemyError as error:
-        raise Unavailable(
-            "Postgres does not answer, so the key can't be checked: send the request again.",
-            headers={"Retry-After": "5"},
-        ) from error
+        raise DatabaseAway from error
 
 
 async def _counted(resources: Resources, principal: Principal) -> dict[str, str]:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.dependencies import PrincipalDep, QueueDep, ServiceSessionsDep  # noqa: TC001
 from app.openapi import example, problems
-from app.problems import ScopeMissing, Unauthenticated
+from app.problems import ScopeMissing
 from app.telemetry.fleet import Fleet
 
 router = APIRouter(tags=["health"])
@@ -24,10 +24,7 @@ spice_queue_depth{queue="gradients"} 41.0
     summary="Metrics for Prometheus",
     response_class=Response,
     responses=example(200, "In the text format, or in OpenMetrics if that is asked for.", EXAMPLE, "text/plain")
-    | problems(
-        (Unauthenticated, "Send `Authorization: Bearer spice_...`"),
-        (ScopeMissing, "GET /metrics needs the scope admin, and the key has read."),
-    ),
+    | problems((ScopeMissing, "GET /metrics needs the scope admin, and the key has read.")),
 )
 def metrics(request: Request, sessions: ServiceSessionsDep, queue: QueueDep, _principal: PrincipalDep) -> Response:
     """Requests of this process; queues, jobs, stages and workers of the whole service. Needs an `admin` key."""

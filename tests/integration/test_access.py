@@ -76,6 +76,7 @@ def test_no_route_answers_without_a_key_that_holds(service: Service, sessions: S
     wrong.append({"Authorization": changed[:-2] + ("AA" if changed[-2:] != "AA" else "BB")})
     ids = {name: str(uuid.uuid4()) for name in ("job_id", "dataset_id", "preview_id")} | {"name": "curve"}
     for route in routes(service.http):
+        assert {"401", "403", "429", "503"} <= route[2]["responses"].keys(), route[:2]
         for headers in wrong:
             response = ask(service.http, route, ids, headers)
             assert problem_of(response, 401)["type"] == "unauthenticated", route[:2]
@@ -91,6 +92,11 @@ def test_a_broken_body_is_not_read_before_the_key(service: Service) -> None:
 def test_probes_and_documentation_need_no_key(service: Service) -> None:
     for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
         assert service.http.get(path).status_code == 200, path
+    paths = service.http.get("/openapi.json").json()["paths"]
+    assert (
+        not {"401", "403", "429"}
+        & (paths["/healthz"]["get"]["responses"] | paths["/readyz"]["get"]["responses"]).keys()
+    )
 
 
 def test_another_projects_key_finds_nothing_on_any_route(service: Service, sessions: Sessions) -> None:

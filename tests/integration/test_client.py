@@ -113,6 +113,12 @@ def test_a_submission_is_tried_again_with_the_same_key(stand_in: StandIn, do: Do
     assert json.loads(stand_in.bodies[-1]) == REQUEST
 
 
+def test_a_submission_that_is_still_carried_out_is_waited_for(stand_in: StandIn, do: Do) -> None:
+    stand_in.answers = [problem(409, "idempotency-key-in-use", {"Retry-After": "0"}), job("queued")]
+    assert str(do(lambda client: client.jobs.submit(REQUEST)).id) == JOB_ID
+    assert len({request.headers["Idempotency-Key"] for request in stand_in.asked}) == 1
+
+
 def test_two_submissions_have_two_keys_unless_they_are_named(stand_in: StandIn, do: Do) -> None:
     stand_in.answers = [job("queued")]
     for _ in range(2):

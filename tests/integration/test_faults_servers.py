@@ -65,6 +65,9 @@ def test_postgres_is_restarted_in_mid_job(
     job_id = service.submit(long_body)
     wait_for(service, job_id, in_gradients)
     servers.postgres.stop()
+    for answer in (service.http.get(f"/jobs/{job_id}"), service.http.post("/jobs", json=long_body)):
+        assert (answer.status_code, answer.json()["type"]) == (503, "unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
     servers.postgres.start()
     assert wait_for(service, job_id, final)["state"] == "succeeded"
     workers.stop()

@@ -73,6 +73,25 @@ def test_a_finished_result_is_kept_by_caches(service: Service, finished: str, pa
     assert (again.status_code, again.content) == (304, b"")
 
 
+def test_what_has_a_tag_is_announced_with_304_and_nothing_else_is(service: Service, finished: str) -> None:
+    dataset = service.http.post("/datasets", json={"uri": service.request()["dataset"]["uri"]}).json()["id"]
+    ids = {"job_id": finished.rpartition("/")[2], "dataset_id": dataset, "name": "curve"}
+    tagged = 0
+    for path, operations in service.http.get("/openapi.json").json()["paths"].items():
+        if "get" not in operations or "{preview_id}" in path:
+            continue
+        url = path.format(**ids)
+        answer = service.http.get(url)
+        assert answer.status_code == 200, (path, answer.text)
+        assert ("ETag" in answer.headers) == ("304" in operations["get"]["responses"]), path
+        if "ETag" in answer.headers:
+            assert service.http.get(url, headers=tag(answer)).status_code == 304, path
+            parameters = {one["name"].lower(): one["in"] for one in operations["get"]["parameters"]}
+            assert parameters["if-none-match"] == "header", path
+            tagged += 1
+    assert tagged >= 8
+
+
 def test_representations_have_tags_of_their_own(service: Service, finished: str) -> None:
     answers = [service.http.get(f"{finished}/subset?format={name}") for name in FORMATS]
     answers += [service.http.get(f"{finished}/curve", params={"points": points}) for points in (3, 5)]

@@ -128,6 +128,8 @@ def test_every_post_takes_a_key(service: Service) -> None:
     assert len(posts) >= 4
     for path, post in posts.items():
         assert "idempotency-key" in [parameter["name"].lower() for parameter in post["parameters"]], path
+        for status, kind in (("409", "idempotency-key-in-use"), ("422", "idempotency-key-reused")):
+            assert kind in post["responses"][status]["content"]["application/problem+json"]["examples"], path
     dataset = service.http.post("/datasets", json={"uri": service.request()["dataset"]["uri"]}, headers=key()).json()
     job_id = service.submit(service.request())
     for path, body in (

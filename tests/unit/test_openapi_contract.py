@@ -22,6 +22,17 @@ def test_the_contract_is_checked_in_and_breaks_nothing_of_itself() -> None:
     assert breaks(OLD, OLD) == []
 
 
+def test_every_problem_that_is_announced_is_in_the_documentation() -> None:
+    operations = [operation for path in OLD["paths"].values() for operation in path.values()]
+    answers = [answer for operation in operations for answer in operation["responses"].values()]
+    documents = [answer.get("content", {}).get("application/problem+json", {}) for answer in answers]
+    announced = {(kind, one["value"]["status"]) for all_ in documents for kind, one in all_.get("examples", {}).items()}
+    assert len(announced) > 15
+    page = (DOCUMENT.parent / "api.md").read_text(encoding="utf-8").splitlines()
+    for kind, status in announced:
+        assert any(line.startswith(f"| {status} |") and f"`{kind}`" in line for line in page), kind
+
+
 def schema(document: dict[str, Any], name: str) -> dict[str, Any]:
     return dict(document["components"]["schemas"])[name]  # type: ignore[no-any-return]
 
