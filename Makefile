@@ -40,13 +40,14 @@ test: $(BASE) $(DEMO) ## Run all tests (ARGS="-k name" for some)
 bench: $(BASE) $(DEMO) $(BENCH) ## Measure, print a table and write benchmarks/results.json
 	$(PY) -m benchmarks $(ARGS)
 
-lint: $(BASE) ## Check style, types, the compose file, the Dockerfile, the workflow and the shell scripts
+lint: $(BASE) ## Check style, types, links of the documentation, compose file, Dockerfile, workflows, shell scripts
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict -p app -p spice_client -p workers -p demo
 	$(PY) scripts/settings_page.py --check
 	$(PY) scripts/measured_table.py --check
 	$(PY) -m scripts.openapi_contract --check
+	$(PY) -m sphinx --builder dummy --fail-on-warning --keep-going --quiet docs build/docs
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml examples/github-workflow.yml
 	$(VENV)/bin/hadolint Dockerfile

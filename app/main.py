@@ -38,7 +38,7 @@ from app.telemetry import tracing
 from app.telemetry.metrics import Metrics
 from app.telemetry.requests import Telemetry
 from app.telemetry.router import router as metrics
-from app.web import pages
+from app.web import pages, reference
 from app.webhooks.delivery import deliver
 
 if TYPE_CHECKING:
@@ -102,12 +102,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Data selection as a service for LLM fine-tuning.",
         description=DESCRIPTION,
         version=version("spice-select"),
+        docs_url=None,  # FastAPI's own pages are loaded from other hosts: see `app.web.reference`
+        redoc_url=None,
         lifespan=lifespan,
     )
     for router in (jobs, events, results, picked_rows, reports, datasets, health.router, metrics):
         app.include_router(router)
     problems.install(app, logger)
     announce_problems(app)
+    reference.install(app)
     pages.install(app)
     app.state.metrics = Metrics()
     app.add_exception_handler(NotModified, not_modified)

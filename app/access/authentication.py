@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from app.access.key_ring import KeyRing
     from app.dependencies import Resources
 
-OPEN_PATHS: Final = frozenset(
-    {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/favicon.ico"}
-)
+OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico"})
 """Probes, the description of the API, and the page that asks for a key."""
 OPEN_BELOW: Final = ("/web/",)
 ADMIN_PATHS: Final = frozenset({"/metrics"})

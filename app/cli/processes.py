@@ -134,8 +134,8 @@ class Terminal:
 
 
 def _banner(terminal: Terminal, plan: ServePlan, roots: tuple[Path, ...]) -> None:
-    terminal.say("serve", f"  API      {plan.api_url}")
-    terminal.say("serve", f"  docs     {plan.api_url}/docs")
+    terminal.say("serve", f"  page     {plan.api_url}")
+    terminal.say("serve", f"  API      {plan.api_url}/docs")
     terminal.say("serve", f"  data     {plan.data_dir}  (logs in {plan.data_dir / 'logs'})")
     terminal.say("serve", f"  file://  {', '.join(map(str, roots))}")
     if plan.auth == "keys":

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from app.web.pages import PLACE
+from app.web.parts import PLACE
 from tests.integration.conftest import real_rows
 
 if TYPE_CHECKING:

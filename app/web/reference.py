@@ -1,0 +1,31 @@
+"""Serve the API's reference at `/docs`: Swagger UI, whose files come out of a package and not from other hosts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import fastapi_offline
+from fastapi.responses import FileResponse
+
+from app.web.parts import HEADERS, PLACE, Parts
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+SWAGGER: Final = Path(fastapi_offline.__file__).parent / "static"
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""Nothing inline, nothing from other hosts; Swagger UI's style sheet holds its pictures."""
+
+
+def install(app: FastAPI) -> None:
+    """Serve the reference from `app`. It needs no key, as the description that it shows needs none."""
+
+    @app.get("/docs", include_in_schema=False)
+    def reference() -> FileResponse:
+        return FileResponse(PLACE / "reference.html", headers={**HEADERS, "Content-Security-Policy": POLICY})
+
+    app.mount("/web/swagger", Parts(directory=SWAGGER), name="swagger")
