@@ -64,6 +64,13 @@ class ScopeMissing(ForbiddenProblem):
     title = "The API key may not do this"
 
 
+class OtherSite(ForbiddenProblem):
+    """A page of another site asks a service that asks for no keys."""
+
+    type_ = "other-site"
+    title = "Pages of other sites may not use this service"
+
+
 class RateLimited(StatusProblem):
     """The key has sent too many requests."""
 

@@ -21,18 +21,25 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
-    """The one settings class. A wrong value stops the process at its start, naming the variable."""
+    """The one settings class. A wrong value stops the process at its start, naming the variable.
 
-    model_config = SettingsConfigDict(env_prefix="SPICE_", env_file=".env", extra="ignore", frozen=True)
+    A field with `repr=False` may hold a secret: no message repeats its value.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="SPICE_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     # Servers
     database_url: str = Field(
         default="postgresql+psycopg://spice:spice@127.0.0.1:5432/spice",
+        repr=False,
         description="Postgres, the truth. `postgresql://` is taken as `postgresql+psycopg://`.",
     )
     database_pool_size: int = Field(default=10, ge=1, description="Connections that one process keeps open.")
     redis_url: RedisDsn = Field(
         default=RedisDsn("redis://127.0.0.1:6379/0"),
+        repr=False,
         description="Redis or Valkey, for the queue alone: it may be wiped at any time.",
     )
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")

@@ -59,6 +59,11 @@ class DatasetUri:
             raise ValueError(f"{self.uri} is not a file")
         return Path(unquote(urlsplit(self.uri).path))
 
+    @property
+    def without_query(self) -> str:
+        """The URI as logs and errors may name it: the query of a presigned URL is a password."""
+        return self.uri.partition("?")[0]
+
 
 def check_uri(uri: str, settings: Settings, format: str | None = None) -> DatasetUri:  # noqa: A002
     """Check a dataset URI against the settings.

@@ -57,7 +57,7 @@ def rows(*, quick: bool = False) -> list[BenchRow]:
             auth="off",
         )
         upgrade(servers.database_url)
-        with TestClient(create_app(settings)) as http:
+        with TestClient(create_app(settings), "http://localhost") as http:
             one, two = (_gradients_s(http, settings, directory, model.resolve(), count, workers) for workers in (1, 2))
     return [
         BenchRow(

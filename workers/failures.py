@@ -31,13 +31,17 @@ class ProblemError(Exception):
 
 
 FIELD = re.compile(r"((?:model|gradients)\.[a-z_.]+): ")
+INTERNAL_ERROR = "internal-error"
+STORAGE_FAILED = "storage-failed"
+UNFORESEEN = frozenset({INTERNAL_ERROR, STORAGE_FAILED})
+"""Of which the worker's log has the traceback."""
 KINDS: tuple[tuple[type[Exception], str, str, str | None], ...] = (
     (UriRefused, "uri-refused", "The URI may not be read", "dataset.uri"),
     (ModelError, "model-unusable", "The model can't be used", "model.uri"),
     (SampleTooLarge, "out-of-memory", "A row does not fit into memory", "model.max_length"),
     (BudgetError, "selection-impossible", "The selection can't be made", "selection.budget"),
     (ConfigError, "selection-impossible", "The selection can't be made", "selection"),
-    (OSError, "storage-failed", "The worker could not write or read a file", None),
+    (OSError, STORAGE_FAILED, "The worker could not write or read a file", None),
 )
 
 
@@ -52,7 +56,7 @@ def problem_of(error: Exception) -> Json:
         if isinstance(error, cls):
             return _problem(kind, title, str(error), _named_field(str(error)) or field)
     detail = f"{type(error).__name__}: {error}"[:1000]
-    return _problem("internal-error", "The worker failed", f"{detail}. The worker's log has the whole of it.")
+    return _problem(INTERNAL_ERROR, "The worker failed", f"{detail}. The worker's log has the whole of it.")
 
 
 def _named_field(message: str) -> str | None:

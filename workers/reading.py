@@ -154,7 +154,7 @@ def have(
             "dataset-changed",
             "The dataset has changed",
             "dataset",
-            f"{uri.uri} was {fingerprint} before and is {snapshot.fingerprint} now: submit again",
+            f"{uri.without_query} was {fingerprint} before and is {snapshot.fingerprint} now: submit again",
         )
     return snapshot
 

@@ -13,7 +13,7 @@ from app.db import leases
 from app.db.leases import Waiting
 from app.db.tables import State
 from app.telemetry import origin
-from workers.failures import problem_of
+from workers.failures import UNFORESEEN, problem_of
 from workers.keeper import Keeper
 from workers.selection import SelectionCancelledError
 from workers.stopping import Stopped
@@ -76,8 +76,7 @@ def _run_claimed(
             # Postgres went away. The lease runs out and the row is queued again, or is still ours and this
             # worker's next message finds it; either way nothing is decided here.
             logger.exception("%s %s: Postgres does not answer, the lease runs out", table.__tablename__, row_id)
-        except Exception as error:
-            logger.exception("%s %s: failed", table.__tablename__, row_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is how the row ends
             _fail(process, keeper, discard, error)
 
 
@@ -95,9 +94,21 @@ def _postpone(process: Process, keeper: Keeper, discard: Callable[[uuid.UUID], N
 
 def _fail(process: Process, keeper: Keeper, discard: Callable[[uuid.UUID], None], error: Exception) -> None:
     """End work that can't go on."""
+    problem, lease = problem_of(error), keeper.lease
+    # What is known to go wrong says so in a line. Its traceback would tell no more, but for what libraries put into
+    # the errors underneath: the whole of a presigned URL, say.
+    unforeseen = error if problem["type"] in UNFORESEEN else None
+    logger.error(
+        "%s %s: %s: %s",
+        lease.table.__tablename__,
+        lease.id,
+        problem["type"],
+        problem.get("detail"),
+        exc_info=unforeseen,
+    )
     if _still_ours(process, keeper, discard):
-        discard(keeper.lease.id)
-        _finish(process, keeper.lease, State.FAILED, error=problem_of(error))
+        discard(lease.id)
+        _finish(process, lease, State.FAILED, error=problem)
 
 
 def _still_ours(process: Process, keeper: Keeper, discard: Callable[[uuid.UUID], None]) -> bool:

@@ -11,9 +11,10 @@ from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers, MutableHeaders
 
+from app.access.other_sites import refuse_other_sites
 from app.access.principal import ANYBODY, Principal
 from app.db.tables import Scope
-from app.problems import DatabaseAway, RateLimited, ScopeMissing, Unauthenticated, answer
+from app.problems import DatabaseAway, OtherSite, RateLimited, ScopeMissing, Unauthenticated, answer
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -56,7 +57,7 @@ class Authentication:
             principal = await _principal(resources, Headers(scope=scope))
             _check(principal, scope["method"], scope["path"])
             told = await _counted(resources, principal)
-        except (Unauthenticated, ScopeMissing, RateLimited, DatabaseAway) as problem:
+        except (Unauthenticated, OtherSite, ScopeMissing, RateLimited, DatabaseAway) as problem:
             await answer(cast("StatusProblem", problem))(scope, receive, send)
             return
         scope[_PRINCIPAL] = principal
@@ -70,6 +71,7 @@ def is_open(path: str) -> bool:
 
 async def _principal(resources: Resources, headers: Headers) -> Principal:
     if resources.settings.auth == "off":
+        refuse_other_sites(headers)
         return ANYBODY
     scheme, _, token = headers.get("authorization", "").partition(" ")
     token = token.strip()

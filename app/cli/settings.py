@@ -26,10 +26,13 @@ def read_settings(**given: Any) -> Settings:  # noqa: ANN401 - settings of any t
     try:
         return Settings(**given) if given else get_settings()
     except ValidationError as error:
+        secret = {name for name, field in Settings.model_fields.items() if not field.repr}
         faults = [
             {
                 "field": "SPICE_" + "_".join(str(part) for part in fault["loc"]).upper() if fault["loc"] else "SPICE_*",
-                "message": f"{fault['msg']} (got {fault['input']!r})" if fault["loc"] else fault["msg"],
+                "message": f"{fault['msg']} (got {fault['input']!r})"
+                if fault["loc"] and fault["loc"][0] not in secret
+                else fault["msg"],
             }
             for fault in error.errors(include_url=False)
         ]

@@ -84,13 +84,26 @@ def span(
 def _span(
     name: str, parent: str | None, attributes: Mapping[str, str] | None, *, server: bool
 ) -> Iterator[Span | None]:
-    from opentelemetry.trace import SpanKind  # noqa: PLC0415 - an extra
+    from opentelemetry.trace import SpanKind, Status, StatusCode  # noqa: PLC0415 - an extra
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 
     context = TraceContextTextMapPropagator().extract({"traceparent": parent}) if parent else None
     kind = SpanKind.SERVER if server else SpanKind.INTERNAL
-    with _State.tracer.start_as_current_span(name, context=context, kind=kind, attributes=attributes) as opened:
-        yield opened
+    with _State.tracer.start_as_current_span(
+        name,
+        context=context,
+        kind=kind,
+        attributes=attributes,
+        # An exception's message and traceback may hold what no trace should: a presigned URL, a value of a row.
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as opened:
+        try:
+            yield opened
+        except Exception as error:
+            opened.set_attribute("error.type", type(error).__qualname__)
+            opened.set_status(Status(StatusCode.ERROR))
+            raise
 
 
 def traceparent() -> str | None:

@@ -149,7 +149,7 @@ def service(
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
     current_process.cache_clear()
-    with TestClient(create_app(service_settings), raise_server_exceptions=False) as http:
+    with TestClient(create_app(service_settings), "http://localhost", raise_server_exceptions=False) as http:
         yield Service(http, service_settings, tmp_path, tiny_model.as_uri())
     current_process.cache_clear()
     get_settings.cache_clear()

@@ -190,7 +190,7 @@ def test_projects_use_one_anothers_sketches_only_if_told(
 
 @pytest.fixture
 def open_http(service: Service) -> Iterator[TestClient]:
-    with TestClient(create_app(service.settings.model_copy(update={"auth": "off"}))) as http:
+    with TestClient(create_app(service.settings.model_copy(update={"auth": "off"})), "http://localhost:8000") as http:
         yield http
 
 
@@ -200,3 +200,36 @@ def test_where_no_keys_are_asked_for_everything_is_the_default_projects(
     job_id = open_http.post("/jobs", json=service.request()).json()["id"]
     assert service.http.get(f"/jobs/{job_id}", headers=make_key(sessions, "search")).status_code == 404
     assert service.http.get(f"/jobs/{job_id}", headers=make_key(sessions, "default")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "passes"),
+    [
+        ({}, True),
+        ({"Host": "127.0.0.1:8000"}, True),
+        ({"Host": "[::1]:8000"}, True),
+        ({"Origin": "http://127.0.0.1:8000"}, True),
+        ({"Origin": "http://spice.localhost:3000"}, True),
+        ({"Host": "rebound.example"}, False),
+        ({"Host": "127.0.0.1.example:8000"}, False),
+        ({"Host": "localhost@example:8000"}, False),
+        ({"Host": "169.254.169.254"}, False),
+        ({"Host": "["}, False),
+        ({"Host": ""}, False),
+        ({"Origin": "https://example"}, False),
+        ({"Origin": "http://localhost.example"}, False),
+        ({"Origin": "null"}, False),
+    ],
+)
+def test_where_no_keys_are_asked_for_other_sites_pages_are_kept_out(
+    service: Service, open_http: TestClient, headers: dict[str, str], *, passes: bool
+) -> None:
+    """By a name that turned into this machine's address (DNS rebinding), or by a request across sites."""
+    answers = [
+        open_http.get("/jobs", headers=headers),
+        open_http.post("/jobs", json=service.request(), headers=headers),
+    ]
+    assert [answer.status_code for answer in answers] == ([200, 202] if passes else [403, 403])
+    if not passes:
+        assert {answer.json()["type"] for answer in answers} == {"other-site"}
+        assert "SPICE_AUTH=keys" in answers[0].json()["detail"]

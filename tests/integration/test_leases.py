@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from types import SimpleNamespace
@@ -60,6 +62,19 @@ def add_job(session: Session) -> Job:
 def state_of(session: Session, job: Job) -> State:
     session.refresh(job)
     return job.state
+
+
+def test_a_postgres_that_vanishes_without_a_word_is_given_up_in_half_a_minute(session: Session) -> None:
+    """By TCP: a heartbeat that waits for a host that is gone must not wait for as long as TCP does by itself."""
+    descriptor = session.connection().connection.dbapi_connection.pgconn.socket  # type: ignore[union-attr]
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        idle, interval, count = (
+            connection.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle + interval * count <= 30
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
 def test_one_of_many_workers_claims_a_row(sessions: Sessions, session: Session) -> None:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import json
 import logging
+import ssl
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from app.telemetry import tracing
-from app.telemetry.logs import JsonLines, WithOrigin
+from app.telemetry.logs import QUIET, JsonLines, WithOrigin
 from tests.integration.conftest import Service, real_rows
 from tests.integration.keys import make_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from app.db.engine import Sessions
     from app.settings import Settings
@@ -26,7 +34,7 @@ SECRET_ROW = "only-in-a-row-of-the-dataset"
 
 @pytest.fixture
 def service_settings(service_settings: Settings) -> Settings:
-    return service_settings.model_copy(update={"auth": "keys"})
+    return service_settings.model_copy(update={"auth": "keys", "https_allow_private": True})
 
 
 @pytest.fixture
@@ -121,6 +129,58 @@ def test_a_trace_goes_from_the_request_through_the_queue_to_every_stage(service:
     assert {shard.parent.span_id for shard in by_name["work shards"]} == {turns[0].context.span_id}
     stages = {stage.parent.span_id for name in ("stage reading", "stage selecting") for stage in by_name[name]}
     assert stages == {turn.context.span_id for turn in turns}
+
+
+class Forbidding(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(403)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def forbidding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URL of an HTTPS server that refuses everybody."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forbidding) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_the_signature_of_a_presigned_url_is_in_no_error_log_or_trace(
+    service: Service, sessions: Sessions, said: Callable[[], list[dict[str, Any]]], forbidding: str
+) -> None:
+    exporter = InMemorySpanExporter()
+    service.http.headers.update(make_key(sessions, "search"))
+    tracing.start("test", exporter)
+    try:
+        job = service.run(service.request(f"{forbidding}/rows.jsonl?X-Amz-Signature=5a1f"))
+    finally:
+        tracing.stop()
+    assert job["error"]["type"] == "dataset-http-status"
+    lines = [line for line in said() if not line["logger"].startswith(QUIET)]
+    assert [line["message"] for line in lines if f"{forbidding}/rows.jsonl answered 403" in line["message"]]
+    spans = exporter.get_finished_spans()
+    [turn] = [span for span in spans if span.name == "stage reading"]
+    assert turn.attributes["error.type"] == "DatasetError"
+    assert turn.status.status_code is StatusCode.ERROR
+    for told in (json.dumps(job["error"]), json.dumps(lines), "".join(span.to_json() for span in spans)):
+        assert "5a1f" not in told
+
+
+def test_values_of_statements_are_in_no_error(sessions: Sessions) -> None:
+    with sessions() as session, pytest.raises(DBAPIError) as failed:
+        session.execute(text("SELECT CAST(:uri AS integer) / 0"), {"uri": "7351"})
+    assert "7351" not in str(failed.value)
 
 
 def test_without_tracing_nothing_is_noted(service: Service, sessions: Sessions) -> None:

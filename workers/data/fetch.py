@@ -312,7 +312,7 @@ def _copy_https(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
         if sockets.refused:
             raise DatasetError(
                 "address_refused",
-                f"{uri.uri} leads to {sockets.refused[0]}, which is not a public address: only public hosts "
+                f"{uri.without_query} leads to {sockets.refused[0]}, which is not a public address: only public hosts "
                 "may be read over https",
             ) from error
         raise
@@ -373,7 +373,7 @@ def _is_transient(error: BaseException) -> bool:
 
 def _explained(error: Exception, uri: DatasetUri, settings: Settings) -> DatasetError:
     """Say in plain words what went wrong at the source."""
-    where = uri.uri.partition("?")[0]  # the query of a presigned URL is a password
+    where = uri.without_query
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return DatasetError("missing", f"{where} does not exist: check the name, and that it is there for the worker")
     if isinstance(error, PermissionError):
@@ -384,7 +384,10 @@ def _explained(error: Exception, uri: DatasetUri, settings: Settings) -> Dataset
         return _timed_out(settings)
     if isinstance(error, IsADirectoryError):
         return DatasetError("not_a_file", f"{where} is a directory: give the file that holds the rows")
-    return DatasetError("unreachable", f"{where} cannot be read: {error or type(error).__name__}")
+    # The message of these is the whole URL that a redirect named, with a query that may be a password.
+    redirected = isinstance(error, aiohttp.InvalidURL | aiohttp.RedirectClientError)
+    said = "it redirects to what is no https URL" if redirected else str(error)
+    return DatasetError("unreachable", f"{where} cannot be read: {said or type(error).__name__}")
 
 
 def _timed_out(settings: Settings) -> DatasetError:
