@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from workers.selection.config import ConfigError, SelectionConfig
+from workers.selection.full_float32 import full_float32
 from workers.selection.greedy import before_early_stop, greedy
 from workers.selection.guarantees import outside_gain_sum
 from workers.selection.problem import BudgetError, Problem, pose
@@ -102,6 +103,7 @@ def settle(
     return replace(config, alpha=problem.alpha)
 
 
+@full_float32()
 def select_part(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     rows: NDArray[np.int64],
@@ -150,6 +152,7 @@ def select_part(
     return PartPicks(rows[trace.indices], trace.gains)
 
 
+@full_float32()
 def merge(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     parts: Sequence[PartPicks],

@@ -11,6 +11,7 @@ import torch
 from workers.selection.baselines import at_random, by_norm
 from workers.selection.config import ConfigError, SelectionConfig
 from workers.selection.diagonal import diagonal_greedy
+from workers.selection.full_float32 import full_float32
 from workers.selection.greedy import Proposer, greedy
 from workers.selection.guarantees import guarantees, outside_gain_sum
 from workers.selection.kernels import unit_rows
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@full_float32()
 def select(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     config: SelectionConfig,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from workers.selection.config import ConfigError, SelectionConfig
+from workers.selection.full_float32 import full_float32
 from workers.selection.greedy import before_early_stop, greedy
 from workers.selection.problem import pose
 from workers.selection.progress import Progress, Watch
@@ -43,6 +44,7 @@ class SweepPoint:
     indices: NDArray[np.int64]
 
 
+@full_float32()
 def sweep(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     config: SelectionConfig,
