@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from workers.selection.result import Dropped
+from workers.selection.staging import Staging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +85,8 @@ class Sketches:
         self.device = torch.device(device) if device is not None else self._data.device
         self.dtype = torch.float64 if self._data.dtype == torch.float64 else torch.float32
         self._scale: Tensor | None = None
+        far = self.device.type == "cuda" and self._data.device.type == "cpu"
+        self._staging = Staging(self._data, self.device, TILE_BYTES) if far else None
 
     def scaled(self, scale: Tensor) -> Sketches:
         """The same rows, row i multiplied by `scale[i]` wherever it is read.
@@ -92,7 +95,8 @@ class Sketches:
             scale: Factors, shape (n,), float64, on the compute device.
         """
         other = object.__new__(Sketches)
-        other._data, other._scale = self._data, scale if self._scale is None else self._scale * scale
+        other._data, other._staging = self._data, self._staging
+        other._scale = scale if self._scale is None else self._scale * scale
         other.n, other.p, other.device, other.dtype = self.n, self.p, self.device, self.dtype
         return other
 
@@ -106,7 +110,7 @@ class Sketches:
         Returns:
             Matrix of shape (m, p).
         """
-        found = self._data.index_select(0, rows.to(self._data.device)).to(self.device, dtype)
+        found = self._fetch(rows).to(dtype)
         return found if self._scale is None else found * self._scale[rows].to(dtype).unsqueeze(1)
 
     def subset(self, rows: Tensor) -> Sketches:
@@ -117,7 +121,7 @@ class Sketches:
         """
         if self._scale is not None:
             return Sketches(self.gather(rows, self.dtype))
-        return Sketches(self._data.index_select(0, rows.to(self._data.device)).to(self.device))
+        return Sketches(self._fetch(rows))
 
     def tiles(self, dtype: torch.dtype | None = None, rows: int | None = None) -> Iterator[tuple[slice, Tensor]]:
         """All rows in order, a tile at a time.
@@ -133,7 +137,8 @@ class Sketches:
         height = max(1, TILE_BYTES // (self.p * dtype.itemsize)) if rows is None else rows
         for start in range(0, self.n, height):
             where = slice(start, min(start + height, self.n))
-            tile = self._data[where].to(self.device, dtype)
+            kept = self._data[where].to(self.device) if self._staging is None else self._staging.send(where)
+            tile = kept.to(dtype)
             yield where, tile if self._scale is None else tile * self._scale[where].to(dtype).unsqueeze(1)
 
     def products(self, directions: Tensor) -> Tensor:
@@ -170,6 +175,11 @@ class Sketches:
             values = self._data[row]
             reasons.append("nan" if values.isnan().any() else "inf" if values.isinf().any() else "overflow")
         return Dropped(rows.cpu().numpy().astype(np.int64), tuple(reasons))
+
+    def _fetch(self, rows: Tensor) -> Tensor:
+        """A copy of some rows on the compute device, in the precision of the input."""
+        at = rows.to(self._data.device)
+        return self._data.index_select(0, at).to(self.device) if self._staging is None else self._staging.gather(at)
 
 
 def _as_tensor(data: Any) -> Tensor:  # noqa: ANN401 - numpy or torch
