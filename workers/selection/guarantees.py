@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import torch
 
 from workers.selection.result import Guarantees
+from workers.selection.state import gain_error, residual_error
+from workers.selection.whitening import BLOCK, Whitener
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +24,9 @@ _ROUNDING = 1e-9
 
 #: Picks whose overlaps are computed at once, and picks before them that they are held against at once.
 _BLOCK, _EARLIER = 256, 4096
+
+#: A leverage beyond which 1 - h loses digits.
+_HALF = 0.5
 
 
 def outside_gain_sum(state: GreedyState, watch: Watch) -> float:
@@ -56,16 +62,17 @@ def additive_bound(log_det: float, count: int, penalty: float) -> float:
 def curvature(problem: Problem) -> float:
     """Total curvature c = 1 - min_x gain(x | all others) / base gain, over the non-zero rows; in [0, 1].
 
-    The gain of the last row is -log(1 - h), where h = alpha z^T (I + alpha Z^T Z)^-1 z is its leverage.
-    Needs a p x p matrix, or n x n where n < p (there 1 - h is the diagonal of (I + alpha Z Z^T)^-1).
+    It is never below the true one by rounding, so that its factor stays proven. Costs about n + p log p picks, and
+    needs p x p matrices, about log p of them.
 
     Args:
         problem: The rows.
     """
-    base = problem.base_gains()
-    last = -torch.log(_one_minus_leverage(problem).clamp_min(torch.finfo(torch.float64).tiny))
-    ratio = (last / base)[problem.eligible].clamp(0.0, 1.0)
-    return float(1.0 - ratio.min()) if ratio.numel() else 0.0
+    rows = torch.nonzero(problem.eligible).flatten()
+    if rows.numel() == 0:
+        return 0.0
+    base, last = problem.base_gains()[rows], _last_gains(problem, rows)
+    return float(1.0 - (last / base).clamp(0.0, 1.0).min())
 
 
 def curvature_factor(c: float) -> float:
@@ -122,23 +129,62 @@ def guarantees(
     )
 
 
-def _one_minus_leverage(problem: Problem) -> Tensor:
-    sketches = problem.sketches
-    if sketches.n <= sketches.p:
-        rows = sketches.gather(torch.arange(sketches.n, device=sketches.device), torch.float64)
-        rows = torch.where(problem.eligible.unsqueeze(1), rows, 0.0)
-        gram = torch.eye(sketches.n, dtype=torch.float64, device=sketches.device) + problem.alpha * rows @ rows.T
-        return torch.cholesky_inverse(torch.linalg.cholesky(gram)).diagonal()
-    information = torch.eye(sketches.p, dtype=torch.float64, device=sketches.device)
-    for where, tile in sketches.tiles(torch.float64):
-        kept = tile[problem.eligible[where]]
-        information += problem.alpha * kept.T @ kept
-    root = torch.linalg.cholesky(information)
-    found = torch.empty(sketches.n, dtype=torch.float64, device=sketches.device)
-    for where, tile in sketches.tiles(torch.float64):
-        solved = torch.linalg.solve_triangular(root, tile.T, upper=False)
-        found[where] = 1.0 - problem.alpha * solved.square().sum(dim=0)
-    return found
+def _last_gains(problem: Problem, rows: Tensor) -> Tensor:
+    """Lower bounds, off by rounding alone, on the gain of each of some rows when all others are in the set.
+
+    With leverage h = alpha |W z|^2 under all rows the gain is -log(1 - h), which is lost to rounding as h nears 1. All
+    leverages sum to at most p, so that is so for fewer than 2p rows, whose gains are computed without their own row.
+
+    Args:
+        problem: The rows.
+        rows: All that are not zero, shape (m,), int64.
+    """
+    alpha, norms = problem.alpha, problem.squared_norms.sqrt()
+    whitener = Whitener(problem.sketches.p, alpha, rows.numel(), problem.sketches.device)
+    _absorb(problem, whitener, rows)
+    residuals = _whitened(problem, whitener, rows)
+    leverages = alpha * (residuals - residual_error(residuals, norms[rows]))
+    gains = -torch.log1p(-leverages.clamp(0.0, _HALF))
+    alone = torch.nonzero(leverages > _HALF).flatten()
+    if alone.numel():
+        whitener = Whitener(problem.sketches.p, alpha, rows.numel(), problem.sketches.device)
+        _absorb(problem, whitener, rows[leverages <= _HALF])
+        residuals = _without_themselves(problem, whitener, rows[alone])
+        gains[alone] = torch.log1p(alpha * residuals) - gain_error(residuals, norms[rows[alone]], alpha)
+    return gains
+
+
+def _without_themselves(problem: Problem, whitener: Whitener, rows: Tensor) -> Tensor:
+    """|W z|^2 of each of some rows when the others of them are in the set too, shape (m,), float64.
+
+    Each half is taken with the other half in the set, and so on down to single rows.
+
+    Args:
+        problem: The rows.
+        whitener: Of a set without any of them.
+        rows: Shape (m,), int64, m >= 1.
+    """
+    if len(rows) == 1:
+        return _whitened(problem, whitener, rows)
+    halves = torch.tensor_split(rows, 2)
+    found = []
+    for mine, others in (halves, halves[::-1]):
+        with_others = deepcopy(whitener)
+        _absorb(problem, with_others, others)
+        found.append(_without_themselves(problem, with_others, mine))
+    return torch.cat(found)
+
+
+def _absorb(problem: Problem, whitener: Whitener, rows: Tensor) -> None:
+    for part in torch.split(rows, BLOCK):
+        if part.numel():
+            whitener.absorb(problem.sketches.gather(part, torch.float64))
+
+
+def _whitened(problem: Problem, whitener: Whitener, rows: Tensor) -> Tensor:
+    """|W z|^2 of some rows, shape (m,), float64."""
+    parts = [whitener.whiten(problem.sketches.gather(part, torch.float64)) for part in torch.split(rows, _EARLIER)]
+    return torch.cat([torch.linalg.vector_norm(part, dim=1).square_() for part in parts])
 
 
 def _overlaps(problem: Problem, order: Tensor) -> Tensor:

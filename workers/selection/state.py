@@ -193,7 +193,7 @@ class GreedyState:
 
 
 def gain_error(residuals: Tensor, norms: Tensor, alpha: float) -> Tensor:
-    """Rounding error of log(1 + alpha r) when r = |v|^2 and v is known to a few float64 epsilons of |z|.
+    """Rounding error of log(1 + alpha r).
 
     Args:
         residuals: r, shape (m,).
@@ -203,5 +203,15 @@ def gain_error(residuals: Tensor, norms: Tensor, alpha: float) -> Tensor:
     Returns:
         Shape (m,), nats.
     """
+    return alpha * residual_error(residuals, norms) / (1 + alpha * residuals)
+
+
+def residual_error(residuals: Tensor, norms: Tensor) -> Tensor:
+    """Rounding error of r = |v|^2 when v = W z is known to a few float64 epsilons of |z|.
+
+    Args:
+        residuals: r, shape (m,).
+        norms: |z|, shape (m,).
+    """
     blur = 8 * _EPS64 * norms
-    return alpha * blur * (2 * residuals.sqrt() + blur) / (1 + alpha * residuals)
+    return blur * (2 * residuals.sqrt() + blur)

@@ -58,6 +58,19 @@ def test_curvature_is_its_definition_and_its_factor_holds(seed: int, n: int, p: 
     assert selection.log_det[-1] >= proof.curvature_factor * optimum(sketches, k, selection.alpha) - 1e-9
 
 
+@pytest.mark.parametrize("p", [5, 40])
+@pytest.mark.parametrize("norms", [[1.0] * 5, [1e-6, 1e-3, 1.0, 1e3, 1e6], [1e6] * 5, [1e-6] * 5])
+def test_curvature_is_right_where_norms_are_wild(norms: list[float], p: int) -> None:
+    """Each of five directions, turned at random, has so many copies of one row: all gains are known in closed form."""
+    for copies in ([1, 1, 1, 1, 1], [1, 2, 3, 4, 5], [5, 4, 3, 2, 1]):
+        turned = np.linalg.qr(np.random.default_rng(p).standard_normal((p, 5)))[0].T
+        sketches = np.repeat(turned * np.array(norms)[:, None], copies, axis=0)
+        a = np.array(norms) ** 2
+        ratios = np.log1p(a / (1 + (np.array(copies) - 1) * a)) / np.log1p(a)
+        proof = select(sketches, SelectionConfig(budget=3, method="fisher", alpha=1.0, curvature=True)).guarantees
+        assert proof.curvature == pytest.approx(1 - ratios.min(), abs=1e-9)
+
+
 @pytest.mark.parametrize("method", ["spice", "fisher", "dpp", "grad_norm", "random"])
 @pytest.mark.parametrize("pool_size", [None, 7])
 def test_the_certificate_is_about_the_whole_pool_for_every_method(method: str, pool_size: int | None) -> None:
