@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from app.artifacts import rows_prefix
-from app.db import idempotency
+from app.db import idempotency, quotas
 from app.db.deletion import delete_expired_datasets, expired_job
 
 if TYPE_CHECKING:
@@ -39,4 +39,5 @@ def expire(sessions: Sessions, artifacts: ArtifactStore, settings: Settings) -> 
     with sessions() as session:
         delete_expired_datasets(session)
         idempotency.forget(session, settings.idempotency_max_age_s)
+        quotas.forget_deleted(session)
     return count

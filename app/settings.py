@@ -66,8 +66,8 @@ class Settings(BaseSettings):
     quota_rows_per_day: int | None = Field(
         default=None,
         ge=0,
-        description="Rows of all jobs that a project has submitted in the last 24 hours; a project may have its own. "
-        "Same for all workers.",
+        description="Rows of all jobs that a project has submitted in the last 24 hours, deleted ones too; it may "
+        "have its own. Same for all workers.",
     )
     share_sketches: bool = Field(
         default=False,

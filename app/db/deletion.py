@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, exists, func, select
 
+from app.db import figures, quotas
 from app.db.leases import OPEN
 from app.db.tables import Dataset, Job, Preview, State
 
@@ -23,9 +24,21 @@ FINAL = tuple(state for state in State if state.final)
 
 
 def delete_job(session: Session, job_id: uuid.UUID) -> bool:
-    """Delete a job with its results and events in the caller's transaction; False if it has not ended or is gone."""
-    gone = session.execute(delete(Job).where(Job.id == job_id, Job.state.in_(FINAL)).returning(Job.id))
-    return gone.one_or_none() is not None
+    """Delete a job with its results and events in the caller's transaction; False if it has not ended or is gone.
+
+    What it has used stays: in the counters of `app.db.figures`, and for a day in its project's quota.
+    """
+    gone = session.execute(
+        delete(Job)
+        .where(Job.id == job_id, Job.state.in_(FINAL))
+        .returning(Job.project_id, Job.created_at, Job.rows, Job.counted, *figures.ENDED)
+    ).one_or_none()
+    if gone is None:
+        return False
+    if not gone.counted:
+        figures.add(session, figures.of_ended([gone]))
+    quotas.keep_deleted(session, job_id, gone.project_id, gone.created_at, gone.rows)
+    return True
 
 
 def delete_dataset(session: Session, dataset_id: uuid.UUID) -> bool:

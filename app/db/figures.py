@@ -1,13 +1,13 @@
 """Counters of the whole service, kept in Postgres: they survive restarts, and every API process tells the same.
 
 Jobs end in many ways, so none of these counts: whoever looks (`count_ended`) counts those that were not counted yet,
-each once. Deleting a job takes nothing back.
+each once. A job that is deleted before anybody looked is counted as it goes (`app.db.deletion`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -17,6 +17,7 @@ from app.db.tables import Counter, Job, State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from sqlalchemy import Row
     from sqlalchemy.orm import Session
 
     from app.db.tables import Json
@@ -30,6 +31,9 @@ BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 8640
 """Upper ends of the histogram's buckets, in seconds; above the last is one more."""
 
 AT_ONCE = 10_000
+
+ENDED = (Job.state, Job.error, Job.result["seconds"].label("seconds"))
+"""What is counted of a job that has ended."""
 
 Amounts = dict[tuple[str, tuple[str, ...]], float]
 
@@ -58,27 +62,25 @@ def count_ended(session: Session) -> None:
         .with_for_update(skip_locked=True)
     )
     ended = session.execute(
-        update(Job)
-        .where(Job.id.in_(due.scalar_subquery()))
-        .values(counted=True)
-        .returning(Job.state, Job.error, Job.result["seconds"].label("seconds"))
+        update(Job).where(Job.id.in_(due.scalar_subquery())).values(counted=True).returning(*ENDED)
     ).all()
-    amounts = _jobs_ended([(row.state, row.error) for row in ended])
-    for row in ended:
-        for key, amount in _stages_ended(row.seconds or {}).items():
-            amounts[key] = amounts.get(key, 0) + amount
-    add(session, amounts)
+    add(session, of_ended(ended))
     session.commit()
 
 
-def _jobs_ended(ends: Iterable[tuple[State, Json | None]]) -> Amounts:
-    """The amounts of jobs that have ended, each with the problem that it failed with."""
+def of_ended(rows: Iterable[Row[Any]]) -> Amounts:
+    """The amounts of jobs that have ended, out of rows that have what `ENDED` names."""
     amounts: Amounts = {}
-    for state, error in ends:
-        reason = str((error or {}).get("type", "unknown")) if state is State.FAILED else ""
-        key = (JOBS_ENDED, (str(state), reason))
-        amounts[key] = amounts.get(key, 0) + 1
+    for row in rows:
+        for key, amount in {**_job_ended(row.state, row.error), **_stages_ended(row.seconds or {})}.items():
+            amounts[key] = amounts.get(key, 0) + amount
     return amounts
+
+
+def _job_ended(state: State, error: Json | None) -> Amounts:
+    """The amount of a job, with the problem that it failed with."""
+    reason = str((error or {}).get("type", "unknown")) if state is State.FAILED else ""
+    return {(JOBS_ENDED, (str(state), reason)): 1}
 
 
 def _stages_ended(seconds: Mapping[str, float]) -> Amounts:

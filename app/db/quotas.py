@@ -10,14 +10,16 @@ from dataclasses import astuple, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, delete, func, select, union_all, update
+from sqlalchemy.dialects.postgresql import insert
 
 from app.db.leases import OPEN
 from app.db.scoping import NO_OWN_QUOTAS
-from app.db.tables import Job, Project
+from app.db.tables import DeletedJob, Job, Project
 
 if TYPE_CHECKING:
     import uuid
+    from datetime import datetime
 
     from sqlalchemy.orm import Session
 
@@ -34,7 +36,7 @@ class Limits:
     Attributes:
         open_jobs: Jobs that have not ended.
         rows_per_job: Rows of one job's dataset.
-        rows_per_day: Rows of all jobs that were submitted in the last 24 hours.
+        rows_per_day: Rows of all jobs that were submitted in the last 24 hours, of deleted ones too.
     """
 
     open_jobs: int | None
@@ -127,10 +129,7 @@ def _excess_of_rows(
         said = f"has {rows} rows, and a job of the project may have {limits.rows_per_job}: send fewer, or {ASK}"
         return Excess("rows_per_job", said, passes=False)
     if limits.rows_per_day is not None:
-        day = select(func.coalesce(func.sum(Job.rows), 0)).where(
-            Job.project_id == project_id, Job.created_at > func.now() - DAY
-        )
-        used = int(session.scalar(day if besides is None else day.where(Job.id != besides)) or 0)
+        used = int(session.scalar(_rows_of_a_day(project_id, besides)) or 0)
         if used + rows > limits.rows_per_day or (rows == 0 and used >= limits.rows_per_day):
             said = (
                 f"has {rows} rows, the project's jobs of the last 24 hours {used}, and {limits.rows_per_day} is what "
@@ -138,6 +137,32 @@ def _excess_of_rows(
             )
             return Excess("rows_per_day", said, passes=rows <= limits.rows_per_day)
     return None
+
+
+def keep_deleted(
+    session: Session, job_id: uuid.UUID, project_id: uuid.UUID, created_at: datetime, rows: int | None
+) -> None:
+    """Note in the caller's transaction what a job has used that goes in it."""
+    if rows:
+        session.execute(insert(DeletedJob).values(id=job_id, project_id=project_id, created_at=created_at, rows=rows))
+
+
+def forget_deleted(session: Session) -> None:
+    """Forget the deleted jobs that count no longer, of all projects, and commit."""
+    session.execute(delete(DeletedJob).where(DeletedJob.created_at < func.now() - DAY))
+    session.commit()
+
+
+def _rows_of_a_day(project_id: uuid.UUID, besides: uuid.UUID | None) -> Select[int]:
+    """Rows of the project's jobs of the last 24 hours; one statement, so that no job is seen twice or not at all."""
+    parts = [
+        select(table.rows).where(table.project_id == project_id, table.created_at > func.now() - DAY)
+        for table in (Job, DeletedJob)
+    ]
+    if besides is not None:
+        parts[0] = parts[0].where(Job.id != besides)
+    rows = union_all(*parts).subquery()
+    return select(func.coalesce(func.sum(rows.c.rows), 0))
 
 
 def _lock(session: Session, project_id: uuid.UUID) -> None:

@@ -290,6 +290,18 @@ class Job(Owned, Leased, Resource, Base):
     webhook_due_at: Mapped[datetime | None] = mapped_column(sort_order=31)
 
 
+class DeletedJob(Owned, Base):
+    """What is left of a job that was deleted, for the day that its rows count in its project's quota."""
+
+    __tablename__ = "deleted_jobs"
+    __table_args__ = (Index("ix_deleted_jobs_project_id_created_at", "project_id", "created_at"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime]
+    rows: Mapped[int] = mapped_column(BigInteger)
+
+
 class IdempotentAnswer(Owned, Base):
     """The answer that a POST with an Idempotency-Key got, kept in the transaction of what it tells of."""
 

@@ -72,6 +72,20 @@ def test_a_job_is_counted_once_however_often_is_looked(service: Service) -> None
         assert value(samples, "spice_jobs_ended_total", state="succeeded", reason="") == 1
 
 
+def test_a_job_that_is_deleted_is_counted_all_the_same(service: Service) -> None:
+    """Before anybody has looked, and after: once each."""
+    for looks_before in (False, True):
+        job = service.run(service.request())
+        if looks_before:
+            scrape(service)
+        assert service.http.delete(f"/jobs/{job['id']}").status_code == 204
+    samples = scrape(service)
+    assert value(samples, "spice_jobs", state="succeeded") == 0
+    assert value(samples, "spice_jobs_ended_total", state="succeeded", reason="") == 2
+    for stage in job["result"]["seconds"]:
+        assert value(samples, "spice_stage_duration_seconds_count", stage=stage) == 2
+
+
 def test_what_waits_shows_with_its_age_and_who_is_there(service: Service, sessions: Sessions) -> None:
     service.submit(service.request())
     with sessions() as session:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from app.access.rate_limits import RateLimits
 from app.cli import app as spice
 from app.db import quotas
-from app.db.tables import DEFAULT_PROJECT, Job, State
+from app.db.tables import DEFAULT_PROJECT, DeletedJob, Job, State
 from app.settings import get_settings
 from tests.integration.conftest import ROWS, Service, real_rows
 from tests.integration.keys import make_key
@@ -105,6 +105,25 @@ def test_the_rows_of_a_day_are_counted_over_all_jobs(service: Service, sessions:
         session.execute(update(Job).values(created_at=Job.created_at - quotas.DAY))
         session.commit()
     assert service.run(service.request())["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("limits", [{"quota_rows_per_day": 2 * ROWS}], indirect=True)
+def test_a_deleted_job_gives_nothing_back_for_a_day(service: Service, http: TestClient, sessions: Sessions) -> None:
+    for _ in range(2):
+        job = service.run(service.request())
+        assert job["state"] == "succeeded", job["error"]
+        assert http.delete(f"/jobs/{job['id']}").status_code == 204
+    problem = problem_of(submit(service, service.request()), 429)
+    assert problem["limit"] == "rows_per_day"
+    assert f"of the last 24 hours {2 * ROWS}" in problem["detail"]
+    other = make_key(sessions, "ads")
+    assert http.post("/jobs", json=service.request(), headers=other).status_code == 202, "each project has its own"
+    with sessions() as session:
+        session.execute(update(DeletedJob).values(created_at=DeletedJob.created_at - quotas.DAY))
+        session.commit()
+        assert submit(service, service.request()).status_code == 202
+        quotas.forget_deleted(session)
+        assert session.scalars(select(DeletedJob)).all() == []
 
 
 @pytest.mark.parametrize("limits", [{"quota_rows_per_day": 3}], indirect=True)
