@@ -34,7 +34,6 @@ def run_shard(shard_id: str, dispatch: int) -> None:
         logger.info("shard %s: its job has ended", shard_id)
         return
     run_leased(process, Shard, shard_id, dispatch, lambda keeper: _sketch(process, keeper, job_id), worker=process.name)
-    process.free_memory()
     with process.sessions() as session:
         woken = shards.wake(session, job_id)
     for job in woken:

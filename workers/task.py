@@ -54,6 +54,7 @@ def run_leased(
         return
     with origin.taken_up(lease.origin, table.__tablename__, row_id):
         _run_claimed(process, lease, dispatch, work, discard)
+    process.free_memory()  # what the work held is unreachable only now
 
 
 def _run_claimed(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from workers.process import Process
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -54,8 +56,11 @@ def test_a_cancel_frees_what_the_selection_held(service: Service, monkeypatch: p
         return select(values, *arguments, should_stop=should_stop, **options)
 
     monkeypatch.setattr(pipeline, "select", cancelled)
+    freed: list[int] = []
+    monkeypatch.setattr(Process, "free_memory", lambda _process: freed.append(len(held)))
     job_id = service.submit(service.request())
     service.work()
     assert service.job(job_id)["state"] == "cancelled"
     gc.collect()
     assert [sketches() for sketches in held] == [None]
+    assert freed[-1] == 1, "a GPU's memory is given back after a selection too"

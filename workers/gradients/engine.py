@@ -14,7 +14,7 @@ import torch
 
 from workers.gradients.passes import Passes, stop_poll
 from workers.gradients.second_moments import damped_roots
-from workers.gradients.sketch import LayerSketch, layer_sketch
+from workers.gradients.sketch import LayerSketch, layer_sketch, unit_length
 from workers.gradients.starting_point import FRESH
 from workers.gradients.taps import make_taps
 
@@ -112,7 +112,7 @@ class GradientEngine:
         self._passes.each(samples, run, poll, on_batch)
         finite = torch.isfinite(values).all(1) & torch.isfinite(losses)
         if self.config.normalize == "unit":
-            values /= torch.linalg.vector_norm(values, dim=1, keepdim=True).clamp_min(1e-30)
+            values = unit_length(values)
         return Sketches(values.cpu().numpy(), losses.cpu().numpy(), finite.cpu().numpy())
 
     def gradients(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:

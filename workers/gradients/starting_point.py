@@ -111,16 +111,20 @@ def shared_starting_point(artifacts: ArtifactStore, key: str, make: Callable[[],
         make: Computes it.
     """
     name = f"{sketches_prefix(key)}start.safetensors"
-    content = artifacts.read(name)
-    stored = None if content is None else _unpacked(key, content)
-    if stored is not None:
-        return stored
+
+    def stored() -> StartingPoint | None:
+        content = artifacts.read(name)
+        return None if content is None else _unpacked(key, content)
+
+    found = stored()
+    if found is not None:
+        return found
     packed = _packed(key, make())
-    if content is not None:  # what is there is damaged
-        artifacts.write(name, packed)
-    elif not artifacts.write_new(name, packed):
-        packed = artifacts.read(name) or packed
-    return _unpacked(key, packed) or shared_starting_point(artifacts, key, make)
+    if stored() is None:  # still not there, or damaged and nobody was quicker
+        if artifacts.read(name) is not None:
+            artifacts.remove(name)
+        artifacts.write_new(name, packed)
+    return stored() or shared_starting_point(artifacts, key, make)
 
 
 def _packed(key: str, start: StartingPoint) -> bytes:

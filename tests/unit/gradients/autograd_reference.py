@@ -100,12 +100,12 @@ def adapter_gradients(
 
 
 def weight_gradients(
-    network: PreTrainedModel, samples: Sequence[Sample], names: Sequence[str]
+    network: PreTrainedModel, samples: Sequence[Sample], names: Sequence[str], normalization: str = "sum"
 ) -> dict[str, torch.Tensor]:
     """Gradients of the layers' own weights, (n, out, in) by layer."""
     model = copy.deepcopy(network).eval().requires_grad_(requires_grad=True)
     weights = [model.get_submodule(name).weight for name in names]
-    rows = [torch.autograd.grad(sample_loss(model, sample), weights) for sample in samples]
+    rows = [torch.autograd.grad(sample_loss(model, sample, normalization), weights) for sample in samples]
     return {name: torch.stack([row[place] for row in rows]) for place, name in enumerate(names)}
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
 import pytest
 import torch
 from autograd_reference import (
@@ -11,12 +14,17 @@ from autograd_reference import (
     sample_loss,
     weight_gradients,
 )
-from tiny_networks import made_up_samples, random_adapter, tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_networks import awkward_samples, made_up_samples, random_adapter, tiny_model
 
 from workers.gradients.config import GradientConfig
 from workers.gradients.countsketch import CountSketch
 from workers.gradients.engine import GradientEngine
 from workers.gradients.starting_point import StartingPoint, starting_point
+
+if TYPE_CHECKING:
+    from workers.samples import Sample
 
 TOLERANCE = 1e-4
 PLAIN = ("llama", "llama_tied", "qwen2")
@@ -103,6 +111,42 @@ def test_linear_gradients_of_chosen_layers_equal_autograd(layers: tuple[str, ...
     assert len(found) == {"q_proj": 3, "layers.1.*": 9, "*.v_proj": 2}[layers[0]]
     expected = weight_gradients(model.model, samples, list(found))
     assert relative_error(flat(found), flat(expected)) < TOLERANCE
+
+
+ANY = {
+    "fresh": GradientConfig(rank=3),
+    "adapter": GradientConfig(adapter="a"),
+    "linear": GradientConfig(target="linear"),
+    "last_layer": GradientConfig(target="last_layer"),
+}
+
+
+@given(
+    samples=awkward_samples(),
+    architecture=st.sampled_from(PLAIN + SPECIAL_HEADS),
+    target=st.sampled_from(sorted(ANY)),
+    normalization=st.sampled_from(["sum", "mean"]),
+    budget=st.sampled_from([1, 40, 130, 10_000]),
+)
+@settings(deadline=None, max_examples=30)
+def test_whatever_is_asked_of_whatever_model_equals_autograd(
+    samples: list[Sample], architecture: str, target: str, normalization: Literal["sum", "mean"], budget: int
+) -> None:
+    model = tiny_model(architecture)
+    if target == "last_layer":  # untied, so that autograd's gradient of the weight is the head's alone
+        head = model.model.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    config = replace(ANY[target], loss_normalization=normalization, token_budget=budget)
+    given_adapter = random_adapter(model.model) if target == "adapter" else None
+    found = GradientEngine(model, config, StartingPoint(given_adapter)).gradients(samples)
+    if given_adapter is not None:
+        expected = adapter_gradients(model.model, samples, given_adapter, normalization)
+    elif target == "fresh":
+        expected = lora_gradients(model.model, samples, list(found), rank=3, seed=0, normalization=normalization)
+    else:
+        expected = weight_gradients(model.model, samples, list(found), normalization)
+    assert set(found) == set(expected)
+    assert relative_error(flat(found), flat({name: expected[name] for name in found})) < TOLERANCE
 
 
 PRECONDITIONED = {

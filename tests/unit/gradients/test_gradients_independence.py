@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from tiny_networks import VOCABULARY, made_up_samples, random_adapter, tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_networks import VOCABULARY, awkward_samples, made_up_samples, random_adapter, tiny_model
 
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
 from workers.gradients.passes import BatchDone
+from workers.gradients.sketch import unit_length
 from workers.gradients.starting_point import StartingPoint, starting_point
 from workers.samples import Sample
 
 if TYPE_CHECKING:
+    import random
+
     from workers.gradients.model import ProxyModel
 
 ROUNDING = 1e-5
@@ -59,6 +64,36 @@ def test_budget_order_and_neighbours_change_nothing(architecture: str, config: G
     alone = np.concatenate([engine.sketch([sample]).values for sample in samples])
     for other in (small, backwards, alone):
         assert row_error(other, together) < ROUNDING
+
+
+@given(
+    samples=awkward_samples(),
+    config=st.sampled_from([*CONFIGS[:4], replace(CONFIGS[0], loss_normalization="mean", normalize="unit")]),
+    architecture=st.sampled_from(["llama_tied", "qwen2", "gemma2"]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    budget=st.integers(1, 1200),
+    order=st.randoms(use_true_random=False),
+)
+@settings(deadline=None, max_examples=25)
+def test_no_company_makes_a_sample_another(
+    samples: list[Sample],
+    config: GradientConfig,
+    architecture: str,
+    dtype: torch.dtype,
+    budget: int,
+    order: random.Random,
+) -> None:
+    """Against each sample alone: any neighbours, order, budget and dtype."""
+    model = tiny_model(architecture)
+    start = StartingPoint(random_adapter(model.model) if config.adapter else None)
+    model.model.to(dtype)
+    engine = GradientEngine(model, config, start)
+    alone = np.concatenate([engine.sketch([sample]).values for sample in samples])
+    places = list(range(len(samples)))
+    order.shuffle(places)
+    engine = GradientEngine(model, replace(config, token_budget=budget), start)
+    together = engine.sketch([samples[place] for place in places]).values
+    assert row_error(together, alone[places]) < (ROUNDING if dtype == torch.float32 else BFLOAT16_ROUNDING)
 
 
 def test_one_run_is_the_next_runs_to_the_bit() -> None:
@@ -132,6 +167,15 @@ def test_unit_sketches_have_length_one() -> None:
     unit = GradientEngine(model, GradientConfig(sketch_dim=64, normalize="unit")).sketch(samples).values
     assert np.linalg.norm(unit, axis=1) == pytest.approx(np.ones(8), abs=1e-6)
     assert row_error(unit, plain / np.linalg.norm(plain, axis=1, keepdims=True)) < ROUNDING
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-20, 1.0, 1e20, 1e37])
+def test_no_gradient_is_too_small_or_too_large_for_length_one(size: float) -> None:
+    """Squares of such entries are 0 or infinite in float32; the sketch would silently become 0."""
+    values = torch.tensor([[3.0, -4.0], [0.0, 0.0]]) * size
+    assert unit_length(values)[0].tolist() == pytest.approx([0.6, -0.8], rel=1e-4)
+    assert unit_length(values)[1].tolist() == [0, 0]
+    assert torch.isnan(unit_length(torch.tensor([[float("nan"), 1.0]]))).any()
 
 
 def test_bfloat16_is_close_to_float32() -> None:

@@ -202,8 +202,11 @@ def test_the_first_worker_decides_and_the_others_load_the_same_bits(tmp_path: Pa
     assert (first.second_moments or {}).keys() == (second.second_moments or {}).keys()
 
 
-def test_of_two_that_compute_at_once_one_decides(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [None, b"damaged"])
+def test_of_two_that_compute_at_once_one_decides(tmp_path: Path, before: bytes | None) -> None:
     store, model = LocalArtifacts(tmp_path), tiny_model("llama")
+    if before is not None:
+        store.write(f"sketches/{KEY}/start.safetensors", before)
     winner = starting_point(model, CONFIG, made_up_samples(9))
 
     def slower() -> StartingPoint:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -82,6 +83,22 @@ def made_up_samples(count: int, seed: int = 0, longest: int = 24) -> list[Sample
         mask = random.random(length) < random.choice([0.2, 0.5, 1.0])
         mask[random.integers(1, length)] = True
         ids = random.integers(3, VOCABULARY, length).astype(np.int32)
+        samples.append(Sample(row=row, input_ids=ids, loss_mask=mask))
+    return samples
+
+
+@st.composite
+def awkward_samples(draw: st.DrawFn) -> list[Sample]:
+    """One to eight samples: lengths around those where kernels change, rows of one token over and over, few labels."""
+    samples = []
+    for row in range(draw(st.integers(1, 8))):
+        length = draw(st.sampled_from([2, 3, 7, 8, 9, 16, 31, 32, 33, 63, 64, 65, 128]))
+        random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+        ids = random.integers(3, VOCABULARY, length).astype(np.int32)
+        if draw(st.booleans()):
+            ids[:] = ids[0]
+        mask = random.random(length) < draw(st.sampled_from([0.0, 0.1, 1.0]))
+        mask[draw(st.integers(1, length - 1))] = True
         samples.append(Sample(row=row, input_ids=ids, loss_mask=mask))
     return samples
 
