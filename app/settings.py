@@ -233,6 +233,12 @@ class Settings(BaseSettings):
         description="Each project's signing secret is derived from this (`spice projects webhook-secret`). Empty: no "
         "webhooks.",
     )
+    webhook_secret_before: str | None = Field(
+        default=None,
+        min_length=16,
+        repr=False,
+        description="What it was until it was replaced: messages are signed with both, until this is taken away.",
+    )
     webhook_attempts: int = Field(default=8, ge=1, description="Times that a message is sent before it is given up.")
     webhook_backoff_s: float = Field(
         default=10,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from app.db.tables import ApiKey
+    from app.db.tables import ApiKey, Project
     from app.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts; errors as JSON on stderr.")]
@@ -162,18 +162,41 @@ def limit_project(
 @projects_app.command("webhook-secret")
 def webhook_secret(name: Annotated[str, typer.Argument(help="The project.", show_default=False)] = "default") -> None:
     """Print the secret that a project's webhooks are signed with."""
-    with reported():
-        deployment_secret = read_settings().webhook_secret
-        if deployment_secret is None:
-            raise refusal("Webhooks are off", "set SPICE_WEBHOOK_SECRET, for the API as for this command")
-        with _database() as session:
-            from app.db import projects  # noqa: PLC0415 - client commands do without the server's packages
-            from app.webhooks.signing import secret_of  # noqa: PLC0415
+    with reported(), _webhook_project(name) as (_, project, deployment_secret):
+        from app.webhooks.signing import secret_of  # noqa: PLC0415 - as everywhere here
 
-            project = projects.find(session, name)
-            if project is None:
-                raise refusal("There is no such project", f"{name}: `spice projects list` shows all")
-            typer.echo(secret_of(deployment_secret, project.id))
+        typer.echo(secret_of(deployment_secret, project.id, project.webhook_rotation))
+
+
+@projects_app.command("replace-webhook-secret")
+def replace_webhook_secret(
+    name: Annotated[str, typer.Argument(help="The project.", show_default=False)] = "default",
+    *,
+    overlap_hours: Annotated[
+        float, typer.Option(min=0, max=8760, help="Hours that messages are signed with the one before as well.")
+    ] = 24.0,
+) -> None:
+    """Replace that secret, and print the new one."""
+    with reported(), _webhook_project(name) as (session, project, deployment_secret):
+        from app.db import projects  # noqa: PLC0415 - as everywhere here
+        from app.webhooks.signing import secret_of  # noqa: PLC0415
+
+        rotation = projects.replace_webhook_secret(session, project, overlap_hours * 3600)
+        typer.echo(secret_of(deployment_secret, project.id, rotation))
+
+
+@contextmanager
+def _webhook_project(name: str) -> Iterator[tuple[Session, Project, str]]:
+    deployment_secret = read_settings().webhook_secret
+    if deployment_secret is None:
+        raise refusal("Webhooks are off", "set SPICE_WEBHOOK_SECRET, for the API as for this command")
+    with _database() as session:
+        from app.db import projects  # noqa: PLC0415 - client commands do without the server's packages
+
+        project = projects.find(session, name)
+        if project is None:
+            raise refusal("There is no such project", f"{name}: `spice projects list` shows all")
+        yield session, project, deployment_secret
 
 
 @projects_app.command("list")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import false, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.db.tables import ApiKey, Job, Project
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import uuid
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
@@ -44,6 +46,32 @@ def limit(session: Session, name: str, limits: dict[str, int | None]) -> Project
             setattr(project, column, value)
         session.commit()
     return project
+
+
+def replace_webhook_secret(session: Session, project: Project, overlap_s: float) -> int:
+    """Have a project's webhooks signed with another secret, with the one before as well for so long, and commit.
+
+    Returns:
+        Number of the secret, as `app.webhooks.signing` takes it.
+    """
+    rotation = session.scalar(
+        update(Project)
+        .where(Project.id == project.id)
+        .values(
+            webhook_rotation=Project.webhook_rotation + 1,
+            webhook_overlap_until=func.now() + timedelta(seconds=overlap_s),
+        )
+        .returning(Project.webhook_rotation)
+    )
+    session.commit()
+    return rotation or 0
+
+
+def webhook_rotations(session: Session, project_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, tuple[int, ...]]:
+    """The numbers of the webhook secrets that each project uses now, the newest first."""
+    both = func.coalesce(Project.webhook_overlap_until > func.now(), false())
+    rows = session.execute(select(Project.id, Project.webhook_rotation, both).where(Project.id.in_(project_ids)))
+    return {id_: (rotation, rotation - 1) if overlaps else (rotation,) for id_, rotation, overlaps in rows}
 
 
 def find(session: Session, name: str) -> Project | None:

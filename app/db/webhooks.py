@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, update
 
+from app.db import projects
 from app.db.tables import Job, Json, State
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ class Due:
 
     Attributes:
         job_id: The job that has ended.
-        project_id: Whose secret signs it.
+        project_id: Whose secrets sign it.
+        rotations: Which of the project's secrets, the newest first.
         url: Where to.
         attempt: Number of this attempt, from 1.
         state: The final state.
@@ -33,6 +35,7 @@ class Due:
 
     job_id: uuid.UUID
     project_id: uuid.UUID
+    rotations: tuple[int, ...]
     url: str
     attempt: int
     state: State
@@ -50,11 +53,12 @@ def take_due(session: Session, most: int, hold_s: float) -> list[Due]:
         .with_for_update(skip_locked=True)
     ).all()
     due = []
+    rotations = projects.webhook_rotations(session, {job.project_id for job in jobs})
     for job in jobs:
         attempt = (job.webhook or {}).get("attempts", 0) + 1
         job.webhook = {**(job.webhook or {}), "attempts": attempt}
         job.webhook_due_at = func.now() + timedelta(seconds=hold_s)
-        due.append(_due(job, attempt))
+        due.append(_due(job, attempt, rotations[job.project_id]))
     session.commit()
     return due
 
@@ -72,16 +76,17 @@ def failed(session: Session, due: Due, status: int | None, error: str, again_s: 
 
 
 def _note(session: Session, due: Due, outcome: Json, again_s: float | None) -> None:
+    """Unless another process has taken the message since, as this attempt took longer than it was held for."""
     due_at: Any = None if again_s is None else func.now() + timedelta(seconds=again_s)
     session.execute(
         update(Job)
-        .where(Job.id == due.job_id)
+        .where(Job.id == due.job_id, Job.webhook["attempts"].as_integer() == due.attempt)
         .values(webhook={"attempts": due.attempt, **outcome}, webhook_due_at=due_at)
     )
     session.commit()
 
 
-def _due(job: Job, attempt: int) -> Due:
+def _due(job: Job, attempt: int, rotations: tuple[int, ...]) -> Due:
     assert job.finished_at is not None  # noqa: S101 - what ends a job sets both
     data = {
         "id": str(job.id),
@@ -91,4 +96,13 @@ def _due(job: Job, attempt: int) -> Due:
         "error": job.error,
         "url": f"/jobs/{job.id}",
     }
-    return Due(job.id, job.project_id, job.request["webhook"]["url"], attempt, job.state, job.finished_at, data)
+    return Due(
+        job.id,
+        job.project_id,
+        rotations,
+        job.request["webhook"]["url"],
+        attempt,
+        job.state,
+        job.finished_at,
+        data,
+    )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from app.db import webhooks
 from app.webhooks.sending import send
-from app.webhooks.signing import secret_of, signed_headers
+from app.webhooks.signing import secrets_in_use, signed_headers
 
 if TYPE_CHECKING:
     from app.db.engine import Sessions
@@ -46,8 +46,12 @@ def deliver(sessions: Sessions, settings: Settings) -> int:
 
 def _deliver(sessions: Sessions, settings: Settings, due: Due) -> None:
     body = json.dumps({"type": f"job.{due.state}", "timestamp": due.at.isoformat(), "data": due.data})
-    secret = secret_of(settings.webhook_secret or "", due.project_id)
-    status, wrong = send(due.url, body, signed_headers(secret, f"msg_{due.job_id.hex}", body), settings)
+    secrets = secrets_in_use(settings, due.project_id, due.rotations)
+    try:
+        status, wrong = send(due.url, body, signed_headers(secrets, f"msg_{due.job_id.hex}", body), settings)
+    except Exception as error:  # or it would be due for ever
+        logger.exception("webhook of job %s could not be sent", due.job_id)
+        status, wrong = None, type(error).__name__
     with sessions() as session:
         if wrong is None:
             webhooks.delivered(session, due, status)

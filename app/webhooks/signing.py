@@ -12,19 +12,29 @@ from standardwebhooks import Webhook
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Sequence
+
+    from app.settings import Settings
 
 
-def secret_of(deployment_secret: str, project_id: uuid.UUID) -> str:
-    """A project's secret, derived from the deployment's: `whsec_...`."""
-    derived = hmac.new(deployment_secret.encode(), project_id.bytes, hashlib.sha256).digest()
+def secret_of(deployment_secret: str, project_id: uuid.UUID, rotation: int = 0) -> str:
+    """A project's secret after so many replacements, derived from the deployment's: `whsec_...`."""
+    name = project_id.bytes + (rotation.to_bytes(4) if rotation else b"")
+    derived = hmac.new(deployment_secret.encode(), name, hashlib.sha256).digest()
     return f"whsec_{base64.b64encode(derived).decode()}"
 
 
-def signed_headers(secret: str, message_id: str, body: str) -> dict[str, str]:
-    """The three headers of a message; the id is the same each time that it is sent."""
+def secrets_in_use(settings: Settings, project_id: uuid.UUID, rotations: Sequence[int]) -> list[str]:
+    """All secrets that a receiver may have: each replaced one goes on beside its successor for a while."""
+    deployment = [one for one in (settings.webhook_secret, settings.webhook_secret_before) if one is not None]
+    return [secret_of(one, project_id, rotation) for one in deployment for rotation in rotations]
+
+
+def signed_headers(secrets: Sequence[str], message_id: str, body: str) -> dict[str, str]:
+    """The three headers of a message; the id is the same each time that it is sent. One signature is enough to hold."""
     now = datetime.now(UTC)
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(secret).sign(message_id, now, body),
+        "webhook-signature": " ".join(Webhook(secret).sign(message_id, now, body) for secret in secrets),
     }

@@ -37,6 +37,10 @@ def check_webhook_url(url: str, settings: Settings) -> None:
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise WebhookRefused(f"is not a URL ({error})") from None
+    try:
+        (host or "").encode("idna")  # as the lookup will
+    except UnicodeError as error:
+        raise WebhookRefused(f"names {host!r}, which no host can be called ({error})") from None
     if parts.scheme != "https" and not settings.webhook_allow_private:
         raise WebhookRefused(f"has scheme {parts.scheme!r}: use https, so that nobody reads or changes it on its way")
     if not host or "@" in parts.netloc or parts.fragment:

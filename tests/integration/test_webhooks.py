@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import ssl
 import threading
 import time
@@ -14,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 from sqlalchemy import text
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
+from typer.testing import CliRunner
 
-from app.db import leases
+from app.cli import app as cli
+from app.db import leases, webhooks
 from app.db.tables import DEFAULT_PROJECT, Job, State
-from app.webhooks import sending, urls
+from app.settings import get_settings
+from app.webhooks import delivery, sending, urls
 from app.webhooks.delivery import deliver
 from app.webhooks.signing import secret_of
 
@@ -128,9 +133,66 @@ def test_a_final_state_is_told_with_a_signature_that_holds(service: Service, rec
         with pytest.raises(Exception, match="signature"):
             Webhook(key).verify(body, headers)
     assert headers["Host"] == f"127.0.0.1:{receiver.port}"
-    delivery = service.job(job_id)["webhook"]
-    assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("delivered", 1, 204)
-    assert delivery["next_attempt_at"] is None
+    shown = service.job(job_id)["webhook"]
+    assert (shown["state"], shown["attempts"], shown["status"]) == ("delivered", 1, 204)
+    assert shown["next_attempt_at"] is None
+
+
+def heard_by(receiver: Receiver, secret: str) -> list[bool]:
+    """Whether each message bears a signature that holds for a secret."""
+    found = []
+    for headers, body in receiver.heard:
+        try:
+            Webhook(secret).verify(body, headers)
+        except WebhookVerificationError:
+            found.append(False)
+        else:
+            found.append(True)
+    return found
+
+
+def end_one(service: Service, receiver: Receiver) -> None:
+    """A job ends, and that is told."""
+    service.http.post(f"/jobs/{submit(service, url_of(receiver))}/cancel")
+    assert deliver_all(service) == 1
+
+
+def test_a_project_s_secret_is_replaced_while_receivers_have_the_one_before(
+    service: Service, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPICE_WEBHOOK_SECRET", SECRET)
+    get_settings.cache_clear()
+
+    def spice(*arguments: str) -> str:
+        done = CliRunner().invoke(cli, ["projects", *arguments])
+        assert done.exit_code == 0, done.output
+        return done.stdout.strip()
+
+    before = spice("webhook-secret")
+    end_one(service, receiver)
+    after = spice("replace-webhook-secret", "--overlap-hours", "1")
+    assert spice("webhook-secret") == after != before
+    end_one(service, receiver)
+    with sessions(service)() as session:
+        session.execute(text("UPDATE projects SET webhook_overlap_until = now()"))
+        session.commit()
+    end_one(service, receiver)
+    assert heard_by(receiver, before) == [True, True, False]
+    assert heard_by(receiver, after) == [False, True, True]
+    at_once = spice("replace-webhook-secret", "default", "--overlap-hours", "0")
+    end_one(service, receiver)
+    assert (heard_by(receiver, after)[-1], heard_by(receiver, at_once)[-1]) == (False, True)
+    assert CliRunner().invoke(cli, ["projects", "replace-webhook-secret", "nobody"]).exit_code != 0
+
+
+def test_the_deployment_s_secret_is_replaced_likewise(service: Service, receiver: Receiver) -> None:
+    new = service.settings.model_copy(
+        update={"webhook_secret": "another secret of all", "webhook_secret_before": SECRET}
+    )
+    service.http.post(f"/jobs/{submit(service, url_of(receiver))}/cancel")
+    assert deliver(sessions(service), new) == 1
+    for deployment_secret in ("another secret of all", SECRET):
+        assert heard_by(receiver, secret_of(deployment_secret, DEFAULT_PROJECT)) == [True]
 
 
 @pytest.mark.parametrize("end", ["cancelled", "failed"])
@@ -157,8 +219,8 @@ def test_it_is_sent_again_under_the_same_id_until_it_is_heard(service: Service, 
         assert time.monotonic() < deadline
         deliver_all(service)
         time.sleep(0.02)
-    delivery = service.job(job_id)["webhook"]
-    assert (delivery["state"], delivery["attempts"], delivery["error"]) == ("delivered", 3, None)
+    told = service.job(job_id)["webhook"]
+    assert (told["state"], told["attempts"], told["error"]) == ("delivered", 3, None)
     assert len(receiver.heard) == 3  # the redirect was not followed
     assert len({headers["webhook-id"] for headers, _ in receiver.heard}) == 1
 
@@ -172,9 +234,9 @@ def test_it_is_given_up_in_the_end(service: Service, receiver: Receiver) -> None
         assert time.monotonic() < deadline
         deliver_all(service)
         time.sleep(0.02)
-    delivery = service.job(job_id)["webhook"]
-    assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("failed", 3, 500)
-    assert "500" in delivery["error"]
+    told = service.job(job_id)["webhook"]
+    assert (told["state"], told["attempts"], told["status"]) == ("failed", 3, 500)
+    assert "500" in told["error"]
     assert service.job(job_id)["state"] == "cancelled"
 
 
@@ -191,8 +253,6 @@ def test_many_processes_send_one_message_once(service: Service, receiver: Receiv
 
 
 def test_what_a_dead_process_had_taken_is_sent_by_another(service: Service, receiver: Receiver) -> None:
-    from app.db import webhooks  # noqa: PLC0415 - beside its use
-
     job_id = submit(service, url_of(receiver))
     service.http.post(f"/jobs/{job_id}/cancel")
     with sessions(service)() as session:
@@ -203,6 +263,64 @@ def test_what_a_dead_process_had_taken_is_sent_by_another(service: Service, rece
         session.commit()
     assert deliver_all(service) == 1
     assert len(receiver.heard) == 1
+
+
+def test_what_cannot_be_sent_at_all_is_given_up_as_well(
+    service: Service, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the sender's own is an attempt: else the message would be due for ever."""
+
+    def fails(*_: Any) -> None:
+        raise UnicodeError
+
+    monkeypatch.setattr(delivery, "send", fails)
+    job_id = submit(service, url_of(receiver))
+    service.http.post(f"/jobs/{job_id}/cancel")
+    deadline = time.monotonic() + 20
+    while service.job(job_id)["webhook"]["state"] == "pending":
+        assert time.monotonic() < deadline
+        deliver_all(service)
+        time.sleep(0.02)
+    told = service.job(job_id)["webhook"]
+    assert (told["state"], told["attempts"], told["error"]) == ("failed", 3, "UnicodeError")
+
+
+def test_a_slow_attempt_says_nothing_of_a_later_one(service: Service, receiver: Receiver) -> None:
+    """It took longer than it had the message for: another process has it now, and its word counts."""
+    job_id = submit(service, url_of(receiver))
+    service.http.post(f"/jobs/{job_id}/cancel")
+    with sessions(service)() as session:
+        (slow,) = webhooks.take_due(session, 10, hold_s=0)
+        (quick,) = webhooks.take_due(session, 10, hold_s=0)
+        webhooks.delivered(session, quick, 204)
+        webhooks.failed(session, slow, None, "did not answer", 1.0)
+    told = service.job(job_id)["webhook"]
+    assert (told["state"], told["attempts"], told["next_attempt_at"]) == ("delivered", 2, None)
+
+
+def test_a_receiver_that_drips_its_answer_is_left_in_time(service: Service) -> None:
+    """Each byte comes soon enough, and the answer never ends."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = threading.Event()
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                while not ended.wait(0.05):
+                    connection.sendall(b"x: y\r\n")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        hasty = service.settings.model_copy(update={"webhook_timeout_s": 0.5})
+        try:
+            told = sending.send(f"http://127.0.0.1:{server.getsockname()[1]}/", "{}", {}, hasty)
+        finally:
+            ended.set()
+            thread.join()
+    assert told == (None, "did not answer within 0.5 s")
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(
@@ -220,6 +338,8 @@ def test_what_a_dead_process_had_taken_is_sent_by_another(service: Service, rece
         "ftp://example.org",
         "https://example.org:99999/",
         "https://exa mple.org/",
+        f"https://{64 * 'a'}.example.org/",
+        "https://hooks..example.org/",
     ],
 )
 def test_a_url_that_may_not_be_is_refused(service: Service, url: str) -> None:
