@@ -18,7 +18,7 @@ from spice_client import SpiceClient
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "img"
-WIDTH, HEIGHT = 1120, 800
+WIDTH, HEIGHT = 1120, 1160
 PREVIEW_HEIGHT = 1200
 COLOURS = 96
 

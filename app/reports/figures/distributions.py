@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from app.reports.schemas import ConflictBeforeAfter, EpsilonConflict, Lengths, Sources
 
 BAR_PIXELS = 11.0
-ROW_PIXELS = 40.0
+ROW_PIXELS = 48.0
 
 
 def draw_conflict(found: ConflictBeforeAfter, width: float) -> Figure:

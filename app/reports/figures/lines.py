@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 TABLE_ROWS = 12
 ERROR_BARS = 8
 LABEL_PIXELS = 15.0
+LETTER_PIXELS = 8.5  # of bold type, in the widest of the fonts that a browser may take
 
 
 def draw_curve(curve: Curve, method: str, width: float) -> Figure:
@@ -26,7 +27,9 @@ def draw_curve(curve: Curve, method: str, width: float) -> Figure:
         for line in lines.values()
         for value, deviation in zip(line.log_det, line.log_det_std or [0.0] * len(line.rank), strict=True)
     ]
-    axes = Axes(drawing, Range(0, curve.selected), Range.around(highest), right=14 + 7.5 * max(map(len, lines)))
+    axes = Axes(
+        drawing, Range(0, curve.selected), Range.around(highest), right=14 + LETTER_PIXELS * max(map(len, lines))
+    )
     axes.draw("picks", "log det, nats")
     for number, line in reversed(list(enumerate(lines.values()))):
         points = [(0.0, 0.0), *zip(line.rank, line.log_det, strict=True)]

@@ -10,6 +10,11 @@ export class Problem extends Error {
     super(document.detail ?? document.title);
     Object.assign(this, { title: "The request failed", status: 0, type: "", errors: [] }, document);
   }
+
+  /** Whether it passes by itself: no answer, too many requests, a service that starts or is behind a gateway. */
+  get transient() {
+    return this.type === "unreachable" || [429, 502, 503, 504].includes(this.status);
+  }
 }
 
 /** Paths are relative to the page: it may be served below a prefix. */
@@ -23,23 +28,43 @@ export async function send(path, { method = "GET", body, accept = "application/j
   try {
     response = await fetch(address(path), { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store" });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem({ title: "The service does not answer", detail: "Is it running? The page tries again when you do.", type: "unreachable" });
+    throw unreachable(error);
   }
   if (response.ok) return response;
   const document = await response.json().catch(() => ({ title: `HTTP ${response.status}` }));
   throw new Problem({ ...document, status: response.status });
 }
 
-export const get = async (path, options) => (await send(path, options)).json();
-export const post = async (path, body, options) => (await send(path, { method: "POST", body, ...options })).json();
+/** No answer, or half of one, as a problem; that the page has left is none. */
+function unreachable(error) {
+  if (error.name === "AbortError") return error;
+  return new Problem({ title: "The service does not answer", detail: "Is it running? Nothing is lost: what was submitted goes on.", type: "unreachable" });
+}
+
+const read = (response) => response.json().catch((error) => Promise.reject(unreachable(error)));
+export const get = async (path, options) => read(await send(path, options));
+export const post = async (path, body, options) => read(await send(path, { method: "POST", body, ...options }));
 export const remove = (path) => send(path, { method: "DELETE" });
 
+/** As `get`, and sits out what passes by itself; `onTrouble` is told of each failure, and of null when it is over. */
+export async function getInTheEnd(path, signal, onTrouble = () => {}) {
+  for (let pause = 1000; ; pause = Math.min(pause * 2, 15_000)) {
+    try {
+      const found = await get(path, { signal });
+      onTrouble(null);
+      return found;
+    } catch (problem) {
+      if (!problem.transient) throw problem;
+      onTrouble(problem);
+      await sleep(pause * (0.5 + Math.random() / 2), signal);
+    }
+  }
+}
+
 /** Wait until a resource that a worker works on has ended. */
-export async function settled(path, signal, onLook = () => {}) {
+export async function settled(path, signal) {
   for (let pause = 250; ; pause = Math.min(pause * 1.5, 2000)) {
-    const found = await get(path, { signal });
-    onLook(found);
+    const found = await getInTheEnd(path, signal);
     if (["succeeded", "failed", "cancelled"].includes(found.state)) return found;
     await sleep(pause, signal);
   }
@@ -47,11 +72,16 @@ export async function settled(path, signal, onLook = () => {}) {
 
 export function sleep(milliseconds, signal) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => {
+    const stop = () => {
       clearTimeout(timer);
       reject(new DOMException("", "AbortError"));
-    });
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    }, milliseconds);
+    if (signal?.aborted) stop();
+    else signal?.addEventListener("abort", stop, { once: true });
   });
 }
 

@@ -36,11 +36,16 @@ function plain(field, id) {
   return { element: input, read: () => (number ? asNumber(input.value) : input.value.trim() || undefined), write: (value) => (input.value = value ?? "") };
 }
 
-/** A number; what is none goes to the server as it is, which says what is wrong with it. */
+/**
+ * A number; what is none goes to the server as it is, which says what is wrong with it. So does what could be read in
+ * two ways, such as 10,000, and a whole number that JavaScript would round.
+ */
 function asNumber(text) {
-  const wanted = text.trim().replace(",", ".");
+  const wanted = text.trim();
   if (wanted === "") return undefined;
-  return Number.isNaN(Number(wanted)) ? wanted : Number(wanted);
+  const number = Number(/^[1-9]\d{0,2}(,\d{3})+$/.test(wanted) ? NaN : wanted.replace(",", "."));
+  const exact = !Number.isInteger(number) || Number.isSafeInteger(number);
+  return Number.isNaN(number) || !exact ? wanted : number;
 }
 
 /** A value in JSON; what is none goes to the server as it is, likewise. */
@@ -63,7 +68,7 @@ const KINDS = {
   },
   list(field, id) {
     const made = plain(field, id);
-    const parts = () => made.read()?.split(",").map((part) => part.trim()).filter(Boolean).map((part) => (/^-?\d+$/.test(part) ? Number(part) : part));
+    const parts = () => made.read()?.split(",").map((part) => part.trim()).filter(Boolean).map((part) => (field.numbers ? asNumber(part) : part));
     return { ...made, read: parts, write: (value) => made.write(value?.join(", ")) };
   },
   json(field, id) {

@@ -1,13 +1,18 @@
 /* Follow a job: server-sent events over fetch (EventSource can't send a key), or polling where they are not to be had. */
 
-import { get, send, sleep } from "./api.js";
+import { get, getInTheEnd, send, sleep } from "./api.js";
 import { FINAL } from "./format.js";
 
 const POLL_MS = 2000;
+const SILENCE_MS = 60_000; // there are heartbeats: a stream that is silent for longer is broken
 
-/** Call `onJob` with the job now and whenever it changes, until it has ended or `signal` says stop. */
-export async function follow(id, onJob, signal) {
+/**
+ * Call `onJob` with the job now and whenever it changes, until it has ended or `signal` says stop. A connection that
+ * breaks is taken up again; meanwhile `onTrouble` is told why, and of null when it is over.
+ */
+export async function follow(id, onJob, onTrouble, signal) {
   let job = await get(`/jobs/${id}`, { signal });
+  const look = async () => (job = await getInTheEnd(`/jobs/${id}`, signal, onTrouble));
   let last = 0;
   onJob(job);
   while (!FINAL.has(job.state)) {
@@ -18,14 +23,14 @@ export async function follow(id, onJob, signal) {
         last = batch.at(-1).id ?? last;
         const progress = batch.findLast((event) => event.kind === "progress" && event.data.stage === job.stage);
         if (batch.every((event) => event.kind === "progress")) onJob({ ...job, progress: progress?.data ?? job.progress });
-        else onJob((job = await get(`/jobs/${id}`, { signal })));
+        else onJob(await look());
         if (FINAL.has(job.state)) return;
       }
     } catch (error) {
-      if (error.name === "AbortError") throw error;
+      if (signal.aborted) throw error; // else the look at the job tells what is wrong
     }
     if (!heard) await sleep(POLL_MS, signal);
-    onJob((job = await get(`/jobs/${id}`, { signal })));
+    onJob(await look());
   }
 }
 
@@ -37,7 +42,7 @@ async function* events(path, signal) {
   let buffer = "";
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await soon(reader.read());
       if (done) return;
       buffer += value.replaceAll("\r\n", "\n");
       const blocks = buffer.split("\n\n");
@@ -47,6 +52,17 @@ async function* events(path, signal) {
     }
   } finally {
     reader.cancel().catch(() => {});
+  }
+}
+
+/** What comes within a minute; nothing more, if it does not. */
+async function soon(read) {
+  let timer;
+  const silence = new Promise((resolve) => (timer = setTimeout(resolve, SILENCE_MS, { done: true })));
+  try {
+    return await Promise.race([read, silence]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

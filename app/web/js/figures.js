@@ -9,6 +9,7 @@ const policy = globalThis.trustedTypes?.createPolicy("figures", { createHTML: (t
 /** An SVG as text, as an element of this document. */
 function drawing(text) {
   const parsed = new DOMParser().parseFromString(policy.createHTML(text), "image/svg+xml").documentElement;
+  if (parsed.localName !== "svg") return "";
   for (const element of [parsed, ...parsed.querySelectorAll("*")]) {
     if (!SHAPES.has(element.localName)) element.remove();
     for (const { name } of [...element.attributes]) if (!ATTRIBUTES.has(name) && name !== "xmlns") element.removeAttribute(name);

@@ -25,6 +25,7 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
   const state = h("span", { class: "state" });
   const title = h("h1", { tabIndex: -1 });
   const said = h("div");
+  const lost = h("p", { class: "lost" });
   let shown = "";
   let heard = "";
   await follow(
@@ -36,6 +37,7 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
           h("div", { class: "head" }, title, state),
           h("p", { class: "soft" }, `${basename(job.dataset.uri ?? "a registered dataset")} as ${basename(job.model.uri)} reads it, submitted ${when(job.created_at)}`),
           actions,
+          lost,
           said,
           body,
         );
@@ -48,8 +50,17 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
       if (!shown) arrived(name(job));
       shown = job.state;
     },
+    trouble,
     signal,
   );
+
+  /** Said once, however often it is tried again. */
+  function trouble(problem) {
+    const words = problem ? `${problem.title}. Trying again` : "";
+    if (lost.textContent === words) return;
+    lost.textContent = words;
+    if (words) announce((heard = words));
+  }
 
   function draw(job) {
     const key = `${job.state} ${job.cancel_requested}`;

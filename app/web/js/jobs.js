@@ -11,15 +11,18 @@ export async function jobsView({ view, signal, arrived }) {
   let state = "";
   let more = [];
   let cursor = null;
+  let turn = 0;
   const chosen = new Set();
   const list = h("div", { id: "jobs" });
   const compare = h("a", { class: "button", hidden: true }, "Compare the two");
-  const filter = h("select", { id: "state", onchange: () => ((state = filter.value), (more = []), load().catch(() => {})) }, h("option", { value: "" }, "any state"), STATES.map((one) => h("option", {}, one)));
-  const next = h("button", { type: "button", hidden: true, onclick: loadMore }, "Older jobs");
+  const filter = h("select", { id: "state", onchange: () => ((state = filter.value), (more = []), tried(load)) }, h("option", { value: "" }, "any state"), STATES.map((one) => h("option", {}, one)));
+  const lost = h("p", { class: "lost" });
+  const next = h("button", { type: "button", hidden: true, onclick: () => tried(loadMore) }, "Older jobs");
   const first = await page();
   view.replaceChildren(
     h("div", { class: "head" }, h("h1", { tabIndex: -1 }, "Jobs"), h("a", { class: "button main", href: "#/new" }, "New selection")),
     h("p", { class: "filters" }, h("label", { for: "state" }, "Show"), filter, compare),
+    lost,
     list,
     next,
   );
@@ -27,7 +30,19 @@ export async function jobsView({ view, signal, arrived }) {
   arrived("Jobs");
   for (;;) {
     await sleep(REFRESH_MS, signal);
-    if (!document.hidden) await load().catch((problem) => problem.name === "AbortError" && Promise.reject(problem));
+    if (!document.hidden) await tried(load);
+  }
+
+  /** A look that may fail; the next one comes by itself, so it is enough to say so. */
+  async function tried(look) {
+    try {
+      await look();
+      lost.textContent = "";
+    } catch (problem) {
+      if (problem.name === "AbortError") return;
+      if (!problem.transient) throw problem;
+      lost.textContent = `${problem.title}. Trying again`;
+    }
   }
 
   function page(from) {
@@ -38,7 +53,9 @@ export async function jobsView({ view, signal, arrived }) {
   }
 
   async function load() {
-    draw(await page());
+    const mine = ++turn;
+    const found = await page();
+    if (mine === turn) draw(found); // else another state was asked for meanwhile
   }
 
   async function loadMore() {

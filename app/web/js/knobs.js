@@ -28,11 +28,11 @@ const described = ({ description, default: value }) => ({ ...(description && { d
 
 function fieldOf({ path, schema }) {
   const label = path.split(".").slice(-2).join(" ").replaceAll("_", " ");
-  const field = { path, label: label[0].toUpperCase() + label.slice(1), help: schema.description ?? "", folded: true };
+  const field = { path, label: label[0].toUpperCase() + label.slice(1), help: (schema.description ?? "").replaceAll("`", ""), folded: true };
   const value = schema.default ?? undefined;
   if (schema.enum) return { ...field, kind: "select", options: [...(value === undefined ? [["", "not set"]] : []), ...schema.enum.map((one) => [String(one)])], value: value === undefined ? "" : String(value) };
   if (schema.type === "boolean") return { ...field, kind: "boolean", value: value ?? false };
   if (schema.type === "integer" || schema.type === "number") return { ...field, kind: "number", value };
-  if (schema.type === "array") return { ...field, kind: "list", value: value?.join(", "), help: `${field.help} Several are set apart by commas.` };
+  if (schema.type === "array") return { ...field, kind: "list", value: value?.join(", "), numbers: ["integer", "number"].includes(schema.items?.type), help: `${field.help} Several are set apart by commas.` };
   return { ...field, kind: schema.type === "object" ? "json" : undefined, value: typeof value === "string" ? value : undefined };
 }

@@ -19,7 +19,6 @@ const view = document.getElementById("view");
 let leaving = new AbortController();
 
 async function show() {
-  if (location.hash === "#view") return;
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
@@ -33,10 +32,11 @@ async function show() {
     await render({ view, signal, parts: pattern.exec(location.hash).slice(1), arrived });
   } catch (problem) {
     if (problem.name === "AbortError") return;
-    if (!("title" in problem)) throw problem;
-    view.replaceChildren(h("h1", { tabIndex: -1 }, problem.title), failure(problem));
+    const { title, detail } = "title" in problem ? problem : { title: "The page met with a fault", detail: String(problem) };
+    view.replaceChildren(h("h1", { tabIndex: -1 }, title), failure({ title, detail }));
     if (problem.status === 401 || problem.status === 403) askForKey(again);
-    arrived(problem.title);
+    arrived(title);
+    if (!("title" in problem)) throw problem;
   }
 }
 
@@ -56,5 +56,6 @@ const mark = () => (button.textContent = apiKey() ? "API key: set" : "API key");
 const again = () => (mark(), show());
 button.addEventListener("click", () => askForKey(again));
 mark();
+document.querySelector(".skip").addEventListener("click", (event) => (event.preventDefault(), view.focus()));
 addEventListener("hashchange", show);
 show();

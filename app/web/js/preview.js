@@ -4,6 +4,7 @@ import { h } from "./dom.js";
 import { count } from "./format.js";
 
 const OPEN = 3;
+const CONTEXT_PIXELS = 8;
 
 /** A preview that has succeeded. */
 export function previewRows(found) {
@@ -12,7 +13,7 @@ export function previewRows(found) {
   const tokens = used.reduce((sum, row) => sum + row.tokens, 0);
   return [
     h("p", {}, `${count(found.rows.length)} rows, read as ${found.shape.replace("_", " and ")}. `, used.length ? `${count(learned)} of ${count(tokens)} tokens are learned, the others are only seen.` : ""),
-    h("p", { class: "legend" }, h("mark", { class: "learned" }, "underlined"), " learned: the loss falls on it ", h("span", { class: "masked" }, "plain"), " masked: the model sees it and learns nothing from it"),
+    h("p", { class: "legend" }, h("mark", { class: "learned" }, "Underlined"), " tokens are learned: the loss falls on them. ", h("span", { class: "masked" }, "Plain"), " ones are masked: the model sees them and learns nothing from them."),
     h("ol", { class: "preview", start: found.first_row }, found.rows.map(row)),
   ];
 }
@@ -24,8 +25,18 @@ function row(found, place) {
   return h(
     "li",
     {},
-    h("details", { open: place < OPEN }, h("summary", {}, about), h("div", { class: "tokens", tabIndex: 0, role: "group", "aria-label": `Tokens of row ${found.row}` }, runs(found), rest ? h("p", { class: "soft" }, `and ${count(rest)} further tokens`) : null)),
+    h("details", { open: place < OPEN, ontoggle: toTheLearned }, h("summary", {}, about), h("div", { class: "tokens", tabIndex: 0, role: "group", "aria-label": `Tokens of row ${found.row}` }, runs(found), rest ? h("p", { class: "soft" }, `and ${count(rest)} further tokens`) : null)),
   );
+}
+
+/** Where a long row is opened, begin shortly before what is learned: that is what a preview is looked at for. */
+function toTheLearned({ target }) {
+  const box = target.querySelector(".tokens");
+  const learned = box.querySelector(".learned");
+  if (!learned) return;
+  const begins = learned.offsetTop - box.offsetTop;
+  const hidden = begins + learned.offsetHeight - box.clientHeight;
+  if (hidden > 0) box.scrollTop = Math.min(hidden + CONTEXT_PIXELS, begins - CONTEXT_PIXELS);
 }
 
 /** Tokens in runs of one kind, so that the kind is said once for each run. */

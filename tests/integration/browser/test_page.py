@@ -173,6 +173,88 @@ def test_what_the_server_refuses_is_said_at_its_field(site: Site) -> None:
     accessible(page)
 
 
+def test_every_setting_of_the_form_arrives_as_it_was_written(site: Site) -> None:
+    page = site.open("#/new")
+    fill_in(page, site.service)
+    for summary in page.locator("form summary").all():
+        summary.click()
+    written = {
+        "gradients-layers": "q_proj, layers.0.mlp.*",
+        "gradients-warmup_steps": "2",
+        "gradients-warmup_learning_rate": "0,001",
+        "gradients-seed": str(2**63 - 1),
+        "selection-partitions": "3",
+        "timeout_s": "600",
+        "expires_at": "2127-01-01T00:00:00Z",
+        "metadata": "team = search\nwhy = a=b",
+    }
+    for field, text in written.items():
+        page.locator(f"#{field}").fill(text)
+    page.locator("#webhook-url").fill("https://127.0.0.1/hook")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#webhook-url-error")).not_to_be_empty()
+    page.locator("#webhook-url").fill("")
+    page.locator("#selection-budget-count").fill("10,000")  # ten thousand, or ten: the page does not guess
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("[data-path='selection.budget'] .error")).to_contain_text("valid integer")
+    page.locator("#selection-budget-count").fill("10")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_text("Waiting for a worker", exact=False).first).to_be_visible()
+    (job,) = site.service.http.get("/jobs").json()["items"]
+    assert job["gradients"]["layers"] == ["q_proj", "layers.0.mlp.*"]
+    assert job["gradients"]["warmup_steps"] == 2
+    assert job["gradients"]["warmup_learning_rate"] == 0.001
+    assert job["gradients"]["seed"] == 2**63 - 1
+    assert job["selection"]["partitions"] == 3
+    assert job["selection"]["budget"] == {"fraction": None, "count": 10}
+    assert job["timeout_s"] == 600
+    assert job["expires_at"] == "2127-01-01T00:00:00Z"
+    assert job["metadata"] == {"team": "search", "why": "a=b"}
+
+
+def test_a_connection_that_breaks_is_taken_up_again(site: Site) -> None:
+    job_id = site.service.submit(site.service.request())
+    site.page.route("**/jobs/*/events*", lambda route: route.abort())
+    page = site.open(f"#/jobs/{job_id}")
+    expect(page.get_by_text("Waiting for a worker.")).to_be_visible()
+    page.route(f"**/jobs/{job_id}", lambda route: route.abort())
+    expect(page.locator(".lost")).to_have_text("The service does not answer. Trying again")
+    expect(page.locator("#live")).to_have_text("The service does not answer. Trying again")
+    expect(page.get_by_text("Waiting for a worker.")).to_be_visible()
+    site.service.work()
+    page.unroute_all()
+    expect(page.locator(".state.succeeded")).to_be_visible()
+    expect(page.locator(".lost")).to_be_hidden()
+    expect(page.locator("figure svg").first).to_be_visible()
+    page.route("**/jobs?*", lambda route: route.fulfill(status=503, json={"title": "The service is busy"}))
+    page.get_by_role("link", name="Jobs").first.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("The service is busy")
+    page.unroute_all()
+    page.reload()
+    expect(page.locator("#jobs table")).to_be_visible()
+    page.route("**/jobs?*", lambda route: route.fulfill(status=503, json={"title": "The service is busy"}))
+    expect(page.locator(".lost")).to_have_text("The service is busy. Trying again")
+    expect(page.locator("#jobs table")).to_be_visible()
+    page.unroute_all()
+    expect(page.locator(".lost")).to_be_hidden()
+
+
+def test_a_preview_begins_where_a_row_is_learned(site: Site) -> None:
+    long = [{"prompt": "\n".join(f"{number}. on" for number in range(60)), "response": "The end."} for _ in range(3)]
+    page = site.open("#/new")
+    fill_in(page, site.service)
+    page.locator("#dataset-uri").fill(site.service.write_dataset(long))
+    page.locator("#model-max_length").fill("1024")
+    page.get_by_role("button", name="Preview rows").click()
+    site.work_until(page.locator(".tokens").first)
+    in_sight = """box => {
+        const [outer, inner] = [box, box.querySelector(".learned")].map((one) => one.getBoundingClientRect());
+        return box.scrollHeight > box.clientHeight && inner.top >= outer.top && inner.bottom <= outer.bottom;
+    }"""
+    for box in page.locator("details[open] .tokens").all():
+        assert box.evaluate(in_sight)
+
+
 def test_a_preview_that_fails_says_why_where_it_belongs(site: Site) -> None:
     page = site.open("#/new")
     fill_in(page, site.service)
@@ -318,6 +400,7 @@ def test_the_form_has_every_knob_of_a_job(site: Site) -> None:
     shown = page.locator("[data-path]").evaluate_all("all => all.map(one => one.dataset.path)")
     assert len(shown) == len(set(shown))
     assert set(shown) == knobs(schemas, schemas["JobRequest"])
+    assert page.locator("#section-Further").count() == 0, "each has words of its own in fields.js"
     for field in page.locator("[data-path]").all():
         assert field.locator(".help").inner_text() or not field.is_visible(), field.get_attribute("data-path")
 
