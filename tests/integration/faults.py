@@ -9,6 +9,8 @@ import os
 import resource
 import signal
 import time
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -162,10 +164,12 @@ def without_privileges() -> None:
 
 
 def impatient() -> None:
-    """Ask a bucket once, where a worker asks for some seconds."""
+    """Ask a bucket once, where a worker asks for some seconds; and soon again, where it waits for one."""
     from app.artifacts import s3  # noqa: PLC0415
+    from app.db import leases  # noqa: PLC0415
 
     s3.ATTEMPTS, s3.REQUEST_ATTEMPTS = 1, 1
+    leases.SHORTEST_WAIT = timedelta(seconds=0.2)
 
 
 def clock_off_by(seconds: str) -> None:
@@ -222,6 +226,16 @@ def fails_now_and_then() -> None:
     local._written = written
 
 
-def deaf(point: str, seconds: str) -> None:
-    """Take no notice of anything for that long at a point, as a library does that waits for a silent server."""
-    POINTS[point](lambda: time.sleep(float(seconds)))
+def deaf(point: str, bell: str) -> None:
+    """Take no notice of anything at a point until there is a file `bell`, as a library does that waits for a server."""
+
+    def wait() -> None:
+        while not Path(bell).exists():
+            time.sleep(0.02)
+
+    POINTS[point](wait)
+
+
+def slow_shards(seconds: str) -> None:
+    """Take that long for each shard."""
+    POINTS["gradients"](lambda: time.sleep(float(seconds)))

@@ -28,9 +28,23 @@ if TYPE_CHECKING:
 Fault = tuple[str, ...]
 """A function of tests/integration/faults.py, and its arguments."""
 
+SHORT_LEASE_S = 1.0
+"""Of a worker that is going to die: so soon it is taken for dead."""
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["tests.integration.processes", "tests.integration.faults", "workers.main", "transformers.models.llama"]
+    [
+        *("tests.integration.processes", "tests.integration.faults"),
+        *(
+            "workers.main",
+            "workers.pipeline",
+            "workers.registration",
+            "workers.preview",
+            "app.main",
+            "app.artifacts.s3",
+        ),
+        *("transformers.models.llama", "psycopg", "uvicorn", "aiohttp", "s3fs"),
+    ]
 )
 
 

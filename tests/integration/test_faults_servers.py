@@ -10,6 +10,7 @@ import httpx
 import pytest
 from redis import Redis
 
+from tests.integration.processes import SHORT_LEASE_S
 from tests.integration.settled import assert_settled, final, in_gradients, wait_for
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def test_redis_is_wiped_in_mid_job(service: Service, workers: Processes, long_bo
 def test_redis_is_killed_in_mid_job(
     service: Service, workers: Processes, servers: EmbeddedServers, long_body: dict[str, Any]
 ) -> None:
-    workers.start()
+    workers.start(lease_s=SHORT_LEASE_S)
     job_id = service.submit(long_body)
     wait_for(service, job_id, in_gradients)
     assert servers.valkey.pid is not None
@@ -61,7 +62,7 @@ def test_redis_is_killed_in_mid_job(
 def test_postgres_is_restarted_in_mid_job(
     service: Service, workers: Processes, servers: EmbeddedServers, long_body: dict[str, Any]
 ) -> None:
-    workers.start()
+    workers.start(lease_s=SHORT_LEASE_S)
     job_id = service.submit(long_body)
     wait_for(service, job_id, in_gradients)
     servers.postgres.stop()

@@ -17,6 +17,7 @@ from sqlalchemy import select
 from app.db.tables import Job
 from app.queue import queue_name
 from tests.integration.conftest import real_rows
+from tests.integration.processes import SHORT_LEASE_S
 from tests.integration.settled import assert_settled, final, in_gradients, wait_for
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def wait_till_frozen(process: Running) -> None:
 def test_a_worker_that_was_taken_for_dead_changes_nothing_when_it_comes_back(
     service: Service, workers: Processes, stage: str
 ) -> None:
-    zombie = workers.start(("at", stage, "freeze"))
+    zombie = workers.start(("at", stage, "freeze"), lease_s=SHORT_LEASE_S)
     job_id = service.submit(service.request())
     wait_till_frozen(zombie)
     workers.start()
@@ -86,10 +87,10 @@ def test_a_worker_that_is_asked_to_end_finishes_or_hands_back(service: Service, 
 class TestATimeout:
     def test_ends_a_job_that_selects(self, service: Service, workers: Processes) -> None:
         workers.start(("slow_picks", "0.5"))
-        job_id = service.submit({**service.request(budget={"fraction": 1.0}), "timeout_s": 4})
+        job_id = service.submit({**service.request(budget={"fraction": 1.0}), "timeout_s": 3})
         job = wait_for(service, job_id, final)
         assert (job["state"], job["error"]["type"]) == ("failed", "timed-out")
-        assert "4 s" in job["error"]["detail"]
+        assert "3 s" in job["error"]["detail"]
         assert job["error"]["errors"][0]["field"] == "timeout_s"
         workers.stop()
         assert_settled(service, succeeded=0, failed="timed-out")
@@ -97,8 +98,8 @@ class TestATimeout:
     def test_ends_a_job_whose_shards_are_computed_and_frees_their_workers(
         self, service: Service, workers: Processes, long_body: dict[str, Any]
     ) -> None:
-        workers.start(("deaf", "gradients", "0.5"))
-        job_id = service.submit({**long_body, "timeout_s": 3})
+        workers.start(("slow_shards", "0.5"))
+        job_id = service.submit({**long_body, "timeout_s": 2})
         assert wait_for(service, job_id, final)["error"]["type"] == "timed-out"
         next_one = service.submit(service.request())
         assert wait_for(service, next_one, final)["state"] == "succeeded"
@@ -123,13 +124,15 @@ class TestACancel:
     def test_ends_a_job_within_seconds_though_its_worker_is_deaf(
         self, service: Service, workers: Processes, stage: str
     ) -> None:
-        workers.start(("deaf", stage, "6"))
+        bell = service.directory / "bell"
+        workers.start(("deaf", stage, str(bell)))
         job_id = service.submit(service.request())
         wait_for(service, job_id, lambda job: job["stage"] == stage)
         asked = time.monotonic()
         service.http.post(f"/jobs/{job_id}/cancel")
         assert wait_for(service, job_id, final)["state"] == "cancelled"
         assert time.monotonic() - asked < 5
+        bell.touch()
         workers.stop()
         assert_settled(service, succeeded=0)
 
@@ -167,7 +170,7 @@ def test_a_dataset_that_changes_under_a_running_job_fails_it(
     service: Service, workers: Processes, long_body: dict[str, Any]
 ) -> None:
     """The worker that goes on is on another machine, which has no copy of what the job began with."""
-    first = workers.start()
+    first = workers.start(lease_s=SHORT_LEASE_S)
     job_id = service.submit(long_body)
     wait_for(service, job_id, in_gradients)
     service.write_dataset(real_rows())
