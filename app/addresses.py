@@ -12,6 +12,15 @@ from typing import Any
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NOBODYS = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24",  # for protocols; the metadata service of one cloud is in it, and older Pythons call it global
+        "192.88.99.0/24",  # relays of 6to4, given up
+        "168.63.129.16/32",  # what a virtual machine of Azure asks about itself
+        "3fff::/20",  # for documentation, since 2024
+    )
+)
 
 
 class AddressRefused(OSError):
@@ -21,6 +30,8 @@ class AddressRefused(OSError):
 def is_public(address: str) -> bool:
     """Whether an IPv4 or IPv6 address (scope allowed) is on the public internet, as is any IPv4 address within it."""
     ip = ipaddress.ip_address(address.partition("%")[0])
+    if any(ip in network for network in _NOBODYS):
+        return False
     if isinstance(ip, ipaddress.IPv4Address):
         return ip.is_global and not ip.is_multicast
     if ip.ipv4_mapped is not None:

@@ -196,6 +196,8 @@ def check_bucket(uri: str, parts: SplitResult, settings: Settings) -> None:
         )
     if parts.query or parts.fragment or not parts.path.strip("/"):
         raise UriRefused(f"{uri!r} is not s3://bucket/key with a key free of '?' and '#'")
+    if {".", ".."} & set(parts.path.split("/")):  # a server, or a proxy before it, may walk them, out of the bucket
+        raise UriRefused(f"{uri!r} has a '.' or '..' between slashes: give the object's key as it is listed")
 
 
 def _from_suffix(name: str) -> tuple[Format | None, Compression | None]:

@@ -37,7 +37,17 @@ ALLOWED: Final = frozenset(TASKS.values())
 
 
 class NamedTask(Job):
-    """A message of the queue. It may name the service's tasks only: who can write to Redis must not run code here."""
+    """A message of the queue. It may name the service's tasks only: who can write to Redis must not run code here.
+
+    RQ would also call functions, and send requests to servers, that a message names for when its task has ended.
+    """
+
+    success_callback = None
+    failure_callback = None
+    stopped_callback = None
+
+    def send_webhooks(self, *_: object, **__: object) -> None:
+        """Send none."""
 
     @property
     def func(self) -> Callable[..., Any]:

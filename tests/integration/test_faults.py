@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from redis import Redis
@@ -13,6 +15,7 @@ from sqlalchemy import select
 
 from app.db.tables import Shard, State
 from tests.integration.conftest import LONG_ROWS
+from tests.integration.processes import SHORT_LEASE_S
 from tests.integration.settled import assert_settled, final, in_gradients, wait_for
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("stage", ["taken", "reading", "gradients", "selecting", "publishing", "published"])
 def test_a_worker_that_is_killed_costs_no_job(service: Service, workers: Processes, stage: str) -> None:
-    killed = workers.start(("at", stage, "die"))
+    killed = workers.start(("at", stage, "die"), lease_s=SHORT_LEASE_S)
     job_id = service.submit(service.request())
     assert killed.wait() == -signal.SIGKILL
     workers.start()
@@ -34,7 +37,7 @@ def test_a_worker_that_is_killed_costs_no_job(service: Service, workers: Process
 
 
 def test_a_killed_worker_loses_at_most_a_shard(service: Service, workers: Processes, long_body: dict[str, Any]) -> None:
-    first = workers.start()
+    first = workers.start(lease_s=SHORT_LEASE_S)
     job_id = service.submit(long_body)
     wait_for(service, job_id, in_gradients)
     first.send_signal(signal.SIGKILL)
@@ -117,6 +120,39 @@ def test_a_message_that_names_other_code_is_not_run(service: Service) -> None:
         queue.enqueue("os.mkdir", args=(str(target),))
         service.work()
     assert not target.exists()
+
+
+CALLS: list[object] = []
+
+
+def called(*given: object) -> None:
+    """What a message names."""
+    CALLS.append(given)
+
+
+@pytest.mark.parametrize("task", ["workers.shard.run_shard", "os.mkdir"])
+def test_what_a_message_names_for_its_end_is_neither_called_nor_sent_to(service: Service, task: str) -> None:
+    from rq import Callback, Queue, Webhook  # noqa: PLC0415
+    from rq.serializers import JSONSerializer  # noqa: PLC0415
+
+    from app.queue import queue_name  # noqa: PLC0415
+
+    CALLS.clear()
+    with socket.create_server(("127.0.0.1", 0)) as server, Redis.from_url(str(service.settings.redis_url)) as redis:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        queue = Queue(queue_name(service.settings, "selection"), connection=redis, serializer=JSONSerializer)
+        queue.enqueue(
+            task,
+            args=(str(uuid4()), 1),
+            on_success=Callback(f"{__name__}.called"),
+            on_failure=Callback(f"{__name__}.called"),
+            webhooks=[Webhook(url, status, timeout=1) for status in ("finished", "failed")],
+        )
+        service.work()
+        assert CALLS == []
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_a_submission_while_redis_is_away_is_kept(service: Service, workers: Processes) -> None:

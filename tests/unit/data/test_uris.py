@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from app.model_uris import check_model_uri
 from app.uris import UriRefused, check_uri
 
 if TYPE_CHECKING:
@@ -147,6 +148,15 @@ def test_hosts_that_are_plainly_private_are_refused(make_settings: SettingsFacto
     with pytest.raises(UriRefused, match="private, loopback or link-local"):
         check_uri(f"https://{host}/a.jsonl", make_settings())
     assert check_uri(f"https://{host}/a.jsonl", make_settings(https_allow_private=True)).scheme == "https"
+
+
+@pytest.mark.parametrize("key", ["../other/a.jsonl", "x/../../other/a.jsonl", "./a.jsonl", "x/..", "x/./a.jsonl"])
+def test_a_key_leads_out_of_no_bucket(make_settings: SettingsFactory, key: str) -> None:
+    settings = make_settings(s3_buckets=("train",))
+    with pytest.raises(UriRefused, match="between slashes"):
+        check_uri(f"s3://train/{key}", settings, "jsonl")
+    with pytest.raises(UriRefused, match="between slashes"):
+        check_model_uri(f"s3://train/{key}", settings)
 
 
 def test_only_listed_buckets_are_allowed(make_settings: SettingsFactory) -> None:
