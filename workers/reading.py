@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.db.tables import DEFAULT_PROJECT, Dataset, Job
@@ -13,12 +15,12 @@ from workers.data.corpus import build_corpus
 from workers.data.fetch import fetch, recall
 from workers.failures import JobError
 from workers.gradients.config import GradientConfig
+from workers.gradients.errors import ModelError
 from workers.models.local import local_model
 
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable
-    from pathlib import Path
 
     from app.model_uris import ModelUri
     from app.uris import DatasetUri
@@ -200,9 +202,29 @@ def have_model(process: Process, uri: ModelUri, dtype: str, should_stop: Callabl
         Stopped: `should_stop` said so.
     """
     while True:
-        path = local_model(uri, dtype, process.settings, should_stop)
+        path = _readable(uri, lambda: local_model(uri, dtype, process.settings, should_stop))
         kept = path.parent == process.settings.cache_path / "models"
         if not kept:
             process.holds.drop("model")
         if not kept or process.holds.take("model", path):
             return path
+
+
+def _readable(uri: ModelUri, place: Callable[[], Path]) -> Path:
+    """The directory, if the worker may read what is in it.
+
+    Raises:
+        ModelError: It may not.
+    """
+    try:
+        path = place()
+        files = sorted(path.iterdir()) if path.is_dir() else []  # what is missing, the loader says
+        closed = [file.name for file in files if not os.access(file, os.R_OK)]
+    except PermissionError as error:
+        closed = [Path(str(error.filename)).name]
+    if not closed:
+        return path
+    raise ModelError(
+        f"model.uri: the worker, which is user {os.geteuid()}, may not read {closed[0]} of {uri.uri}: let it, as by "
+        "chmod -R a+rX (safetensors writes weights for their owner alone)"
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from itertools import count
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from sqlalchemy import select
@@ -62,6 +64,21 @@ def test_a_read_only_store_fails_the_job(service: Service, workers: Processes) -
     workers.stop()
     place.chmod(0o755)
     assert_settled(service, succeeded=0, failed="storage-failed")
+
+
+def test_a_model_that_the_worker_may_not_read_fails_the_job(service: Service, workers: Processes) -> None:
+    model = service.directory / "model"
+    shutil.copytree(unquote(urlsplit(service.model_uri).path), model)
+    (model / "model.safetensors").chmod(0)
+    workers.start(("without_privileges",))
+    body = service.request()
+    body["model"]["uri"] = model.as_uri()
+    job = wait_for(service, service.submit(body), final)
+    assert job["error"]["type"] == "model-unusable", job["error"]
+    assert f"user {os.geteuid()}, may not read model.safetensors of {model.as_uri()}" in job["error"]["detail"]
+    assert "chmod -R a+rX" in job["error"]["detail"]
+    workers.stop()
+    assert_settled(service, succeeded=0, failed="model-unusable")
 
 
 def test_a_store_that_fails_now_and_then_costs_time_alone(service: Service, workers: Processes) -> None:

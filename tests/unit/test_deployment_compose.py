@@ -102,7 +102,15 @@ def test_our_containers_are_confined() -> None:
         service = SERVICES[name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["pids_limit"] > 0
     assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
+
+
+def test_no_containers_log_fills_the_disk() -> None:
+    for name, service in SERVICES.items():
+        if name != "password":  # says nothing
+            assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
 
 
 def test_foreign_images_are_pinned_by_digest() -> None:
