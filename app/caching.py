@@ -42,8 +42,8 @@ class Validators:
         self._response = response
         self._known = if_none_match
 
-    def polled(self, *rows: Job | Dataset, also: Iterable[object] = ()) -> None:
-        """Tag an answer by the versions of the rows that it shows.
+    def polled(self, *rows: Job | Dataset, also: Iterable[object] = ()) -> dict[str, str]:
+        """Tag an answer by the versions of the rows that it shows; the headers, for who makes the answer itself.
 
         Weak: who works on a job is shown too, and is not a part of the version.
 
@@ -51,7 +51,7 @@ class Validators:
             NotModified: The client has this version.
         """
         known = [f"{row.id} {row.updated_at.isoformat()}" for row in rows]
-        self._tag(f'W/"{_digest(*known, *also, made_by())}"', POLLED)
+        return self._tag(f'W/"{_digest(*known, *also, made_by())}"', POLLED)
 
     def result(self, job: Job) -> None:
         """Tag a part of a finished job's result, which may be compressed on its way.

@@ -16,6 +16,7 @@ from app.access.key_ring import KeyRing
 from app.access.rate_limits import RateLimits
 from app.answers import ApiVersion, Gzip
 from app.artifacts import open_artifacts
+from app.bodies import BodyLimit
 from app.caching import NotModified, not_modified
 from app.datasets.router import router as datasets
 from app.db.engine import make_engine, make_reading_sessions, make_sessions
@@ -114,6 +115,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     pages.install(app)
     app.state.metrics = Metrics()
     app.add_exception_handler(NotModified, not_modified)
+    app.add_middleware(BodyLimit, max_bytes=settings.request_max_bytes)
     app.add_middleware(Authentication)
     app.add_middleware(Gzip, minimum_size=GZIP_FROM_BYTES, compresslevel=GZIP_LEVEL)
     app.add_middleware(ApiVersion)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.access.authentication import NO_KEY, is_open
 from app.problems import (
+    BodyTooLarge,
     DatabaseAway,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
@@ -86,6 +87,8 @@ def _complete(operation: dict[str, Any], *, behind_a_key: bool) -> None:
         _announce(responses, "422", InvalidRequest, "job_id: Input should be a valid UUID (got 'x')")
     if "requestBody" in operation:
         responses.setdefault("400", UNREADABLE)
+    if "requestBody" in operation or "idempotency-key" in headers:
+        _announce(responses, "413", BodyTooLarge, "body: has at least 2097152 bytes, and 1048576 are what ...")
     if "if-none-match" in headers:
         responses["304"] = {"description": "Nothing has changed since the answer with this `ETag`."}
     for kind, detail in (*(KEYED if behind_a_key else ()), *(ONCE if "idempotency-key" in headers else ())):

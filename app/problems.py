@@ -211,6 +211,14 @@ class NotAcceptable(StatusProblem):
     status = 406
 
 
+class BodyTooLarge(StatusProblem):
+    """The request's body is longer than any that makes sense."""
+
+    type_ = "body-too-large"
+    title = "The request is too large"
+    status = 413
+
+
 class RangeNotSatisfiable(StatusProblem):
     """The file has no such bytes."""
 
@@ -267,7 +275,7 @@ def install(app: FastAPI, logger: logging.Logger) -> None:
         app,
         new_exception_handler(
             logger=logger,
-            unhandled_wrappers={"default": InternalError},
+            unhandled_wrappers={"default": InternalError, "413": BodyTooLarge},
             request_validation_handler=_validation,
         ),
         generic_swagger_defaults=False,

@@ -38,6 +38,7 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
     with sessions() as session:
         deadlines.enforce(session)
         shards.drop_finished(session)
+        session.commit()
         for table in TASKS:
             reclaimed = leases.reclaim_expired(session, table, settings.max_attempts)
             dead += [replace(work, dispatch=work.dispatch - 1) for work in (*reclaimed.again, *reclaimed.ended)]

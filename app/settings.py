@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     rate_limit_per_minute: int | None = Field(
         default=None, ge=1, description="Requests that one API key may send in a minute; a project may have its own."
     )
+    request_max_bytes: int = Field(default=1 * MIB, gt=0, description="Bytes of a request's body.")
     quota_open_jobs: int | None = Field(
         default=None, ge=0, description="Jobs of a project that may be queued or running; a project may have its own."
     )

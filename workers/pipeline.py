@@ -70,6 +70,7 @@ def run_job(job_id: str, dispatch: int) -> None:
     run_leased(process, Job, job_id, dispatch, lambda keeper: _Run(process, keeper).run(), discard)
     with process.sessions() as session:
         shards.drop_finished(session)
+        session.commit()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,12 +51,14 @@ def delete_dataset(session: Session, dataset_id: uuid.UUID) -> bool:
 def expired_job(sessions: Sessions) -> Iterator[uuid.UUID | None]:
     """A job whose time is over, held against everybody else and deleted at the end of the block; None if there is none.
 
+    One whose end is still to be told to a webhook stays until it is, or is given up.
+
     An error inside the block leaves it for the next time.
     """
     with sessions() as session:
         job_id = session.scalar(
             select(Job.id)
-            .where(Job.expires_at < func.now(), Job.state.in_(FINAL))
+            .where(Job.expires_at < func.now(), Job.state.in_(FINAL), Job.webhook_due_at.is_(None))
             .order_by(Job.expires_at)
             .limit(1)
             .with_for_update(skip_locked=True)

@@ -184,7 +184,7 @@ def unwanted(session: Session, table: Work, row_id: uuid.UUID) -> bool:
 
 
 def request_cancel(session: Session, table: Work, row_id: uuid.UUID) -> State | None:
-    """Cancel a row that no worker holds at once, ask the worker of any other to stop.
+    """Cancel a row that no worker holds at once, ask the worker of any other to stop; in the caller's transaction.
 
     Returns:
         The state that the row then has; None if there is no such row.
@@ -200,7 +200,6 @@ def request_cancel(session: Session, table: Work, row_id: uuid.UUID) -> State | 
         )
         .returning(table.state)
     ).scalar_one_or_none()
-    session.commit()
     return state if state is not None else session.scalar(select(table.state).where(table.id == row_id))
 
 

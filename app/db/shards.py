@@ -101,12 +101,14 @@ def wake(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting]:
 
 
 def drop_finished(session: Session) -> None:
-    """Delete the shards and parts of jobs that have ended; a worker that still holds one hears of it soon."""
+    """Delete the shards and parts of jobs that have ended, in the caller's transaction.
+
+    A worker that still holds one hears of it soon.
+    """
     for table in (Shard, Part):
         session.execute(
             delete(table).where(table.job_id.in_(select(Job.id).where(Job.id == table.job_id, Job.state.not_in(OPEN))))
         )
-    session.commit()
 
 
 def first_error(session: Session, job_id: uuid.UUID) -> Json | None:

@@ -120,7 +120,7 @@ def delete(session: Session, artifacts: ArtifactStore, job_id: uuid.UUID) -> Non
 
 
 def cancel(session: Session, job_id: uuid.UUID) -> Job:
-    """Cancel a job: a queued one at once, a running one as soon as its worker hears of it (seconds).
+    """Cancel a job in the caller's transaction: a queued one at once, a running one when its worker hears of it.
 
     Raises:
         JobNotFound: There is no such job.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from app.caching import ValidatorsDep  # noqa: TC001
 from app.dependencies import ArtifactsDep, SessionsDep  # noqa: TC001
 from app.openapi import example, problems
 from app.picked_rows import service
@@ -33,6 +34,7 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 def rows(
     sessions: SessionsDep,
     artifacts: ArtifactsDep,
+    validators: ValidatorsDep,
     job_id: uuid.UUID,
     query: Annotated[str, Query(max_length=200, description="Only rows whose text has this in it, case aside.")] = "",
     limit: Annotated[int, Query(ge=1, le=200, description="Rows on a page.")] = 20,
@@ -42,6 +44,7 @@ def rows(
     with sessions() as session:
         job = finished_job(session, job_id)
         selected = (job.result or {})["selected"]
+    validators.result(job)
     found = service.picked_rows(artifacts, job_id, query, limit, cursor)
     return PickedRows(
         job_id=job_id,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid  # noqa: TC003 - FastAPI reads the annotations
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, Response
 
+from app.caching import ValidatorsDep  # noqa: TC001
 from app.dependencies import ArtifactsDep, SessionDep, SessionsDep  # noqa: TC001
 from app.openapi import Responses, example, problems
 from app.problems import FigureNotFound, JobNotFound, ResultNotReady, StatisticsMissing, Unavailable
@@ -15,6 +16,11 @@ from app.reports import service
 from app.reports.document import figure_style
 from app.reports.schemas import EXAMPLE_FIGURES, EXAMPLE_STATISTICS, FigureResponse, Figures, Statistics
 from app.results.schemas import JOB_ID
+from app.results.service import finished_job
+
+if TYPE_CHECKING:
+    from app.caching import Validators
+    from app.db.engine import Sessions
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 
@@ -36,8 +42,9 @@ Width = Annotated[int, Query(ge=280, le=1600, description="In pixels.")]
     summary="What the figures are drawn from",
     responses=example(200, "The statistics.", EXAMPLE_STATISTICS) | problems(*PROBLEMS),
 )
-def statistics(session: SessionDep, job_id: uuid.UUID) -> Statistics:
+def statistics(session: SessionDep, validators: ValidatorsDep, job_id: uuid.UUID) -> Statistics:
     """Conflict before and after, lengths and sources of picked rows against all, epsilon and conflict, early stop."""
+    validators.result(finished_job(session, job_id))
     return service.statistics(session, job_id)
 
 
@@ -46,8 +53,11 @@ def statistics(session: SessionDep, job_id: uuid.UUID) -> Statistics:
     summary="The figures and the result in words",
     responses=example(200, "The figures.", EXAMPLE_FIGURES) | problems(*PROBLEMS),
 )
-def figures(sessions: SessionsDep, job_id: uuid.UUID, width: Width = 560, curve_width: Width = 1120) -> Figures:
+def figures(
+    sessions: SessionsDep, validators: ValidatorsDep, job_id: uuid.UUID, width: Width = 560, curve_width: Width = 1120
+) -> Figures:
     """All figures of a job: SVG, caption, and the numbers behind each as a table; the result in plain words."""
+    _tag(sessions, validators, job_id)
     shown = service.show(sessions, job_id, width, curve_width)
     drawn = [FigureResponse.model_validate(figure) for figure in shown.figures]
     return Figures(job_id=job_id, summary=list(shown.summary), figures=drawn)
@@ -62,17 +72,19 @@ def figures(sessions: SessionsDep, job_id: uuid.UUID, width: Width = 560, curve_
 )
 def figure(
     sessions: SessionsDep,
+    validators: ValidatorsDep,
     job_id: uuid.UUID,
     name: Literal["curve", "gains", "epsilon", "conflict", "lengths", "sources"],
     width: Width = 720,
 ) -> Response:
     """One figure as an SVG file that carries its own style, for light and dark."""
+    headers = _tag(sessions, validators, job_id)
     shown = service.show(sessions, job_id, width, width)
     found = next((one for one in shown.figures if one.name == name), None)
     if found is None:
         raise FigureNotFound(f"The dataset of job {job_id} does not say where its rows are from.")
     content = found.svg.replace(">", f"><style>{figure_style()}</style>", 1)
-    return Response(content, media_type=SVG, headers={"Content-Security-Policy": STILL})
+    return Response(content, media_type=SVG, headers={**headers, "Content-Security-Policy": STILL})
 
 
 @router.get(
@@ -82,12 +94,25 @@ def figure(
     responses=HTML_ANSWER
     | problems(*PROBLEMS, (Unavailable, "the artifact store s3://bucket/spice could not read jobs/...")),
 )
-def report(sessions: SessionsDep, artifacts: ArtifactsDep, job_id: uuid.UUID) -> HTMLResponse:
+def report(
+    sessions: SessionsDep, artifacts: ArtifactsDep, validators: ValidatorsDep, job_id: uuid.UUID
+) -> HTMLResponse:
     """One HTML file that needs nothing else: the result in words, the figures, settings, versions and hashes."""
+    headers = _tag(sessions, validators, job_id)
     return HTMLResponse(
         service.report(sessions, artifacts, job_id),
         headers={
+            **headers,
             "Content-Security-Policy": STILL,
             "Content-Disposition": f'inline; filename="report-{job_id}.html"',
         },
     )
+
+
+def _tag(sessions: Sessions, validators: Validators, job_id: uuid.UUID) -> dict[str, str]:
+    """Headers of what is drawn: by the job's version, as a report shows its name.
+
+    It is asked for again each time, as another version of the service may draw it otherwise.
+    """
+    with sessions() as session:
+        return validators.polled(finished_job(session, job_id))

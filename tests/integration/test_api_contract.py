@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
+from app.main import create_app
 from tests.integration.conftest import ROWS, real_rows
+from tests.integration.served import served
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.integration.conftest import Service
 
 
@@ -157,6 +164,35 @@ def test_other_unknown_things_are_404_405_and_422(service: Service) -> None:
     problem_of(service.http.delete("/jobs"), 405)
     assert "job_id" in fields_of(service.http.get("/jobs/not-an-id"))
     problem_of(service.http.post("/jobs", content=b"{", headers={"content-type": "application/json"}), 422)
+
+
+@pytest.mark.parametrize("says_its_length", [True, False])
+@pytest.mark.parametrize("path", ["/jobs", f"/jobs/{uuid.uuid4()}/cancel"])
+def test_a_body_without_end_is_not_read(service: Service, path: str, says_its_length: bool) -> None:
+    most = service.settings.request_max_bytes
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 64 * most:
+            sent += 1 << 16
+            yield b" " * (1 << 16)
+
+    with served(create_app(service.settings)) as url, contextlib.suppress(httpx.TransportError):  # if it hangs up first
+        content = b"{" + b" " * most if says_its_length else endless()
+        headers = {"content-type": "application/json"}
+        problem = problem_of(httpx.post(f"{url}{path}", content=content, headers=headers, trust_env=False), 413)
+        assert problem["type"] == "body-too-large"
+        assert f"{most} are what a request may have (SPICE_REQUEST_MAX_BYTES)" in problem["detail"]
+    assert sent < 64 * most
+
+
+def test_a_body_at_the_limit_is_read(service: Service) -> None:
+    body = json.dumps(service.request()).encode()
+    for more, status in ((0, 202), (1, 413)):
+        content = body.ljust(service.settings.request_max_bytes + more)
+        answer = service.http.post("/jobs", content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == status
 
 
 def test_a_job_without_result_says_so(service: Service) -> None:

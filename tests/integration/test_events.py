@@ -120,6 +120,7 @@ def test_every_change_of_a_job_is_told_once_and_in_order(sessions: Sessions) -> 
         leases.extend(session, lease, 60, stage=Stage.SELECTING, progress=progress(0))
         leases.request_cancel(session, Job, job_id)
         leases.request_cancel(session, Job, job_id)
+        session.commit()
     end(sessions, lease, State.CANCELLED)
     assert told(sessions, job_id) == [
         ("state", "queued"),

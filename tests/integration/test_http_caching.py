@@ -61,7 +61,8 @@ def test_a_heartbeat_changes_no_tag_and_progress_does(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["subset", "subset?format=parquet", "subset?rows=true", "curve", "conflicts", "rejected"]
+    "part",
+    ["subset", "subset?format=parquet", "subset?rows=true", "curve", "conflicts", "rejected", "statistics", "rows"],
 )
 def test_a_finished_result_is_kept_by_caches(service: Service, finished: str, part: str) -> None:
     first = service.http.get(f"{finished}/{part}")
@@ -71,6 +72,16 @@ def test_a_finished_result_is_kept_by_caches(service: Service, finished: str, pa
     assert "private" in first.headers["Cache-Control"]
     again = service.http.get(f"{finished}/{part}", headers=tag(first))
     assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize("part", ["figures", "figures/curve", "report"])
+def test_what_is_drawn_is_asked_for_again_but_not_drawn_again(service: Service, finished: str, part: str) -> None:
+    first = service.http.get(f"{finished}/{part}")
+    assert (first.status_code, first.headers["Cache-Control"]) == (200, "private, no-cache")
+    again = service.http.get(f"{finished}/{part}", headers=tag(first))
+    assert (again.status_code, again.content) == (304, b"")
+    service.http.patch(finished, json={"name": "renamed"})  # which a report shows
+    assert service.http.get(f"{finished}/{part}", headers=tag(first)).status_code == 200
 
 
 def test_what_has_a_tag_is_announced_with_304_and_nothing_else_is(service: Service, finished: str) -> None:

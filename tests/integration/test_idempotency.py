@@ -142,6 +142,22 @@ def test_every_post_takes_a_key(service: Service) -> None:
         assert again.content == first.content
 
 
+def test_a_cancellation_is_kept_with_its_answer_or_not_at_all(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = service.submit(service.request())
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(idempotency, "keep", dies)
+        assert service.http.post(f"/jobs/{job_id}/cancel", headers=key()).status_code == 500
+    assert service.job(job_id)["state"] == "queued"
+    assert service.http.post(f"/jobs/{job_id}/cancel", headers=key()).json()["state"] == "cancelled"
+    assert service.job(job_id)["state"] == "cancelled"
+
+
 @pytest.mark.parametrize("value", ["", "x" * 256])
 def test_a_key_that_cannot_be_is_refused(service: Service, value: str) -> None:
     answer = service.http.post("/jobs", json=service.request(), headers={"Idempotency-Key": value})

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from app.cli import app as cli
 from app.db import leases, webhooks
 from app.db.tables import DEFAULT_PROJECT, Job, State
+from app.expiry import expire
 from app.settings import get_settings
 from app.webhooks import delivery, sending, urls
 from app.webhooks.delivery import deliver
@@ -283,6 +284,19 @@ def test_what_cannot_be_sent_at_all_is_given_up_as_well(
         time.sleep(0.02)
     told = service.job(job_id)["webhook"]
     assert (told["state"], told["attempts"], told["error"]) == ("failed", 3, "UnicodeError")
+
+
+def test_a_job_does_not_expire_before_its_end_is_told(service: Service, receiver: Receiver) -> None:
+    job_id = submit(service, url_of(receiver))
+    service.http.post(f"/jobs/{job_id}/cancel")
+    with sessions(service)() as session:
+        session.execute(text("UPDATE jobs SET expires_at = now() - interval '1 second'"))
+        session.commit()
+    artifacts = service.http.app.state.resources.artifacts  # type: ignore[attr-defined]
+    assert expire(sessions(service), artifacts, service.settings) == 0
+    assert deliver_all(service) == 1
+    assert len(receiver.heard) == 1
+    assert expire(sessions(service), artifacts, service.settings) == 1
 
 
 def test_a_slow_attempt_says_nothing_of_a_later_one(service: Service, receiver: Receiver) -> None:
