@@ -37,7 +37,8 @@ def mean_squares(
         poll: Called at every layer; what it raises ends the work.
 
     Raises:
-        ModelError: There are more entries than may be kept, or no sample has a finite gradient.
+        ModelError: There are more entries than may be kept, a layer is used more than once in a pass, or no sample has
+            a finite gradient.
     """
     folds = {part: fold for tap in taps.values() for part, fold in tap.folds.items()}
     check_size(folds)
@@ -49,6 +50,11 @@ def mean_squares(
         found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
         def receive(part: str, u: torch.Tensor, d: torch.Tensor) -> None:
+            if part in found:  # the square of its sum is not the sum of its squares
+                raise ModelError(
+                    f"gradients.preconditioner: the model uses {part} more than once in a pass: choose "
+                    "gradients.layers without it, or preconditioner none"
+                )
             found[part] = _sum_of_squares(folds[part], u, d)
 
         passes.run(batch, taps, receive, poll)

@@ -127,7 +127,8 @@ def _mean_gradient(
         found: Parameters = {}
 
         def receive(part: str, u: torch.Tensor, d: torch.Tensor) -> None:
-            found[part] = folds[part].scale * (d.float().flatten(0, 1).T @ u.float().flatten(0, 1))
+            gradient = folds[part].scale * (d.float().flatten(0, 1).T @ u.float().flatten(0, 1))
+            found[part] = found[part] + gradient if part in found else gradient  # a layer may be used twice
 
         passes.run(batch, taps, receive, poll)
         for part, gradient in found.items():

@@ -37,7 +37,7 @@ class LoraLinear(nn.Module):
 
 def sample_loss(model: PreTrainedModel, sample: Sample, normalization: str = "sum") -> torch.Tensor:
     ids = torch.from_numpy(sample.input_ids).long().unsqueeze(0)
-    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, :-1]
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1]
     losses = nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")
     losses = losses[torch.from_numpy(sample.loss_mask[1:].copy())]
     return losses.sum() if normalization == "sum" else losses.mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +108,29 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(error: Exception) -
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert sum(done.samples for done in seen) == 20
     assert engine.token_budget <= 100
+
+
+@pytest.mark.parametrize("config", [CONFIG, GradientConfig(target="linear", sketch_dim=32)], ids=["lora", "linear"])
+def test_memory_that_runs_out_in_the_middle_of_a_backward_pass_leaves_nothing_of_it(config: GradientConfig) -> None:
+    """Some layers are in the sums by then: they must not count twice, and no hook may stay."""
+    model, samples = tiny_model("llama"), made_up_samples(20)
+    expected = GradientEngine(model, config).sketch(samples).values
+    engine, failed = GradientEngine(model, replace(config, token_budget=1000)), list[int]()
+    part = list(engine._sketches)[len(engine._sketches) // 2]
+    whole = engine._sketches[part]
+
+    def small(u: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        if u.shape[0] > 3:
+            failed.append(u.shape[0])
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(u, d)
+
+    engine._sketches[part] = small  # type: ignore[assignment]
+    found = engine.sketch(samples).values
+    assert len(failed) > 1
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.model.modules())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.model.parameters())
 
 
 def test_the_loop_over_batches_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

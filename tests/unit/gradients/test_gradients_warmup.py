@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from autograd_reference import adapter_gradients, relative_error, sample_loss, with_adapter
+from autograd_reference import adapter_gradients, relative_error, sample_loss, weight_gradients, with_adapter
 from tiny_networks import VOCABULARY, made_up_samples, random_adapter, tiny_model
 
 from app.artifacts.local import LocalArtifacts
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 KEY = "cd" * 32
 CONFIG = GradientConfig(rank=3, warmup_steps=4, warmup_learning_rate=1e-2, sketch_dim=64)
+
+
+def share_blocks(model: ProxyModel) -> None:
+    """Have the second block be the first once more."""
+    layers = model.model.get_submodule("model.layers")
+    layers[1] = layers[0]  # type: ignore[index, operator]
 
 
 def trained(model: ProxyModel, config: GradientConfig, samples: list[Sample]) -> Adapter:
@@ -101,8 +107,11 @@ def test_the_budget_changes_nothing_and_running_again_gives_the_same_bits() -> N
         assert float((low_rank.up - small.layers[name].up).norm() / low_rank.up.norm()) < 1e-2
 
 
-def test_second_moments_are_those_of_adam() -> None:
+@pytest.mark.parametrize("blocks", ["of their own", "shared"])
+def test_second_moments_are_those_of_adam(blocks: str) -> None:
     model, samples = tiny_model("llama"), made_up_samples(8)
+    if blocks == "shared":
+        share_blocks(model)
     config = replace(CONFIG, warmup_steps=1, preconditioner="adam", token_budget=10_000)
     start = starting_point(model, config, samples)
     assert start.second_moments is not None
@@ -119,6 +128,20 @@ def test_second_moments_are_those_of_adam() -> None:
     for part, moment in start.second_moments.items():
         expected = (gradients[part].sum(0) / labels).square()
         torch.testing.assert_close(moment, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
+
+
+def test_a_layer_that_is_used_twice_has_one_gradient_and_no_moments_of_its_rows() -> None:
+    """Hooks see each use; the gradient is their sum, whose square they do not tell."""
+    model, samples = tiny_model("llama"), made_up_samples(8)
+    share_blocks(model)
+    config = GradientConfig(target="linear")
+    found = GradientEngine(model, config).gradients(samples)
+    expected = weight_gradients(model.model, samples, list(found))
+    assert len(found) == 7
+    for name in expected:
+        assert relative_error(found[name], expected[name]) < 1e-4, name
+    with pytest.raises(ModelError, match=r"gradients.preconditioner: the model uses model.layers.0.* more than once"):
+        starting_point(model, replace(config, preconditioner="adam"), samples)
 
 
 def test_an_entry_without_a_moment_is_damped_and_a_dead_layer_left_alone() -> None:
