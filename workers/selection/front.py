@@ -95,7 +95,6 @@ class Front:
         self._closed = np.zeros(len(rows))
         self._reciprocals = 1.0 / self._norms
         self._cosine_error = self._penalty * COSINE_EPSILONS * float(torch.finfo(problem.sketches.dtype).eps)
-        self._margin = 2 * self._vagueness()
         self._scores = np.empty(len(rows))
         self._directions = np.empty((BLOCK, problem.sketches.p))
         self._products = np.empty((BLOCK, len(rows)))
@@ -121,7 +120,8 @@ class Front:
         leader = int(scores.argmax())
         best = float(scores[leader])
         doubt = self._cosine_error + self._penalty * self._state.direction.blur
-        low = best - doubt - self._alpha * self._made_from[leader] / (1.0 + self._alpha * self._residuals[leader])
+        # Twice, as what it is made from blurs the score and widens the interval in which others tie with it.
+        low = best - doubt - 2.0 * self._alpha * self._made_from[leader] / (1.0 + self._alpha * self._residuals[leader])
         tie = 2.0 * TIE * (abs(best) + 2.0 * self._penalty)  # so far apart are two scores that tie, at most
         if low - tie <= self.outside.score_now(self._penalty, fall):
             return None
@@ -183,6 +183,7 @@ class Front:
         self._residuals = np.einsum("ij,ij->i", self.white, self.white)
         error = _EPSILONS * (1.0 + self.age / 8.0)
         self._made_from = error * (self._norms * np.sqrt(self._residuals) + self._residuals)
+        self._margin = 2 * self._vagueness()
 
     def _turn_white(self, absorbed: Absorbed) -> None:
         """Follow a change of W: the picks from the front are in it now."""
@@ -233,6 +234,6 @@ class Front:
         return gain_error(residuals, norms, self._alpha).numpy()
 
     def _vagueness(self) -> float:
-        """How far apart two scores have to be to be apart, as one number for all rows and all times, nats."""
+        """How far apart two scores have to be to be apart, as one number for all rows until the next change of W."""
         gains = np.log1p(self._alpha * self._residuals) + self._penalty
         return float((2.0 * TIE * gains + 2.0 * self._alpha * self._made_from).max(initial=0.0))

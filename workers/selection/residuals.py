@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,18 +12,18 @@ if TYPE_CHECKING:
 
     from workers.selection.problem import Problem
 
-#: An inner product in the bulk precision is taken to be right within this many machine epsilons of |u| |z|.
-#: Measured errors are a few epsilons; a contender missed needs an error ten times larger than any seen.
+#: Inner products of a row with many u in the bulk precision, together, are taken to be right within this many machine
+#: epsilons of |z|, or sqrt(p) of them where that is more. The largest error seen in wild data was a quarter of that.
 _EPSILONS = 32.0
 
 
 class Residuals:
     """Estimates r of |W z|^2 for some rows, kept in float64, fed by inner products in the bulk precision.
 
-    An estimate starts from an exact value a (the anchor) and loses (u . z)^2 for each pick. With |u| <= 1 an
-    inner product is off by at most e = c eps |z| and (u . z)^2 <= a, so the estimate is off by about
-    2 e sqrt(a) + e^2: the `slack`. An exact value found later becomes the new anchor, so near-duplicates of
-    huge rows, whose residual is tiny beside |z|^2, soon have a tiny slack too.
+    An estimate starts from an exact value a (the anchor) and loses (u . z)^2 for each pick. These sum to at most a,
+    so with errors of the inner products that are together, as a vector, no longer than e = c eps |z|, the estimate is
+    off by at most 2 e sqrt(a) + e^2: the `slack`. An exact value found later becomes the new anchor, so near-duplicates
+    of huge rows, whose residual is tiny beside |z|^2, soon have a tiny slack too.
     """
 
     def __init__(self, alpha: float, estimate: Tensor, slack: Tensor, blur: Tensor) -> None:
@@ -46,7 +47,8 @@ class Residuals:
         Args:
             problem: What is being selected from.
         """
-        blur = _EPSILONS * torch.finfo(problem.sketches.dtype).eps * problem.squared_norms.sqrt()
+        epsilons = max(_EPSILONS, math.sqrt(problem.sketches.p)) * torch.finfo(problem.sketches.dtype).eps
+        blur = epsilons * problem.squared_norms.sqrt()
         return cls(problem.alpha, problem.squared_norms.clone(), _slack(problem.squared_norms, blur), blur)
 
     def upper(self, rows: Tensor | None = None) -> Tensor:
