@@ -33,6 +33,8 @@ def cluster(problem: Problem, count: int, seed: int) -> NDArray[np.int64]:
     first = torch.randperm(rows.numel(), generator=generator)[:count].sort().values
     centres = _unit(sketches.gather(rows[first.to(rows.device)], sketches.dtype))
     labels = torch.full((sketches.n,), -1, dtype=torch.int64, device=sketches.device)
+    if rows.numel() == 0:
+        return labels.cpu().numpy()
     for _ in range(_ROUNDS):
         sums = torch.zeros_like(centres)
         for where, tile in sketches.tiles():

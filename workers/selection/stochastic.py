@@ -17,7 +17,8 @@ class StochasticProposer:
     """Compares (n/k) log(1/epsilon) random rows a step, in float64.
 
     For lambda = 0 the expected F(S) is at least (1 - 1/e - epsilon) F(S*) (Mirzasoleiman et al., "Lazier Than
-    Lazy Greedy", AAAI 2015); with the penalty the same holds against F(S*) - k lambda (docs/selection.md).
+    Lazy Greedy", AAAI 2015); with the penalty the same holds against F(S*) - k lambda where that is not negative
+    (docs/selection.md).
     """
 
     def __init__(self, state: GreedyState, epsilon: float, seed: int) -> None:

@@ -144,6 +144,16 @@ def test_diversity_is_best_for_orthogonal_rows() -> None:
     assert same.log_det_distance.mean > 1.0
 
 
+def test_zero_rows_can_be_compared() -> None:
+    """They have no clusters, and the methods that climb pick nothing of them."""
+    config = SelectionConfig(budget=2)
+    spice, random = compare(np.zeros((5, 3)), {"spice": config, "random": config.baseline("random")}).methods
+    assert (spice.picks.mean, random.picks.mean) == (0, 2)
+    assert spice.final_log_det.mean == random.final_log_det.mean == 0.0
+    assert spice.cluster_coverage.mean == random.cluster_coverage.mean == 0.0
+    assert spice.certificate.mean == 1.0
+
+
 def test_a_sweep_gives_what_each_setting_gives_alone() -> None:
     sketches = gaussian(300, 10, shift=-0.3)
     config = SelectionConfig(budget=80)
