@@ -1,7 +1,7 @@
 """Products of float32 in full float32 while a selection runs.
 
-A process may have allowed torch TF32 or bfloat16 inside float32 products, as training scripts do. What that loses can be
-a hundred times what the intervals of `residuals.py` allow for, and bounds made of such products bound nothing.
+A process may have allowed torch TF32 or bfloat16 inside float32 products, as training scripts do. What that loses can
+be a hundred times what the intervals of `residuals.py` allow for, and bounds made of such products bound nothing.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def epsilon_bound_violations(problem: Problem, trace: Trace) -> int:
     base = problem.base_gains()[order]
     scaled = problem.alpha * problem.squared_norms[order]
     overlap = _overlaps(problem, order)
-    v = problem.alpha**2 * overlap / (1 + scaled)
+    v = problem.alpha * (problem.alpha * overlap) / (1 + scaled)
     # -log(1 - a / (1 + a)) = log(1 + a), written so because 1 - u is lost to rounding for large a.
     bound = torch.where(v < scaled / (1 + scaled), -torch.log1p(-v.clamp_max(1.0)), base)
     epsilon = torch.from_numpy(trace.gains).to(device) - base

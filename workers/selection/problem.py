@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from workers.selection.config import ConfigError
 from workers.selection.sketches import InvalidRowsError, Sketches
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from workers.selection.config import SelectionConfig
     from workers.selection.progress import Watch
     from workers.selection.result import Dropped
+
+#: Below this the square of alpha = 1 / median is beyond float64; rows of float32 are never so small.
+_SMALLEST_MEDIAN = 1e-150
 
 
 class BudgetError(ValueError):
@@ -71,6 +75,7 @@ def pose(sketches: Sketches, config: SelectionConfig, watch: Watch) -> tuple[Pro
         The problem; the usable rows as a mask of shape (n,) (finite, zero or not); the rows left out.
 
     Raises:
+        ConfigError: If alpha is "auto" and the rows are too small for it.
         InvalidRowsError: If rows are not finite and the config does not say to drop them.
         BudgetError: If fewer usable rows are left than the budget asks for.
     """
@@ -102,9 +107,20 @@ def settle_alpha(alpha: float | str, squared_norms: Tensor) -> float:
     Args:
         alpha: A positive number or "auto".
         squared_norms: Shape (n,), float64.
+
+    Raises:
+        ConfigError: If the rows are so small that 1 / median is not a number.
     """
     if not isinstance(alpha, str):
         return float(alpha)
     positive = squared_norms[squared_norms > 0]
+    if positive.numel() == 0:
+        return 1.0
     # numpy's median is the mean of the two middle values; torch's is the lower one.
-    return 1.0 / float(np.median(positive.cpu().numpy())) if positive.numel() else 1.0
+    median = float(np.median(positive.cpu().numpy()))
+    if median < _SMALLEST_MEDIAN:
+        raise ConfigError(
+            f"alpha is 'auto', 1 / median squared norm, and the median is {median:.3g}, below {_SMALLEST_MEDIAN:g}: "
+            "multiply the sketches by a number or give alpha"
+        )
+    return 1.0 / median

@@ -53,6 +53,7 @@ def select(
 
     Raises:
         SketchShapeError: If `sketches` is not a float matrix (n, p) with n, p >= 1.
+        ConfigError: If there is no such device, or the rows are too small for alpha = "auto" (float64 alone).
         InvalidRowsError: If rows hold NaN or inf and `config.on_invalid` is "raise".
         BudgetError: If the budget exceeds the rows that can be picked.
         SelectionCancelledError: If `should_stop` returned True.

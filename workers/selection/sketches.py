@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from workers.selection.config import ConfigError
 from workers.selection.result import Dropped
 from workers.selection.staging import Staging
 
@@ -76,6 +77,7 @@ class Sketches:
 
         Raises:
             SketchShapeError: If `data` is not a float matrix with n >= 1 and p >= 1.
+            ConfigError: If the device is a CUDA device and there is none.
         """
         self._data = _as_tensor(data)
         shape = tuple(self._data.shape)
@@ -83,6 +85,8 @@ class Sketches:
             raise SketchShapeError(f"sketches must be a float matrix (n, p); got {self._data.dtype} of shape {shape}")
         self.n, self.p = self._data.shape
         self.device = torch.device(device) if device is not None else self._data.device
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"device is {device!r}, but torch finds no CUDA device here; 'cpu' or None needs none")
         self.dtype = torch.float64 if self._data.dtype == torch.float64 else torch.float32
         self._scale: Tensor | None = None
         far = self.device.type == "cuda" and self._data.device.type == "cpu"

@@ -113,6 +113,20 @@ def test_alpha_auto_is_one_over_the_median_squared_norm() -> None:
     np.testing.assert_array_equal(scaled.indices, plain.indices)
 
 
+def test_rows_too_small_for_alpha_auto_are_refused_and_the_smallest_of_float32_are_not() -> None:
+    sketches = gaussian(31)
+    with pytest.raises(ConfigError, match=r"median is .* below 1e-150"):
+        select(1e-120 * sketches.astype(np.float64), SelectionConfig(budget=5))
+    tiny = select((1e-37 * sketches).astype(np.float32), SelectionConfig(budget=5))
+    np.testing.assert_array_equal(tiny.indices, select(sketches, SelectionConfig(budget=5)).indices)
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device is 'cuda'"):
+        select(gaussian(), SelectionConfig(budget=5, device="cuda"))
+
+
 def test_early_stop_leaves_out_the_first_gain_at_omega_times_the_first() -> None:
     sketches = gaussian(80)
     whole = select(sketches, SelectionConfig(budget=80))
