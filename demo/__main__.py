@@ -123,8 +123,8 @@ def _print_places(console: Console, path: str) -> None:
 The picked rows: {files}/subset.jsonl. Their indices and gains, the curve, the conflicts and the job itself:
 {files}/subset.json, curve.json, conflicts.json, job.json. What the service said: {files}/serve.log.
 
-The service is stopped; what it knows is kept. To look at its API and at this job again:
-  .venv/bin/spice serve          then http://127.0.0.1:8000/docs and http://127.0.0.1:8000{path}""",
+The service is stopped; what it knows is kept. To look at this job again, and to train on it:
+  .venv/bin/spice serve          then http://127.0.0.1:8000/#{path}, and "Train on it" in README.md""",
         highlight=False,
     )
 

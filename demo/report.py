@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +79,11 @@ def print_conflicts(console: Console, conflicts: dict[str, Any]) -> None:
         f"above 0 for {conflicts['positive_fraction']:.0%} of the picks."
     )
     edges, counts = conflicts["histogram"]["edges"], conflicts["histogram"]["counts"]
-    last = max((place for place, count in enumerate(counts) if count), default=-1)
-    for low, high, count in list(zip(edges, edges[1:], counts, strict=False))[: last + 1]:
-        bar = "█" * -(-BAR_CHARS * count // max(counts))
-        console.print(f"  {low:.2f} to {high:.2f}  {count:>5}  {bar}", highlight=False)
+    digits = max(2, math.ceil(-math.log10(edges[1] - edges[0])))  # the bars reach as far as the largest conflict
+    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+        if count:
+            bar = "█" * -(-BAR_CHARS * count // max(counts))
+            console.print(f"  {low:.{digits}f} to {high:.{digits}f}  {count:>5}  {bar}", highlight=False)
 
 
 def print_certificate(console: Console, result: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "img"
 WIDTH, HEIGHT = 1120, 1160
 PREVIEW_HEIGHT = 1200
-COLOURS = 96
+COLOURS = 192
 
 
 def main(url: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from spice_client.models import Dataset
 from spice_client.paths import DatasetLike, dataset_path
-from spice_client.steps import Ask, Steps, ask_for
+from spice_client.steps import Ask, Steps, ask_for, new_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ def register(
     """
     given = {"uri": uri, "format": format, "name": name, "metadata": metadata}
     body = {key: value for key, value in given.items() if value is not None}
-    return ask_for(Dataset, Ask("POST", "/datasets", json=body))
+    return ask_for(Dataset, Ask("POST", "/datasets", json=body, headers=new_key()))
 
 
 def get(dataset: DatasetLike) -> Steps[Dataset]:

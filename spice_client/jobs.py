@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from spice_client.models import Job, Page, State
 from spice_client.paths import JobLike, job_path
-from spice_client.steps import Ask, Steps, ask, ask_for
+from spice_client.steps import Ask, Steps, ask, ask_for, new_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,8 +32,7 @@ def submit(request: JobRequest | Mapping[str, Any], *, idempotency_key: str | No
     Raises:
         InvalidRequest: A field is wrong; `errors` names it.
     """
-    headers = {"Idempotency-Key": idempotency_key or str(uuid4())}
-    return ask_for(Job, Ask("POST", JOBS, json=request, headers=headers))
+    return ask_for(Job, Ask("POST", JOBS, json=request, headers=new_key(idempotency_key)))
 
 
 def get(job: JobLike) -> Steps[Job]:
@@ -57,7 +55,7 @@ def cancel(job: JobLike) -> Steps[Job]:
     Raises:
         Conflict: It has ended.
     """
-    return ask_for(Job, Ask("POST", job_path(job, "cancel")))
+    return ask_for(Job, Ask("POST", job_path(job, "cancel"), headers=new_key()))
 
 
 def delete(job: JobLike) -> Steps[None]:

@@ -24,7 +24,7 @@ def _silent(_failure: SpiceError) -> None:
 class Patience:
     """How long the client sits out what passes by itself.
 
-    Connection errors and the answers 429, 502, 503 and 504 do. Requests are safe to send again: a submission carries an
+    Connection errors and the answers 429, 502, 503 and 504 do. Requests are safe to send again: every POST carries an
     idempotency key, and if the service is still at work on the first one (409 `idempotency-key-in-use`), so does that.
 
     Attributes:

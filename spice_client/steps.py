@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 
@@ -84,6 +85,15 @@ Result = TypeVar("Result")
 Model = TypeVar("Model", bound=BaseModel)
 Step = Ask | Receive | Listen | Pause | AskPatience
 Steps = Generator[Step, Any, Result]
+
+
+def new_key(given: str | None = None) -> dict[str, str]:
+    """The header of a POST by which the service knows it again, so that a retry is answered and not carried out twice.
+
+    Args:
+        given: The key; left out, one is made up.
+    """
+    return {"Idempotency-Key": given or str(uuid4())}
 
 
 def ask(request: Ask) -> Steps[httpx.Response]:

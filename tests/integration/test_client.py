@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 import spice_client
+from app.datasets.schemas import EXAMPLE_DATASET
 from app.jobs.schemas import EXAMPLE_JOB
 from app.local.process import free_port
 from spice_client import AsyncSpiceClient, Job, Patience, SpiceClient
@@ -111,6 +112,21 @@ def test_a_submission_is_tried_again_with_the_same_key(stand_in: StandIn, do: Do
     keys = {request.headers["Idempotency-Key"] for request in stand_in.asked}
     assert len(keys) == 1
     assert json.loads(stand_in.bodies[-1]) == REQUEST
+
+
+@pytest.mark.parametrize(
+    ("answer", "asking"),
+    [
+        (job("cancelled"), lambda client: client.jobs.cancel(JOB_ID)),
+        (EXAMPLE_DATASET, lambda client: client.datasets.register("file:///data/train.jsonl")),
+    ],
+    ids=["cancel", "register"],
+)
+def test_every_post_is_tried_again_with_the_same_key(stand_in: StandIn, do: Do, answer: Any, asking: Any) -> None:
+    stand_in.answers = [problem(503, "unavailable"), answer]
+    do(asking)
+    first, again = (request.headers["Idempotency-Key"] for request in stand_in.asked)
+    assert first == again
 
 
 def test_a_submission_that_is_still_carried_out_is_waited_for(stand_in: StandIn, do: Do) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING
+import re
+import shlex
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from app.job_request import JobRequest
 from spice_client.cli.exit_codes import ExitCode
 from spice_client.cli.failure import CommandFailedError
 from spice_client.cli.request import RequestFlags, build_request, parse_budget
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WHOLE = RequestFlags(dataset="https://example.com/train.jsonl", model="file:///models/tiny", budget="10%")
 
@@ -46,6 +48,21 @@ def test_flags_alone_make_a_request() -> None:
         "model": {"uri": "file:///models/tiny"},
         "selection": {"budget": {"fraction": 0.1}},
     }
+
+
+def test_the_flags_of_the_documentation_make_the_request_that_they_say() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
+    (command,) = (
+        block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if block.startswith("spice submit")
+    )
+    words = shlex.split(command.replace("\\\n", " "))
+    settings = [value for flag, value in pairwise(words) if flag == "--set"]
+    request = JobRequest.model_validate(build_request(None, replace(WHOLE, settings=settings)))
+    assert request.selection.baselines == ("random", "dpp")
+    assert request.gradients.layers == ("q_proj", "layers.1?.mlp.*")
+    assert (request.selection.conflict_penalty, request.gradients.warmup_steps) == (0.3, 20)
+    assert (request.selection.partitions, request.timeout_s) == (8, 3600)
+    assert request.webhook is not None
 
 
 def test_flags_override_the_file_and_leave_the_rest(tmp_path: Path) -> None:

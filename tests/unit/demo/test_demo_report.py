@@ -37,6 +37,12 @@ def test_picks_are_shown_in_order_with_gain_source_and_head() -> None:
     assert [line.split()[0] for line in lines[2:]] == ["812", "40", "7731"]
 
 
+def test_bars_of_small_conflicts_differ_in_their_names_and_empty_ones_are_left_out() -> None:
+    conflicts = {**EXAMPLE_CONFLICTS, "histogram": {"edges": [0.0, 0.0001, 0.0002, 0.0003], "counts": [8, 0, 1]}}
+    bars = [line for line in printed(report.print_conflicts, conflicts).splitlines() if " to " in line]
+    assert [line.split()[:4] for line in bars] == [["0.0000", "to", "0.0001", "8"], ["0.0002", "to", "0.0003", "1"]]
+
+
 def test_sources_are_counted_among_all_and_among_the_picked() -> None:
     lines = printed(report.print_sources, ROWS, EXAMPLE_SUBSET).splitlines()
     assert [line.split() for line in lines[2:]] == [["exam-de", "4000", "1", "0%"], ["puzzles", "4000", "2", "0%"]]
