@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from transformers import AutoModelForCausalLM
 
 from app.main import create_app
@@ -59,6 +60,13 @@ def test_the_pipeline_ends_with_a_model_trained_on_the_subset(
 
 def weights(directory: Path) -> dict[str, Any]:
     return dict(AutoModelForCausalLM.from_pretrained(directory).state_dict())
+
+
+def test_no_name_of_a_branch_becomes_a_command_of_the_workflow() -> None:
+    steps = yaml.safe_load((EXAMPLES / "github-workflow.yml").read_text())["jobs"]["select"]["steps"]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert any("spice submit" in command for command in commands)
+    assert not any("${{" in command for command in commands), "variables are data to a shell, expressions are code"
 
 
 def test_the_flow_calls_what_the_client_has() -> None:
