@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from spice_client import comparison, datasets, jobs, results, waiting
 from spice_client.async_transport import AsyncTransport
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from types import TracebackType
 
-    from spice_client.models import Job, State
+    from spice_client.jobs import Filters
+    from spice_client.models import Job
     from spice_client.retrying import Patience
 
 
@@ -30,16 +31,16 @@ class AsyncJobs:
     delete = awaitable(jobs.delete)
     update = awaitable(jobs.update)
 
-    async def list(self, *, state: State | None = None, page_size: int | None = None) -> AsyncIterator[Job]:
+    async def list(self, **filters: Unpack[Filters]) -> AsyncIterator[Job]:
         """Jobs, newest first; further pages are fetched as they are needed.
 
         Args:
-            state: Only jobs in this state.
-            page_size: Jobs of one request.
+            filters: `state`, `name`, `name_prefix`, `metadata`, `dataset_uri`, all of which must hold; `page_size`, the
+                jobs of one request.
         """
         cursor = None
         while True:
-            page = await self._transport.run(jobs.page(cursor, {"state": state, "limit": page_size}))
+            page = await self._transport.run(jobs.page(cursor, filters))
             for job in page.items:
                 yield job
             cursor = page.next_cursor

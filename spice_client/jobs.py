@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from spice_client.models import Job, Page, State
 from spice_client.paths import JobLike, job_path
@@ -44,9 +44,9 @@ def get(job: JobLike) -> Steps[Job]:
     return ask_for(Job, Ask("GET", job_path(job)))
 
 
-def page(cursor: str | None, filters: Mapping[str, Any]) -> Steps[Page[Job]]:
+def page(cursor: str | None, filters: Filters) -> Steps[Page[Job]]:
     """A page of the list of jobs, newest first."""
-    return ask_for(Page[Job], Ask("GET", JOBS, params={**filters, "cursor": cursor}))
+    return ask_for(Page[Job], Ask("GET", JOBS, params={**query_of(filters), "cursor": cursor}))
 
 
 def cancel(job: JobLike) -> Steps[Job]:
@@ -86,6 +86,23 @@ def update(
     return ask_for(Job, Ask("PATCH", job_path(job), json=changes))
 
 
-def filters(state: State | None = None, limit: int | None = None) -> dict[str, Any]:
+class Filters(TypedDict, total=False):
+    """Which jobs of a list; all that is given must hold.
+
+    `name_prefix` is how the name begins, `metadata` entries that a job has, `dataset_uri` the data it selects from, and
+    `page_size` how many jobs one request brings.
+    """
+
+    state: State | None
+    name: str | None
+    name_prefix: str | None
+    metadata: Mapping[str, str]
+    dataset_uri: str | None
+    page_size: int | None
+
+
+def query_of(filters: Filters) -> dict[str, Any]:
     """The query of a list of jobs."""
-    return {"state": state, "limit": limit}
+    entries = {f"metadata.{key}": value for key, value in filters.get("metadata", {}).items()}
+    named = {name: value for name, value in filters.items() if name not in ("metadata", "page_size")}
+    return {**named, **entries, "limit": filters.get("page_size")}

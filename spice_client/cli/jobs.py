@@ -10,7 +10,7 @@ import typer
 from spice_client.cli.exit_codes import OF_STATE, ExitCode
 from spice_client.cli.failure import show_problem
 from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, JobId, Url, WaitS, echo_json, service
-from spice_client.cli.request import RequestFlags, build_request
+from spice_client.cli.request import RequestFlags, build_request, pair
 from spice_client.cli.show import show_job, show_jobs
 from spice_client.models import State  # noqa: TC001 - Typer reads the annotations
 
@@ -103,9 +103,13 @@ def delete(
         echo_json({"deleted": job_ids})
 
 
-def list_jobs(
+def list_jobs(  # noqa: PLR0913 - one parameter for each flag
     *,
     state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
+    name_prefix: Annotated[str | None, typer.Option(help="Only jobs whose names begin so.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only jobs with it; repeatable.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
     patience: WaitS = PATIENCE_S,
     url: Url = URL,
@@ -114,7 +118,8 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first. With --json: one array of jobs."""
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
-        jobs = list(islice(client.jobs.list(state=state), limit))
+        entries = dict(pair("--metadata", entry) for entry in metadata or ())
+        jobs = list(islice(client.jobs.list(state=state, name_prefix=name_prefix, metadata=entries), limit))
     if as_json:
         echo_json([job.document() for job in jobs])
     else:

@@ -55,10 +55,10 @@ def build_request(file: str | None, flags: RequestFlags) -> Json:
     if flags.name is not None:
         request["name"] = flags.name
     for entry in flags.metadata:
-        key, value = _pair("--metadata", entry)
+        key, value = pair("--metadata", entry)
         _section(request, "metadata")[key] = value
     for entry in flags.settings:
-        path, value = _pair("--set", entry)
+        path, value = pair("--set", entry)
         _put(request, path, _literal(value))
     for section, flag in (("dataset", "--dataset"), ("model", "--model"), ("selection", "--budget")):
         if section not in request:
@@ -110,7 +110,8 @@ def _section(request: Json, name: str) -> Json:
     return section
 
 
-def _pair(flag: str, entry: str) -> tuple[str, str]:
+def pair(flag: str, entry: str) -> tuple[str, str]:
+    """Key and value of a flag's `KEY=VALUE`."""
     key, equals, value = entry.partition("=")
     if not equals or not key:
         raise refusal(TITLE, f"{flag} {entry!r}: give name=value")

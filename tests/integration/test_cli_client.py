@@ -89,8 +89,8 @@ class StandIn:
             )
         return job("queued")
 
-    def _list(self, cursor: str | None = None, state: str | None = None) -> Any:
-        self.asked = {"state": str(state)}
+    def _list(self, request: Request, cursor: str | None = None) -> Any:
+        self.asked = {name: value for name, value in request.query_params.items() if name != "cursor"}
         return self.pages[cursor]
 
     def _look(self, job_id: str) -> Any:
@@ -369,9 +369,9 @@ def test_list_follows_the_pages_as_far_as_it_must(stand_in: StandIn) -> None:
     names = ["a", "b", "c"]
     for here, following, name in zip([None, "1", "2"], ["1", "2", None], names, strict=True):
         stand_in.pages[here] = {"items": [job("running", "gradients", name=name)], "next_cursor": following}
-    done = run("list", "--json", "--state", "running")
+    done = run("list", "--json", "--state", "running", "--name-prefix", "night", "--metadata", "team=search")
     assert [entry["name"] for entry in json.loads(done.stdout)] == names
-    assert stand_in.asked == {"state": "running"}
+    assert stand_in.asked == {"state": "running", "name_prefix": "night", "metadata.team": "search"}
     del stand_in.pages["2"]
     assert len(json.loads(run("list", "--json", "--limit", "2").stdout)) == 2
 

@@ -29,7 +29,8 @@ def client(service: Service) -> Iterator[SpiceClient]:
 
 
 def test_from_the_submission_to_a_dataset(client: SpiceClient, service: Service, tmp_path: Path) -> None:
-    job = client.jobs.submit(service.request(baselines=["random"]))
+    named = {"name": "nightly 7", "metadata": {"team": "search", "run": "7"}}
+    job = client.jobs.submit({**service.request(baselines=["random"]), **named})
     assert (job.state, job.ended) == ("queued", False)
     service.work()
     job = client.wait(job, progress=False, timeout=30)
@@ -57,6 +58,9 @@ def test_from_the_submission_to_a_dataset(client: SpiceClient, service: Service,
     assert (tmp_path / "rows.jsonl").read_bytes() == rows.content
     assert done.bytes == len(rows.content)
     assert [one.id for one in client.jobs.list(state="succeeded")] == [job.id]
+    assert [one.id for one in client.jobs.list(name_prefix="nightly", metadata={"team": "search"})] == [job.id]
+    assert not list(client.jobs.list(name_prefix="another"))
+    assert not list(client.jobs.list(metadata={"team": "another"}))
 
 
 def test_what_the_service_refuses(client: SpiceClient, service: Service) -> None:
