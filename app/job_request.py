@@ -213,6 +213,12 @@ class SelectionSpec(Request):
         description="Select in that many random parts, each by whichever worker is free, and merge their picks; null "
         "is the exact greedy in one process.",
     )
+    curvature: bool = Field(
+        default=False,
+        description="Also compute the curvature of the information and the factor that it proves beforehand. For the "
+        "plain greedy: `conflict_penalty` 0 or method `fisher`, without `partitions`. Costs about as much as picking "
+        "every row.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63)
     baselines: tuple[Method, ...] = Field(
         default=(), max_length=4, description="Other methods to run on the same sketches, for comparison."
@@ -237,6 +243,15 @@ class SelectionSpec(Request):
     def _parts_of_a_greedy(self) -> Self:
         if self.partitions is not None and self.method not in ("spice", "fisher"):
             raise ValueError(f"partitions are for methods spice and fisher, not {self.method!r}: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _curvature_of_the_plain_greedy(self) -> Self:
+        plain = self.method == "fisher" or (self.method == "spice" and self.conflict_penalty == 0)
+        if self.curvature and not plain:
+            raise ValueError("curvature is of the plain greedy: use method 'fisher' or conflict_penalty 0")
+        if self.curvature and self.partitions is not None:
+            raise ValueError("curvature proves its factor for one greedy over all rows: leave it or partitions out")
         return self
 
     @model_validator(mode="after")

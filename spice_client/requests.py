@@ -81,6 +81,7 @@ class SelectionSettings(TypedDict):
     baselines: NotRequired[list[Method]]
     baseline_repeats: NotRequired[int]
     partitions: NotRequired[int | None]
+    curvature: NotRequired[bool]
 
 
 class Webhook(TypedDict):

@@ -52,6 +52,7 @@ def selection_config(spec: SelectionSpec, *, budget: int, device: str, alpha: fl
         early_stop_ratio=spec.early_stop_ratio,
         method=spec.method,
         seed=spec.seed,
+        curvature=spec.curvature,
         device=device,
     )
 

@@ -32,7 +32,7 @@ class Certificate(Response):
         description="Upper bound on F(S*) known before the fact, F(S)/(1 - (1 - 1/k)^k) + k conflict_penalty, in nats; "
         "null for methods without it."
     )
-    curvature: float | None = Field(description="c in [0, 1]; null where it was not computed.")
+    curvature: float | None = Field(description="c in [0, 1]; null where it was not asked for.")
     curvature_factor: float | None = Field(description="(1 - e^-c)/c, a-priori factor for conflict_penalty 0.")
     epsilon_bound_violations: int = Field(description="Must be 0: fact 4 of the method, checked on each pick.")
 

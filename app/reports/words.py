@@ -38,6 +38,11 @@ def certificate_words(certificate: Certificate, selected: int) -> list[str]:
         "this very result, not of the method in general: it adds up the largest gains that were left on the table. "
         "The true share lies between that figure and 100%."
     )
+    if certificate.curvature_factor is not None:
+        words += (
+            f" The curvature of these rows, {certificate.curvature:.2f}, proves at least "
+            f"{certificate.curvature_factor:.1%} before a row is picked."
+        )
     if certificate.epsilon_bound_violations:
         words += (
             f" Beware: {certificate.epsilon_bound_violations:,} picks break a bound that always holds. "

@@ -185,6 +185,16 @@ def test_a_prepared_job_computes_its_preparation_once(service: Service, monkeypa
     assert made == [1]
 
 
+def test_the_curvature_is_computed_where_it_is_asked_for(service: Service) -> None:
+    found = service.run(service.request(conflict_penalty=0, curvature=True))
+    certificate = found["result"]["certificate"]
+    assert 0 < certificate["curvature"] <= 1
+    factor = (1 - np.exp(-certificate["curvature"])) / certificate["curvature"]
+    assert np.isclose(certificate["curvature_factor"], factor)
+    words = " ".join(service.http.get(f"/jobs/{found['id']}/figures").json()["summary"])
+    assert f"proves at least {factor:.1%} before a row is picked" in words
+
+
 def test_an_early_stop_says_so(service: Service) -> None:
     found = service.run(service.request(early_stop_ratio=0.9, budget={"fraction": 1.0}))
     assert found["result"]["stop_reason"] == "early_stop"

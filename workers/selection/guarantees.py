@@ -124,7 +124,7 @@ def guarantees(
         optimum_upper_bound=optimum,
         additive_bound=additive_bound(log_det, count, problem.penalty) if theorem_holds and count else None,
         curvature=c,
-        curvature_factor=None if c is None else curvature_factor(c),
+        curvature_factor=curvature_factor(c) if theorem_holds and c is not None else None,
         epsilon_bound_violations=epsilon_bound_violations(problem, trace),
     )
 

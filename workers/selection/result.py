@@ -36,7 +36,8 @@ class Guarantees:
         additive_bound: The upper bound on F(S*) that the a-priori theorem gives, F(S) / rho + k * lambda with
             rho = 1 - (1 - 1/k)^k. None for methods and windows that the theorem does not cover.
         curvature: c = 1 - min_x gain(x | all others) / base gain, in [0, 1]; None if not asked for.
-        curvature_factor: (1 - e^-c) / c, a lower bound on F(S) / F(S*); None if not asked for.
+        curvature_factor: (1 - e^-c) / c, a lower bound on F(S) / F(S*) of one global greedy; None if not asked for, or
+            if windows or parts were picked from.
         epsilon_bound_violations: Picks whose |epsilon| exceeds its overlap bound. Anything but 0 is a defect.
     """
 

@@ -38,6 +38,7 @@ export const SECTIONS = [
       { path: "selection.early_stop_ratio", label: "Early stop, omega", kind: "number", placeholder: "never", help: "Stop when a pick adds no more than this share of what the first added. The paper uses 0.5.", folded: true },
       { path: "selection.alpha", label: "Scale, alpha", kind: "auto", placeholder: "auto", help: "Scale of the information. auto is 1 / median squared norm, which keeps lambda's meaning from model to model.", folded: true },
       { path: "selection.partitions", label: "Parts", kind: "number", placeholder: "none", help: "Select in so many random parts, over all workers, then merge. For millions of rows; empty is the exact greedy. For methods spice and fisher.", folded: true },
+      { path: "selection.curvature", label: "Curvature", kind: "boolean", help: "Also compute the factor that the information's curvature proves beforehand. For lambda 0 or method fisher, without parts; costs about as much as picking every row.", folded: true },
       { path: "selection.seed", label: "Seed", kind: "number", value: 0, help: "Of whatever draws at random.", folded: true },
     ],
   },

@@ -112,6 +112,8 @@ def test_the_a_priori_theorem_is_not_claimed_for_windows_or_other_methods() -> N
         SelectionConfig(budget=4, optimizer="stochastic"),
     ):
         assert select(sketches, config).guarantees.additive_bound is None
+    windowed = SelectionConfig(budget=4, method="fisher", pool_size=6, curvature=True)
+    assert select(sketches, windowed).guarantees.curvature_factor is None
 
 
 def test_in_float32_wild_norms_cost_the_certificate_next_to_nothing() -> None:
