@@ -47,7 +47,8 @@ def test_a_killed_worker_loses_at_most_a_shard(service: Service, workers: Proces
     workers.start()
     job = wait_for(service, job_id, final)
     assert job["state"] == "succeeded", job["error"]
-    assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
+    made_again = [path for path, written in kept.items() if path.stat().st_mtime_ns != written]
+    assert len(made_again) <= 1, "the one that it had written and not yet reported"
     assert job["result"]["selected"] == LONG_ROWS // 5
     workers.stop()
     assert_settled(service)

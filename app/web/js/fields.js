@@ -64,7 +64,7 @@ export const SECTIONS = [
       { path: "name", label: "Name", maxLength: 200, placeholder: "nightly", help: "To find it again." },
       { path: "timeout_s", label: "Time limit, seconds", kind: "number", placeholder: "none", help: "Counted from the job's start; a job that takes longer fails.", folded: true },
       { path: "expires_at", label: "Delete at", placeholder: "2027-01-01T00:00:00Z", help: "A time with its zone, when the job goes with all its results. Empty: as the service is set up, else never.", folded: true },
-      { path: "webhook.url", label: "Webhook", placeholder: "https://hooks.example.org/spice", help: "Is told when the job ends, by a signed POST. https:// on a public host.", folded: true },
+      { path: "webhook.url", label: "Webhook", placeholder: "https://\u2026", help: "Is told when the job ends, by a signed POST. https:// on a public host.", folded: true },
       { path: "metadata", label: "Notes", kind: "pairs", placeholder: "team = search", help: "One key = value a line; they are kept with the job.", folded: true },
     ],
   },
