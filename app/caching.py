@@ -30,14 +30,7 @@ class NotModified(Exception):
 class Validators:
     """The request's conditions and the answer's headers."""
 
-    def __init__(
-        self,
-        request: Request,
-        response: Response,
-        if_none_match: Annotated[
-            str | None, Header(description="The `ETag` of an answer that is at hand; 304 if it is still right.")
-        ] = None,
-    ) -> None:
+    def __init__(self, request: Request, response: Response, if_none_match: str | None) -> None:
         self._request = request
         self._response = response
         self._known = if_none_match
@@ -102,4 +95,14 @@ async def not_modified(_request: Request, error: Exception) -> Response:
     return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=error.headers)
 
 
-ValidatorsDep = Annotated[Validators, Depends(Validators)]
+async def _validators(  # a coroutine, though it waits for nothing: FastAPI would hand a class to a thread
+    request: Request,
+    response: Response,
+    if_none_match: Annotated[
+        str | None, Header(description="The `ETag` of an answer that is at hand; 304 if it is still right.")
+    ] = None,
+) -> Validators:
+    return Validators(request, response, if_none_match)
+
+
+ValidatorsDep = Annotated[Validators, Depends(_validators)]

