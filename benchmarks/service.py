@@ -24,16 +24,18 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from pydantic import RedisDsn
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from app.access.secrets import make_secret
 from app.db import keys, projects
 from app.db.engine import make_engine, make_sessions
+from app.db.leases import Waiting
 from app.db.migrate import upgrade
 from app.db.tables import Job, Scope, Stage, State
 from app.job_request import JobRequest
 from app.local import EmbeddedServers
 from app.local.process import free_port
+from app.queue import TaskQueue
 from app.settings import Settings
 from benchmarks.row import BenchRow
 
@@ -82,6 +84,7 @@ def rows(*, quick: bool = False) -> list[BenchRow]:
         upgrade(servers.database_url)
         engine = make_engine(settings)
         ids, token = _fill(make_sessions(engine), directory)
+        _enqueue(settings, make_sessions(engine))
         engine.dispose()
         headers = {"Authorization": f"Bearer {token}"}
         polls = [{"method": "GET", "path": f"/jobs/{job_id}", "headers": headers} for job_id in ids[:POLLED]]
@@ -175,6 +178,15 @@ def _request(directory: Path) -> dict[str, Any]:
         "selection": {"budget": {"fraction": 0.1}},
         "name": "load",
     }
+
+
+def _enqueue(settings: Settings, sessions: Sessions) -> None:
+    """Give the jobs that wait their messages, as they have in service: or the reconciler would do so meanwhile."""
+    queue = TaskQueue(settings)
+    with sessions() as session:
+        for job_id, dispatch in session.execute(select(Job.id, Job.dispatch).where(Job.state == State.QUEUED)).tuples():
+            queue.put(Waiting(Job, job_id, dispatch))
+    queue.close()
 
 
 def _fill(sessions: Sessions, directory: Path) -> tuple[list[uuid.UUID], str]:
