@@ -1,6 +1,7 @@
-"""Writes the table of measured figures in README.md out of benchmarks/results.json (`make docs-measured`).
+"""Writes the tables of measured figures out of benchmarks/results.json (`make docs-measured`).
 
---check only says if it is stale: a figure in the README is always one that `make bench` has written.
+README.md has what is promised; a page of docs/ has all figures of its subject. --check only says which page is stale: a
+figure in a table is always one that `make bench` has written.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
-PAGE = ROOT / "README.md"
+PROMISED = "README.md"
+SUBJECTS = {
+    "docs/selection.md": "selector/",
+    "docs/gradients.md": "gradients/",
+    "docs/operations.md": "service/",
+    "docs/reliability.md": "service/soak_",
+}
 BEGIN, END = "<!-- measured: made by `make docs-measured` -->\n", "<!-- /measured -->\n"
 WHOLE_FROM = 1000
 """Figures as large as that are told without their decimals."""
@@ -39,16 +46,26 @@ def replaced(page: str, table: str) -> str:
     return before + BEGIN + table + END + after
 
 
+def shown(page: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that a page shows."""
+    if page == PROMISED:
+        return [row for row in rows if row["target"] is not None]
+    return [row for row in rows if row["name"].startswith(SUBJECTS[page])]
+
+
 def main() -> int:
-    """Write the page, or say that it is stale; the exit code."""
-    page = PAGE.read_text(encoding="utf-8")
-    fresh = replaced(page, render(json.loads(RESULTS.read_text(encoding="utf-8"))))
-    if "--check" not in sys.argv:
-        PAGE.write_text(fresh, encoding="utf-8")
-    elif page != fresh:
-        print("README.md does not show what benchmarks/results.json holds: run make docs-measured", file=sys.stderr)
-        return 1
-    return 0
+    """Write the pages, or say which are stale; the exit code."""
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))
+    stale = 0
+    for name in (PROMISED, *SUBJECTS):
+        page = (ROOT / name).read_text(encoding="utf-8")
+        fresh = replaced(page, render(shown(name, rows)))
+        if "--check" not in sys.argv:
+            (ROOT / name).write_text(fresh, encoding="utf-8")
+        elif page != fresh:
+            print(f"{name} does not show what benchmarks/results.json holds: run make docs-measured", file=sys.stderr)
+            stale = 1
+    return stale
 
 
 def _value(row: dict[str, Any]) -> str:
