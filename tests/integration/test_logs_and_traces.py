@@ -79,7 +79,7 @@ def test_the_requests_id_is_on_the_workers_lines_and_no_secret_on_any(
     everything = json.dumps(lines)
     assert SECRET_ROW not in everything
     assert "in-the-query" not in everything
-    assert key["Authorization"].split("_")[2] not in everything
+    assert key["Authorization"].split("_", 2)[2] not in everything
     assert service.settings.database_url.split(":")[2].split("@")[0] not in everything
 
 
