@@ -45,8 +45,8 @@ lint: $(BASE) ## Check style, types, links of the documentation, compose file, D
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict -p app -p spice_client -p workers -p demo
 	$(PY) scripts/settings_page.py --check
-	$(PY) scripts/measured_table.py --check
-	$(PY) scripts/scaling_plan.py --check
+	$(PY) -m scripts.measured_table --check
+	$(PY) -m scripts.scaling_plan --check
 	$(PY) -m scripts.openapi_contract --check
 	$(PY) -m sphinx --builder dummy --fail-on-warning --keep-going --quiet docs build/docs
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
@@ -78,8 +78,8 @@ docs-settings: $(BASE) ## Write docs/settings.md anew from app/settings.py
 	$(PY) scripts/settings_page.py
 
 docs-measured: $(BASE) ## Write the README's table of figures and the plan of docs/scaling.md anew from benchmarks/results.json
-	$(PY) scripts/measured_table.py
-	$(PY) scripts/scaling_plan.py
+	$(PY) -m scripts.measured_table
+	$(PY) -m scripts.scaling_plan
 
 clean: ## Remove .venv and what tools cached; ./var, the service's data, stays
 	rm -rf $(VENV) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis requirements.lock.new

@@ -6,13 +6,11 @@ figure in a table is always one that `make bench` has written.
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results.json"
+from scripts.measured_part import is_made, results
+
 PROMISED = "README.md"
 SUBJECTS = {
     "docs/selection.md": "selector/",
@@ -20,7 +18,6 @@ SUBJECTS = {
     "docs/operations.md": "service/",
     "docs/reliability.md": "service/soak_",
 }
-BEGIN, END = "<!-- measured: made by `make docs-measured` -->\n", "<!-- /measured -->\n"
 WHOLE_FROM = 1000
 """Figures as large as that are told without their decimals."""
 
@@ -35,17 +32,6 @@ def render(rows: list[dict[str, Any]]) -> str:
     return "".join(lines) + f"\n{'; '.join(machines)}; {packages}.\n"
 
 
-def replaced(page: str, table: str) -> str:
-    """The page with its table between the marks made anew.
-
-    Raises:
-        ValueError: The page lacks one of the marks.
-    """
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return before + BEGIN + table + END + after
-
-
 def shown(page: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows that a page shows."""
     if page == PROMISED:
@@ -53,19 +39,11 @@ def shown(page: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["name"].startswith(SUBJECTS[page])]
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Write the pages, or say which are stale; the exit code."""
-    rows = json.loads(RESULTS.read_text(encoding="utf-8"))
-    stale = 0
-    for name in (PROMISED, *SUBJECTS):
-        page = (ROOT / name).read_text(encoding="utf-8")
-        fresh = replaced(page, render(shown(name, rows)))
-        if "--check" not in sys.argv:
-            (ROOT / name).write_text(fresh, encoding="utf-8")
-        elif page != fresh:
-            print(f"{name} does not show what benchmarks/results.json holds: run make docs-measured", file=sys.stderr)
-            stale = 1
-    return stale
+    rows, check = results(), "--check" in arguments
+    made = [is_made(page, "measured", render(shown(page, rows)), check=check) for page in (PROMISED, *SUBJECTS)]
+    return 0 if all(made) else 1
 
 
 def _value(row: dict[str, Any]) -> str:
@@ -85,4 +63,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -5,18 +5,14 @@ Every figure of the plan is arithmetic on the few of `Rates`. --check only says 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results.json"
-PAGE = ROOT / "docs" / "scaling.md"
-BEGIN, END = "<!-- plan: made by `make docs-measured` -->\n", "<!-- /plan -->\n"
+from scripts.measured_part import is_made, results
+
 GRADIENTS, SELECTION = "`gradients/vs_training_step_smollm2`", "`selector/lazy_vs_plain_gaussian`"
 READING = 309_000
 """Tokens a second, by `python -m benchmarks.reading`, 2 cores: 20,000 rows of 116 tokens in 7.5 s."""
@@ -185,16 +181,7 @@ def _rounded(value: float) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the page, or say that it is stale; the exit code."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    fresh = before + BEGIN + render(rates(json.loads(RESULTS.read_text(encoding="utf-8")))) + END + after
-    if "--check" not in arguments:
-        PAGE.write_text(fresh, encoding="utf-8")
-    elif page != fresh:
-        print("docs/scaling.md does not follow benchmarks/results.json: run make docs-measured", file=sys.stderr)
-        return 1
-    return 0
+    return 0 if is_made("docs/scaling.md", "plan", render(rates(results())), check="--check" in arguments) else 1
 
 
 if __name__ == "__main__":
