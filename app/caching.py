@@ -95,7 +95,7 @@ async def not_modified(_request: Request, error: Exception) -> Response:
     return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=error.headers)
 
 
-async def _validators(  # a coroutine, though it waits for nothing: FastAPI would hand a class to a thread
+async def _validators(
     request: Request,
     response: Response,
     if_none_match: Annotated[

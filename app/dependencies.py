@@ -45,7 +45,8 @@ def resources(request: Request) -> Resources:
     return cast("Resources", request.app.state.resources)
 
 
-# Coroutines, though they wait for nothing: FastAPI would hand each plain function to a thread.
+# Coroutines, as all dependencies of routes are, though they wait for nothing: FastAPI would hand each plain function or
+# class to a thread.
 
 
 async def _sessions(request: Request) -> Sessions:

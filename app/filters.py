@@ -51,7 +51,7 @@ class DatasetFilters:
     dataset_uri: str | None
 
 
-def _filters(
+async def _filters(
     request: Request,
     state: Annotated[list[State], Query(description="Only those in one of these states.")] = [],  # noqa: B006 - not changed
     name: Annotated[Text | None, Query(description="Only those of this name.")] = None,
@@ -82,7 +82,7 @@ def _metadata(request: Request) -> dict[str, str]:
         ) from error
 
 
-def _dataset_filters(
+async def _dataset_filters(
     dataset_id: Annotated[uuid.UUID | None, Query(description="Only jobs over this registered dataset.")] = None,
     dataset_uri: Annotated[Text | None, Query(description="Only jobs over the dataset at this URI.")] = None,
 ) -> DatasetFilters:

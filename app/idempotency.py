@@ -101,7 +101,7 @@ async def _fingerprint(request: Request) -> bytes:
     return hashlib.sha256(asked + body).digest()
 
 
-async def _once(  # a coroutine, though it waits for nothing: FastAPI would hand a function to a thread
+async def _once(
     session: SessionDep,
     settings: SettingsDep,
     fingerprint: Annotated[bytes, Depends(_fingerprint)],

@@ -40,7 +40,7 @@ ANSWERS: Responses = {
 ANSWERS[200]["content"][STREAM] = {"schema": {"type": "string"}, "example": EXAMPLE_STREAM}
 
 
-def _last(
+async def _last(
     after: Annotated[int, Query(ge=0, le=LAST_ID, description="Only events with larger ids.")] = 0,
     last_event_id: Annotated[
         int | None, Header(ge=0, le=LAST_ID, description="Instead of `after`; what EventSource sends by itself.")

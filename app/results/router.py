@@ -54,16 +54,32 @@ PROBLEMS = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Which file of a subset, and which part of it."""
+    """Which file of a subset, and whether a part of it.
 
-    format: Annotated[Literal["json", "ndjson", "csv", "parquet"] | None, Query(description="Instead of `Accept`.")] = (
-        None
-    )
-    rows: Annotated[bool, Query(description="The picked rows themselves, in the dataset's own format.")] = False
-    accept: Annotated[str | None, Header()] = None
-    range: Annotated[str | None, Header(description="Bytes of the file, such as `bytes=1000-`, with `If-Range`.")] = (
-        None
-    )
+    Attributes:
+        format: Instead of `accept`.
+        rows: The picked rows themselves.
+        accept: The media types that the client takes.
+        in_part: Whether bytes of it are asked for.
+    """
+
+    format: str | None
+    rows: bool
+    accept: str | None
+    in_part: bool
+
+
+async def _asked(
+    format: Annotated[  # noqa: A002 - the parameter's name
+        Literal["json", "ndjson", "csv", "parquet"] | None, Query(description="Instead of `Accept`.")
+    ] = None,
+    rows: Annotated[bool, Query(description="The picked rows themselves, in the dataset's own format.")] = False,
+    accept: Annotated[str | None, Header()] = None,
+    range: Annotated[  # noqa: A002 - likewise
+        str | None, Header(description="Bytes of the file, such as `bytes=1000-`, with `If-Range`.")
+    ] = None,
+) -> Asked:
+    return Asked(format, rows, accept, range is not None)
 
 
 @router.get(
@@ -85,7 +101,7 @@ def subset(
     settings: SettingsDep,
     validators: ValidatorsDep,
     job_id: uuid.UUID,
-    asked: Annotated[Asked, Depends()],
+    asked: Annotated[Asked, Depends(_asked)],
 ) -> Response:
     """The picked rows' indices with gain, epsilon, conflict and log-det; or the rows themselves."""
     with sessions() as session:
@@ -94,7 +110,7 @@ def subset(
         return picked_rows(artifacts, job, validators.download(job))
     chosen = service.choose_format(asked.format, asked.accept)
     headers = {**validators.download(job, chosen.name), "Vary": "Accept"}
-    if asked.range is not None:
+    if asked.in_part:
         return subset_file(artifacts, sessions, settings.cache_path, job_id, chosen, headers)
     name = f"subset-{job_id}.{chosen.name}"
     headers |= {"Content-Disposition": f'attachment; filename="{name}"', "Accept-Ranges": "bytes"}
