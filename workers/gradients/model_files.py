@@ -20,7 +20,7 @@ from workers.gradients.errors import ModelError
 from workers.gradients.safetensors_header import check_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from workers.gradients.model_limits import ModelLimits
     from workers.gradients.safetensors_header import Tensor
@@ -143,16 +143,12 @@ class ModelFiles:
         Raises:
             ModelError: Somebody wrote to one of the files meanwhile.
         """
-        before = self._stamp()
+        before = _stamp_of(self.files)
         yield
-        if self._stamp() != before:
+        if _stamp_of(self.files) != before:
             raise ModelError(
                 f"model.uri: {self.path.name} was written to while it was read: submit again when it is whole"
             )
-
-    def _stamp(self) -> tuple[tuple[int, int, int], ...]:
-        stats = [file.stat() for file in self.files]
-        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
 
     @contextmanager
     def alone(self) -> Iterator[Path]:
@@ -173,13 +169,22 @@ class ModelFiles:
             yield Path(directory)
 
 
-def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of change of all in a directory: while it stays the same, so does the model.
+Stamp = tuple[tuple[str, int, int, int], ...]
+
+
+def stamp(path: Path) -> Stamp:
+    """Of all in a directory: while it stays the same, so does the model.
 
     Raises:
         ModelError: Not a directory.
     """
-    return tuple((entry.name, (stat := entry.stat()).st_size, stat.st_mtime_ns) for entry in _entries(path))
+    return _stamp_of(_entries(path))
+
+
+def _stamp_of(files: Iterable[Path]) -> Stamp:
+    """Name, inode, size and time of change of each."""
+    stats = [(file.name, file.stat()) for file in files]
+    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def model_files(path: Path, limits: ModelLimits) -> ModelFiles:
