@@ -120,9 +120,11 @@ def shared_starting_point(artifacts: ArtifactStore, key: str, make: Callable[[],
     if found is not None:
         return found
     packed = _packed(key, make())
-    if stored() is None:  # still not there, or damaged and nobody was quicker
-        if artifacts.read(name) is not None:
-            artifacts.remove(name)
+    content = artifacts.read(name)  # once more, as somebody may have been quicker
+    if content is not None and _unpacked(key, content) is None:
+        artifacts.remove(name)  # damaged
+        content = None
+    if content is None:
         artifacts.write_new(name, packed)
     return stored() or shared_starting_point(artifacts, key, make)
 
