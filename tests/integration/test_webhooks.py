@@ -118,6 +118,16 @@ def deliver_all(service: Service) -> int:
     return deliver(sessions(service), service.settings)
 
 
+def told_in_the_end(service: Service, job_id: str) -> dict[str, Any]:
+    """Deliver until a job's message is heard or given up, and look at what came of it."""
+    deadline = time.monotonic() + 20
+    while service.job(job_id)["webhook"]["state"] == "pending":
+        assert time.monotonic() < deadline
+        deliver_all(service)
+        time.sleep(0.02)
+    return dict(service.job(job_id)["webhook"])
+
+
 def test_a_final_state_is_told_with_a_signature_that_holds(service: Service, receiver: Receiver) -> None:
     job_id = submit(service, url_of(receiver))
     assert service.job(job_id)["webhook"]["state"] == "waiting"
@@ -215,12 +225,7 @@ def test_it_is_sent_again_under_the_same_id_until_it_is_heard(service: Service, 
     receiver.statuses = [500, 307]
     job_id = submit(service, url_of(receiver))
     service.http.post(f"/jobs/{job_id}/cancel")
-    deadline = time.monotonic() + 20
-    while service.job(job_id)["webhook"]["state"] == "pending":
-        assert time.monotonic() < deadline
-        deliver_all(service)
-        time.sleep(0.02)
-    told = service.job(job_id)["webhook"]
+    told = told_in_the_end(service, job_id)
     assert (told["state"], told["attempts"], told["error"]) == ("delivered", 3, None)
     assert len(receiver.heard) == 3  # the redirect was not followed
     assert len({headers["webhook-id"] for headers, _ in receiver.heard}) == 1
@@ -230,12 +235,7 @@ def test_it_is_given_up_in_the_end(service: Service, receiver: Receiver) -> None
     receiver.statuses = [500] * 10
     job_id = submit(service, url_of(receiver))
     service.http.post(f"/jobs/{job_id}/cancel")
-    deadline = time.monotonic() + 20
-    while service.job(job_id)["webhook"]["state"] == "pending":
-        assert time.monotonic() < deadline
-        deliver_all(service)
-        time.sleep(0.02)
-    told = service.job(job_id)["webhook"]
+    told = told_in_the_end(service, job_id)
     assert (told["state"], told["attempts"], told["status"]) == ("failed", 3, 500)
     assert "500" in told["error"]
     assert service.job(job_id)["state"] == "cancelled"
@@ -277,12 +277,7 @@ def test_what_cannot_be_sent_at_all_is_given_up_as_well(
     monkeypatch.setattr(delivery, "send", fails)
     job_id = submit(service, url_of(receiver))
     service.http.post(f"/jobs/{job_id}/cancel")
-    deadline = time.monotonic() + 20
-    while service.job(job_id)["webhook"]["state"] == "pending":
-        assert time.monotonic() < deadline
-        deliver_all(service)
-        time.sleep(0.02)
-    told = service.job(job_id)["webhook"]
+    told = told_in_the_end(service, job_id)
     assert (told["state"], told["attempts"], told["error"]) == ("failed", 3, "UnicodeError")
 
 
