@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import uuid  # noqa: TC003 - FastAPI reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Response, status
 
 from app.caching import ValidatorsDep  # noqa: TC001
 from app.db import shards
 from app.db.leases import Waiting
-from app.db.tables import Job, Stage, State
+from app.db.tables import Job, Stage
 from app.dependencies import ArtifactsDep, QueueDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
 from app.filters import METADATA_PARAMETER, DatasetFiltersDep, FiltersDep
 from app.idempotency import Answer, OnceDep
 from app.job_request import EXAMPLE_REQUEST, JobRequest
 from app.jobs import service
-from app.jobs.schemas import EXAMPLE_JOB, JobResponse, Links
+from app.jobs.response import to_response
+from app.jobs.schemas import EXAMPLE_JOB, JobResponse
 from app.openapi import empty, example, problems
 from app.paging import Cursor, Limit  # noqa: TC001
 from app.problems import (
@@ -30,11 +31,6 @@ from app.problems import (
     Unavailable,
 )
 from app.schema import Changes, Page
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from app.db.shards import WorkerProgress
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -160,47 +156,3 @@ def delete(session: SessionDep, artifacts: ArtifactsDep, job_id: uuid.UUID) -> N
 def cancel(session: SessionDep, once: OnceDep, job_id: uuid.UUID) -> Response:
     """Cancel a job. A running one stops within seconds; what it had computed is kept for other jobs."""
     return once.answer(lambda: Answer(to_response(service.cancel(session, job_id)), status.HTTP_200_OK))
-
-
-def to_response(job: Job, workers: Sequence[WorkerProgress] = ()) -> JobResponse:
-    """The job as clients see it."""
-    url = f"/jobs/{job.id}"
-    done = job.state is State.SUCCEEDED
-    return JobResponse.model_validate(
-        {
-            **job.request,
-            "id": job.id,
-            "name": job.name,
-            "metadata": job.metadata_,
-            "state": job.state,
-            "stage": job.stage,
-            "progress": job.progress,
-            "workers": workers,
-            "cancel_requested": job.cancel_requested_at is not None,
-            "error": job.error,
-            "result": job.result,
-            "created_at": job.created_at,
-            "started_at": job.started_at,
-            "finished_at": job.finished_at,
-            "updated_at": job.updated_at,
-            "expires_at": job.expires_at,
-            "webhook": _webhook(job),
-            "links": Links(
-                self=url,
-                events=f"{url}/events",
-                subset=f"{url}/subset" if done else None,
-                curve=f"{url}/curve" if done else None,
-                conflicts=f"{url}/conflicts" if done else None,
-                rejected=f"{url}/rejected" if done else None,
-            ),
-        }
-    )
-
-
-def _webhook(job: Job) -> dict[str, Any] | None:
-    """What came of the message that the job owes, if it owes one."""
-    wanted = job.request.get("webhook")
-    if wanted is None:
-        return None
-    waiting = {"state": "waiting", "attempts": 0, "status": None, "error": None}
-    return {**wanted, **(job.webhook or waiting), "next_attempt_at": job.webhook_due_at}

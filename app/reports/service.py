@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.db import selections
-from app.jobs.router import to_response
+from app.jobs.response import to_response
 from app.picked_rows.service import picked_rows
 from app.problems import RowsGone, StatisticsMissing
 from app.reports.document import Report, render

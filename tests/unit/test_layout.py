@@ -81,6 +81,12 @@ def test_only_the_command_line_of_the_service_knows_the_client() -> None:
         assert not used or file.parent.name == "cli", f"{file.relative_to(ROOT)} imports {used}"
 
 
+def test_routers_are_known_to_the_application_alone() -> None:
+    for file in sorted((ROOT / "app").rglob("*.py")):
+        routers = {name for name in imports(file) if name.endswith(".router")}
+        assert not routers or file.name == "main.py", f"{file.relative_to(ROOT)} imports {routers}"
+
+
 def test_one_place_knows_rq_on_the_services_side() -> None:
     for file in sorted((ROOT / "app").rglob("*.py")):
         names = {
