@@ -5,13 +5,21 @@ Only dataset, model and budget are required; the defaults serve.
 
 from __future__ import annotations
 
-import math
 import uuid
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
-from app.schema import Expiry, Metadata, Name, Request, Text
+from app.schema import Expiry, Metadata, Name, Request, Storable, Text
+from app.settings import LONGEST_S
 from app.uris import Format
 
 EXAMPLE_REQUEST: dict[str, Any] = {
@@ -34,14 +42,21 @@ EXAMPLE_REQUEST: dict[str, Any] = {
 
 Method = Literal["spice", "fisher", "dpp", "grad_norm", "random"]
 
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
+SMALLEST_ALPHA, LARGEST_ALPHA = 1e-100, 1e100
+"""No product with the squared norm of a float32 sketch, or with its inverse, is beyond what float64 holds."""
 
 
-Number = Annotated[float, AfterValidator(_finite)]
+def _auto_or_number(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """One message for both; pydantic's own would name its functions."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError(f"must be 'auto' or a number from {SMALLEST_ALPHA:g} to {LARGEST_ALPHA:g}") from None
+
+
+Alpha = Annotated[
+    Literal["auto"] | Annotated[float, Field(ge=SMALLEST_ALPHA, le=LARGEST_ALPHA)], WrapValidator(_auto_or_number)
+]
 
 
 class Columns(Request):
@@ -78,9 +93,8 @@ class DatasetRef(Request):
     id: uuid.UUID | None = Field(default=None, description="A registered dataset.")
     format: Format | None = Field(default=None, description="Overrides what the URI's suffix says.")
     columns: Columns | None = None
-    source_column: Text | None = Field(
+    source_column: Annotated[str, Field(max_length=1000), Storable] | None = Field(
         default=None,
-        max_length=1000,
         description="Column that says where a row comes from, for the statistics by source; left out, the first of "
         "`source`, `dataset` and `domain` that there is.",
     )
@@ -124,7 +138,7 @@ class AdapterRef(Request):
     )
 
 
-LayerName = Annotated[Text, Field(min_length=1, max_length=200)]
+LayerName = Annotated[str, Field(min_length=1, max_length=200), Storable]
 
 
 class Gradients(Request):
@@ -152,7 +166,7 @@ class Gradients(Request):
         le=1000,
         description="Steps, of 8 rows each, that a fresh adapter is trained for before rows are scored.",
     )
-    warmup_learning_rate: Number = Field(default=2e-4, gt=0, le=1, description="Of Adam, in these steps.")
+    warmup_learning_rate: FiniteFloat = Field(default=2e-4, gt=0, le=1, description="Of Adam, in these steps.")
     preconditioner: Literal["none", "adam"] = Field(
         default="none",
         description="`adam`: divide every entry of a gradient by the root of its second moment, as Adam does.",
@@ -184,7 +198,7 @@ class Gradients(Request):
 class Budget(Request):
     """How many rows to pick: a fraction of the usable rows, or a count."""
 
-    fraction: Number | None = Field(default=None, gt=0, le=1)
+    fraction: FiniteFloat | None = Field(default=None, gt=0, le=1)
     count: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -199,11 +213,9 @@ class SelectionSpec(Request):
 
     method: Method = "spice"
     budget: Budget
-    alpha: Literal["auto"] | Annotated[Number, Field(gt=0)] = Field(
-        default="auto", description="Scale of the information; `auto` is 1 / median squared norm."
-    )
-    conflict_penalty: Number = Field(default=0.1, ge=0, le=100, description="lambda; 0.1 to 0.5 is stable.")
-    early_stop_ratio: Number | None = Field(
+    alpha: Alpha = Field(default="auto", description="Scale of the information; `auto` is 1 / median squared norm.")
+    conflict_penalty: FiniteFloat = Field(default=0.1, ge=0, le=100, description="lambda; 0.1 to 0.5 is stable.")
+    early_stop_ratio: FiniteFloat | None = Field(
         default=None, gt=0, le=1, description="omega: stop when a gain falls to this part of the first."
     )
     partitions: int | None = Field(
@@ -278,8 +290,11 @@ class JobRequest(Request):
     model: ModelRef
     gradients: Gradients = Gradients()
     selection: SelectionSpec
-    timeout_s: Number | None = Field(
-        default=None, gt=0, description="Seconds that the job may take from its start; then it fails as `timed-out`."
+    timeout_s: FiniteFloat | None = Field(
+        default=None,
+        gt=0,
+        le=LONGEST_S,
+        description="Seconds that the job may take from its start; then it fails as `timed-out`.",
     )
     name: Name | None = None
     metadata: Metadata = Field(default_factory=dict)

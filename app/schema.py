@@ -12,8 +12,13 @@ MAX_METADATA_ENTRIES = 64
 
 
 def _storable(value: str) -> str:
+    """A string that Postgres can keep; JSON can spell others."""
     if "\x00" in value:
         raise ValueError("must not contain a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not contain half of a surrogate pair") from None
     return value
 
 
@@ -24,15 +29,22 @@ def _small(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ahead(moment: datetime) -> datetime:
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must lie before the year 10000 in UTC: use null for never") from None
     if moment <= datetime.now(UTC):
         raise ValueError("must lie in the future")
     return moment
 
 
-Text = Annotated[str, AfterValidator(_storable)]
-Name = Annotated[Text, Field(min_length=1, max_length=200)]
+Storable = AfterValidator(_storable)
+"""The last annotation of a string, after its limits, so that these are told in characters."""
+Text = Annotated[str, Storable]
+Name = Annotated[str, Field(min_length=1, max_length=200), Storable]
 Metadata = Annotated[
-    dict[Annotated[Text, Field(max_length=64)], Annotated[Text, Field(max_length=1000)]], AfterValidator(_small)
+    dict[Annotated[str, Field(max_length=64), Storable], Annotated[str, Field(max_length=1000), Storable]],
+    AfterValidator(_small),
 ]
 Expiry = Annotated[AwareDatetime, AfterValidator(_ahead)]
 

@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 GIB = 1024**3
 MIB = 1024**2
+LONGEST_S = 10**9
+"""32 years, in seconds: what is added to a time stays within what Python and Postgres hold."""
 
 QUEUES = ("selection", "gradients")
 
@@ -27,7 +29,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="SPICE_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix="SPICE_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
     # Servers
@@ -171,7 +178,10 @@ class Settings(BaseSettings):
         "selects, no GPU needed) and `gradients`.",
     )
     lease_s: float = Field(
-        default=30, gt=0, description="Seconds without a heartbeat after which a worker is taken for dead."
+        default=30,
+        gt=0,
+        le=LONGEST_S,
+        description="Seconds without a heartbeat after which a worker is taken for dead.",
     )
     reconcile_s: float = Field(default=10, gt=0, description="Seconds between looks for jobs that the queue has lost.")
     max_attempts: int = Field(
@@ -180,11 +190,13 @@ class Settings(BaseSettings):
     job_timeout_s: float | None = Field(
         default=None,
         gt=0,
+        le=LONGEST_S,
         description="Seconds that a job may take from its start; a job's own `timeout_s` may be less, not more.",
     )
     storage_patience_s: float = Field(
         default=3600,
         ge=0,
+        le=LONGEST_S,
         description="Seconds that the artifact store may be away before the work that waits for it fails.",
     )
     device: str = Field(
@@ -246,7 +258,9 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds from the first attempt to the second; doubled each time, an hour at most.",
     )
-    webhook_timeout_s: float = Field(default=10, gt=0, description="Seconds that a client's server has to answer.")
+    webhook_timeout_s: float = Field(
+        default=10, gt=0, le=LONGEST_S, description="Seconds that a client's server has to answer."
+    )
     webhook_poll_s: float = Field(default=2, gt=0, description="Seconds between two looks of the API for messages.")
     webhook_allow_private: bool = Field(
         default=False, description="Send webhooks to private and loopback addresses and over http. Tests only."
@@ -254,10 +268,13 @@ class Settings(BaseSettings):
 
     # Expiry
     idempotency_max_age_s: float = Field(
-        default=86400, gt=0, description="Seconds for which the answer to an Idempotency-Key is kept."
+        default=86400, gt=0, le=LONGEST_S, description="Seconds for which the answer to an Idempotency-Key is kept."
     )
     jobs_max_age_s: float | None = Field(
-        default=None, gt=0, description="Seconds after which a job is deleted, unless its request says `expires_at`."
+        default=None,
+        gt=0,
+        le=LONGEST_S,
+        description="Seconds after which a job is deleted, unless its request says `expires_at`.",
     )
     expiry_s: float = Field(default=60, gt=0, description="Seconds between two looks of the API for what has expired.")
 
