@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: Rows brought up to date in one matrix-matrix product.
 _ROWS_AT_ONCE = 2048
 
+#: Rows of a tile of a sweep: it and its products stay in a processor's cache.
+_ROWS_SWEPT = 1024
+
 #: Bytes of a front to begin with, in float64: it is read once a pick, so it should stay in a processor's cache.
 _FRONT_BYTES = 2**20
 
@@ -186,13 +189,18 @@ class LazyProposer:
         sketches, count = self._state.problem.sketches, self._state.count
         whitener, directions = self._state.whitener, self._state.directions.since(self._swept)
         anew = len(directions) > whitener.cost
-        for where, tile in sketches.tiles(rows=_ROWS_AT_ONCE):
+        numbers = torch.arange(self._swept, count, device=self._seen.device).unsqueeze(1)
+        mixed = bool(((self._seen > self._swept) & (self._seen < count)).any())
+        for where, tile in sketches.tiles(rows=_ROWS_SWEPT):
             if anew:
                 self._residuals.anchor(where, _squared_norms(whitener.whiten(tile)))
             else:
-                products = tile @ directions.T
-                known = torch.arange(self._swept, count, device=products.device) < self._seen[where].unsqueeze(1)
-                self._residuals.fall(_squared_norms(products.masked_fill_(known, 0.0)), where)
+                products = directions @ tile.T
+                seen = self._seen[where]
+                if mixed:
+                    products.masked_fill_(numbers < seen, 0.0)
+                drops = products.square_().sum(dim=0, dtype=torch.float64).masked_fill_(seen == count, 0.0)
+                self._residuals.fall(drops, where)
             if self._penalty > 0:
                 self._conflicts[where] = self._state.direction.conflicts(tile, self._state.norms[where])
         self._gains = torch.where(self._gains > -torch.inf, self._residuals.upper(), -torch.inf)
