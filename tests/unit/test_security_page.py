@@ -52,8 +52,9 @@ def test_every_file_that_a_command_names_exists() -> None:
 
 def test_the_audit_covers_every_lock() -> None:
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
-    commands = " ".join(step.get("run", "") for step in jobs["audit"]["steps"])
-    assert "pip-audit" in commands
-    for lock in ROOT.glob("requirements*.lock"):
-        assert f"--requirement {lock.name}" in commands
-        assert f"--requirement {lock.name}" in PAGE
+    commands = "\n".join(step.get("run", "") for step in jobs["audit"]["steps"])
+    for text in (commands, PAGE):
+        _, _, audit = text.partition("pipx install pip-audit")
+        assert "for lock in requirements*.lock; do\n  pip-audit --strict " in audit
+        assert '--requirement "$lock"\ndone' in audit
+    assert {path.name for path in ROOT.glob("*.lock")} == {path.name for path in ROOT.glob("requirements*.lock")}
