@@ -311,5 +311,5 @@ class PreviewRequest(Request):
 
     model: ModelRef
     columns: Columns | None = Field(default=None, description="As for `POST /jobs`.")
-    first_row: int = Field(default=0, ge=0, description="Number of the first row, from 0.")
+    first_row: int = Field(default=0, ge=0, lt=2**53, description="Number of the first row, from 0.")
     rows: int = Field(default=20, ge=1, le=50, description="How many rows.")

@@ -47,6 +47,11 @@ def test_rows_that_cannot_be_used_say_why_and_any_part_can_be_asked_for(service:
     assert [(row["row"], row["rejected"]) for row in found["rows"]] == [(6, None), (7, "empty_response"), (8, None)]
     beyond = preview(service, service.write_dataset(rows), first_row=ROWS)
     assert beyond["rows"] == []
+    assert preview(service, service.write_dataset(rows), first_row=2**53 - 1)["rows"] == []
+    answer = service.http.post(
+        f"/datasets/{beyond['dataset_id']}/previews", json={"model": {"uri": service.model_uri}, "first_row": 2**53}
+    )
+    assert answer.json()["errors"][0]["field"] == "first_row"
 
 
 def test_columns_and_length_are_those_that_are_asked_for(service: Service) -> None:

@@ -69,8 +69,8 @@ def iter_records(
             yield all columns regardless.
 
     Raises:
-        DatasetError: ``damaged``, ``not_an_array``, ``bad_header``, ``duplicate_column``, ``unreadable_column``,
-            ``too_many_rows`` and those of `open_decoded`.
+        DatasetError: ``damaged``, ``not_an_array``, ``not_json_lines``, ``bad_header``, ``duplicate_column``,
+            ``unreadable_column``, ``too_many_rows`` and those of `open_decoded`.
     """
     read = {"jsonl": _read_jsonl, "json": _read_json, "csv": _read_csv}.get(snapshot.format)
     rows = read(snapshot, settings) if read else _read_parquet(snapshot, settings, columns)

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 BOM = b"\xef\xbb\xbf"
 CHUNK_BYTES = 1 << 18
+LINES_FIRST_BYTES = 64
+"""That tell whether a file is an array; one with more white space before its first object reads as lines."""
 WHITE_SPACE = b" \t\r\n"
 
+_ARRAY_OF_OBJECTS = re.compile(rb"[ \t\r\n]*\[[ \t\r\n]*\{")
 _OUTSIDE_STRING = re.compile(rb'["{}\[\],]')
 _INSIDE_STRING = re.compile(rb'["\\]')
 
@@ -30,8 +33,17 @@ def split_lines(stream: BufferedReader, max_bytes: int) -> Iterator[bytes | None
     Args:
         stream: Decoded bytes.
         max_bytes: The longest row; a longer one is passed over in bounded memory and yields None.
+
+    Raises:
+        DatasetError: ``not_json_lines``.
     """
     _skip_bom(stream)
+    if _ARRAY_OF_OBJECTS.match(stream.peek(LINES_FIRST_BYTES)):
+        raise DatasetError(
+            "not_json_lines",
+            "the JSON Lines file begins with '[' (it looks like one JSON array: give format json, or name it .json): "
+            "each line should hold an object",
+        )
     most = max_bytes + len(b"\r\n")
     while line := stream.readline(most):
         if len(line) == most and not line.endswith(b"\n"):

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def said(error: BaseException) -> str:
+    """What an error of a library is called and the beginning of what it says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 class ModelError(ValueError):
     """The model can't be used; the message is for the user: the field at fault, why, and what to do."""
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from workers.gradients.architecture import frozen
-from workers.gradients.errors import ModelError
+from workers.gradients.errors import ModelError, said
 from workers.gradients.model_files import CONFIG, model_files, stamp
 from workers.gradients.model_limits import ModelLimits
 
@@ -70,13 +70,13 @@ def load_model(path: Path, *, dtype: str, device: torch.device, limits: ModelLim
         raise
     except Exception as error:  # transformers raises whatever a broken file brings about
         raise ModelError(
-            f"model.uri: {path.name} can't be loaded ({type(error).__name__}: {_first_line(error)}): it must be a "
+            f"model.uri: {path.name} can't be loaded ({said(error)}): it must be a "
             "causal language model with its tokenizer, as save_pretrained writes it"
         ) from error
     if absent:  # transformers fills them with random numbers and only warns
         raise ModelError(
-            f"model.uri: {path.name} lacks weights that its configuration asks for: {absent[0]}, "
-            f"{len(absent)} in all; copy the model again"
+            f"model.uri: {path.name} lacks weights that its configuration asks for, or has them in other shapes: "
+            f"{absent[0]}, {len(absent)} in all; copy the model again"
         )
     if model.config.is_encoder_decoder:
         raise ModelError(f"model.uri: {path.name} is an encoder-decoder: choose a decoder-only model")
@@ -155,7 +155,7 @@ def _check_size(files: ModelFiles, directory: Path, limits: ModelLimits) -> None
 
 
 def _loaded(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
-    """The model, and the names of the weights that its files lack."""
+    """The model, and the names of the weights that its files lack or hold in another shape."""
     load: Any = AutoModelForCausalLM.from_pretrained  # its type does not know of output_loading_info
     model, report = load(
         path,
@@ -163,6 +163,7 @@ def _loaded(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
+        ignore_mismatched_sizes=True,  # they are told in the report, not by an error that tells none
         output_loading_info=True,
     )
     return model, sorted([*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
@@ -175,8 +176,3 @@ def _torch_dtype(dtype: str) -> torch.dtype:
     if dtype not in DTYPES:
         raise ModelError(f"model.dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
     return DTYPES[dtype]
-
-
-def _first_line(error: BaseException) -> str:
-    """The beginning of an error's message."""
-    return (str(error).strip().splitlines() or [""])[0][:200]

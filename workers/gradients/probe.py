@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,14 +46,20 @@ def _made_up_tokens(model: PreTrainedModel) -> torch.Tensor:
 
 
 def _check_padding(model: PreTrainedModel, backbone: nn.Module, ids: torch.Tensor) -> None:
-    """Refuse a model in which a padded row of a batch differs from the row alone."""
+    """Refuse a model in which a padded row of a batch differs from the row alone, or that makes nothing of a row."""
     length = 7
     padded = ids[:, :1].expand_as(ids).clone()
     padded[:, :length] = ids[:, :length]
     both = torch.cat([padded, ids.flip(-1)])
     together = backbone(input_ids=both, use_cache=False).last_hidden_state[:1, :length]
     alone = backbone(input_ids=ids[:, :length], use_cache=False).last_hidden_state
-    error = (together - alone).float().norm() / alone.float().norm()
+    size = float(alone.float().norm())
+    if size == 0 or not math.isfinite(size):
+        raise ModelError(
+            f"model.uri: {type(model).__name__} makes hidden states that are {'zero' if size == 0 else 'not finite'} "
+            "out of any tokens: its weights are damaged or were never trained, so copy the model again"
+        )
+    error = (together - alone).float().norm() / size
     if not float(error) <= TOLERANCE[model.dtype]:
         raise ModelError(
             f"model.uri: padding changes a sample in {type(model).__name__} "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from transformers import AutoConfig, AutoTokenizer
 
 from workers.gradients.architecture import longest_input
-from workers.gradients.errors import ModelError
+from workers.gradients.errors import ModelError, said
 from workers.gradients.model_files import model_files, stamp
 from workers.gradients.model_limits import ModelLimits
 
@@ -64,14 +64,14 @@ def _loaded(files: ModelFiles, directory: Path) -> ModelTokenizer:
     Raises:
         ModelError: It, or the model's configuration, can't be read.
     """
-    what = "tokenizer"
+    what, by = "configuration", "model"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        what = "configuration"
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        what, by = "tokenizer", "tokenizer"
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever a broken file brings about
         raise ModelError(
-            f"model.uri: the {what} of {files.path.name} can't be loaded ({type(error).__name__}): save it beside "
-            f"the model with {'tokenizer' if what == 'tokenizer' else 'model'}.save_pretrained"
+            f"model.uri: the {what} of {files.path.name} can't be loaded ({said(error)}): save it with "
+            f"{by}.save_pretrained"
         ) from error
     return ModelTokenizer(tokenizer, files.revision, longest_input(config))

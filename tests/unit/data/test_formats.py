@@ -170,6 +170,17 @@ class TestJsonLines:
         snapshot = snapshot_of("a.jsonl", b'{"a": 0}\n' + line + b'\n{"a": 2}\n')
         assert read(snapshot, settings) == [{"a": 0}, reason, {"a": 2}]
 
+    @pytest.mark.parametrize(
+        "content", [b'[{"a": 1}]', b'\xef\xbb\xbf\n [\r\n  {\n    "a": 1\n  }\n]\n', b'[{"a": "' + b"x" * 10**6]
+    )
+    def test_an_array_under_the_name_of_lines_is_said(
+        self, snapshot_of: SnapshotFactory, settings: Settings, content: bytes
+    ) -> None:
+        """And not a reason for each of its lines."""
+        with pytest.raises(DatasetError, match="one JSON array: give format json") as caught:
+            read(snapshot_of("a.jsonl", content), settings)
+        assert caught.value.reason_code == "not_json_lines"
+
     def test_the_limit_of_a_row_is_exact(self, snapshot_of: SnapshotFactory, make_settings: SettingsFactory) -> None:
         line = b'{"a": "xx"}'
         for end in (b"\n", b"\r\n", b""):

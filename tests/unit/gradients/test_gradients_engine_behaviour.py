@@ -217,6 +217,15 @@ def test_attention_that_looks_ahead_is_refused() -> None:
         GradientEngine(model, CONFIG)
 
 
+@pytest.mark.parametrize(("weight", "message"), [(0.0, "are zero out of"), (float("nan"), "are not finite out of")])
+def test_weights_that_make_nothing_of_a_row_are_refused(weight: float, message: str) -> None:
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.model.norm.weight.fill_(weight)
+    with pytest.raises(ModelError, match=message):
+        GradientEngine(model, CONFIG)
+
+
 @pytest.mark.parametrize(
     ("architecture", "head"),
     [("llama", PlainHead), ("qwen2", PlainHead), ("gemma2", OwnHead), ("cohere", OwnHead), ("granite", OwnHead)],

@@ -104,10 +104,32 @@ def test_a_broken_weight_file_has_a_plain_message(directory: Path) -> None:
     refused(directory, "model.safetensors is not what its header says")
 
 
-def test_missing_weights_are_never_filled_with_random_ones(directory: Path) -> None:
-    content = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps({**content, "num_hidden_layers": 3}))
-    refused(directory, "lacks weights")
+def configured(directory: Path, **changed: object) -> None:
+    config = directory / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changed))
+
+
+@pytest.mark.parametrize(("field", "value"), [("num_hidden_layers", 3), ("vocab_size", 90), ("intermediate_size", 64)])
+def test_missing_weights_are_never_filled_with_random_ones(directory: Path, field: str, value: int) -> None:
+    configured(directory, **{field: value})
+    refused(directory, r"lacks weights that its configuration asks for, or has them in other shapes: \w+\.")
+
+
+@pytest.mark.parametrize(
+    ("file", "changed", "message"),
+    [
+        ("config.json", {"num_attention_heads": 5}, "configuration .* not a multiple .* model.save_pretrained"),
+        ("config.json", {"hidden_size": "big"}, "configuration .*hidden_size.* model.save_pretrained"),
+        ("tokenizer.json", {"model": {"type": "None"}}, "tokenizer .* tokenizer.save_pretrained"),
+    ],
+)
+def test_the_file_that_is_wrong_is_the_one_that_is_named(
+    directory: Path, file: str, changed: dict[str, object], message: str
+) -> None:
+    content = json.loads((directory / file).read_text())
+    (directory / file).write_text(json.dumps(content | changed))
+    with pytest.raises(ModelError, match=rf"^model.uri: the {message}$"):
+        TokenizerCache(LIMITS).get(directory)
 
 
 def test_half_precision_without_loss_scaling_is_refused(directory: Path) -> None:
