@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from app.access.key_ring import KeyRing
     from app.access.rate_limits import RateLimits
+    from app.posts import Posts
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Resources:
     sessions: Sessions
     reading: Sessions
     queue: TaskQueue
+    posts: Posts
     artifacts: ArtifactStore
     keys: KeyRing
     rate_limits: RateLimits

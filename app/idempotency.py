@@ -1,100 +1,50 @@
-"""`Idempotency-Key`: a POST that is sent again gets the answer of the first, and nothing is done twice.
-
-The answer is kept in the transaction of what it tells of: there is never one without the other, whenever the process
-dies. The libraries for this keep answers in a store, or a transaction, of their own, so this is ours.
-"""
+"""`Idempotency-Key`: a POST that is sent again gets the answer of the first, and nothing is done twice."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Header, Request, Response
 
-from app.db import idempotency
-from app.dependencies import SessionDep, SettingsDep  # noqa: TC001 - FastAPI reads the annotations
-from app.problems import IdempotencyKeyInUse, IdempotencyKeyReused
+from app.access.authentication import principal_of
+from app.dependencies import SessionsDep, resources
+from app.posts import Post
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from pydantic import BaseModel
     from sqlalchemy.orm import Session
 
-REPLAYED = "Idempotency-Replayed"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a POST is answered with.
-
-    Attributes:
-        body: The document.
-        status: HTTP status.
-        headers: Besides those of the document.
-        then: Done once all is committed, the first time only.
-    """
-
-    body: BaseModel
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    then: Callable[[], object] = lambda: None
+    from app.access.principal import Principal
+    from app.db.engine import Sessions
+    from app.posts import Answer, Posts, Row
 
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """A POST that is carried out once for each key of a project."""
+    """A POST that is carried out once for each key of a project; see `app.posts`."""
 
-    session: Session
+    posts: Posts
+    principal: Principal
+    sessions: Sessions
     key: str | None
     fingerprint: bytes
-    max_age_s: float
 
-    def answer(self, work: Callable[[], Answer]) -> Response:
-        """Do the work and commit it with its answer, or give the answer of the first time.
+    def answer(self, work: Callable[[Session], Row], tell: Callable[[Row], Answer]) -> Response:
+        """Do the work and commit it with its answer, or give the answer of the first time."""
+        return self.posts.alone(self.sessions, Post(work, tell, self.key, self.fingerprint))
 
-        What the work raises is the answer this time, and nothing is kept: the request may be sent again.
-
-        Args:
-            work: Does all of it in the session without a commit.
-
-        Raises:
-            IdempotencyKeyInUse: The first request is still being carried out.
-            IdempotencyKeyReused: The first request was another.
-        """
-        if self.key is None:
-            return self._done(work())
-        if not idempotency.lock(self.session, self.key):
-            raise IdempotencyKeyInUse("The first request with this Idempotency-Key is still being carried out.")
-        kept = idempotency.find(self.session, self.key, self.max_age_s)
-        if kept is None:
-            answer = work()
-            body = answer.body.model_dump_json()
-            idempotency.keep(
-                self.session, self.key, self.fingerprint, status=answer.status, headers=answer.headers, body=body
-            )
-            return self._done(answer)
-        if kept.fingerprint != self.fingerprint:
-            raise IdempotencyKeyReused(
-                "This Idempotency-Key came with another request: send a new key with a new request."
-            )
-        headers = {**kept.headers, REPLAYED: "true"}
-        return Response(kept.body, kept.status, headers, media_type="application/json")
-
-    def _done(self, answer: Answer) -> Response:
-        self.session.commit()
-        answer.then()
-        return Response(
-            answer.body.model_dump_json(), answer.status, dict(answer.headers), media_type="application/json"
-        )
+    async def answer_in_group(self, work: Callable[[Session], Row], tell: Callable[[Row], Answer]) -> Response:
+        """The same, on a thread and in one transaction with others that come meanwhile."""
+        return await self.posts.in_group(self.principal, self.sessions, Post(work, tell, self.key, self.fingerprint))
 
 
-async def _fingerprint(request: Request) -> bytes:
-    """Of the request: equal for bodies that are the same JSON."""
-    body = await request.body()
+def _fingerprint(request: Request, body: bytes) -> bytes:
+    """Of a request: equal for bodies that are the same JSON."""
     with contextlib.suppress(ValueError, RecursionError):  # empty, or refused later on
         body = json.dumps(json.loads(body), sort_keys=True).encode()
     asked = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
@@ -102,9 +52,8 @@ async def _fingerprint(request: Request) -> bytes:
 
 
 async def _once(
-    session: SessionDep,
-    settings: SettingsDep,
-    fingerprint: Annotated[bytes, Depends(_fingerprint)],
+    request: Request,
+    sessions: SessionsDep,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -115,7 +64,9 @@ async def _once(
         ),
     ] = None,
 ) -> Once:
-    return Once(session, idempotency_key, fingerprint, settings.idempotency_max_age_s)
+    body = await request.body()  # also where nothing of it is needed: too long a one is refused so
+    fingerprint = b"" if idempotency_key is None else _fingerprint(request, body)
+    return Once(resources(request).posts, principal_of(request), sessions, idempotency_key, fingerprint)
 
 
 OnceDep = Annotated[Once, Depends(_once)]

@@ -28,6 +28,7 @@ from app.jobs.router import router as jobs
 from app.openapi import announce_problems
 from app.periodic import Periodic
 from app.picked_rows.router import router as picked_rows
+from app.posts import Posts
 from app.queue import TaskQueue
 from app.readiness import StoreProbe
 from app.reconciler import Reconciler
@@ -74,7 +75,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         feed = EventFeed(sessions, settings.events_poll_s)
         probe = StoreProbe(artifacts)
         app.state.resources = Resources(
-            settings, sessions, make_reading_sessions(engine), queue, artifacts, keys, rate_limits, feed, probe
+            settings=settings,
+            sessions=sessions,
+            reading=make_reading_sessions(engine),
+            queue=queue,
+            posts=Posts(queue, settings.idempotency_max_age_s),
+            artifacts=artifacts,
+            keys=keys,
+            rate_limits=rate_limits,
+            feed=feed,
+            store_probe=probe,
         )
         reconciler = Reconciler(sessions, queue, settings)
         reconciler.start()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 QUOTA_RETRY_AFTER_S = 60
+POSTGRES_AWAY = (OperationalError, InterfaceError, NoConnectionFree)
+"""What SQLAlchemy raises where Postgres does not answer. Whether a commit has happened is not known then."""
 
 
 class FieldError(BaseModel):
@@ -285,7 +287,7 @@ def install(app: FastAPI, logger: logging.Logger) -> None:
         logger.warning("Postgres does not answer, which a request is told: %s", error)
         return answer(DatabaseAway())
 
-    for kind in (OperationalError, InterfaceError, NoConnectionFree):
+    for kind in POSTGRES_AWAY:
         app.add_exception_handler(kind, database_away)
 
 

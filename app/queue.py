@@ -22,6 +22,7 @@ from app.settings import QUEUES
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Sequence
 
     from app.db.leases import Waiting, Work
     from app.settings import Settings
@@ -74,6 +75,37 @@ class TaskQueue:
             )
         except DuplicateJobError:
             return
+
+    def put_new(self, rows: Sequence[Waiting]) -> None:
+        """Enqueue rows of which no message can be there yet, all at once.
+
+        Raises:
+            QueueUnavailable: Redis does not answer. Of the rows all or none were put; the reconciler puts the others.
+        """
+        with self._redis.pipeline() as pipeline:
+            for table in {row.table for row in rows}:
+                messages = [
+                    Queue.prepare_data(
+                        TASKS[table],
+                        args=(str(row.id), row.dispatch),
+                        job_id=_message_id(row.id, row.dispatch),
+                        timeout=-1,
+                        ttl=MESSAGE_TTL_S,
+                        result_ttl=0,
+                        failure_ttl=3600,
+                    )
+                    for row in rows
+                    if row.table is table
+                ]
+                self._queues[table].enqueue_many(messages, pipeline=pipeline)
+            pipeline.execute()
+
+    def put_new_or_leave(self, rows: Sequence[Waiting]) -> None:
+        """Enqueue committed rows; if Redis does not answer, leave them to the reconciler."""
+        try:
+            self.put_new(rows)
+        except QueueUnavailable:
+            logger.warning("Redis does not answer: %d new rows wait in Postgres", len(rows))
 
     def put_or_leave(self, work: Waiting) -> None:
         """Enqueue committed work; if Redis does not answer, leave it to the reconciler."""

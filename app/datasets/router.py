@@ -19,12 +19,13 @@ from app.datasets.schemas import (
 )
 from app.db.leases import Waiting
 from app.db.tables import Dataset, Preview
-from app.dependencies import QueueDep, SessionDep, SettingsDep  # noqa: TC001
+from app.dependencies import SessionDep, SettingsDep  # noqa: TC001
 from app.filters import METADATA_PARAMETER, FiltersDep
-from app.idempotency import Answer, OnceDep
+from app.idempotency import OnceDep  # noqa: TC001
 from app.job_request import PreviewRequest  # noqa: TC001
 from app.openapi import empty, example, problems
 from app.paging import Cursor, Limit  # noqa: TC001
+from app.posts import Answer
 from app.problems import DatasetInUse, DatasetNotFound, InvalidRequest, PreviewNotFound
 from app.schema import Changes, Page, Text
 
@@ -44,24 +45,21 @@ UNKNOWN = dict.fromkeys(("rows", "bytes", "columns", "shape", "fingerprint", "fi
     | problems((InvalidRequest, "uri: scheme 'ftp' is not among the allowed ones (file, https, s3)")),
 )
 def register(
-    session: SessionDep,
-    queue: QueueDep,
     settings: SettingsDep,
     once: OnceDep,
     body: Annotated[DatasetRequest, Body(openapi_examples={"local": {"value": EXAMPLE_REQUEST}})],
 ) -> Response:
     """Have a worker read a dataset: rows, columns, bytes and fingerprint, or why it can't be read."""
 
-    def store() -> Answer:
-        dataset = service.register(session, settings, body)
+    def accepted(dataset: Dataset) -> Answer:
         return Answer(
             DatasetResponse.model_validate(dataset),
             status.HTTP_202_ACCEPTED,
             {"Location": f"/datasets/{dataset.id}", "Retry-After": str(POLL_AFTER_S)},
-            then=lambda: queue.put_or_leave(Waiting(Dataset, dataset.id, dataset.dispatch)),
+            queued=Waiting(Dataset, dataset.id, dataset.dispatch),
         )
 
-    return once.answer(store)
+    return once.answer(lambda session: service.register(session, settings, body), accepted)
 
 
 @router.get(
@@ -138,8 +136,6 @@ def delete(session: SessionDep, dataset_id: uuid.UUID) -> None:
     | problems(NOT_FOUND, (InvalidRequest, "model.uri: /models/smollm2 is not a file:// URI")),
 )
 def preview(
-    session: SessionDep,
-    queue: QueueDep,
     settings: SettingsDep,
     once: OnceDep,
     dataset_id: uuid.UUID,
@@ -149,16 +145,15 @@ def preview(
 ) -> Response:
     """Have a worker turn a few rows into tokens with the model's own chat template: each one learned or masked."""
 
-    def store() -> Answer:
-        asked = service.preview(session, settings, dataset_id, body)
+    def accepted(asked: Preview) -> Answer:
         return Answer(
             _preview_response(asked),
             status.HTTP_202_ACCEPTED,
             {"Location": f"/datasets/{dataset_id}/previews/{asked.id}", "Retry-After": str(POLL_AFTER_S)},
-            then=lambda: queue.put_or_leave(Waiting(Preview, asked.id, asked.dispatch)),
+            queued=Waiting(Preview, asked.id, asked.dispatch),
         )
 
-    return once.answer(store)
+    return once.answer(lambda session: service.preview(session, settings, dataset_id, body), accepted)
 
 
 @router.get(

@@ -42,7 +42,6 @@ def register(session: Session, settings: Settings, request: DatasetRequest) -> D
         expires_at=request.expires_at,
     )
     session.add(dataset)
-    session.flush()  # the INSERT returns what the schema sets by default
     return dataset
 
 
@@ -103,7 +102,6 @@ def preview(session: Session, settings: Settings, dataset_id: uuid.UUID, request
         raise InvalidRequest(FieldError(field="model.uri", message=str(refused))) from refused
     asked = Preview(id=uuid.uuid4(), dataset_id=dataset.id, request=request.model_dump(mode="json"))
     session.add(asked)
-    session.flush()  # likewise
     return asked
 
 

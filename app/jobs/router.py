@@ -11,15 +11,16 @@ from app.caching import ValidatorsDep  # noqa: TC001
 from app.db import shards
 from app.db.leases import Waiting
 from app.db.tables import Job, Stage
-from app.dependencies import ArtifactsDep, QueueDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
+from app.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
 from app.filters import METADATA_PARAMETER, DatasetFiltersDep, FiltersDep
-from app.idempotency import Answer, OnceDep
+from app.idempotency import OnceDep  # noqa: TC001
 from app.job_request import EXAMPLE_REQUEST, JobRequest
 from app.jobs import service
 from app.jobs.response import to_response
 from app.jobs.schemas import EXAMPLE_JOB, JobResponse
 from app.openapi import empty, example, problems
 from app.paging import Cursor, Limit  # noqa: TC001
+from app.posts import Answer
 from app.problems import (
     DatasetNotFound,
     InvalidRequest,
@@ -52,25 +53,22 @@ NOT_FOUND = (JobNotFound, f"No job has the id {EXAMPLE_JOB['id']}.")
         (InvalidRequest, "selection.budget.fraction: Input should be less than or equal to 1 (got '1.5')"),
     ),
 )
-def submit(
-    session: SessionDep,
-    queue: QueueDep,
+async def submit(
     settings: SettingsDep,
     once: OnceDep,
     body: Annotated[JobRequest, Body(openapi_examples={"nightly": {"value": EXAMPLE_REQUEST}})],
 ) -> Response:
     """Store a job and queue it. The answer comes at once; poll `Location` until `state` is final."""
 
-    def store() -> Answer:
-        job = service.submit(session, settings, body)
+    def accepted(job: Job) -> Answer:
         return Answer(
             to_response(job),
             status.HTTP_202_ACCEPTED,
             {"Location": f"/jobs/{job.id}", "Retry-After": str(POLL_AFTER_S)},
-            then=lambda: queue.put_or_leave(Waiting(Job, job.id, job.dispatch)),
+            queued=Waiting(Job, job.id, job.dispatch),
         )
 
-    return once.answer(store)
+    return await once.answer_in_group(lambda session: service.submit(session, settings, body), accepted)
 
 
 @router.get(
@@ -153,6 +151,8 @@ def delete(session: SessionDep, artifacts: ArtifactsDep, job_id: uuid.UUID) -> N
     responses=example(200, "The job.", {**EXAMPLE_JOB, "cancel_requested": True})
     | problems(NOT_FOUND, (JobFinished, f"Job {EXAMPLE_JOB['id']} has succeeded and can't be cancelled.")),
 )
-def cancel(session: SessionDep, once: OnceDep, job_id: uuid.UUID) -> Response:
+def cancel(once: OnceDep, job_id: uuid.UUID) -> Response:
     """Cancel a job. A running one stops within seconds; what it had computed is kept for other jobs."""
-    return once.answer(lambda: Answer(to_response(service.cancel(session, job_id)), status.HTTP_200_OK))
+    return once.answer(
+        lambda session: service.cancel(session, job_id), lambda job: Answer(to_response(job), status.HTTP_200_OK)
+    )

@@ -24,6 +24,7 @@ from app.problems import (
     TooLargeForQuota,
     Unavailable,
 )
+from app.telemetry import origin
 from app.uris import UriRefused, check_uri
 from app.webhooks.urls import WebhookRefused, check_webhook_url
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
-    """Store a job in the caller's transaction, to be put into the queue after it.
+    """Add a job to the caller's transaction, to be put into the queue after it.
 
     The row is the promise: if the queue does not answer, the reconciler puts it there later.
 
@@ -64,9 +65,9 @@ def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
         timeout_s=min((s for s in (request.timeout_s, settings.job_timeout_s) if s is not None), default=None),
         rows=None if dataset is None else dataset.rows,
         expires_at=request.expires_at or _default_expiry(settings),
+        origin=origin.noted(),  # at the flush it would be too late: that may be one for several requests
     )
     session.add(job)
-    session.flush()  # the INSERT returns what the schema sets by default
     return job
 
 

@@ -1,0 +1,175 @@
+"""What POSTs write: each with the answer to its Idempotency-Key in one transaction, in groups where many come at once.
+
+An answer is kept in the transaction of what it tells of: there is never one without the other, whenever the process
+dies. The libraries for this keep answers in a store, or a transaction, of their own, so this is ours.
+"""
+
+from __future__ import annotations
+
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from fastapi import Response
+from fastapi_problem.error import StatusProblem
+
+from app.db import idempotency
+from app.group_commit import GroupCommit
+from app.problems import POSTGRES_AWAY, IdempotencyKeyInUse, IdempotencyKeyReused
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pydantic import BaseModel
+    from sqlalchemy.orm import Session
+
+    from app.access.principal import Principal
+    from app.db.engine import Sessions
+    from app.db.leases import Waiting
+    from app.queue import TaskQueue
+
+Row = TypeVar("Row")
+
+REPLAYED = "Idempotency-Replayed"
+UNDER_WAY = "The first request with this Idempotency-Key is still being carried out."
+ANOTHER = "This Idempotency-Key came with another request: send a new key with a new request."
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a POST is answered with.
+
+    Attributes:
+        body: The document.
+        status: HTTP status.
+        headers: Besides those of the document.
+        queued: A new row, to be put into the queue once all is committed.
+    """
+
+    body: BaseModel
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    queued: Waiting | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Post(Generic[Row]):
+    """What a POST does.
+
+    Attributes:
+        work: Does all of it in a session without a commit. A problem that it raises, before it writes, is the answer
+            this time, and nothing is kept: the request may be sent again.
+        tell: The answer, once the row has what the schema sets by default.
+        key: Its Idempotency-Key, if it has one.
+        fingerprint: Of the request, if it has a key.
+        context: The request's.
+    """
+
+    work: Callable[[Session], Row]
+    tell: Callable[[Row], Answer]
+    key: str | None
+    fingerprint: bytes
+    context: Context = field(default_factory=copy_context)
+
+
+class Posts:
+    """Carries out the POSTs of one API process."""
+
+    def __init__(self, queue: TaskQueue, max_age_s: float) -> None:
+        """An answer is given again for `max_age_s` seconds."""
+        self._queue = queue
+        self._max_age_s = max_age_s
+        self._groups = GroupCommit[Post[Any], Response]()
+        self._keys: set[tuple[uuid.UUID, str | None]] = set()
+
+    def alone(self, sessions: Sessions, post: Post[Any]) -> Response:
+        """Do a post's work and commit it with its answer, or give the answer of the first time.
+
+        Raises:
+            IdempotencyKeyInUse: The first request is still being carried out.
+            IdempotencyKeyReused: The first request was another.
+            StatusProblem: As the work raises it.
+        """
+        (outcome,) = self._carry_out(sessions, [post])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def in_group(self, principal: Principal, sessions: Sessions, post: Post[Any]) -> Response:
+        """The same, in one transaction with others of the project that come meanwhile.
+
+        For work that waits for no row that others hold for long: the others would wait as well.
+        """
+        key = principal.project_id, post.key
+        if key in self._keys:
+            raise IdempotencyKeyInUse(UNDER_WAY)
+        if post.key is not None:
+            self._keys.add(key)
+        try:
+            return await self._groups.carried_out(
+                (principal.project_id, principal.own_quotas), post, partial(self._carry_out, sessions)
+            )
+        finally:
+            self._keys.discard(key)
+
+    def _carry_out(self, sessions: Sessions, posts: Sequence[Post[Any]]) -> list[Response | Exception]:
+        """What comes of each post: all in one transaction or, if that fails, each in its own."""
+        try:
+            done = _committed(sessions, posts, self._max_age_s)
+        except Exception as error:  # noqa: BLE001 - raised again for each request
+            if len(posts) == 1 or isinstance(error, POSTGRES_AWAY):  # it may have committed: nothing is done twice
+                return [error] * len(posts)
+            return [outcome for post in posts for outcome in self._carry_out(sessions, [post])]
+        self._queue.put_new_or_leave([new for _, new in done if new is not None])
+        return [outcome for outcome, _ in done]
+
+
+def _committed(
+    sessions: Sessions, posts: Sequence[Post[Any]], max_age_s: float
+) -> list[tuple[Response | StatusProblem, Waiting | None]]:
+    """What comes of each post, and the row that goes to the queue then."""
+    with sessions() as session:
+        replays = [_or_problem(_replay, session, post, max_age_s) for post in posts]
+        rows = [
+            _or_problem(post.context.run, post.work, session) if replay is None else replay
+            for post, replay in zip(posts, replays, strict=True)
+        ]
+        session.flush()  # the rows of all at once
+        done: list[tuple[Response | StatusProblem, Waiting | None]] = [
+            (row, None) if isinstance(row, Response | StatusProblem) else _answered(session, post, post.tell(row))
+            for post, row in zip(posts, rows, strict=True)
+        ]
+        if not all(isinstance(row, Response | StatusProblem) for row in rows):
+            session.commit()
+    return done
+
+
+def _or_problem(call: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as the call returns
+    try:
+        return call(*arguments)
+    except StatusProblem as problem:
+        return problem
+
+
+def _replay(session: Session, post: Post[Any], max_age_s: float) -> Response | None:
+    """The answer of the first time; None if this is the first, which then has the key until its commit."""
+    if post.key is None:
+        return None
+    if not idempotency.lock(session, post.key):
+        raise IdempotencyKeyInUse(UNDER_WAY)
+    kept = idempotency.find(session, post.key, max_age_s)
+    if kept is None:
+        return None
+    if kept.fingerprint != post.fingerprint:
+        raise IdempotencyKeyReused(ANOTHER)
+    return Response(kept.body, kept.status, {**kept.headers, REPLAYED: "true"}, media_type="application/json")
+
+
+def _answered(session: Session, post: Post[Any], answer: Answer) -> tuple[Response, Waiting | None]:
+    """The answer as a response, kept for the post's key."""
+    body = answer.body.model_dump_json()
+    if post.key is not None:
+        idempotency.keep(session, post.key, post.fingerprint, status=answer.status, headers=answer.headers, body=body)
+    return Response(body, answer.status, dict(answer.headers), media_type="application/json"), answer.queued
