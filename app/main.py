@@ -14,7 +14,7 @@ from app import health, problems
 from app.access.authentication import Authentication
 from app.access.key_ring import KeyRing
 from app.access.rate_limits import RateLimits
-from app.answers import ApiVersion, Gzip
+from app.answers import ApiVersion, Gzip, Head
 from app.artifacts import open_artifacts
 from app.bodies import BodyLimit
 from app.caching import NotModified, not_modified
@@ -128,6 +128,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.request_max_bytes)
     app.add_middleware(Authentication)
     app.add_middleware(Gzip, minimum_size=GZIP_FROM_BYTES, compresslevel=GZIP_LEVEL)
+    app.add_middleware(Head)
     app.add_middleware(ApiVersion)
     app.add_middleware(Telemetry, metrics=app.state.metrics)  # the last is the outermost
     return app
