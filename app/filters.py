@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid  # noqa: TC003 - FastAPI reads the annotations
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from fastapi import Depends, Query, Request
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from app.db.tables import State  # noqa: TC001 - FastAPI reads the annotations
-from app.problems import FieldError, InvalidRequest
+from app.problems import FieldError, InvalidRequest, field_error
 from app.schema import Metadata, Text
 
 METADATA = "metadata."
@@ -68,17 +69,15 @@ def _metadata(request: Request) -> dict[str, str]:
     Raises:
         InvalidRequest: No metadata could be so.
     """
-    given = {
-        key.removeprefix(METADATA): value for key, value in request.query_params.items() if key.startswith(METADATA)
-    }
+    given = [(key, value) for key, value in request.query_params.multi_items() if key.startswith(METADATA)]
+    for key, times in Counter(key for key, _ in given).items():
+        if times > 1:
+            raise InvalidRequest(FieldError(field=key, message=f"is given {times} times, but an entry has one value"))
     try:
-        return _METADATA.validate_python(given)
+        return _METADATA.validate_python({key.removeprefix(METADATA): value for key, value in given})
     except ValidationError as error:
         raise InvalidRequest(
-            *(
-                FieldError(field=".".join(("metadata", *map(str, item["loc"][:1]))), message=str(item["msg"]))
-                for item in error.errors()
-            )
+            *(field_error({**item, "loc": ("query", "metadata", *item["loc"][:1])}) for item in error.errors())
         ) from error
 
 
@@ -98,7 +97,8 @@ METADATA_PARAMETER: dict[str, Any] = {
             "name": "metadata.KEY",
             "in": "query",
             "schema": {"type": "string"},
-            "description": "Only those with this entry in their metadata, as in `metadata.team=search`; repeatable.",
+            "description": "Only those with this entry in their metadata, as in `metadata.team=search`; repeatable, "
+            "each KEY once.",
         }
     ]
 }

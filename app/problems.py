@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Mapping
 
     from fastapi import FastAPI
     from fastapi.exceptions import RequestValidationError
@@ -292,13 +293,16 @@ def install(app: FastAPI, logger: logging.Logger) -> None:
 
 
 def _validation(_handler: object, _request: Request, error: RequestValidationError) -> InvalidRequest:
-    return InvalidRequest(*(_field_error(item) for item in error.errors()))
+    return InvalidRequest(*(field_error(item) for item in error.errors()))
 
 
-def _field_error(item: dict[str, Any]) -> FieldError:
+def field_error(item: Mapping[str, Any]) -> FieldError:
+    """What one error of pydantic says to a client; `loc` begins with where in the request the field is."""
     where = item["loc"][1:] if item["loc"] and item["loc"][0] in {"body", "query", "path"} else item["loc"]
     message = str(item["msg"]).removeprefix("Value error, ")
     value = item.get("input")
     if isinstance(value, str | int | float | bool):
         message = f"{message} (got {str(value)[:200]!r})"
+    elif isinstance(value, bytes):  # FastAPI has not parsed it
+        message = "is not taken for JSON: send it with the header Content-Type: application/json"
     return FieldError(field=".".join(str(part) for part in where) or "body", message=message)

@@ -169,6 +169,13 @@ def test_other_unknown_things_are_404_405_and_422(service: Service) -> None:
     problem_of(service.http.post("/jobs", content=b"{", headers={"content-type": "application/json"}), 422)
 
 
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/x-www-form-urlencoded"}])
+def test_a_body_that_does_not_say_that_it_is_json(service: Service, headers: dict[str, str]) -> None:
+    """As `curl -d` sends it."""
+    answer = service.http.post("/jobs", content=json.dumps(service.request()), headers=headers)
+    assert "Content-Type: application/json" in fields_of(answer)["body"]
+
+
 @pytest.mark.parametrize("says_its_length", [True, False])
 @pytest.mark.parametrize("path", ["/jobs", f"/jobs/{uuid.uuid4()}/cancel"])
 def test_a_body_without_end_is_not_read(service: Service, path: str, says_its_length: bool) -> None:

@@ -176,9 +176,11 @@ def test_jobs_are_found_by_their_registered_dataset(service: Service) -> None:
         ({"name": "a\x00b"}, "name"),
         ({"metadata.a": "b\x00"}, "metadata.a"),
         ({"metadata." + "k" * 65: "b"}, "metadata." + "k" * 65),
+        ({"metadata.a": ["b", "c"]}, "metadata.a"),
+        ({f"metadata.{number}": "b" for number in range(65)}, "metadata"),
     ],
 )
-def test_a_filter_that_cannot_be_is_refused(service: Service, params: dict[str, str], field: str) -> None:
+def test_a_filter_that_cannot_be_is_refused(service: Service, params: dict[str, str | list[str]], field: str) -> None:
     answer = service.http.get("/jobs", params=params)
     assert answer.status_code == 422, answer.text
     assert [error["field"] for error in answer.json()["errors"]] == [field]
