@@ -6,9 +6,10 @@ This runs in every API process; each deletion holds its row, so any number at on
 from __future__ import annotations
 
 import logging
+import uuid
 from typing import TYPE_CHECKING
 
-from app.artifacts import rows_prefix
+from app.artifacts import StorageFailed, rows_prefix
 from app.db import idempotency, quotas
 from app.db.deletion import delete_expired_datasets, expired_job
 
@@ -21,23 +22,27 @@ logger = logging.getLogger(__name__)
 
 
 def expire(sessions: Sessions, artifacts: ArtifactStore, settings: Settings) -> int:
-    """Delete all whose time is over; the number of jobs.
+    """Delete all whose time is over; the number of jobs. One whose rows the store does not delete holds up no other.
 
     Raises:
-        StorageFailed: The store does not answer; the job in question stays.
         SQLAlchemyError: Postgres does not answer.
     """
-    count = 0
-    while True:
-        with expired_job(sessions) as job_id:
-            if job_id is not None:
-                artifacts.remove_all(rows_prefix(job_id))
-        if job_id is None:
-            break
-        logger.info("job %s has expired and is deleted", job_id)
-        count += 1
     with sessions() as session:
         delete_expired_datasets(session)
         idempotency.forget(session, settings.idempotency_max_age_s)
         quotas.forget_deleted(session)
-    return count
+    count, stuck = 0, set[uuid.UUID]()
+    while True:
+        job_id = None
+        try:
+            with expired_job(sessions, but=stuck) as job_id:
+                if job_id is None:
+                    return count
+                artifacts.remove_all(rows_prefix(job_id))
+        except StorageFailed as error:
+            assert job_id is not None  # noqa: S101 - the store was asked for a job's rows
+            stuck.add(job_id)
+            logger.warning("job %s has expired, and is deleted once its rows can be: %s", job_id, error)
+        else:
+            logger.info("job %s has expired and is deleted", job_id)
+            count += 1

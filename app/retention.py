@@ -70,7 +70,7 @@ def sweep(sessions: Sessions, artifacts: ArtifactStore, settings: Settings, now:
         The prefixes and names that were deleted.
 
     Raises:
-        StorageFailed: The store does not answer.
+        StorageFailed: The store can't be listed.
         SQLAlchemyError: Postgres does not answer.
     """
     now = time.time() if now is None else now
@@ -93,8 +93,7 @@ def _sweep_sketches(sessions: Sessions, artifacts: ArtifactStore, settings: Sett
         if age < GRACE_S or not (too_old or too_much):
             continue
         with retiring(sessions, group.name) as free:
-            if free:
-                artifacts.remove_all(sketches_prefix(group.name))
+            if free and _deleted(artifacts, sketches_prefix(group.name)):
                 removed.append(sketches_prefix(group.name))
                 total -= group.bytes
     if limit is not None and total > limit:
@@ -118,10 +117,19 @@ def _sweep_rows(sessions: Sessions, artifacts: ArtifactStore, settings: Settings
             state, age = states.get(job_id), now - group.used
             too_old = settings.rows_max_age_s is not None and age > settings.rows_max_age_s
             useless = state in (State.FAILED, State.CANCELLED) and age > GRACE_S
-            if state not in OPEN and (too_old or useless):
-                artifacts.remove_all(rows_prefix(job_id))
+            if state not in OPEN and (too_old or useless) and _deleted(artifacts, rows_prefix(job_id)):
                 removed.append(rows_prefix(job_id))
     return removed
+
+
+def _deleted(artifacts: ArtifactStore, prefix: str) -> bool:
+    """Delete what is below a prefix; False if the store does not, which holds up nothing else."""
+    try:
+        artifacts.remove_all(prefix)
+    except StorageFailed as error:
+        logger.warning("retention: %s stays, and is tried again: %s", prefix, error)
+        return False
+    return True
 
 
 def _groups(artifacts: ArtifactStore, prefix: str, now: float) -> tuple[list[Group], list[str]]:

@@ -13,7 +13,7 @@ from app.db.tables import Dataset, Job, Preview, State
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
@@ -48,17 +48,21 @@ def delete_dataset(session: Session, dataset_id: uuid.UUID) -> bool:
 
 
 @contextmanager
-def expired_job(sessions: Sessions) -> Iterator[uuid.UUID | None]:
+def expired_job(sessions: Sessions, but: Collection[uuid.UUID]) -> Iterator[uuid.UUID | None]:
     """A job whose time is over, held against everybody else and deleted at the end of the block; None if there is none.
 
     One whose end is still to be told to a webhook stays until it is, or is given up.
 
     An error inside the block leaves it for the next time.
+
+    Args:
+        sessions: The database.
+        but: Jobs that are left out.
     """
     with sessions() as session:
         job_id = session.scalar(
             select(Job.id)
-            .where(Job.expires_at < func.now(), Job.state.in_(FINAL), Job.webhook_due_at.is_(None))
+            .where(Job.expires_at < func.now(), Job.state.in_(FINAL), Job.webhook_due_at.is_(None), Job.id.not_in(but))
             .order_by(Job.expires_at)
             .limit(1)
             .with_for_update(skip_locked=True)

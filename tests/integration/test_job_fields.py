@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,8 @@ from app.db.tables import Job
 from app.expiry import expire
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from app.settings import Settings
     from tests.integration.conftest import Service
 
@@ -127,6 +132,33 @@ def test_what_has_expired_goes_once_it_has_ended(service: Service) -> None:
     assert expire(sessions, artifacts, service.settings) == 1
     assert service.http.get(f"/datasets/{dataset}").status_code == 404
     assert service.job(kept)["state"] == "cancelled"
+
+
+def test_a_job_whose_rows_cannot_be_deleted_holds_up_no_other(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck, other = (service.run(service.request())["id"] for _ in range(2))
+    sessions, artifacts = resources(service).sessions, resources(service).artifacts
+    with sessions() as session:  # the one that is stuck is the first in line
+        for job_id, seconds in ((stuck, 2), (other, 1)):
+            session.get_one(Job, uuid.UUID(job_id)).expires_at = datetime.now(UTC) - timedelta(seconds=seconds)
+        session.commit()
+    remove_all = shutil.rmtree
+
+    def immutable(path: Path) -> None:
+        """As of a file that is marked so, which root, who runs the tests, could delete in all other ways."""
+        if stuck in path.parts:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        remove_all(path)
+
+    monkeypatch.setattr("app.artifacts.local.shutil.rmtree", immutable)
+    assert expire(sessions, artifacts, service.settings) == 1
+    assert (left_of(service, other), rows_of(service, other)) == (0, [])
+    assert service.job(stuck)["state"] == "succeeded"
+    assert f"job {stuck} has expired, and is deleted once its rows can be: the artifact store" in caplog.text
+    monkeypatch.undo()
+    assert expire(sessions, artifacts, service.settings) == 1
+    assert (left_of(service, stuck), rows_of(service, stuck)) == (0, [])
 
 
 class TestASettingForAll:

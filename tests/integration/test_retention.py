@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -172,6 +174,31 @@ def test_rows_go_by_age_and_those_of_no_result_at_once(
     sweep(sessions, store, limited(settings, rows_max_age_s=DAY))
     left = {stored.name.split("/")[1] for stored in store.list("jobs/")}
     assert left == {str(ids[State.RUNNING]), str(ids[State.QUEUED]), "README"}
+
+
+def test_what_cannot_be_deleted_holds_up_nothing_else(
+    settings: Settings, sessions: Sessions, store: LocalArtifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = [job(sessions, State.FAILED) for _ in range(2)]
+    for job_id in failed:
+        store.write(f"jobs/{job_id}/rows.csv", b"a,b\n")
+        age(store, f"jobs/{job_id}/rows.csv", 2 * DAY)
+    for key, used_ago in zip(KEYS, (3 * DAY, 2 * DAY, DAY), strict=True):
+        keep(store, key, used_ago=used_ago)
+    immutable = [store.path(f"sketches/{KEYS[0]}/"), store.path(f"jobs/{failed[0]}/")]
+    remove_all = shutil.rmtree
+
+    def refusing(path: Path) -> None:
+        """As of files that are marked immutable, which root, who runs the tests, could delete in all other ways."""
+        if path in immutable:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        remove_all(path)
+
+    monkeypatch.setattr("app.artifacts.local.shutil.rmtree", refusing)
+    few = limited(settings, artifacts_max_bytes=1500)
+    assert set(sweep(sessions, store, few)) == {f"sketches/{KEYS[1]}/", f"sketches/{KEYS[2]}/", f"jobs/{failed[1]}/"}
+    monkeypatch.undo()
+    assert sweep(sessions, store, few) == [f"jobs/{failed[0]}/"]
 
 
 def test_writes_that_were_killed_are_cleared(settings: Settings, sessions: Sessions, store: LocalArtifacts) -> None:
