@@ -44,13 +44,22 @@ def export(job_id: str, directory: Path) -> Path:
 @task
 def train(model: str, data: Path, out: Path) -> None:
     """Fine-tune with TRL."""
+    import torch
     from datasets import load_dataset
     from trl import SFTConfig, SFTTrainer
 
     trainer = SFTTrainer(
         model=model,
         train_dataset=load_dataset("json", data_files=str(data), split="train"),
-        args=SFTConfig(output_dir=str(out), num_train_epochs=3, learning_rate=5e-5, lr_scheduler_type="cosine"),
+        args=SFTConfig(
+            output_dir=str(out),
+            num_train_epochs=3,
+            learning_rate=5e-5,
+            lr_scheduler_type="cosine",
+            use_cpu=not torch.cuda.is_available(),
+            bf16=torch.cuda.is_available(),
+            report_to=[],
+        ),
     )
     trainer.train()
     trainer.save_model(str(out))

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict  # pydantic, and what checks with it, takes no other before Python 3.12
 
 Method = Literal["spice", "fisher", "dpp", "grad_norm", "random"]
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, get_origin, get_type_hints
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
+from app.job_request import EXAMPLE_REQUEST
 from app.jobs.schemas import EXAMPLE_JOB
 from spice_client import models, requests
 
@@ -97,6 +99,14 @@ def test_the_client_s_requests_are_those_of_the_service(schemas: dict[str, Any],
     assert set(ours) == set(theirs["properties"])
     needed = {field for field, hint in ours.items() if kind.__total__ and get_origin(hint) is not NotRequired}
     assert needed == set(theirs.get("required", ()))
+
+
+def test_pydantic_can_check_a_request_by_its_type() -> None:
+    """As a Prefect flow or a FastAPI endpoint does that takes one as an argument."""
+    adapter = TypeAdapter(requests.JobRequest)
+    assert adapter.validate_python(EXAMPLE_REQUEST) == EXAMPLE_REQUEST
+    with pytest.raises(ValidationError, match="selection"):
+        adapter.validate_python({key: value for key, value in EXAMPLE_REQUEST.items() if key != "selection"})
 
 
 def test_the_example_job_is_a_job_and_comes_back_as_it_was_sent() -> None:
