@@ -89,8 +89,8 @@ def serve(
     """Run the whole service here: PostgreSQL and Valkey out of wheels, API and workers.
 
     Everything is kept in the data directory, and what each process writes in its `logs`. A process that dies is
-    started again. Killed at any moment and started again, the service goes on where it was. SIGTERM or Ctrl-C stops
-    it in order; a second one, at once.
+    started again. Killed at any moment and started again, the service goes on where it was. SIGTERM, Ctrl-C or a
+    terminal that is closed stops it in order; a second one, at once.
 
     Exit status: 0 stopped; 2 refused (wrong usage, port or data directory in use); 3 could not start.
     """

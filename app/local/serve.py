@@ -48,7 +48,7 @@ class NotReadyError(LocalServerError):
 
 
 class _StopRequested(BaseException):
-    """SIGTERM or SIGINT came while something was starting."""
+    """A signal to stop came while something was starting."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Service:
         self._look_at_servers_at = 0.0
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT; a second one ends all patience.
+        """Run until SIGTERM, SIGINT or SIGHUP; a second one ends all patience.
 
         Raises:
             LocalServerError: Something is in the way of the start. What had been started is stopped again.
@@ -265,7 +265,10 @@ class Service:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup has it be
+            numbers.append(signal.SIGHUP)  # of a terminal that is closed
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             yield
         finally:

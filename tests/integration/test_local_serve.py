@@ -226,7 +226,20 @@ def test_stopping_while_it_starts_leaves_nothing(data_dir: Path) -> None:
     assert nothing_is_left(data_dir)
     with serve(data_dir, "--workers", "0") as running:
         running.wait_until_ready()
-        assert running.stop() == 0
+        assert running.stop(signal.SIGHUP) == 0, "as when its terminal is closed"
+    assert nothing_is_left(data_dir)
+
+
+def test_nohup_is_respected(data_dir: Path) -> None:
+    service = Service(plan(data_dir), print, lambda: None)
+    for before, during in ((signal.SIG_DFL, service._on_signal), (signal.SIG_IGN, signal.SIG_IGN)):
+        found = signal.signal(signal.SIGHUP, before)
+        try:
+            with service._signals():
+                assert signal.getsignal(signal.SIGHUP) == during
+            assert signal.getsignal(signal.SIGHUP) == before
+        finally:
+            signal.signal(signal.SIGHUP, found)
 
 
 def test_what_it_says_when_it_is_ready(data_dir: Path, tmp_path: Path) -> None:
