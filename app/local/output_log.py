@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from logging.handlers import RotatingFileHandler
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
 
 BYTES = 10 * 1024**2
 EARLIER_FILES = 3
+
+
+class _Lines(RotatingFileHandler):
+    """That drops a line which the disk does not take: the terminal has it, and what is served is not to end of it."""
+
+    def handleError(self, _record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Say nothing, where logging would print a traceback for each line."""
 
 
 class OutputLog:
@@ -34,12 +42,13 @@ class OutputLog:
         """Append a line."""
         if self._handler is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._handler = RotatingFileHandler(self.path, maxBytes=BYTES, backupCount=EARLIER_FILES)
+            self._handler = _Lines(self.path, maxBytes=BYTES, backupCount=EARLIER_FILES)
             self._handler.setFormatter(self._formatter)
         self._handler.emit(logging.LogRecord("", logging.INFO, "", 0, line, (), None))
 
     def close(self) -> None:
         """Close the file; a later line opens it again."""
         if self._handler is not None:
-            self._handler.close()
+            with contextlib.suppress(OSError):  # of what was to be written still
+                self._handler.close()
             self._handler = None

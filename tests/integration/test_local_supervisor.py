@@ -7,17 +7,19 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from app.local import supervisor
+from app.local.output_log import OutputLog
 from app.local.supervisor import Child, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
 
 Said = list[tuple[str, str]]
 
@@ -132,3 +134,10 @@ def test_a_child_dies_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     outer.send_signal(signal.SIGKILL)
     outer.communicate()
     assert ends(inner)
+
+
+def test_a_full_disk_costs_lines_of_the_log_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    log = OutputLog(Path("/dev/full"))
+    log.write("a line")
+    log.close()
+    assert capfd.readouterr() == ("", "")
