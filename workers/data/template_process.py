@@ -1,7 +1,8 @@
 """The process that chat templates run in: `python -m workers.data.template_process MEMORY`.
 
 A template is a program that comes with a model. It runs in Jinja's sandbox; should it break out, it finds a process
-without credentials, environment or files to write, with little memory, and with a parent that ends it when it is late.
+without credentials or environment that can open no file (not /proc/PID/environ of the worker either) and no connection,
+with little memory, and with a parent that ends it when it is late.
 
 Each line in is a JSON object and is answered by a line, one for each conversation:
 
@@ -12,10 +13,12 @@ Each line in is a JSON object and is answered by a line, one for each conversati
 
 from __future__ import annotations
 
+import codecs
 import json
 import resource
 import signal
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateSyntaxError
@@ -25,15 +28,26 @@ from workers.data.template_rendering import NotLocated, Renderer, TextTooLong
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-OPEN_FILES = 64
+LOADED = ("html", "jinja2.constants", "jinja2.debug", "pprint", "textwrap", "unicodedata")
+"""What Jinja imports only when a filter, a global or an error needs it, by which time no file can be opened."""
+CODECS = ("ascii", "unicode_escape")
+"""Of the escapes in a template's strings, likewise."""
+
+
+def load() -> None:
+    """Import what rendering may need."""
+    for module in LOADED:
+        import_module(module)
+    for codec in CODECS:
+        codecs.lookup(codec)
 
 
 def limit(memory: int) -> None:
-    """Take from this process what rendering does not need."""
+    """Take from this process what rendering does not need; what it has open stays open."""
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 
 
 def answers(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
@@ -82,6 +96,7 @@ def _rendered(renderer: Renderer, messages: list[dict[str, str]]) -> dict[str, A
 
 def main() -> None:
     """Answer until the parent is gone."""
+    load()
     limit(int(sys.argv[1]))
     for answer in answers(sys.stdin.buffer):
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")

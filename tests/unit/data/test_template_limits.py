@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,9 +22,10 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from workers.data.chat_template import ChatTemplate, Rendered
 from workers.data.errors import DatasetError
 from workers.data.rejection import Reason
+from workers.data.template_environment import compiled
 from workers.data.template_process import answers
 from workers.data.template_rendering import Renderer
-from workers.data.template_server import SERVER, TemplateLimits
+from workers.data.template_server import ROOT, SERVER, TemplateLimits
 from workers.data.tokenisation import ConversationEncoder
 
 from .conftest import CHATML
@@ -40,6 +42,7 @@ MARKED = (
     "{% for m in messages %}{{ m.role }}: {% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}"
     "{%- if add_generation_prompt %}assistant: {% endif %}"
 )
+UNUSED: dict[str, Any] = {"variables": {}, "control_tokens": [], "most_characters": 99_999}
 TEMPLATES = [
     CHATML,
     MARKED,
@@ -162,8 +165,47 @@ def test_the_process_has_nothing_to_steal(chatml: PreTrainedTokenizerFast, monke
     assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
     limits = Path(f"/proc/{pid}/limits").read_text()
     assert "Max file size             0 " in limits
+    assert "Max open files            0 " in limits
     assert "Max address space         268435456" in limits
     assert os.getsid(pid) == pid  # no signal to the worker's group reaches it
+
+
+@pytest.mark.parametrize("step", ["open('/proc/%d/environ')", "socket.socket()", "os.pipe()", "os.listdir('/')"])
+def test_whoever_is_out_of_the_sandbox_opens_nothing(step: str) -> None:
+    """Not the environment of the worker either, where the credentials are; root opens none of it."""
+    code = (
+        "import os, socket; from workers.data.template_process import limit; limit(256 << 20)\n"
+        f"try: {step % os.getpid() if '%' in step else step}\n"
+        "except OSError as error: print(error.strerror)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "Too many open files\n", done.stderr
+
+
+FILTERS = sorted(set(compiled("").environment.filters) - {"random"})
+
+
+def test_what_jinja_loads_late_is_there_before_nothing_can_be_opened() -> None:
+    """Every filter, its errors, and the escapes of strings do what they do in a process without limits."""
+    values = ("'<b>two words</b> {}'", "[3, 1, 2]", "messages", "2.5", "undefined")
+    sources = [f"{{{{ {value} | {name} }}}}" for name in FILTERS for value in values]
+    sources += [r"{{ '\N{LATIN SMALL LETTER E WITH ACUTE}\u00e9\x41' }}", "{{ lipsum(n=1, html=false) | length > 9 }}"]
+    sources += ["{{ 'a b' | wordwrap(1) }}", "{{ 1 / 0 }}", "{{ nothing.at.all }}", "{{"]
+    for source in sources:
+        template = {"source": f"{source}{{% generation %}}x{{% endgeneration %}}", **UNUSED}
+        lines = [{"template": template, "seconds": 20}, {"conversations": [CHAT], "seconds": 20}]
+        compiling, *rendered = answers(json.dumps(line).encode() for line in lines)
+        if "syntax" in compiling:
+            with pytest.raises(DatasetError, match=re.escape(compiling["syntax"])):
+                SERVER.check(template, LIMITS)
+            continue
+        found = SERVER.render(template, [[*CHAT]], LIMITS)
+        assert without_addresses(found) == without_addresses(rendered), source
+
+
+def without_addresses(answered: list[dict[str, Any]]) -> str:
+    """As JSON has it, less where in memory an object was that a template wrote."""
+    return re.sub(r"0x[0-9a-f]+", "0x", json.dumps(answered))
 
 
 def test_it_starts_again_after_it_was_killed(chatml: PreTrainedTokenizerFast) -> None:
