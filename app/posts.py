@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from fastapi import Response
 from fastapi_problem.error import StatusProblem
 
-from app.db import idempotency
+from app.db import idempotency, new_rows
 from app.group_commit import GroupCommit
 from app.problems import POSTGRES_AWAY, IdempotencyKeyInUse, IdempotencyKeyReused
 
@@ -59,8 +59,9 @@ class Post(Generic[Row]):
     """What a POST does.
 
     Attributes:
-        work: Does all of it in a session without a commit. A problem that it raises, before it writes, is the answer
-            this time, and nothing is kept: the request may be sent again.
+        work: Does all of it in a session without a commit, but for the insertion of a new row that it returns, which
+            is done for all of a group at once. A problem that it raises, before it writes, is the answer this time,
+            and nothing is kept: the request may be sent again.
         tell: The answer, once the row has what the schema sets by default.
         key: Its Idempotency-Key, if it has one.
         fingerprint: Of the request, if it has a key.
@@ -136,7 +137,8 @@ def _committed(
             _or_problem(post.context.run, post.work, session) if replay is None else replay
             for post, replay in zip(posts, replays, strict=True)
         ]
-        session.flush()  # the rows of all at once
+        new_rows.insert_new(session, rows)
+        session.flush()  # what work has added by itself
         done: list[tuple[Response | StatusProblem, Waiting | None]] = [
             (row, None) if isinstance(row, Response | StatusProblem) else _answered(session, post, post.tell(row))
             for post, row in zip(posts, rows, strict=True)

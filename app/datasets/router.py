@@ -59,7 +59,7 @@ def register(
             queued=Waiting(Dataset, dataset.id, dataset.dispatch),
         )
 
-    return once.answer(lambda session: service.register(session, settings, body), accepted)
+    return once.answer(lambda _: service.register(settings, body), accepted)
 
 
 @router.get(

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 
-def register(session: Session, settings: Settings, request: DatasetRequest) -> Dataset:
-    """Store a dataset in the caller's transaction, for a worker to read it.
+def register(settings: Settings, request: DatasetRequest) -> Dataset:
+    """A dataset to store, for a worker to read it.
 
     Raises:
         InvalidRequest: The URI is not one that this service reads.
@@ -33,7 +33,7 @@ def register(session: Session, settings: Settings, request: DatasetRequest) -> D
         uri = check_uri(request.uri, settings, request.format)
     except UriRefused as refused:
         raise InvalidRequest(FieldError(field="uri", message=str(refused))) from refused
-    dataset = Dataset(
+    return Dataset(
         id=uuid.uuid4(),
         uri=uri.uri,
         format=request.format,
@@ -41,8 +41,6 @@ def register(session: Session, settings: Settings, request: DatasetRequest) -> D
         metadata_=dict(request.metadata),
         expires_at=request.expires_at,
     )
-    session.add(dataset)
-    return dataset
 
 
 def find_dataset(session: Session, dataset_id: uuid.UUID) -> Dataset:
@@ -89,7 +87,7 @@ def delete(session: Session, dataset_id: uuid.UUID) -> None:
 
 
 def preview(session: Session, settings: Settings, dataset_id: uuid.UUID, request: PreviewRequest) -> Preview:
-    """Ask, in the caller's transaction, for a worker to read rows of a dataset as a model would.
+    """A preview to store, for a worker to read rows of a dataset as a model would.
 
     Raises:
         DatasetNotFound: There is no such dataset.
@@ -100,9 +98,7 @@ def preview(session: Session, settings: Settings, dataset_id: uuid.UUID, request
         check_model_uri(request.model.uri, settings)
     except UriRefused as refused:
         raise InvalidRequest(FieldError(field="model.uri", message=str(refused))) from refused
-    asked = Preview(id=uuid.uuid4(), dataset_id=dataset.id, request=request.model_dump(mode="json"))
-    session.add(asked)
-    return asked
+    return Preview(id=uuid.uuid4(), dataset_id=dataset.id, request=request.model_dump(mode="json"))
 
 
 def find_preview(session: Session, dataset_id: uuid.UUID, preview_id: uuid.UUID) -> Preview:

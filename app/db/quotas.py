@@ -68,6 +68,11 @@ def has_own(project: Project) -> bool:
     return (project.open_jobs, project.rows_per_job, project.rows_per_day) != (None, None, None)
 
 
+def may_have(session: Session, settings: Settings) -> bool:
+    """Whether the session's project may have limits; a look at the database tells which."""
+    return not session.info.get(NO_OWN_QUOTAS) or bool(_defaults(settings))
+
+
 def limits_of(session: Session, project_id: uuid.UUID, settings: Settings) -> Limits:
     """A project's own limits, and those of the settings where it has none."""
     own = session.execute(
@@ -92,7 +97,7 @@ def excess_of_submission(
         settings: The limits of projects that have none of their own.
         rows: Rows of its dataset, if they are known.
     """
-    if session.info.get(NO_OWN_QUOTAS) and not _defaults(settings):
+    if not may_have(session, settings):
         return None
     limits = limits_of(session, project_id, settings)
     if not limits:

@@ -65,9 +65,13 @@ def _fence(project_id: uuid.UUID) -> tuple[ORMOption, ...]:
     )
 
 
-def _own_new_rows(session: Session, *_: object) -> None:
+def own(session: Session, row: object) -> None:
+    """Give a new row to the session's project, if it knows one."""
     project_id = session.info.get(PROJECT)
-    if project_id is not None:
-        for row in session.new:
-            if isinstance(row, Owned):
-                row.project_id = project_id
+    if project_id is not None and isinstance(row, Owned):
+        row.project_id = project_id
+
+
+def _own_new_rows(session: Session, *_: object) -> None:
+    for row in session.new:
+        own(session, row)

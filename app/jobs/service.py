@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
-    """Add a job to the caller's transaction, to be put into the queue after it.
+    """A job to store in the caller's transaction, and to be put into the queue after it.
 
     The row is the promise: if the queue does not answer, the reconciler puts it there later.
 
@@ -65,9 +65,10 @@ def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
         timeout_s=min((s for s in (request.timeout_s, settings.job_timeout_s) if s is not None), default=None),
         rows=None if dataset is None else dataset.rows,
         expires_at=request.expires_at or _default_expiry(settings),
-        origin=origin.noted(),  # at the flush it would be too late: that may be one for several requests
+        origin=origin.noted(),  # here, as the INSERT may be one for several requests
     )
-    session.add(job)
+    if quotas.may_have(session, settings):
+        session.add(job)  # so that those after it in the transaction count it
     return job
 
 
