@@ -76,6 +76,7 @@ class AsyncSpiceClient:
 
     Raises:
         UrlInvalid: The URL is none.
+        KeyInvalid: The key is none.
     """
 
     def __init__(

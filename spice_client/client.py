@@ -83,6 +83,7 @@ class SpiceClient:
 
     Raises:
         UrlInvalid: The URL is none.
+        KeyInvalid: The key is none.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 
 from spice_client.models import Event
-from spice_client.problems import NotTheService, UrlInvalid, refusal_of
+from spice_client.problems import KeyInvalid, NotTheService, UrlInvalid, refusal_of
 from spice_client.retrying import Patience
 
 if TYPE_CHECKING:
@@ -56,9 +57,12 @@ class Connection:
 
         Raises:
             UrlInvalid: The URL is none.
+            KeyInvalid: The key is none that a header could have.
         """
         headers = {"User-Agent": f"spice-client/{version('spice-select')}"}
         if self.api_key:
+            if not re.fullmatch(r"[!-~]+", self.api_key):
+                raise KeyInvalid
             headers["Authorization"] = f"Bearer {self.api_key}"
         try:
             base_url = httpx.URL(self.url)

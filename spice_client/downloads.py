@@ -118,6 +118,8 @@ def receive(request: Ask, file: IO[bytes]) -> Steps[Body]:
 def download(request: Ask, output: Path | str | IO[bytes] | None, otherwise: str) -> Steps[Downloaded]:
     """Stream an answer into a file, which appears whole or not at all.
 
+    A link is followed. A device or a pipe, such as /dev/stdout, gets the answer as it comes and stays what it is.
+
     Args:
         request: What to ask.
         output: The file, replaced if there; or an open binary file; None takes the service's name for it.
@@ -131,12 +133,17 @@ def download(request: Ask, output: Path | str | IO[bytes] | None, otherwise: str
         return Downloaded(None, body.done)
     target = Path(output) if output is not None else None
     try:
-        with _part_of(target) as part:
+        if target is not None and target.exists() and not target.is_file() and not target.is_dir():
+            with target.open("wb") as file:
+                body = yield from receive(request, file)
+            return Downloaded(target, body.done)
+        place = None if target is None else target.resolve()
+        with _part_of(place) as part:
             with part.open("wb") as file:
                 body = yield from receive(request, file)
-            final = target or Path(_suggested_name(body.headers) or otherwise)
+            final = place or Path(_suggested_name(body.headers) or otherwise)
             _give_name(part, final)
-            return Downloaded(final, body.done)
+            return Downloaded(target or final, body.done)
     except OSError as error:
         raise FileNotWritable(target or Path.cwd(), error) from None
 

@@ -88,6 +88,14 @@ class UrlInvalid(SpiceError):
         super().__init__({"title": "The service's URL is not valid", "detail": f"{url}: {cause}"})
 
 
+class KeyInvalid(SpiceError):
+    """The API key can't be one, and no message repeats it."""
+
+    def __init__(self) -> None:
+        detail = "it has white space or characters beyond ASCII, which no key has: copy it again (SPICE_API_KEY)"
+        super().__init__({"title": "The API key is not valid", "detail": detail})
+
+
 class Refused(SpiceError):
     """The service answered with an error.
 

@@ -10,7 +10,7 @@ import typer
 from spice_client.cli.exit_codes import OF_STATE, ExitCode
 from spice_client.cli.failure import show_problem
 from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, JobId, Url, WaitS, echo_json, service
-from spice_client.cli.request import RequestFlags, build_request, pair
+from spice_client.cli.request import RequestFlags, build_request, pairs
 from spice_client.cli.show import show_job, show_jobs
 from spice_client.models import State  # noqa: TC001 - Typer reads the annotations
 
@@ -118,7 +118,7 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each flag
 ) -> None:
     """List jobs, newest first. With --json: one array of jobs."""
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
-        entries = dict(pair("--metadata", entry) for entry in metadata or ())
+        entries = pairs("--metadata", metadata or ())
         jobs = list(islice(client.jobs.list(state=state, name_prefix=name_prefix, metadata=entries), limit))
     if as_json:
         echo_json([job.document() for job in jobs])

@@ -13,7 +13,7 @@ from uuid import UUID
 from spice_client.cli.failure import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from spice_client.models import Json
 
@@ -54,9 +54,8 @@ def build_request(file: str | None, flags: RequestFlags) -> Json:
         _section(request, "selection")["budget"] = parse_budget(flags.budget)
     if flags.name is not None:
         request["name"] = flags.name
-    for entry in flags.metadata:
-        key, value = pair("--metadata", entry)
-        _section(request, "metadata")[key] = value
+    if flags.metadata:
+        _section(request, "metadata").update(pairs("--metadata", flags.metadata))
     for entry in flags.settings:
         path, value = pair("--set", entry)
         _put(request, path, _literal(value))
@@ -116,6 +115,17 @@ def pair(flag: str, entry: str) -> tuple[str, str]:
     if not equals or not key:
         raise refusal(TITLE, f"{flag} {entry!r}: give name=value")
     return key, value
+
+
+def pairs(flag: str, entries: Iterable[str]) -> dict[str, str]:
+    """All entries of a repeatable flag; each key once, as the last of two would win unsaid."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        key, value = pair(flag, entry)
+        if key in found:
+            raise refusal(TITLE, f"{flag} {entry!r}: {key} is given before, as {found[key]!r}")
+        found[key] = value
+    return found
 
 
 def _literal(text: str) -> Any:  # noqa: ANN401 - any JSON value

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,22 @@ def test_a_url_that_is_none_is_no_traceback(url: str) -> None:
     assert url in done.stderr
 
 
+@pytest.mark.parametrize("key", ["spice_a\nb", "spice_ä", "spice a"])
+def test_a_key_that_is_none_is_no_traceback_and_is_not_repeated(key: str) -> None:
+    done = run("list", "--api-key", key)
+    assert done.exit_code == 2
+    assert "copy it again (SPICE_API_KEY)" in done.stderr
+    assert key not in done.output
+
+
+@pytest.mark.usefixtures("url")
+@pytest.mark.parametrize("command", [["list"], ["submit", "--dataset", "a.jsonl", "--model", "m", "--budget", "1"]])
+def test_metadata_that_is_given_twice_is_refused(command: list[str]) -> None:
+    done = run(*command, "--metadata", "team=a", "--metadata", "team=b")
+    assert done.exit_code == 2
+    assert "--metadata 'team=b': team is given before, as 'a'" in done.stderr
+
+
 def test_something_else_behind_the_url_is_said() -> None:
     app = FastAPI()
     app.get("/jobs")(lambda: PlainTextResponse("<html>hello</html>"))
@@ -296,6 +313,26 @@ def test_download_replaces_a_file_and_keeps_its_mode(stand_in: StandIn, tmp_path
     assert json.loads(done.stdout) == {"job_id": JOB_ID, "file": str(target), "bytes": 3}
     assert target.read_text() == "new"
     assert target.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.usefixtures("url")
+def test_download_writes_through_links_and_into_pipes_and_devices(stand_in: StandIn, tmp_path: Path) -> None:
+    """Replacing them, as a file is, would do away with /dev/stdout or /dev/null."""
+    stand_in.subset = PlainTextResponse("new")
+    real, link, full, pipe = (tmp_path / name for name in ("real.csv", "link.csv", "full", "pipe"))
+    real.write_text("old")
+    link.symlink_to(real)
+    full.symlink_to("/dev/full")
+    os.mkfifo(pipe)
+    assert json.loads(run("download", JOB_ID, "-o", str(link), "--json").stdout)["file"] == str(real)
+    assert (real.read_text(), link.readlink()) == ("new", real)
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit(pipe.read_text)
+        assert run("download", JOB_ID, "-o", str(pipe)).exit_code == 0
+        assert heard.result(10) == "new"
+    done = run("download", JOB_ID, "-o", str(full))
+    assert (done.exit_code, full.readlink(), pipe.is_fifo()) == (2, Path("/dev/full"), True)
+    assert f"{full}: No space left on device" in done.stderr
 
 
 @pytest.mark.usefixtures("url")
