@@ -11,13 +11,14 @@ import argparse
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.suite import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,12 +38,7 @@ def measure(console: Console, suites: Iterable[str], *, quick: bool) -> list[Ben
     for suite in suites:
         console.print(f"Measuring {suite} ...")
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            rows += process.submit(_rows_of, suite, quick=quick).result()
-    return rows
-
-
-def _rows_of(suite: str, *, quick: bool) -> list[BenchRow]:
-    rows: list[BenchRow] = import_module(f"benchmarks.{suite}").rows(quick=quick)
+            rows += process.submit(rows_of, suite, quick=quick).result()
     return rows
 
 
