@@ -41,6 +41,20 @@ def principal_of(request: Request) -> Principal:
     return cast("Principal", request.scope[_PRINCIPAL])
 
 
+async def admitted_still(request: Request) -> bool:
+    """Whether the key of a request that was let in opens the service now, for an answer that lasts.
+
+    True while Postgres can't say.
+    """
+    try:
+        await _principal(request.app.state.resources, request.headers)
+    except Unauthenticated:
+        return False
+    except DatabaseAway:
+        return True
+    return True
+
+
 class Authentication:
     """The middleware."""
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import uuid  # noqa: TC003 - FastAPI reads the annotations
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from app.access.authentication import admitted_still
 from app.db import events
 from app.dependencies import FeedDep, SessionsDep, SettingsDep  # noqa: TC001
 from app.events.feed import EVENTS_AT_ONCE
@@ -20,8 +24,9 @@ from app.problems import InvalidRequest, JobNotFound, NotAcceptable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from app.db.events import Event
+    from app.db.events import Event, Place
     from app.events.feed import EventFeed
+    from app.settings import Settings
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
@@ -49,6 +54,33 @@ async def _last(
     return after if last_event_id is None else last_event_id
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who waits for events, for as long as the request's key opens the service.
+
+    Attributes:
+        feed: Where they come from.
+        request: The request.
+        settings: How often the key is looked at: with every comment on the stream.
+    """
+
+    feed: EventFeed
+    request: Request
+    settings: Settings
+
+    async def after(self, place: Place) -> Sequence[Event]:
+        """The events after a place, as soon as there is one; none once the job is gone, or the key."""
+        while await admitted_still(self.request):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.events_heartbeat_s):
+                    return await self.feed.after(place)
+        return ()
+
+
+async def _listener(request: Request, feed: FeedDep, settings: SettingsDep) -> Listener:
+    return Listener(feed, request, settings)
+
+
 @router.get(
     "/events",
     summary="Follow a job",
@@ -62,8 +94,7 @@ async def _last(
 )
 def follow(
     sessions: SessionsDep,
-    feed: FeedDep,
-    settings: SettingsDep,
+    listener: Annotated[Listener, Depends(_listener)],
     response: Response,
     job_id: uuid.UUID,
     last: Annotated[int, Depends(_last)],
@@ -71,8 +102,8 @@ def follow(
 ) -> EventList | Response:
     """State, stage and progress as they change: a stream with `Accept: text/event-stream`, else a list to poll.
 
-    The stream begins with what there is, sends a comment now and then when nothing happens, and ends with the job. A
-    client that reconnects with `Last-Event-ID` misses nothing and hears nothing twice.
+    The stream begins with what there is, sends a comment now and then when nothing happens, and ends with the job (or
+    the key). A client that reconnects with `Last-Event-ID` misses nothing and hears nothing twice.
     """
     kind = most_accepted(accept, (JSON, STREAM))
     if kind is None:
@@ -89,23 +120,24 @@ def follow(
     if ended and not first:
         return Response(status_code=status.HTTP_204_NO_CONTENT, headers={"Vary": "Accept"})
     return EventSourceResponse(
-        _stream(feed, job_id, first, last),
+        _stream(listener, (job_id, last), first),
         headers={"Vary": "Accept"},
-        ping=settings.events_heartbeat_s,
+        ping=listener.settings.events_heartbeat_s,
         ping_message_factory=lambda: ServerSentEvent(comment="still here", sep="\n"),
         sep="\n",
     )
 
 
-async def _stream(feed: EventFeed, job_id: uuid.UUID, new: Sequence[Event], last: int) -> AsyncIterator[bytes]:
+async def _stream(listener: Listener, place: Place, new: Sequence[Event]) -> AsyncIterator[bytes]:
     yield ServerSentEvent(retry=RETRY_MS, sep="\n").encode()
-    new = new or await feed.after((job_id, last))
+    job_id, _ = place
+    new = new or await listener.after(place)
     while new:
         for event in new:
             yield _encoded(event)
         if new[-1].final:
             return
-        new = await feed.after((job_id, new[-1].id))
+        new = await listener.after((job_id, new[-1].id))
 
 
 def _encoded(event: Event) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ from app.db.tables import ApiKey, Scope
 from app.main import create_app
 from tests.integration.conftest import Service, real_rows
 from tests.integration.keys import make_key
+from tests.integration.served import served
 from tests.integration.test_api_contract import problem_of
+from tests.integration.test_events import heard, ids_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,6 +138,20 @@ def test_a_key_may_do_what_its_scope_says(service: Service, sessions: Sessions) 
     assert service.http.get(f"/jobs/{job_id}", headers=read).status_code == 200
     assert service.http.post(f"/jobs/{job_id}/cancel", headers=read).status_code == 403
     assert service.http.post(f"/jobs/{job_id}/cancel", headers=write).status_code == 200
+
+
+def test_a_stream_ends_with_its_key(service: Service, sessions: Sessions) -> None:
+    key = make_key(sessions, "search")
+    job_id = service.http.post("/jobs", json=service.request(), headers=key).json()["id"]
+    quick = service.settings.model_copy(update={"events_heartbeat_s": 0.1})
+    with served(create_app(quick)) as url, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(heard, f"{url}/jobs/{job_id}/events", **key)
+        time.sleep(5 * REMEMBER_S)
+        assert not answer.done(), "it is looked at, and holds"
+        with sessions() as session:
+            assert keys.revoke(session, key["Authorization"].split("_")[1])
+        assert len(ids_of(answer.result(10).text)) == 1
+        problem_of(heard(f"{url}/jobs/{job_id}/events", **key), 401)
 
 
 def test_a_revoked_key_opens_nothing_once_it_is_forgotten(service: Service, sessions: Sessions) -> None:
