@@ -101,7 +101,9 @@ def source_of(process: Process, job_id: uuid.UUID) -> Source:
     elif request.dataset.uri is not None:
         uri = check_uri(request.dataset.uri, process.settings, request.dataset.format)
     else:
-        raise JobError("dataset-gone", "The dataset is gone", "dataset.id", "the registered dataset was deleted")
+        raise JobError(
+            "dataset-gone", "The dataset is gone", "dataset.id", "the registered dataset was deleted: register it again"
+        )
     registered = None if dataset is None else dataset.fingerprint
     plan = job.plan or {}
     given = request.gradients.adapter
@@ -156,7 +158,8 @@ def have(
             "dataset-changed",
             "The dataset has changed",
             "dataset",
-            f"{uri.without_query} was {fingerprint} before and is {snapshot.fingerprint} now: submit again",
+            f"{uri.without_query} was {fingerprint} before and is {snapshot.fingerprint} now: register it again if "
+            "dataset.id names it, and submit again",
         )
     return snapshot
 

@@ -225,3 +225,4 @@ def test_a_dataset_that_changed_since_it_was_registered_fails_the_job(service: S
     body["dataset"] = {"id": dataset_id}
     found = service.run(body)
     assert (found["state"], found["error"]["type"]) == ("failed", "dataset-changed")
+    assert "register it again if dataset.id names it" in found["error"]["detail"]
