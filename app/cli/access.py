@@ -31,6 +31,9 @@ ProjectName = Annotated[str, typer.Option("--project", help="The project's name.
 Limit = Annotated[str | None, typer.Option(metavar="N|default", help="Left out: as it is.", show_default=False)]
 DEFAULT = "default"
 NAME_LENGTH = 200
+LONGEST_DAYS = 36_500
+LIMIT_DIGITS = 18
+"""Of a limit: what Postgres holds as an integer."""
 
 keys_app = typer.Typer(name="keys", help="API keys: what asks the service must have one.", no_args_is_help=True)
 projects_app = typer.Typer(
@@ -55,7 +58,10 @@ def create_key(
     ] = ScopeName.WRITE,
     project: ProjectName = DEFAULT,
     expires_days: Annotated[
-        float | None, typer.Option(min=0, help="Days until it ends by itself. Left out: never.", show_default=False)
+        float | None,
+        typer.Option(
+            min=0, max=LONGEST_DAYS, help="Days until it ends by itself. Left out: never.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -215,8 +221,11 @@ def list_projects(*, as_json: AsJson = False) -> None:
 def _limit(name: str, value: str) -> int | None:
     if value == "default":
         return None
-    if not value.isdecimal() or (name == "requests_per_minute" and int(value) == 0):
-        raise refusal("Wrong usage", f"--{name.replace('_', '-')} {value}: is neither a number nor `default`")
+    if not value.isdecimal() or len(value) > LIMIT_DIGITS or (name == "requests_per_minute" and int(value) == 0):
+        raise refusal(
+            "Wrong usage",
+            f"--{name.replace('_', '-')} {value}: is neither a number of up to {LIMIT_DIGITS} digits nor `default`",
+        )
     return int(value)
 
 
