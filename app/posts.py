@@ -15,12 +15,13 @@ from fastapi import Response
 from fastapi_problem.error import StatusProblem
 
 from app.db import idempotency, new_rows
+from app.db.idempotency import Given
 from app.group_commit import GroupCommit
 from app.problems import POSTGRES_AWAY, IdempotencyKeyInUse, IdempotencyKeyReused
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pydantic import BaseModel
     from sqlalchemy.orm import Session
@@ -132,46 +133,48 @@ def _committed(
 ) -> list[tuple[Response | StatusProblem, Waiting | None]]:
     """What comes of each post, and the row that goes to the queue then."""
     with sessions() as session:
-        replays = [_or_problem(_replay, session, post, max_age_s) for post in posts]
-        rows = [
-            _or_problem(post.context.run, post.work, session) if replay is None else replay
-            for post, replay in zip(posts, replays, strict=True)
-        ]
+        held = idempotency.lock(session, [post.key for post in posts if post.key is not None])
+        given = idempotency.find(session, held, max_age_s)
+        rows = [_replayed_or_done(session, post, held, given) for post in posts]
         new_rows.insert_new(session, rows)
         session.flush()  # what work has added by itself
-        done: list[tuple[Response | StatusProblem, Waiting | None]] = [
-            (row, None) if isinstance(row, Response | StatusProblem) else _answered(session, post, post.tell(row))
+        answers = [
+            row if isinstance(row, Response | StatusProblem) else post.tell(row)
             for post, row in zip(posts, rows, strict=True)
         ]
-        if not all(isinstance(row, Response | StatusProblem) for row in rows):
+        bodies = [answer.body.model_dump_json() if isinstance(answer, Answer) else "" for answer in answers]
+        idempotency.keep(
+            session,
+            [
+                Given(post.key, post.fingerprint, answer.status, dict(answer.headers), body)
+                for post, answer, body in zip(posts, answers, bodies, strict=True)
+                if isinstance(answer, Answer) and post.key is not None
+            ],
+        )
+        if any(isinstance(answer, Answer) for answer in answers):
             session.commit()
-    return done
+    return [
+        (_response(answer.status, answer.headers, body), answer.queued)
+        if isinstance(answer, Answer)
+        else (answer, None)
+        for answer, body in zip(answers, bodies, strict=True)
+    ]
 
 
-def _or_problem(call: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as the call returns
+def _replayed_or_done(session: Session, post: Post[Any], held: Collection[str], given: Mapping[str, Given]) -> Any:  # noqa: ANN401 - a response, a problem, or a row of any kind
+    """The answer of the first time, the problem that there is, or what the work returns."""
+    first = given.get(post.key) if post.key is not None else None
+    if post.key is not None and post.key not in held:
+        return IdempotencyKeyInUse(UNDER_WAY)
+    if first is not None and first.fingerprint != post.fingerprint:
+        return IdempotencyKeyReused(ANOTHER)
+    if first is not None:
+        return _response(first.status, {**first.headers, REPLAYED: "true"}, first.body)
     try:
-        return call(*arguments)
+        return post.context.run(post.work, session)
     except StatusProblem as problem:
         return problem
 
 
-def _replay(session: Session, post: Post[Any], max_age_s: float) -> Response | None:
-    """The answer of the first time; None if this is the first, which then has the key until its commit."""
-    if post.key is None:
-        return None
-    if not idempotency.lock(session, post.key):
-        raise IdempotencyKeyInUse(UNDER_WAY)
-    kept = idempotency.find(session, post.key, max_age_s)
-    if kept is None:
-        return None
-    if kept.fingerprint != post.fingerprint:
-        raise IdempotencyKeyReused(ANOTHER)
-    return Response(kept.body, kept.status, {**kept.headers, REPLAYED: "true"}, media_type="application/json")
-
-
-def _answered(session: Session, post: Post[Any], answer: Answer) -> tuple[Response, Waiting | None]:
-    """The answer as a response, kept for the post's key."""
-    body = answer.body.model_dump_json()
-    if post.key is not None:
-        idempotency.keep(session, post.key, post.fingerprint, status=answer.status, headers=answer.headers, body=body)
-    return Response(body, answer.status, dict(answer.headers), media_type="application/json"), answer.queued
+def _response(status: int, headers: Mapping[str, str], body: str) -> Response:
+    return Response(body, status, dict(headers), media_type="application/json")

@@ -171,23 +171,33 @@ def sessions(settings: Settings) -> Iterator[Sessions]:
     engine.dispose()
 
 
+def test_a_key_that_another_transaction_holds_is_not_held(sessions: Sessions) -> None:
+    """As of a request that another API process has."""
+    with sessions() as one, sessions() as other:
+        assert idempotency.lock(one, ["a", "b"]) == {"a", "b"}
+        assert idempotency.lock(other, ["b", "c"]) == {"c"}
+        one.rollback()
+        assert idempotency.lock(other, ["a", "b", "c"]) == {"a", "b", "c"}
+
+
 def test_keys_are_each_projects_own_and_are_forgotten(sessions: Sessions) -> None:
     with sessions() as session:
         session.execute(text("INSERT INTO projects (id, name) VALUES (:id, 'other')"), {"id": (other := uuid.uuid4())})
         session.commit()
     with sessions() as session:
-        idempotency.keep(session, "k", b"f", status=202, headers={}, body="{}")
+        given = idempotency.Given("k", b"f", status=202, headers={"Location": "/a"}, body="{}")
+        idempotency.keep(session, [given])
         session.commit()
-        assert idempotency.find(session, "k", 60)
+        assert idempotency.find(session, ["k", "l"], 60) == {"k": given}
     with project_sessions(sessions, other)() as session:
-        assert idempotency.lock(session, "k")
-        assert idempotency.find(session, "k", 60) is None
+        assert idempotency.lock(session, ["k"]) == {"k"}
+        assert idempotency.find(session, ["k"], 60) == {}
     with sessions() as session:
         session.execute(
             text("UPDATE idempotent_answers SET created_at = :then"), {"then": datetime.now(UTC) - timedelta(hours=1)}
         )
         session.commit()
-        assert idempotency.find(session, "k", 60) is None
+        assert idempotency.find(session, ["k"], 60) == {}
         session.rollback()
         idempotency.forget(session, 7200)
         assert session.scalar(select(func.count()).select_from(IdempotentAnswer)) == 1
