@@ -62,6 +62,10 @@ def build_request(file: str | None, flags: RequestFlags) -> Json:
     for section, flag in (("dataset", "--dataset"), ("model", "--model"), ("selection", "--budget")):
         if section not in request:
             raise refusal(TITLE, f"there is no {section}: give {flag}, or a request file that has one")
+    try:
+        json.dumps(request, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError as error:  # not a number, infinite, or bytes of the command line that are no text
+        raise refusal(TITLE, f"it holds what can't be sent as JSON: {error}") from None
     return request
 
 
@@ -83,7 +87,7 @@ def _read(file: str) -> Json:
         request = json.loads(text)
     except OSError as error:
         raise refusal("The request file cannot be read", f"{file}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise refusal("The request file is not JSON", f"{file}: {error}") from None
     if not isinstance(request, dict):
         raise refusal("The request file is not a request", f"{file}: holds no JSON object")
@@ -131,7 +135,7 @@ def pairs(flag: str, entries: Iterable[str]) -> dict[str, str]:
 def _literal(text: str) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

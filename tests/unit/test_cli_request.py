@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shlex
 from dataclasses import replace
@@ -126,6 +127,7 @@ def test_the_request_may_come_through_a_pipe(monkeypatch: pytest.MonkeyPatch) ->
         ("{}", "there is no dataset: give --dataset"),
         ('{"dataset": {}}', "there is no model: give --model"),
         ('{"dataset": {}, "model": {}}', "there is no selection: give --budget"),
+        ("[" * 100_000, "recursion"),
     ],
 )
 def test_a_file_that_is_no_request_is_refused_with_a_reason(tmp_path: Path, content: str | None, says: str) -> None:
@@ -137,6 +139,19 @@ def test_a_file_that_is_no_request_is_refused_with_a_reason(tmp_path: Path, cont
         build_request(str(file), flags)
     assert says in str(refusal.value)
     assert refusal.value.code is ExitCode.REFUSED
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        replace(WHOLE, budget="nan"),
+        replace(WHOLE, settings=["selection.alpha=Infinity"]),
+        replace(WHOLE, name=os.fsdecode(b"caf\xe9")),
+    ],
+)
+def test_what_cannot_be_sent_is_refused(flags: RequestFlags) -> None:
+    with pytest.raises(CommandFailedError, match="can't be sent as JSON"):
+        build_request(None, flags)
 
 
 @pytest.mark.parametrize("flags", [RequestFlags(metadata=["team"]), RequestFlags(settings=["=1"])])
