@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.access.authentication import NO_KEY, is_open
 from app.problems import (
+    BODY_UNREADABLE,
     BodyTooLarge,
+    BodyUnreadable,
     DatabaseAway,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
@@ -81,10 +83,6 @@ ONCE: Final = (
     (IdempotencyKeyReused, "This Idempotency-Key came with another request: send a new key with a new request."),
 )
 """Of every operation that takes an `Idempotency-Key`."""
-UNREADABLE: Final = {
-    "description": "The body can't be read.",
-    "content": {"application/problem+json": {"schema": {"$ref": PROBLEM}}},
-}
 
 
 def _complete(operation: dict[str, Any], *, behind_a_key: bool) -> None:
@@ -94,7 +92,7 @@ def _complete(operation: dict[str, Any], *, behind_a_key: bool) -> None:
         del responses["422"]  # in the service's own shape instead
         _announce(responses, "422", InvalidRequest, "job_id: Input should be a valid UUID (got 'x')")
     if "requestBody" in operation:
-        responses.setdefault("400", UNREADABLE)
+        _announce(responses, "400", BodyUnreadable, BODY_UNREADABLE)
     if "requestBody" in operation or "idempotency-key" in headers:
         _announce(responses, "413", BodyTooLarge, "body: has at least 2097152 bytes, and 1048576 are what ...")
     if "if-none-match" in headers:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 
 QUOTA_RETRY_AFTER_S = 60
+BODY_UNREADABLE = (
+    "body: must be JSON in UTF-8, not compressed, nested no deeper than some hundred levels, and with no number of "
+    "more than 4,300 digits"
+)
 POSTGRES_AWAY = (OperationalError, InterfaceError, NoConnectionFree)
 """What SQLAlchemy raises where Postgres does not answer. Whether a commit has happened is not known then."""
 
@@ -214,6 +218,17 @@ class NotAcceptable(StatusProblem):
     status = 406
 
 
+class BodyUnreadable(StatusProblem):
+    """The request's body can't be taken apart."""
+
+    type_ = "body-unreadable"
+    title = "The body can't be read"
+    status = 400
+
+    def __init__(self, _cause: str = "", **_context: Any) -> None:  # noqa: ANN401 - whatever the handler passes
+        super().__init__(BODY_UNREADABLE)
+
+
 class BodyTooLarge(StatusProblem):
     """The request's body is longer than any that makes sense."""
 
@@ -278,7 +293,7 @@ def install(app: FastAPI, logger: logging.Logger) -> None:
         app,
         new_exception_handler(
             logger=logger,
-            unhandled_wrappers={"default": InternalError, "413": BodyTooLarge},
+            unhandled_wrappers={"default": InternalError, "400": BodyUnreadable, "413": BodyTooLarge},
             request_validation_handler=_validation,
         ),
         generic_swagger_defaults=False,

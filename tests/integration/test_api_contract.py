@@ -176,6 +176,17 @@ def test_a_body_that_does_not_say_that_it_is_json(service: Service, headers: dic
     assert "Content-Type: application/json" in fields_of(answer)["body"]
 
 
+@pytest.mark.parametrize(
+    "content", [b"\x1f\x8b\x08\x00", b'{"name": "\xff"}', b"[" * 200_000, b'{"timeout_s": ' + b"9" * 5000 + b"}"]
+)
+def test_a_body_that_cannot_be_taken_apart(service: Service, content: bytes) -> None:
+    """Compressed, in another encoding, nested too deep, a number of thousands of digits."""
+    answer = service.http.post("/jobs", content=content, headers={"content-type": "application/json"})
+    problem = problem_of(answer, 400)
+    assert problem["type"] == "body-unreadable"
+    assert "must be JSON in UTF-8, not compressed" in problem["detail"]
+
+
 @pytest.mark.parametrize("says_its_length", [True, False])
 @pytest.mark.parametrize("path", ["/jobs", f"/jobs/{uuid.uuid4()}/cancel"])
 def test_a_body_without_end_is_not_read(service: Service, path: str, says_its_length: bool) -> None:
