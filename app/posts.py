@@ -161,7 +161,7 @@ def _committed(
     ]
 
 
-def _replayed_or_done(session: Session, post: Post[Any], held: Collection[str], given: Mapping[str, Given]) -> Any:  # noqa: ANN401 - a response, a problem, or a row of any kind
+def _replayed_or_done(session: Session, post: Post[Any], held: Collection[str], given: Mapping[str, Given]) -> object:
     """The answer of the first time, the problem that there is, or what the work returns."""
     first = given.get(post.key) if post.key is not None else None
     if post.key is not None and post.key not in held:
@@ -171,9 +171,10 @@ def _replayed_or_done(session: Session, post: Post[Any], held: Collection[str], 
     if first is not None:
         return _response(first.status, {**first.headers, REPLAYED: "true"}, first.body)
     try:
-        return post.context.run(post.work, session)
+        row: object = post.context.run(post.work, session)
     except StatusProblem as problem:
         return problem
+    return row
 
 
 def _response(status: int, headers: Mapping[str, str], body: str) -> Response:

@@ -43,6 +43,11 @@ MESSAGE_TTL_S: Final = 7 * 86400
 nobody finds it to delete it. A row that waits for longer gets another message from the reconciler."""
 
 
+FAILED_TTL_S: Final = 3600
+_NO_TIMEOUT: Final = -1
+"""A job's length is its own affair, and Postgres keeps what came of it."""
+
+
 class TaskQueue:
     """Hands rows to workers."""
 
@@ -67,11 +72,10 @@ class TaskQueue:
                 args=(str(work.id), work.dispatch),
                 job_id=_message_id(work.id, work.dispatch),
                 unique=True,
-                # A job's length is its own affair, and Postgres keeps what came of it.
-                job_timeout=-1,
+                job_timeout=_NO_TIMEOUT,
                 ttl=MESSAGE_TTL_S,
                 result_ttl=0,
-                failure_ttl=3600,
+                failure_ttl=FAILED_TTL_S,
             )
         except DuplicateJobError:
             return
@@ -89,10 +93,10 @@ class TaskQueue:
                         TASKS[table],
                         args=(str(row.id), row.dispatch),
                         job_id=_message_id(row.id, row.dispatch),
-                        timeout=-1,
+                        timeout=_NO_TIMEOUT,
                         ttl=MESSAGE_TTL_S,
                         result_ttl=0,
-                        failure_ttl=3600,
+                        failure_ttl=FAILED_TTL_S,
                     )
                     for row in rows
                     if row.table is table

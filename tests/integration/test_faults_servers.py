@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import httpx
 import pytest
 from redis import Redis
+from sqlalchemy import select
 
+from app.db.leases import Waiting
+from app.db.tables import Job
+from app.queue import TaskQueue
 from tests.integration.processes import SHORT_LEASE_S
 from tests.integration.settled import assert_settled, final, in_gradients, wait_for
 
 if TYPE_CHECKING:
+    from app.db.engine import Sessions
     from app.local import EmbeddedServers
     from tests.integration.conftest import Service
     from tests.integration.processes import Processes
+
+MANY = 60
+"""Submissions before the API is told to end."""
 
 
 def test_an_api_that_is_killed_between_commit_and_enqueue(service: Service, workers: Processes) -> None:
@@ -30,6 +41,38 @@ def test_an_api_that_is_killed_between_commit_and_enqueue(service: Service, work
     assert wait_for(service, job["id"], final)["state"] == "succeeded"
     workers.stop()
     assert_settled(service)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_api_that_ends_among_submissions_has_kept_what_it_answered(
+    service: Service, workers: Processes, sessions: Sessions, number: signal.Signals
+) -> None:
+    """Submissions that come at once share a transaction: those that were answered are stored, each with its message."""
+    api, url = workers.api()
+    body, answered = service.request(), list[UUID]()
+
+    def submit() -> None:
+        with httpx.Client(trust_env=False, timeout=30) as client, contextlib.suppress(httpx.TransportError):
+            while True:
+                answer = client.post(f"{url}/jobs", json=body)
+                assert answer.status_code == 202
+                answered.append(UUID(answer.json()["id"]))
+                if len(answered) == MANY:
+                    api.send_signal(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        for submitted in [pool.submit(submit) for _ in range(8)]:
+            submitted.result()
+    api.wait()
+    with sessions() as session:
+        stored = {job.id: Waiting(Job, job.id, job.dispatch) for job in session.scalars(select(Job))}
+    assert len(answered) >= MANY
+    assert set(answered) <= set(stored)
+    if number == signal.SIGTERM:  # what was begun was ended and told
+        assert set(stored) == set(answered)
+    queue = TaskQueue(service.settings)
+    assert queue.missing([stored[job_id] for job_id in answered]) == []
+    queue.close()
 
 
 def test_redis_is_wiped_in_mid_job(service: Service, workers: Processes, long_body: dict[str, Any]) -> None:
