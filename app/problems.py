@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 if TYPE_CHECKING:
     import logging
@@ -25,8 +26,14 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.exceptions import RequestValidationError
     from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import BaseRoute
+    from starlette.types import Scope
 
 
+Json = dict[str, Any]
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 QUOTA_RETRY_AFTER_S = 60
 BODY_UNREADABLE = (
     "body: must be JSON in UTF-8, not compressed, nested no deeper than some hundred levels, and with no number of "
@@ -295,6 +302,7 @@ def install(app: FastAPI, logger: logging.Logger) -> None:
             logger=logger,
             unhandled_wrappers={"default": InternalError, "400": BodyUnreadable, "413": BodyTooLarge},
             request_validation_handler=_validation,
+            post_hooks=[_allow_all_routes],
         ),
         generic_swagger_defaults=False,
     )
@@ -305,6 +313,19 @@ def install(app: FastAPI, logger: logging.Logger) -> None:
 
     for kind in POSTGRES_AWAY:
         app.add_exception_handler(kind, database_away)
+
+
+def _allow_all_routes(content: Json, request: Request, response: Response) -> tuple[Json, Response]:
+    """Name the methods of all routes of a path in `Allow`; Starlette names those of the first."""
+    if "Allow" in response.headers:
+        asked = {method: {**request.scope, "method": method} for method in METHODS}
+        allowed = [method for method in METHODS if any(_answers(route, asked[method]) for route in request.app.routes)]
+        response.headers["Allow"] = ", ".join([*allowed, *(["HEAD"] if "GET" in allowed else [])])
+    return content, response
+
+
+def _answers(route: BaseRoute, scope: Scope) -> bool:
+    return route.matches(scope)[0] is Match.FULL
 
 
 def _validation(_handler: object, _request: Request, error: RequestValidationError) -> InvalidRequest:

@@ -164,7 +164,14 @@ def test_other_unknown_things_are_404_405_and_422(service: Service) -> None:
     body = service.request() | {"dataset": {"id": str(uuid.uuid4())}}
     assert problem_of(service.http.post("/jobs", json=body), 404)["type"] == "dataset-not-found"
     problem_of(service.http.get("/nothing"), 404)
-    problem_of(service.http.delete("/jobs"), 405)
+    for method, path, allowed in (
+        ("DELETE", "/jobs", "GET, POST, HEAD"),
+        ("PUT", f"/jobs/{uuid.uuid4()}", "GET, PATCH, DELETE, HEAD"),
+        ("GET", f"/jobs/{uuid.uuid4()}/cancel", "POST"),
+    ):
+        answer = service.http.request(method, path)
+        problem_of(answer, 405)
+        assert answer.headers["Allow"] == allowed
     assert "job_id" in fields_of(service.http.get("/jobs/not-an-id"))
     problem_of(service.http.post("/jobs", content=b"{", headers={"content-type": "application/json"}), 422)
 
