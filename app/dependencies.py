@@ -51,14 +51,14 @@ def resources(request: Request) -> Resources:
 # class to a thread.
 
 
-async def _sessions(request: Request) -> Sessions:
+async def sessions_of(request: Request) -> Sessions:
     """Sessions that see the rows of the request's project alone; to read with, if the request only reads."""
     held, principal = resources(request), principal_of(request)
     sessions = held.reading if request.method in READING else held.sessions
     return project_sessions(sessions, principal.project_id, own_quotas=principal.own_quotas)
 
 
-SessionsDep = Annotated[Sessions, Depends(_sessions)]
+SessionsDep = Annotated[Sessions, Depends(sessions_of)]
 
 
 async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Session]:

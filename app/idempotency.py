@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Header, Request, Response
 
 from app.access.authentication import principal_of
-from app.dependencies import SessionsDep, resources
+from app.dependencies import resources, sessions_of
 from app.posts import Post
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ def _fingerprint(request: Request, body: bytes) -> bytes:
 
 async def _once(
     request: Request,
-    sessions: SessionsDep,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -66,7 +65,9 @@ async def _once(
 ) -> Once:
     body = await request.body()  # also where nothing of it is needed: too long a one is refused so
     fingerprint = b"" if idempotency_key is None else _fingerprint(request, body)
-    return Once(resources(request).posts, principal_of(request), sessions, idempotency_key, fingerprint)
+    return Once(
+        resources(request).posts, principal_of(request), await sessions_of(request), idempotency_key, fingerprint
+    )
 
 
 OnceDep = Annotated[Once, Depends(_once)]

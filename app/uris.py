@@ -151,7 +151,11 @@ def inside_roots(path: Path, settings: Settings) -> Path:
         resolved = path.resolve()
     except (OSError, RuntimeError):  # a loop of symlinks, a name over the file system's limit
         raise UriRefused(f"{str(path)!r} cannot be resolved to a file: give its real path") from None
-    if any(resolved.is_relative_to(Path(root).resolve()) for root in settings.allowed_roots):
+    # What is free of symlinks lies in a root as it is written, or else in what the root is a symlink to.
+    if any(
+        resolved.is_relative_to(root) or resolved.is_relative_to(Path(root).resolve())
+        for root in settings.allowed_roots
+    ):
         return resolved
     roots = ", ".join(settings.allowed_roots)
     raise UriRefused(
