@@ -98,6 +98,7 @@ def service_settings(service_settings: Settings) -> Settings:
             "webhook_backoff_s": 0.05,
             "webhook_attempts": 3,
             "webhook_timeout_s": 5.0,
+            "reconcile_s": 3600.0,  # it counts jobs that have ended, and a message whose row is held is passed over
         }
     )
 
