@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -43,11 +43,6 @@ MESSAGE_TTL_S: Final = 7 * 86400
 nobody finds it to delete it. A row that waits for longer gets another message from the reconciler."""
 
 
-FAILED_TTL_S: Final = 3600
-_NO_TIMEOUT: Final = -1
-"""A job's length is its own affair, and Postgres keeps what came of it."""
-
-
 class TaskQueue:
     """Hands rows to workers."""
 
@@ -67,16 +62,7 @@ class TaskQueue:
             QueueUnavailable: Redis does not answer. The row stays queued in Postgres and the reconciler puts it.
         """
         try:
-            self._queues[work.table].enqueue(
-                TASKS[work.table],
-                args=(str(work.id), work.dispatch),
-                job_id=_message_id(work.id, work.dispatch),
-                unique=True,
-                job_timeout=_NO_TIMEOUT,
-                ttl=MESSAGE_TTL_S,
-                result_ttl=0,
-                failure_ttl=FAILED_TTL_S,
-            )
+            self._queues[work.table].enqueue_call(**_message(work), unique=True)
         except DuplicateJobError:
             return
 
@@ -88,19 +74,7 @@ class TaskQueue:
         """
         with self._redis.pipeline() as pipeline:
             for table in {row.table for row in rows}:
-                messages = [
-                    Queue.prepare_data(
-                        TASKS[table],
-                        args=(str(row.id), row.dispatch),
-                        job_id=_message_id(row.id, row.dispatch),
-                        timeout=_NO_TIMEOUT,
-                        ttl=MESSAGE_TTL_S,
-                        result_ttl=0,
-                        failure_ttl=FAILED_TTL_S,
-                    )
-                    for row in rows
-                    if row.table is table
-                ]
+                messages = [Queue.prepare_data(**_message(row)) for row in rows if row.table is table]
                 self._queues[table].enqueue_many(messages, pipeline=pipeline)
             pipeline.execute()
 
@@ -158,6 +132,19 @@ class TaskQueue:
 def queue_name(settings: Settings, kind: str) -> str:
     """RQ's name of the `selection` queue (jobs, their parts, datasets) or of the `gradients` queue (shards)."""
     return f"{settings.queue_name}-{kind}"
+
+
+def _message(work: Waiting) -> dict[str, Any]:
+    """What RQ is told of a row's dispatch, by the names of `Queue.enqueue_call` and `Queue.prepare_data`."""
+    return {
+        "func": TASKS[work.table],
+        "args": (str(work.id), work.dispatch),
+        "job_id": _message_id(work.id, work.dispatch),
+        "timeout": -1,  # a job's length is its own affair, and Postgres keeps what came of it
+        "ttl": MESSAGE_TTL_S,
+        "result_ttl": 0,
+        "failure_ttl": 3600,
+    }
 
 
 def _message_id(row_id: uuid.UUID, dispatch: int) -> str:
