@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
 
-Json = dict[str, Any]
-
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 QUOTA_RETRY_AFTER_S = 60
 BODY_UNREADABLE = (
@@ -315,7 +313,7 @@ def install(app: FastAPI, logger: logging.Logger) -> None:
         app.add_exception_handler(kind, database_away)
 
 
-def _allow_all_routes(content: Json, request: Request, response: Response) -> tuple[Json, Response]:
+def _allow_all_routes(content: dict[str, Any], request: Request, response: Response) -> tuple[dict[str, Any], Response]:
     """Name the methods of all routes of a path in `Allow`; Starlette names those of the first."""
     if "Allow" in response.headers:
         asked = {method: {**request.scope, "method": method} for method in METHODS}
