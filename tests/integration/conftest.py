@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from redis import Redis
 from rq.serializers import JSONSerializer
 
+from app.db.engine import make_engine, make_sessions
 from app.main import create_app
 from app.queue import queue_name
 from app.settings import Settings, get_settings
@@ -131,6 +132,14 @@ def service_settings(settings: Settings, tiny_model: Path) -> Settings:
     )
 
 
+@pytest.fixture
+def sessions(settings: Settings) -> Iterator[Sessions]:
+    """Sessions of a test's own, on its database; they see every project."""
+    engine = make_engine(settings)
+    yield make_sessions(engine)
+    engine.dispose()
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """The settings as the environment of a process."""
     values = settings.model_dump(mode="json", exclude_none=True)
@@ -163,13 +172,6 @@ def workers(service: Service) -> Iterator[Processes]:
     processes = Processes(service.settings)
     yield processes
     processes.stop()
-
-
-@pytest.fixture
-def sessions(service: Service) -> Sessions:
-    """The service's own sessions, which see every project."""
-    made: Sessions = service.http.app.state.resources.sessions  # type: ignore[attr-defined]
-    return made
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import func, select, text
 
 from app.db import events, leases, shards
-from app.db.engine import make_engine, make_sessions
 from app.db.tables import Job, JobEvent, Shard, Stage, State
 from app.job_request import EXAMPLE_REQUEST
 from app.main import create_app
@@ -30,13 +29,6 @@ if TYPE_CHECKING:
 
 LISTENERS = 200
 STREAM = {"Accept": "text/event-stream"}
-
-
-@pytest.fixture
-def sessions(settings: Settings) -> Iterator[Sessions]:
-    engine = make_engine(settings)
-    yield make_sessions(engine)
-    engine.dispose()
 
 
 @pytest.fixture

@@ -12,16 +12,12 @@ import pytest
 from sqlalchemy import func, select, text
 
 from app.db import idempotency
-from app.db.engine import make_engine, make_sessions
 from app.db.scoping import project_sessions
 from app.db.tables import IdempotentAnswer, Job
 from app.jobs import service as jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from app.db.engine import Sessions
-    from app.settings import Settings
     from tests.integration.conftest import Service
 
 
@@ -162,13 +158,6 @@ def test_a_cancellation_is_kept_with_its_answer_or_not_at_all(
 def test_a_key_that_cannot_be_is_refused(service: Service, value: str) -> None:
     answer = service.http.post("/jobs", json=service.request(), headers={"Idempotency-Key": value})
     assert answer.status_code == 422
-
-
-@pytest.fixture
-def sessions(settings: Settings) -> Iterator[Sessions]:
-    engine = make_engine(settings)
-    yield make_sessions(engine)
-    engine.dispose()
 
 
 def test_a_key_that_another_transaction_holds_is_not_held(sessions: Sessions) -> None:

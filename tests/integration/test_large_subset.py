@@ -6,31 +6,20 @@ import json
 from typing import TYPE_CHECKING
 
 import psutil
-import pytest
 
-from app.db.engine import make_engine, make_sessions
 from app.db.selections import MAIN, Head, Picks, store
 from app.db.tables import Job
 from app.results.formats import FORMATS
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterator
 
     from app.db.engine import Sessions
-    from app.settings import Settings
 
 MILLION = 1_000_000
 CHUNK_ROWS = 10_000
 # The picks take 40 MB as numbers and 110 MB as JSON lines; a chunk of them takes 1 MB.
 MEMORY = 24 * 1024 * 1024
-
-
-@pytest.fixture
-def sessions(settings: Settings) -> Iterator[Sessions]:
-    engine = make_engine(settings)
-    yield make_sessions(engine)
-    engine.dispose()
 
 
 def store_million(sessions: Sessions) -> uuid.UUID:

@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import event
 
 from app.db import fleet, leases
-from app.db.engine import make_engine, make_sessions
 from app.db.leases import Waiting
 from app.db.tables import Job, Stage, State
 from app.queue import TaskQueue
@@ -30,13 +29,6 @@ if TYPE_CHECKING:
 
 LONG = 60.0
 GONE = -1.0  # a lease that ran out before it began: a worker that died at once
-
-
-@pytest.fixture
-def sessions(settings: Settings) -> Iterator[Sessions]:
-    engine = make_engine(settings)
-    yield make_sessions(engine)
-    engine.dispose()
 
 
 @pytest.fixture

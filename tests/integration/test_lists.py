@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import event, text
 
 from app.db import lists
-from app.db.engine import make_engine, make_sessions
 from app.db.scoping import project_sessions
 from app.db.tables import DEFAULT_PROJECT, Dataset, Job, State
 from app.job_request import EXAMPLE_REQUEST
@@ -20,18 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from app.db.engine import Sessions
-    from app.settings import Settings
     from tests.integration.conftest import Service
 
 MANY = 10_000
 URI = "file:///data/train-7.jsonl"
-
-
-@pytest.fixture
-def sessions(settings: Settings) -> Iterator[Sessions]:
-    engine = make_engine(settings)
-    yield make_sessions(engine)
-    engine.dispose()
 
 
 @contextmanager

@@ -10,17 +10,13 @@ import pytest
 from sqlalchemy import select
 
 from app.db import new_rows, projects
-from app.db.engine import make_engine, make_sessions
 from app.db.scoping import project_sessions
 from app.db.tables import DEFAULT_PROJECT, Dataset, Job, Preview
 from tests.integration.test_statements import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from app.db.engine import Sessions
     from app.db.new_rows import New
-    from app.settings import Settings
 
 AWKWARD = "naïve \N{ROCKET} \"quoted\" 'too' \\ back\nslash %s :rows {}"
 NEW: dict[str, tuple[type[New], dict[str, Any]]] = {
@@ -41,13 +37,6 @@ NEW: dict[str, tuple[type[New], dict[str, Any]]] = {
     "preview": (Preview, {"dataset_id": uuid.UUID(int=7), "request": {"rows": 3}}),
 }
 OF_ITS_OWN = {"id", "created_at", "queued_at", "updated_at"}
-
-
-@pytest.fixture
-def sessions(settings: Settings) -> Iterator[Sessions]:
-    engine = make_engine(settings)
-    yield make_sessions(engine)
-    engine.dispose()
 
 
 @pytest.fixture

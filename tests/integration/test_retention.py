@@ -17,14 +17,12 @@ from app.artifacts import open_artifacts
 from app.artifacts import s3 as s3_module
 from app.artifacts.s3 import S3Artifacts
 from app.db import leases, sketch_use
-from app.db.engine import make_engine, make_sessions
 from app.db.tables import Job, State
 from app.retention import GRACE_S, UNFINISHED_S, sweep
 from tests.integration.conftest import real_rows
 from tests.integration.s3_server import CREDENTIALS, s3_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from app.artifacts import ArtifactStore
@@ -35,13 +33,6 @@ if TYPE_CHECKING:
 
 DAY = 86400.0
 KEYS = [letter * 64 for letter in "abc"]
-
-
-@pytest.fixture
-def sessions(settings: Settings) -> Iterator[Sessions]:
-    engine = make_engine(settings)
-    yield make_sessions(engine)
-    engine.dispose()
 
 
 @pytest.fixture

@@ -9,25 +9,16 @@ from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import aliased
 
 from app.db import leases, projects
-from app.db.engine import make_engine, make_sessions
 from app.db.scoping import project_sessions
 from app.db.tables import DEFAULT_PROJECT, Dataset, Job, Shard, State
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sqlalchemy.orm import Session
 
     from app.db.engine import Sessions
-    from app.settings import Settings
-
-
-@pytest.fixture
-def sessions(settings: Settings) -> Iterator[Sessions]:
-    engine = make_engine(settings)
-    yield make_sessions(engine)
-    engine.dispose()
 
 
 @pytest.fixture
