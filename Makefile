@@ -74,7 +74,7 @@ openapi: $(BASE) ## Write docs/openapi.json anew from the service
 docs: $(BASE) ## Build the documentation into site/; a link that leads nowhere is an error
 	$(PY) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs site
 
-docs-settings: $(BASE) ## Write docs/settings.md anew from app/settings.py
+docs-settings: $(BASE) ## Write docs/settings.md anew from app/core/settings.py
 	$(PY) scripts/settings_page.py
 
 docs-measured: $(BASE) ## Write the README's table of figures and the plan of docs/scaling.md anew from benchmarks/results.json

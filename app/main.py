@@ -10,36 +10,37 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from app import health, problems
 from app.access.authentication import Authentication
 from app.access.key_ring import KeyRing
 from app.access.rate_limits import RateLimits
-from app.answers import ApiVersion, Gzip, Head
-from app.artifacts import open_artifacts
-from app.bodies import BodyLimit
-from app.caching import NotModified, not_modified
+from app.core.db.engine import make_engine, make_reading_sessions, make_sessions
+from app.core.queue import TaskQueue
+from app.core.settings import Settings, get_settings
+from app.core.storage import open_artifacts
+from app.core.telemetry import tracing
 from app.datasets.router import router as datasets
-from app.db.engine import make_engine, make_reading_sessions, make_sessions
-from app.dependencies import Resources
 from app.events.feed import EventFeed
 from app.events.router import router as events
-from app.expiry import expire
+from app.health.readiness import StoreProbe
+from app.health.router import router as health
+from app.housekeeping.expiry import expire
+from app.housekeeping.periodic import Periodic
+from app.housekeeping.reconciler import Reconciler
+from app.housekeeping.retention import Retention
+from app.http import problems
+from app.http.body_limit import BodyLimit
+from app.http.caching import NotModified, not_modified
+from app.http.dependencies import Resources
+from app.http.middleware import ApiVersion, Gzip, Head
+from app.http.openapi import announce_problems
+from app.http.posts import Posts
+from app.http.request_log import Telemetry
 from app.jobs.router import router as jobs
-from app.openapi import announce_problems
-from app.periodic import Periodic
-from app.picked_rows.router import router as picked_rows
-from app.posts import Posts
-from app.queue import TaskQueue
-from app.readiness import StoreProbe
-from app.reconciler import Reconciler
+from app.metrics.requests import Metrics
+from app.metrics.router import router as metrics
 from app.reports.router import router as reports
 from app.results.router import router as results
-from app.retention import Retention
-from app.settings import Settings, get_settings
-from app.telemetry import tracing
-from app.telemetry.metrics import Metrics
-from app.telemetry.requests import Telemetry
-from app.telemetry.router import router as metrics
+from app.results.rows_router import router as picked_rows
 from app.web import pages, reference
 from app.webhooks.delivery import deliver
 
@@ -117,7 +118,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    for router in (jobs, events, results, picked_rows, reports, datasets, health.router, metrics):
+    for router in (jobs, events, results, picked_rows, reports, datasets, health, metrics):
         app.include_router(router)
     problems.install(app, logger)
     announce_problems(app)

@@ -16,9 +16,9 @@ import uvicorn
 from fastapi import Body, FastAPI
 from sqlalchemy import JSON, Column, MetaData, Table, Uuid, insert, select
 
-from app.db.engine import make_engine
-from app.db.tables import Job
-from app.settings import get_settings
+from app.core.db.engine import make_engine
+from app.core.db.tables import Job
+from app.core.settings import get_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

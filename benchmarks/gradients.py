@@ -29,12 +29,12 @@ from benchmarks.gradients_corpus import corpus
 from benchmarks.gradients_peers import Bergson, Trak
 from benchmarks.row import BenchRow, versions
 from benchmarks.smollm2 import smollm2_directory
+from workers.data.samples import Sample
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
-from workers.gradients.model import ProxyModel, load_model
 from workers.gradients.sketch import adapter_signs
 from workers.gradients.targets import target_layers
-from workers.samples import Sample
+from workers.models.proxy import ProxyModel, load_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workers.samples import Sample
+from workers.data.samples import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,12 +19,12 @@ from benchmarks.row import BenchRow
 from benchmarks.smollm2 import smollm2_directory
 from workers.gradients.config import GradientConfig, SketchKind
 from workers.gradients.engine import GradientEngine
-from workers.gradients.model import ProxyModel, load_model
 from workers.gradients.sketch import layer_folds, layer_sketch
+from workers.models.proxy import ProxyModel, load_model
 from workers.selection import SelectionConfig, select
 
 if TYPE_CHECKING:
-    from workers.samples import Sample
+    from workers.data.samples import Sample
 
 ROWS, PICKS = 96, 24
 DIMENSIONS = (256, 512, 1024, 2048, 4096, 8192)

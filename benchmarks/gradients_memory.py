@@ -19,10 +19,10 @@ import torch
 
 from benchmarks.row import BenchRow
 from benchmarks.smollm2 import smollm2_directory
+from workers.data.samples import Sample
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
-from workers.gradients.model import load_model
-from workers.samples import Sample
+from workers.models.proxy import load_model
 
 TOKENS = 204
 """Of every row: 5 make a batch of 1,024, 20 one of 4,096."""

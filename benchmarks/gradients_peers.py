@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from workers.samples import Sample
+    from workers.data.samples import Sample
 
     Tensors = dict[str, torch.Tensor]
 

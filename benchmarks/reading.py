@@ -15,13 +15,13 @@ import time
 from itertools import cycle, islice
 from pathlib import Path
 
-from app.settings import Settings
-from app.uris import check_uri
+from app.core.settings import Settings
+from app.core.uris.datasets import check_uri
 from benchmarks.gradients_corpus import documented_functions
 from benchmarks.smollm2 import smollm2_directory
 from workers.data.corpus import build_corpus
 from workers.data.fetch import fetch
-from workers.gradients.tokenizer import TokenizerCache
+from workers.models.tokenizer import TokenizerCache
 
 ROWS = 20_000
 MAX_LENGTH = 512

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from fastapi.testclient import TestClient
 from pydantic import RedisDsn
 
-from app.db.migrate import upgrade
+from app.core.db.migrate import upgrade
+from app.core.settings import Settings
 from app.local import EmbeddedServers
 from app.main import create_app
-from app.settings import Settings
 from benchmarks.row import BenchRow
 from benchmarks.smollm2 import smollm2_directory
 from demo.dataset import write_dataset

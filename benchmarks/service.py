@@ -26,23 +26,23 @@ import httpx
 from pydantic import RedisDsn
 from sqlalchemy import insert, select
 
+from app.access import keys, projects
 from app.access.secrets import make_secret
-from app.db import keys, projects
-from app.db.engine import make_engine, make_sessions
-from app.db.leases import Waiting
-from app.db.migrate import upgrade
-from app.db.tables import Job, Scope, Stage, State
-from app.job_request import JobRequest
+from app.core.contracts.job_request import JobRequest
+from app.core.db.engine import make_engine, make_sessions
+from app.core.db.migrate import upgrade
+from app.core.db.tables import Job, Scope, Stage, State
+from app.core.lifecycle.leases import Waiting
+from app.core.queue import TaskQueue
+from app.core.settings import Settings
 from app.local import EmbeddedServers
 from app.local.process import free_port
-from app.queue import TaskQueue
-from app.settings import Settings
 from benchmarks.row import BenchRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
 
 JOBS = 10_000
 CONNECTIONS = 8

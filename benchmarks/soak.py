@@ -32,11 +32,11 @@ from pydantic import RedisDsn
 from redis import Redis
 from sqlalchemy import create_engine, func, select
 
-from app.db.engine import make_sessions
-from app.db.migrate import upgrade
-from app.db.tables import EventKind, Job, JobEvent, SelectionChunk, State
+from app.core.db.engine import make_sessions
+from app.core.db.migrate import upgrade
+from app.core.db.tables import EventKind, Job, JobEvent, SelectionChunk, State
+from app.core.settings import Settings
 from app.local import EmbeddedServers
-from app.settings import Settings
 from benchmarks.row import BenchRow
 from tests.integration.tiny_model import save_tiny_model
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.process import BaseProcess
 
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
 
 JOBS, QUICK_JOBS = 200, 30
 OPEN_AT_ONCE = 8
@@ -305,8 +305,8 @@ def _work(environment: dict[str, str]) -> None:
 def _serve(environment: dict[str, str]) -> None:
     import uvicorn  # noqa: PLC0415
 
+    from app.core.settings import get_settings  # noqa: PLC0415
     from app.main import create_app  # noqa: PLC0415
-    from app.settings import get_settings  # noqa: PLC0415
 
     _prepare(environment)
     uvicorn.run(create_app(), host="127.0.0.1", port=get_settings().port, log_level="critical")

@@ -23,10 +23,10 @@ from tokenizers import ByteLevelBPETokenizer
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from workers.data.samples import Sample
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
-from workers.gradients.model import ProxyModel
-from workers.samples import Sample
+from workers.models.proxy import ProxyModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

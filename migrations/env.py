@@ -6,8 +6,8 @@ from alembic import context
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from app.db.tables import Base
-from app.settings import get_settings
+from app.core.db.tables import Base
+from app.core.settings import get_settings
 
 # Any fixed number: two migrations that start at once run one after the other.
 MIGRATION_LOCK = 7_301_955_026

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.core.settings import Settings
 from app.main import create_app
-from app.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.settings import Settings
+from app.core.settings import Settings
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -19,7 +19,7 @@ HEAD = """\
 Every setting of the API and of the workers, read once at the start from the environment or from a file `.env` in
 the working directory. A wrong value stops the process and names the variable. Lists are comma separated.
 
-Made from `app/settings.py` by `make docs-settings`; do not edit it here.
+Made from `app/core/settings.py` by `make docs-settings`; do not edit it here.
 
 | Variable | Default | Limits | What it is |
 |---|---|---|---|
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
         PAGE.write_text(render(), encoding="utf-8")
         return 0
     if PAGE.read_text(encoding="utf-8") != render():
-        print("docs/settings.md is not what app/settings.py says: run make docs-settings.", file=sys.stderr)
+        print("docs/settings.md is not what app/core/settings.py says: run make docs-settings.", file=sys.stderr)
         return 1
     return 0
 

@@ -17,8 +17,8 @@ import redis
 from psycopg import sql
 from pydantic import RedisDsn
 
+from app.core.settings import Settings, get_settings
 from app.local import EmbeddedServers
-from app.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def servers() -> Iterator[EmbeddedServers]:
 @pytest.fixture(scope="session")
 def _template(servers: EmbeddedServers) -> str:
     """Name of a database that was migrated once, for each test to have a copy of."""
-    from app.db.migrate import upgrade  # noqa: PLC0415 - tests without a database do not need it
+    from app.core.db.migrate import upgrade  # noqa: PLC0415 - tests without a database do not need it
 
     _administer(servers, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
     upgrade(servers.postgres.url(TEMPLATE))

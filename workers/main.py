@@ -19,13 +19,13 @@ from rq import SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from app.queue import TASKS, queue_name
-from app.settings import get_settings
-from app.telemetry import logs, tracing
-from workers.gradients.errors import ModelError
-from workers.presence import Presence
-from workers.process import current_process
-from workers.tidying import tidy
+from app.core.queue import TASKS, queue_name
+from app.core.settings import get_settings
+from app.core.telemetry import logs, tracing
+from workers.models.errors import ModelError
+from workers.runtime.context import current_process
+from workers.runtime.presence import Presence
+from workers.runtime.tidying import tidy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,10 +11,10 @@ from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers, MutableHeaders
 
-from app.access.other_sites import refuse_other_sites
-from app.access.principal import ANYBODY, Principal
-from app.db.tables import Scope
-from app.problems import DatabaseAway, OtherSite, RateLimited, ScopeMissing, Unauthenticated, answer
+from app.core.db.tables import Scope
+from app.http.origin_check import refuse_other_sites
+from app.http.principal import ANYBODY, Principal
+from app.http.problems import DatabaseAway, OtherSite, RateLimited, ScopeMissing, Unauthenticated, answer
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope as Connection
 
     from app.access.key_ring import KeyRing
-    from app.dependencies import Resources
+    from app.http.dependencies import Resources
 
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico"})
 """Probes, the description of the API, and the page that asks for a key."""

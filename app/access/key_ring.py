@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from cachetools import TTLCache
 
-from app.access.principal import Principal
+from app.access import keys
 from app.access.secrets import digest_of, prefix_of, same_digest
-from app.db import keys, quotas
+from app.core.lifecycle import quotas
+from app.http.principal import Principal
 
 if TYPE_CHECKING:
-    from app.db.engine import Sessions
-    from app.db.tables import ApiKey, Project
+    from app.core.db.engine import Sessions
+    from app.core.db.tables import ApiKey, Project
 
 REMEMBERED = 10_000
 

@@ -16,12 +16,12 @@ from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.asyncio import Redis
 
-from app.problems import RateLimited
+from app.http.problems import RateLimited
 
 if TYPE_CHECKING:
     import uuid
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 

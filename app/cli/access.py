@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from app.db.tables import ApiKey, Project
-    from app.settings import Settings
+    from app.core.db.tables import ApiKey, Project
+    from app.core.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts; errors as JSON on stderr.")]
 ProjectName = Annotated[str, typer.Option("--project", help="The project's name.")]
@@ -42,7 +42,7 @@ projects_app = typer.Typer(
 
 
 class ScopeName(StrEnum):
-    """What a key may do; see `app.db.tables.Scope`, which takes a second to load."""
+    """What a key may do; see `app.core.db.tables.Scope`, which takes a second to load."""
 
     READ = "read"
     WRITE = "write"
@@ -68,9 +68,9 @@ def create_key(
     """Make an API key and print it, this once: only its hash is stored."""
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
     with reported(as_json=as_json), _database() as session:
+        from app.access import keys, projects  # noqa: PLC0415
         from app.access.secrets import make_secret  # noqa: PLC0415 - client commands do without the server's packages
-        from app.db import keys, projects  # noqa: PLC0415
-        from app.db.tables import Scope  # noqa: PLC0415
+        from app.core.db.tables import Scope  # noqa: PLC0415
 
         secret = make_secret()
         owner = projects.find(session, project)
@@ -96,7 +96,7 @@ def list_keys(
 ) -> None:
     """List API keys, newest first; never the keys themselves."""
     with reported(as_json=as_json), _database() as session:
-        from app.db import keys  # noqa: PLC0415 - client commands do without the server's packages
+        from app.access import keys  # noqa: PLC0415 - client commands do without the server's packages
 
         found = [_key(row.ApiKey, row.project) for row in keys.listed(session, project)]
     _show(
@@ -114,7 +114,7 @@ def revoke_key(
 ) -> None:
     """End a key for good. API processes that have just seen it let it pass for SPICE_AUTH_CACHE_S seconds more."""
     with reported(as_json=as_json), _database() as session:
-        from app.db import keys  # noqa: PLC0415 - client commands do without the server's packages
+        from app.access import keys  # noqa: PLC0415 - client commands do without the server's packages
 
         if not keys.revoke(session, prefix):
             raise refusal("There is no such key", f"{prefix}: `spice keys list` has the prefixes")
@@ -127,7 +127,7 @@ def create_project(
 ) -> None:
     """Make a project."""
     with reported(as_json=as_json), _database() as session:
-        from app.db import projects  # noqa: PLC0415 - client commands do without the server's packages
+        from app.access import projects  # noqa: PLC0415 - client commands do without the server's packages
 
         try:
             project = projects.create(session, _checked(name))
@@ -155,7 +155,7 @@ def limit_project(
         "rows_per_day": rows_per_day,
     }
     with reported(as_json=as_json), _database() as session:
-        from app.db import projects  # noqa: PLC0415 - client commands do without the server's packages
+        from app.access import projects  # noqa: PLC0415 - client commands do without the server's packages
 
         wanted = {limit: _limit(limit, value) for limit, value in given.items() if value is not None}
         project = projects.limit(session, name, wanted)
@@ -184,7 +184,7 @@ def replace_webhook_secret(
 ) -> None:
     """Replace that secret, and print the new one."""
     with reported(), _webhook_project(name) as (session, project, deployment_secret):
-        from app.db import projects  # noqa: PLC0415 - as everywhere here
+        from app.access import projects  # noqa: PLC0415 - as everywhere here
         from app.webhooks.signing import secret_of  # noqa: PLC0415
 
         rotation = projects.replace_webhook_secret(session, project, overlap_hours * 3600)
@@ -197,7 +197,7 @@ def _webhook_project(name: str) -> Iterator[tuple[Session, Project, str]]:
     if deployment_secret is None:
         raise refusal("Webhooks are off", "set SPICE_WEBHOOK_SECRET, for the API as for this command")
     with _database() as session:
-        from app.db import projects  # noqa: PLC0415 - client commands do without the server's packages
+        from app.access import projects  # noqa: PLC0415 - client commands do without the server's packages
 
         project = projects.find(session, name)
         if project is None:
@@ -209,7 +209,7 @@ def _webhook_project(name: str) -> Iterator[tuple[Session, Project, str]]:
 def list_projects(*, as_json: AsJson = False) -> None:
     """List projects, with how many jobs and keys each has."""
     with reported(as_json=as_json), _database() as session:
-        from app.db import projects  # noqa: PLC0415 - client commands do without the server's packages
+        from app.access import projects  # noqa: PLC0415 - client commands do without the server's packages
 
         found = [
             {"name": row.Project.name, "id": str(row.Project.id), "jobs": row.jobs, "keys": row.keys}
@@ -239,7 +239,7 @@ def _database() -> Iterator[Session]:
     needs("server", "sqlalchemy", "psycopg")
     from sqlalchemy.exc import OperationalError, ProgrammingError  # noqa: PLC0415
 
-    from app.db.engine import make_engine, make_sessions  # noqa: PLC0415
+    from app.core.db.engine import make_engine, make_sessions  # noqa: PLC0415
 
     engine = make_engine(_with_embedded_database(read_settings()))
     try:

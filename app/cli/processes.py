@@ -19,8 +19,8 @@ from spice_client.cli.exit_codes import ExitCode
 from spice_client.cli.failure import CommandFailedError, refusal, reported
 
 if TYPE_CHECKING:
+    from app.core.settings import Settings
     from app.local.serve import ServePlan
-    from app.settings import Settings
 
 GRACEFUL_S = 5  # an open event stream must not hold up a stop
 NAME_STYLES = ("cyan", "green", "magenta", "yellow", "blue")
@@ -65,7 +65,7 @@ def migrate(
         settings = read_settings()
         _log(settings)
         _wait_for_database(settings, timeout)
-        from app.db.migrate import upgrade  # noqa: PLC0415 - client commands do without it
+        from app.core.db.migrate import upgrade  # noqa: PLC0415 - client commands do without it
 
         upgrade(settings.database_url)
 
@@ -190,7 +190,7 @@ def _wait_for_database(settings: Settings, timeout_s: float) -> None:
 
 
 def _log(settings: Settings, level: str | None = None) -> None:
-    from app.telemetry import logs  # noqa: PLC0415 - client commands do without it
+    from app.core.telemetry import logs  # noqa: PLC0415 - client commands do without it
 
     logs.configure(settings, level)
 

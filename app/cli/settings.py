@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from spice_client.cli.failure import refusal
 
 if TYPE_CHECKING:
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 
 def read_settings(**given: Any) -> Settings:  # noqa: ANN401 - settings of any type
@@ -21,7 +21,7 @@ def read_settings(**given: Any) -> Settings:  # noqa: ANN401 - settings of any t
     """
     from pydantic import ValidationError  # noqa: PLC0415 - client commands do without the settings
 
-    from app.settings import Settings, get_settings  # noqa: PLC0415
+    from app.core.settings import Settings, get_settings  # noqa: PLC0415
 
     try:
         return Settings(**given) if given else get_settings()

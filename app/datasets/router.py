@@ -7,7 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Response, status
 
-from app.caching import ValidatorsDep  # noqa: TC001
+from app.core.contracts.job_request import PreviewRequest  # noqa: TC001
+from app.core.contracts.schema import Changes, Page, Text
+from app.core.db.tables import Dataset, Preview
+from app.core.lifecycle.leases import Waiting
 from app.datasets import service
 from app.datasets.schemas import (
     EXAMPLE_DATASET,
@@ -17,17 +20,14 @@ from app.datasets.schemas import (
     DatasetResponse,
     PreviewResponse,
 )
-from app.db.leases import Waiting
-from app.db.tables import Dataset, Preview
-from app.dependencies import SessionDep, SettingsDep  # noqa: TC001
-from app.filters import METADATA_PARAMETER, FiltersDep
-from app.idempotency import OnceDep  # noqa: TC001
-from app.job_request import PreviewRequest  # noqa: TC001
-from app.openapi import empty, example, problems
-from app.paging import Cursor, Limit  # noqa: TC001
-from app.posts import Answer
-from app.problems import DatasetInUse, DatasetNotFound, InvalidRequest, PreviewNotFound
-from app.schema import Changes, Page, Text
+from app.http.caching import ValidatorsDep  # noqa: TC001
+from app.http.dependencies import SessionDep, SettingsDep  # noqa: TC001
+from app.http.filters import METADATA_PARAMETER, FiltersDep
+from app.http.idempotency import OnceDep  # noqa: TC001
+from app.http.openapi import empty, example, problems
+from app.http.paging import Cursor, Limit  # noqa: TC001
+from app.http.posts import Answer
+from app.http.problems import DatasetInUse, DatasetNotFound, InvalidRequest, PreviewNotFound
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 

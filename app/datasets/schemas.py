@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import Field
 
-from app.db.tables import State
-from app.job_request import Columns, ModelRef
-from app.problems import ProblemDetails
-from app.schema import Expiry, Metadata, Name, Request, Response, Text
-from app.uris import Format
+from app.core.contracts.job_request import Columns, ModelRef
+from app.core.contracts.schema import Expiry, Metadata, Name, Request, Response, Text
+from app.core.db.tables import State
+from app.core.uris.datasets import Format
+from app.http.problems import ProblemDetails
 
 EXAMPLE_REQUEST: dict[str, Any] = {"uri": "file:///data/train.jsonl", "name": "support tickets, October"}
 EXAMPLE_DATASET: dict[str, Any] = {

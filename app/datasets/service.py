@@ -6,21 +6,22 @@ import uuid
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from app.db import deletion, lists
-from app.db.tables import Dataset, Preview
-from app.model_uris import check_model_uri
-from app.paging import page_of
-from app.problems import DatasetInUse, DatasetNotFound, FieldError, InvalidRequest, PreviewNotFound
-from app.uris import UriRefused, check_uri
+from app.core.db.tables import Dataset, Preview
+from app.core.lifecycle import deletion
+from app.core.uris.datasets import UriRefused, check_uri
+from app.core.uris.models import check_model_uri
+from app.http import lists
+from app.http.paging import page_of
+from app.http.problems import DatasetInUse, DatasetNotFound, FieldError, InvalidRequest, PreviewNotFound
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from app.core.contracts.job_request import PreviewRequest
+    from app.core.contracts.schema import Changes
+    from app.core.settings import Settings
     from app.datasets.schemas import DatasetRequest
-    from app.filters import Filters
-    from app.job_request import PreviewRequest
-    from app.schema import Changes
-    from app.settings import Settings
+    from app.http.filters import Filters
 
 
 def register(settings: Settings, request: DatasetRequest) -> Dataset:

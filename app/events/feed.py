@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import events
+from app.events import repository
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from app.db.engine import Sessions
-    from app.db.events import Event, Place
+    from app.core.db.engine import Sessions
+    from app.events.repository import Event, Place
 
 logger = logging.getLogger(__name__)
 
@@ -77,4 +77,4 @@ class EventFeed:
 
     def _look(self, places: tuple[Place, ...]) -> dict[Place, list[Event]]:
         with self._sessions() as session:
-            return events.after_each(session, places, EVENTS_AT_ONCE)
+            return repository.after_each(session, places, EVENTS_AT_ONCE)

@@ -12,21 +12,21 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.access.authentication import admitted_still
-from app.db import events
-from app.dependencies import FeedDep, SessionsDep, SettingsDep  # noqa: TC001
+from app.events import repository
 from app.events.feed import EVENTS_AT_ONCE
 from app.events.schemas import EXAMPLE_EVENTS, EventList, EventResponse
+from app.http.dependencies import FeedDep, SessionsDep, SettingsDep  # noqa: TC001
+from app.http.media_types import most_accepted
+from app.http.openapi import Responses, empty, example, problems
+from app.http.problems import InvalidRequest, JobNotFound, NotAcceptable
 from app.jobs.service import find_job
-from app.media_types import most_accepted
-from app.openapi import Responses, empty, example, problems
-from app.problems import InvalidRequest, JobNotFound, NotAcceptable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from app.db.events import Event, Place
+    from app.core.settings import Settings
     from app.events.feed import EventFeed
-    from app.settings import Settings
+    from app.events.repository import Event, Place
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
@@ -110,7 +110,7 @@ def follow(
         raise NotAcceptable(f"Accept is {accept!r}, but events come as {JSON}, {STREAM}.")
     with sessions() as session:
         ended = find_job(session, job_id).state.final
-        first = events.after(session, (job_id, last), EVENTS_AT_ONCE)
+        first = repository.after(session, (job_id, last), EVENTS_AT_ONCE)
     response.headers["Vary"] = "Accept"
     if kind == JSON:
         if not ended:

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from app.db.tables import EventKind
-from app.schema import Response
+from app.core.contracts.schema import Response
+from app.core.db.tables import EventKind
 
 EXAMPLE_EVENTS: dict[str, Any] = {
     "items": [

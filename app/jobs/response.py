@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.db.tables import Job, State
+from app.core.db.tables import Job, State
 from app.jobs.schemas import JobResponse, Links
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from app.db.shards import WorkerProgress
+    from app.core.lifecycle.shards import WorkerProgress
 
 
 def to_response(job: Job, workers: Sequence[WorkerProgress] = ()) -> JobResponse:

@@ -7,21 +7,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Response, status
 
-from app.caching import ValidatorsDep  # noqa: TC001
-from app.db import shards
-from app.db.leases import Waiting
-from app.db.tables import Job, Stage
-from app.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
-from app.filters import METADATA_PARAMETER, DatasetFiltersDep, FiltersDep
-from app.idempotency import OnceDep  # noqa: TC001
-from app.job_request import EXAMPLE_REQUEST, JobRequest
-from app.jobs import service
-from app.jobs.response import to_response
-from app.jobs.schemas import EXAMPLE_JOB, JobResponse
-from app.openapi import empty, example, problems
-from app.paging import Cursor, Limit  # noqa: TC001
-from app.posts import Answer
-from app.problems import (
+from app.core.contracts.job_request import EXAMPLE_REQUEST, JobRequest
+from app.core.contracts.schema import Changes, Page
+from app.core.db.tables import Job, Stage
+from app.core.lifecycle import shards
+from app.core.lifecycle.leases import Waiting
+from app.http.caching import ValidatorsDep  # noqa: TC001
+from app.http.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
+from app.http.filters import METADATA_PARAMETER, DatasetFiltersDep, FiltersDep
+from app.http.idempotency import OnceDep  # noqa: TC001
+from app.http.openapi import empty, example, problems
+from app.http.paging import Cursor, Limit  # noqa: TC001
+from app.http.posts import Answer
+from app.http.problems import (
     DatasetNotFound,
     InvalidRequest,
     JobFinished,
@@ -31,7 +29,9 @@ from app.problems import (
     TooLargeForQuota,
     Unavailable,
 )
-from app.schema import Changes, Page
+from app.jobs import service
+from app.jobs.response import to_response
+from app.jobs.schemas import EXAMPLE_JOB, JobResponse
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

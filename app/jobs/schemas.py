@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.db.tables import Stage, State
-from app.job_request import EXAMPLE_REQUEST, Columns, DatasetRef, Gradients, ModelRef, SelectionSpec
-from app.problems import ProblemDetails
-from app.schema import Metadata, Progress, Response
-from app.uris import Format
+from app.core.contracts.job_request import EXAMPLE_REQUEST, Columns, DatasetRef, Gradients, ModelRef, SelectionSpec
+from app.core.contracts.schema import Metadata, Progress, Response
+from app.core.db.tables import Stage, State
+from app.core.uris.datasets import Format
+from app.http.problems import ProblemDetails
 
 
 class Rejected(Response):

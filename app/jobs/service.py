@@ -7,14 +7,17 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from app.artifacts import StorageFailed, rows_prefix
+from app.core.db.scoping import project_of
+from app.core.db.tables import Job, State
+from app.core.lifecycle import deletion, leases, quotas, shards
+from app.core.storage import StorageFailed, rows_prefix
+from app.core.telemetry import origin
+from app.core.uris.datasets import UriRefused, check_uri
+from app.core.uris.models import check_adapter_uri, check_model_uri
 from app.datasets.service import find_dataset
-from app.db import deletion, leases, lists, quotas, shards
-from app.db.scoping import project_of
-from app.db.tables import Job, State
-from app.model_uris import check_adapter_uri, check_model_uri
-from app.paging import page_of
-from app.problems import (
+from app.http import lists
+from app.http.paging import page_of
+from app.http.problems import (
     FieldError,
     InvalidRequest,
     JobFinished,
@@ -24,8 +27,6 @@ from app.problems import (
     TooLargeForQuota,
     Unavailable,
 )
-from app.telemetry import origin
-from app.uris import UriRefused, check_uri
 from app.webhooks.urls import WebhookRefused, check_webhook_url
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from app.artifacts import ArtifactStore
-    from app.db.tables import Dataset
-    from app.filters import DatasetFilters, Filters
-    from app.job_request import Columns, JobRequest
-    from app.schema import Changes
-    from app.settings import Settings
+    from app.core.contracts.job_request import Columns, JobRequest
+    from app.core.contracts.schema import Changes
+    from app.core.db.tables import Dataset
+    from app.core.settings import Settings
+    from app.core.storage import ArtifactStore
+    from app.http.filters import DatasetFilters, Filters
 
 
 def submit(session: Session, settings: Settings, request: JobRequest) -> Job:

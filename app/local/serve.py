@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Literal
 import httpx
 from sqlalchemy import create_engine
 
+from app.access import keys, projects
 from app.access.secrets import make_secret
-from app.db import keys, projects
-from app.db.engine import make_sessions
-from app.db.leases import expire_all
-from app.db.migrate import upgrade
-from app.db.tables import Scope
+from app.core.db.engine import make_sessions
+from app.core.db.migrate import upgrade
+from app.core.db.tables import Scope
+from app.core.lifecycle.leases import expire_all
 from app.local.leftovers import MARK, marked, stop_all
 from app.local.output_log import OutputLog
 from app.local.ports import check_port
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 READY_S = 60.0
 TICK_S = 0.2

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.jobs.schemas import JobResponse
-    from app.picked_rows.schemas import PickedRow
     from app.reports.figures import Figure
+    from app.results.rows_schemas import PickedRow
 
 
 @dataclass(frozen=True, slots=True)

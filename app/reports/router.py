@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, Response
 
-from app.caching import ValidatorsDep  # noqa: TC001
-from app.dependencies import ArtifactsDep, SessionDep, SessionsDep  # noqa: TC001
-from app.openapi import Responses, example, problems
-from app.problems import FigureNotFound, JobNotFound, ResultNotReady, StatisticsMissing, Unavailable
+from app.http.caching import ValidatorsDep  # noqa: TC001
+from app.http.dependencies import ArtifactsDep, SessionDep, SessionsDep  # noqa: TC001
+from app.http.openapi import Responses, example, problems
+from app.http.problems import FigureNotFound, JobNotFound, ResultNotReady, StatisticsMissing, Unavailable
 from app.reports import service
 from app.reports.document import figure_style
 from app.reports.schemas import EXAMPLE_FIGURES, EXAMPLE_STATISTICS, FigureResponse, Figures, Statistics
@@ -19,8 +19,8 @@ from app.results.schemas import JOB_ID
 from app.results.service import finished_job
 
 if TYPE_CHECKING:
-    from app.caching import Validators
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
+    from app.http.caching import Validators
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
+from app.core.contracts.schema import Response
 from app.results.schemas import JOB_ID
-from app.schema import Response
 
 EXAMPLE_STATISTICS: dict[str, Any] = {
     "job_id": JOB_ID,

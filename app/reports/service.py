@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app.db import selections
+from app.core.db import selections
+from app.http.problems import RowsGone, StatisticsMissing
 from app.jobs.response import to_response
-from app.picked_rows.service import picked_rows
-from app.problems import RowsGone, StatisticsMissing
 from app.reports.document import Report, render
 from app.reports.figures import draw_figures
 from app.reports.schemas import Statistics
 from app.reports.words import summary
 from app.results import service as results
+from app.results.rows_service import picked_rows
 from app.results.service import finished_job
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from app.artifacts import ArtifactStore
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
+    from app.core.storage import ArtifactStore
     from app.jobs.schemas import JobResponse, JobResult
     from app.reports.figures import Figure
 

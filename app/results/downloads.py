@@ -16,10 +16,10 @@ import anyio.to_thread
 from starlette.responses import FileResponse, MalformedRangeHeader
 from starlette.responses import RangeNotSatisfiable as Unsatisfiable
 
-from app.artifacts import StorageFailed, rows_name, subset_name
-from app.artifacts.local import LocalArtifacts
-from app.caching import made_by
-from app.problems import RangeNotSatisfiable, RowsGone, Unavailable
+from app.core.storage import StorageFailed, rows_name, subset_name
+from app.core.storage.local import LocalArtifacts
+from app.http.caching import made_by
+from app.http.problems import RangeNotSatisfiable, RowsGone, Unavailable
 
 if TYPE_CHECKING:
     import uuid
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from app.artifacts import ArtifactStore, Stored
-    from app.db.engine import Sessions
-    from app.db.tables import Job
+    from app.core.db.engine import Sessions
+    from app.core.db.tables import Job
+    from app.core.storage import ArtifactStore, Stored
     from app.results.formats import SubsetFormat
 
 MEDIA_TYPES = {

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.db.selections import COLUMNS, stream, stream_column
+from app.core.db.selections import COLUMNS, stream, stream_column
 
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable, Iterator
 
-    from app.db.engine import Sessions
-    from app.db.selections import Picks
+    from app.core.db.engine import Sessions
+    from app.core.db.selections import Picks
 
 FIELDS: Final = ("rank", "index", "marginal_gain", "epsilon", "conflict", "log_det")
 SCHEMA: Final = pa.schema([("rank", pa.int64()), ("index", pa.int64()), *((name, pa.float64()) for name in FIELDS[2:])])

@@ -9,17 +9,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
-from app.caching import ValidatorsDep  # noqa: TC001
-from app.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
-from app.openapi import Responses, example, problems
-from app.problems import (
-    JobNotFound,
-    NotAcceptable,
-    RangeNotSatisfiable,
-    ResultNotReady,
-    RowsGone,
-    Unavailable,
-)
+from app.http.caching import ValidatorsDep  # noqa: TC001
+from app.http.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
+from app.http.openapi import Responses, example, problems
+from app.http.problems import JobNotFound, NotAcceptable, RangeNotSatisfiable, ResultNotReady, RowsGone, Unavailable
 from app.results import service
 from app.results.downloads import picked_rows, subset_file
 from app.results.formats import FORMATS

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from app.schema import Response
+from app.core.contracts.schema import Response
 
 JOB_ID = "7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1"
 

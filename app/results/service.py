@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.db import selections
-from app.db.selections import MAIN
-from app.db.tables import State
+from app.core.db import selections
+from app.core.db.selections import MAIN
+from app.core.db.tables import State
+from app.http.media_types import most_accepted
+from app.http.problems import NotAcceptable, ResultNotReady
 from app.jobs.service import find_job
-from app.media_types import most_accepted
-from app.problems import NotAcceptable, ResultNotReady
 from app.results.formats import FORMATS
 from app.results.schemas import (
     Conflicts,
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from app.db.engine import Sessions
-    from app.db.tables import Job, Json
+    from app.core.db.engine import Sessions
+    from app.core.db.tables import Job, Json
     from app.results.formats import SubsetFormat
 
 WHY_NOT_READY = {

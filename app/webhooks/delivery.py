@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from app.db import webhooks
+from app.webhooks import repository
 from app.webhooks.sending import send
 from app.webhooks.signing import secrets_in_use, signed_headers
 
 if TYPE_CHECKING:
-    from app.db.engine import Sessions
-    from app.db.webhooks import Due
-    from app.settings import Settings
+    from app.core.db.engine import Sessions
+    from app.core.settings import Settings
+    from app.webhooks.repository import Due
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def deliver(sessions: Sessions, settings: Settings) -> int:
     tried = 0
     while True:
         with sessions() as session:
-            due = webhooks.take_due(session, AT_ONCE, hold_s=3 * settings.webhook_timeout_s)
+            due = repository.take_due(session, AT_ONCE, hold_s=3 * settings.webhook_timeout_s)
         if not due:
             return tried
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -54,9 +54,9 @@ def _deliver(sessions: Sessions, settings: Settings, due: Due) -> None:
         status, wrong = None, type(error).__name__
     with sessions() as session:
         if wrong is None:
-            webhooks.delivered(session, due, status)
+            repository.delivered(session, due, status)
         else:
             logger.warning("webhook of job %s, attempt %d: %s", due.job_id, due.attempt, wrong)
             last = due.attempt >= settings.webhook_attempts
             again_s = None if last else min(settings.webhook_backoff_s * 2 ** (due.attempt - 1), 3600.0)
-            webhooks.failed(session, due, status, wrong, again_s)
+            repository.failed(session, due, status, wrong, again_s)

@@ -14,7 +14,7 @@ from app.webhooks.urls import WebhookRefused, check_webhook_url, public_address
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 
 def send(url: str, body: str, headers: Mapping[str, str], settings: Settings) -> tuple[int | None, str | None]:

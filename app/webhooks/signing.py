@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import Sequence
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 
 def secret_of(deployment_secret: str, project_id: uuid.UUID, rotation: int = 0) -> str:

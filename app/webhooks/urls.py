@@ -6,10 +6,10 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from app.addresses import AddressRefused, is_public
+from app.core.uris.addresses import AddressRefused, is_public
 
 if TYPE_CHECKING:
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 LONGEST_URL = 2000
 

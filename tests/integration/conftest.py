@@ -16,13 +16,13 @@ from fastapi.testclient import TestClient
 from redis import Redis
 from rq.serializers import JSONSerializer
 
-from app.db.engine import make_engine, make_sessions
+from app.core.db.engine import make_engine, make_sessions
+from app.core.queue import queue_name
+from app.core.settings import Settings, get_settings
 from app.main import create_app
-from app.queue import queue_name
-from app.settings import Settings, get_settings
 from tests.integration.tiny_model import save_tiny_model
 from workers.main import InProcessWorker
-from workers.process import current_process
+from workers.runtime.context import current_process
 
 pytest.register_assert_rewrite("tests.integration.settled")  # so that what is left over is named
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
     from tests.integration.processes import Processes
 
 ROWS = 60

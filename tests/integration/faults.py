@@ -43,7 +43,7 @@ def _taken(happen: Callable[[], None]) -> None:
 
 
 def _reading(happen: Callable[[], None]) -> None:
-    from workers import reading  # noqa: PLC0415
+    from workers.stages import reading  # noqa: PLC0415
 
     build = reading.build_corpus
 
@@ -71,9 +71,9 @@ def _selecting(happen: Callable[[], None]) -> None:
 
 
 def _at_picks(happen: Callable[[Any], None]) -> None:
-    from workers import pipeline  # noqa: PLC0415
+    from workers.stages import job as job_stage  # noqa: PLC0415
 
-    pipeline.select, pipeline.merge = _telling(pipeline.select, happen), _telling(pipeline.merge, happen)
+    job_stage.select, job_stage.merge = _telling(job_stage.select, happen), _telling(job_stage.merge, happen)
 
 
 def _telling(function: Callable[..., Any], happen: Callable[[Any], None]) -> Callable[..., Any]:
@@ -91,7 +91,7 @@ def _telling(function: Callable[..., Any], happen: Callable[[Any], None]) -> Cal
 
 
 def _publishing(happen: Callable[[], None]) -> None:
-    from workers import publishing  # noqa: PLC0415
+    from workers.stages import publishing  # noqa: PLC0415
 
     result = publishing._result
 
@@ -103,20 +103,20 @@ def _publishing(happen: Callable[[], None]) -> None:
 
 
 def _published(happen: Callable[[], None]) -> None:
-    from workers import pipeline  # noqa: PLC0415
+    from workers.stages import job as job_stage  # noqa: PLC0415
 
-    publish = pipeline.publish
+    publish = job_stage.publish
 
     def publishes(*arguments: Any) -> None:
         publish(*arguments)
         happen()
 
-    pipeline.publish = publishes
+    job_stage.publish = publishes
 
 
 def _part(happen: Callable[[], None]) -> None:
     """In the second part that this worker takes."""
-    from workers import part  # noqa: PLC0415
+    from workers.stages import part  # noqa: PLC0415
 
     select_part = part.select_part
     calls = itertools.count(1)
@@ -142,7 +142,7 @@ POINTS: dict[str, Callable[[Callable[[], None]], None]] = {
 
 def die_before_enqueueing() -> None:
     """Kill the API when it has committed a job and is about to put it into the queue."""
-    from app.queue import TaskQueue  # noqa: PLC0415
+    from app.core.queue import TaskQueue  # noqa: PLC0415
 
     def put_new(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -165,8 +165,8 @@ def without_privileges() -> None:
 
 def impatient() -> None:
     """Ask a bucket once, where a worker asks for some seconds; and soon again, where it waits for one."""
-    from app.artifacts import s3  # noqa: PLC0415
-    from app.db import leases  # noqa: PLC0415
+    from app.core.lifecycle import leases  # noqa: PLC0415
+    from app.core.storage import s3  # noqa: PLC0415
 
     s3.ATTEMPTS, s3.REQUEST_ATTEMPTS = 1, 1
     leases.SHORTEST_WAIT = timedelta(seconds=0.2)
@@ -186,17 +186,17 @@ def slow_picks(seconds: str) -> None:
 
 def slow_parts(seconds: str) -> None:
     """Take that long for each pick of a part."""
-    from workers import part  # noqa: PLC0415
+    from workers.stages import part  # noqa: PLC0415
 
     part.select_part = _telling(part.select_part, lambda _: time.sleep(float(seconds)))
 
 
 def damages_a_shard_before_the_parts() -> None:
     """Flip a byte of a shard between the look at all sketches and that of the parts, once."""
-    from app.settings import get_settings  # noqa: PLC0415
-    from workers import pipeline  # noqa: PLC0415
+    from app.core.settings import get_settings  # noqa: PLC0415
+    from workers.stages import job as job_stage  # noqa: PLC0415
 
-    settle = pipeline.settle
+    settle = job_stage.settle
     calls = itertools.count(1)
 
     def settles(*arguments: Any, **options: Any) -> Any:
@@ -208,12 +208,12 @@ def damages_a_shard_before_the_parts() -> None:
             shard.write_bytes(content)
         return settle(*arguments, **options)
 
-    pipeline.settle = settles
+    job_stage.settle = settles
 
 
 def fails_now_and_then() -> None:
     """Have every third write to the store's directory fail as on a network file system that is away."""
-    from app.artifacts import local  # noqa: PLC0415
+    from app.core.storage import local  # noqa: PLC0415
 
     write = local._written
     calls = itertools.count(1)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from app.access import keys, projects
 from app.access.secrets import make_secret
-from app.db import keys, projects
-from app.db.tables import Scope
+from app.core.db.tables import Scope
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
 
 
 def make_key(

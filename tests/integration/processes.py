@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.process import BaseProcess
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 Fault = tuple[str, ...]
 """A function of tests/integration/faults.py, and its arguments."""
@@ -37,11 +37,11 @@ _context.set_forkserver_preload(
         *("tests.integration.processes", "tests.integration.faults"),
         *(
             "workers.main",
-            "workers.pipeline",
-            "workers.registration",
-            "workers.preview",
+            "workers.stages.job",
+            "workers.stages.registration",
+            "workers.stages.preview",
             "app.main",
-            "app.artifacts.s3",
+            "app.core.storage.s3",
         ),
         *("transformers.models.llama", "psycopg", "uvicorn", "aiohttp", "s3fs"),
     ]
@@ -150,8 +150,8 @@ def _work(variables: dict[str, str], faults: tuple[Fault, ...]) -> None:
 def _serve(variables: dict[str, str], faults: tuple[Fault, ...]) -> None:
     import uvicorn  # noqa: PLC0415
 
+    from app.core.settings import get_settings  # noqa: PLC0415
     from app.main import create_app  # noqa: PLC0415
-    from app.settings import get_settings  # noqa: PLC0415
 
     _prepare(variables, faults)
     uvicorn.run(create_app(), host="127.0.0.1", port=get_settings().port, log_level="warning")

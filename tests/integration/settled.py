@@ -10,12 +10,12 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from sqlalchemy import func, select
 
-from app.artifacts import open_artifacts
-from app.db.tables import Dataset, Job, Part, RejectedRows, Selection, SelectionChunk, Shard, State
-from app.queue import TaskQueue, queue_name
-from app.reconciler import reconcile
-from app.retention import UNFINISHED_S, sweep
-from app.settings import QUEUES
+from app.core.db.tables import Dataset, Job, Part, RejectedRows, Selection, SelectionChunk, Shard, State
+from app.core.queue import TaskQueue, queue_name
+from app.core.settings import QUEUES
+from app.core.storage import open_artifacts
+from app.housekeeping.reconciler import reconcile
+from app.housekeeping.retention import UNFINISHED_S, sweep
 from workers.data.leftovers import remove_leftovers
 
 DEADLINE_S = 60
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from app.db.engine import Sessions
-    from app.settings import Settings
+    from app.core.db.engine import Sessions
+    from app.core.settings import Settings
     from tests.integration.conftest import Service
 
 

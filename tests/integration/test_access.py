@@ -13,10 +13,10 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
+from app.access import keys
 from app.access.authentication import is_open
 from app.access.key_ring import KeyRing
-from app.db import keys
-from app.db.tables import ApiKey, Scope
+from app.core.db.tables import ApiKey, Scope
 from app.main import create_app
 from tests.integration.conftest import Service, real_rows
 from tests.integration.keys import make_key
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from app.db.engine import Sessions
-    from app.settings import Settings
+    from app.core.db.engine import Sessions
+    from app.core.settings import Settings
 
 REMEMBER_S = 0.2
 
@@ -194,7 +194,7 @@ def test_only_the_hash_of_a_key_is_stored(sessions: Sessions) -> None:
 def test_projects_use_one_anothers_sketches_only_if_told(
     service: Service, sessions: Sessions, monkeypatch: pytest.MonkeyPatch, *, share: bool, reused: bool
 ) -> None:
-    from workers.process import current_process  # noqa: PLC0415 - made by the service fixture's settings
+    from workers.runtime.context import current_process  # noqa: PLC0415 - made by the service fixture's settings
 
     process = current_process()
     monkeypatch.setattr(process, "settings", process.settings.model_copy(update={"share_sketches": share}))

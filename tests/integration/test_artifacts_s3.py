@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.artifacts import StorageFailed
-from app.artifacts import s3 as s3_module
-from app.artifacts.s3 import S3Artifacts
+from app.core.storage import StorageFailed
+from app.core.storage import s3 as s3_module
+from app.core.storage.s3 import S3Artifacts
 from tests.integration.conftest import real_rows
 from tests.integration.s3_server import CREDENTIALS, Failing, S3Server, read_only, s3_server
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from tests.integration.conftest import Service
 
 PREFIX = "team/spice"
@@ -162,7 +162,7 @@ def test_damaged_shards_are_made_again_in_one_round(service: Service, server: S3
 def test_a_job_that_fails_or_is_cancelled_at_the_end_leaves_no_rows(
     service: Service, server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workers import publishing  # noqa: PLC0415 - after the service's settings are in place
+    from workers.stages import publishing  # noqa: PLC0415 - after the service's settings are in place
 
     result = publishing._result
 

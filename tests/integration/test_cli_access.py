@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 from app.access.key_ring import KeyRing
 from app.cli import app as spice
-from app.db.engine import make_engine, make_sessions
-from app.settings import Settings, get_settings
+from app.core.db.engine import make_engine, make_sessions
+from app.core.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

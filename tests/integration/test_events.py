@@ -14,17 +14,18 @@ import httpx
 import pytest
 from sqlalchemy import func, select, text
 
-from app.db import events, leases, shards
-from app.db.tables import Job, JobEvent, Shard, Stage, State
-from app.job_request import EXAMPLE_REQUEST
+from app.core.contracts.job_request import EXAMPLE_REQUEST
+from app.core.db.tables import Job, JobEvent, Shard, Stage, State
+from app.core.lifecycle import leases, shards
+from app.events import repository
 from app.main import create_app
 from tests.integration.served import served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from app.db.engine import Sessions
-    from app.settings import Settings
+    from app.core.db.engine import Sessions
+    from app.core.settings import Settings
     from tests.integration.conftest import Service
 
 LISTENERS = 200
@@ -66,7 +67,7 @@ def progress(done: int) -> dict[str, Any]:
 def told(sessions: Sessions, job_id: uuid.UUID) -> list[tuple[str, Any]]:
     """Kind and main field of each event of a job."""
     with sessions() as session:
-        found = events.after(session, (job_id, 0), 1000)
+        found = repository.after(session, (job_id, 0), 1000)
     fields = {"state": "state", "stage": "stage", "progress": "done"}
     return [(event.kind.value, event.data[fields[event.kind]]) for event in found]
 
@@ -123,7 +124,7 @@ def test_every_change_of_a_job_is_told_once_and_in_order(sessions: Sessions) -> 
         ("state", "cancelled"),
     ]
     with sessions() as session:
-        found = events.after(session, (job_id, 0), 1000)
+        found = repository.after(session, (job_id, 0), 1000)
     assert [event.data["cancel_requested"] for event in found[-2:]] == [True, True]
     assert [event.final for event in found] == [False] * 5 + [True]
 
@@ -242,7 +243,7 @@ def test_ids_of_a_job_grow_in_the_order_of_commits(sessions: Sessions) -> None:
         with sessions() as session:
             while True:
                 last_look = stop.is_set()
-                seen += [event.id for event in events.after(session, (job_id, seen[-1] if seen else 0), 3)]
+                seen += [event.id for event in repository.after(session, (job_id, seen[-1] if seen else 0), 3)]
                 session.rollback()
                 if last_look:
                     return seen
@@ -256,7 +257,7 @@ def test_ids_of_a_job_grow_in_the_order_of_commits(sessions: Sessions) -> None:
             stop.set()
         seen = reader.result(timeout=10)
     with sessions() as session:
-        assert seen == [event.id for event in events.after(session, (job_id, 0), 1000)]
+        assert seen == [event.id for event in repository.after(session, (job_id, 0), 1000)]
     assert len(seen) > 10
 
 

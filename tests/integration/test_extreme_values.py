@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.reconciler import reconcile
+from app.housekeeping.reconciler import reconcile
 from tests.integration.conftest import real_rows
 from tests.integration.test_api_contract import fields_of
 
 if TYPE_CHECKING:
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
     from tests.integration.conftest import Service
 
 JSON = {"content-type": "application/json"}

@@ -13,13 +13,13 @@ import pytest
 from redis import Redis
 from sqlalchemy import select
 
-from app.db.tables import Shard, State
+from app.core.db.tables import Shard, State
 from tests.integration.conftest import LONG_ROWS
 from tests.integration.processes import SHORT_LEASE_S
 from tests.integration.settled import assert_settled, final, in_gradients, wait_for
 
 if TYPE_CHECKING:
-    from app.dependencies import Resources
+    from app.http.dependencies import Resources
     from tests.integration.conftest import Service
     from tests.integration.processes import Processes
 
@@ -101,7 +101,7 @@ def test_a_message_that_comes_twice_is_done_once(service: Service) -> None:
     job_id = service.run(service.request())["id"]
     finished = service.job(job_id)["finished_at"]
     assert finished is not None
-    from workers.pipeline import run_job  # noqa: PLC0415 - its process is made by the service fixture's settings
+    from workers.stages.job import run_job  # noqa: PLC0415 - its process is made by the service fixture's settings
 
     for dispatch in (1, 2):
         run_job(job_id, dispatch)
@@ -113,7 +113,7 @@ def test_a_message_that_names_other_code_is_not_run(service: Service) -> None:
     from rq import Queue  # noqa: PLC0415
     from rq.serializers import JSONSerializer  # noqa: PLC0415
 
-    from app.queue import queue_name  # noqa: PLC0415
+    from app.core.queue import queue_name  # noqa: PLC0415
 
     target = service.directory / "made-by-the-message"
     with Redis.from_url(str(service.settings.redis_url)) as redis:
@@ -131,12 +131,12 @@ def called(*given: object) -> None:
     CALLS.append(given)
 
 
-@pytest.mark.parametrize("task", ["workers.shard.run_shard", "os.mkdir"])
+@pytest.mark.parametrize("task", ["workers.stages.shard.run_shard", "os.mkdir"])
 def test_what_a_message_names_for_its_end_is_neither_called_nor_sent_to(service: Service, task: str) -> None:
     from rq import Callback, Queue, Webhook  # noqa: PLC0415
     from rq.serializers import JSONSerializer  # noqa: PLC0415
 
-    from app.queue import queue_name  # noqa: PLC0415
+    from app.core.queue import queue_name  # noqa: PLC0415
 
     CALLS.clear()
     with socket.create_server(("127.0.0.1", 0)) as server, Redis.from_url(str(service.settings.redis_url)) as redis:
@@ -157,8 +157,8 @@ def test_what_a_message_names_for_its_end_is_neither_called_nor_sent_to(service:
 
 
 def test_a_submission_while_redis_is_away_is_kept(service: Service, workers: Processes) -> None:
-    from app.posts import Posts  # noqa: PLC0415
-    from app.queue import TaskQueue  # noqa: PLC0415
+    from app.core.queue import TaskQueue  # noqa: PLC0415
+    from app.http.posts import Posts  # noqa: PLC0415
 
     resources: Resources = service.http.app.state.resources  # type: ignore[attr-defined]
     nowhere = service.settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})

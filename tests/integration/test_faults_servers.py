@@ -14,14 +14,14 @@ import pytest
 from redis import Redis
 from sqlalchemy import select
 
-from app.db.leases import Waiting
-from app.db.tables import Job
-from app.queue import TaskQueue
+from app.core.db.tables import Job
+from app.core.lifecycle.leases import Waiting
+from app.core.queue import TaskQueue
 from tests.integration.processes import SHORT_LEASE_S
 from tests.integration.settled import assert_settled, final, in_gradients, wait_for
 
 if TYPE_CHECKING:
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
     from app.local import EmbeddedServers
     from tests.integration.conftest import Service
     from tests.integration.processes import Processes

@@ -13,14 +13,14 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from sqlalchemy import select
 
-from app.db.tables import Shard
+from app.core.db.tables import Shard
 from tests.integration.s3_server import CREDENTIALS, S3Server, s3_server
 from tests.integration.settled import assert_settled, final, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from tests.integration.conftest import Service
     from tests.integration.processes import Processes
     from tests.integration.s3_server import Call

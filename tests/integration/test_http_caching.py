@@ -45,8 +45,8 @@ def test_polling_costs_nothing_until_something_has_changed(service: Service) -> 
 
 
 def test_a_heartbeat_changes_no_tag_and_progress_does(service: Service) -> None:
-    from app.db import leases  # noqa: PLC0415 - after the service's settings are in place
-    from app.db.tables import Job  # noqa: PLC0415
+    from app.core.db.tables import Job  # noqa: PLC0415
+    from app.core.lifecycle import leases  # noqa: PLC0415 - after the service's settings are in place
 
     job_id = service.submit(service.request())
     sessions = service.http.app.state.resources.sessions  # type: ignore[attr-defined]

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import func, select, text
 
-from app.db import idempotency
-from app.db.scoping import project_sessions
-from app.db.tables import IdempotentAnswer, Job
+from app.core.db.scoping import project_sessions
+from app.core.db.tables import IdempotentAnswer, Job
+from app.http import idempotent_answers
 from app.jobs import service as jobs
 
 if TYPE_CHECKING:
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
     from tests.integration.conftest import Service
 
 
@@ -111,7 +111,7 @@ def test_the_answer_is_kept_if_and_only_if_the_job_is(service: Service, monkeypa
         raise RuntimeError
 
     with monkeypatch.context() as patched:
-        patched.setattr(idempotency, "keep", dies)
+        patched.setattr(idempotent_answers, "keep", dies)
         assert service.http.post("/jobs", json=body, headers=headers).status_code == 500
     assert count_jobs(service) == 0
     assert service.http.post("/jobs", json=body, headers=headers).status_code == 202
@@ -147,7 +147,7 @@ def test_a_cancellation_is_kept_with_its_answer_or_not_at_all(
         raise RuntimeError
 
     with monkeypatch.context() as patched:
-        patched.setattr(idempotency, "keep", dies)
+        patched.setattr(idempotent_answers, "keep", dies)
         assert service.http.post(f"/jobs/{job_id}/cancel", headers=key()).status_code == 500
     assert service.job(job_id)["state"] == "queued"
     assert service.http.post(f"/jobs/{job_id}/cancel", headers=key()).json()["state"] == "cancelled"
@@ -163,10 +163,10 @@ def test_a_key_that_cannot_be_is_refused(service: Service, value: str) -> None:
 def test_a_key_that_another_transaction_holds_is_not_held(sessions: Sessions) -> None:
     """As of a request that another API process has."""
     with sessions() as one, sessions() as other:
-        assert idempotency.lock(one, ["a", "b"]) == {"a", "b"}
-        assert idempotency.lock(other, ["b", "c"]) == {"c"}
+        assert idempotent_answers.lock(one, ["a", "b"]) == {"a", "b"}
+        assert idempotent_answers.lock(other, ["b", "c"]) == {"c"}
         one.rollback()
-        assert idempotency.lock(other, ["a", "b", "c"]) == {"a", "b", "c"}
+        assert idempotent_answers.lock(other, ["a", "b", "c"]) == {"a", "b", "c"}
 
 
 def test_keys_are_each_projects_own_and_are_forgotten(sessions: Sessions) -> None:
@@ -174,21 +174,21 @@ def test_keys_are_each_projects_own_and_are_forgotten(sessions: Sessions) -> Non
         session.execute(text("INSERT INTO projects (id, name) VALUES (:id, 'other')"), {"id": (other := uuid.uuid4())})
         session.commit()
     with sessions() as session:
-        given = idempotency.Given("k", b"f", status=202, headers={"Location": "/a"}, body="{}")
-        idempotency.keep(session, [given])
+        given = idempotent_answers.Given("k", b"f", status=202, headers={"Location": "/a"}, body="{}")
+        idempotent_answers.keep(session, [given])
         session.commit()
-        assert idempotency.find(session, ["k", "l"], 60) == {"k": given}
+        assert idempotent_answers.find(session, ["k", "l"], 60) == {"k": given}
     with project_sessions(sessions, other)() as session:
-        assert idempotency.lock(session, ["k"]) == {"k"}
-        assert idempotency.find(session, ["k"], 60) == {}
+        assert idempotent_answers.lock(session, ["k"]) == {"k"}
+        assert idempotent_answers.find(session, ["k"], 60) == {}
     with sessions() as session:
         session.execute(
             text("UPDATE idempotent_answers SET created_at = :then"), {"then": datetime.now(UTC) - timedelta(hours=1)}
         )
         session.commit()
-        assert idempotency.find(session, ["k"], 60) == {}
+        assert idempotent_answers.find(session, ["k"], 60) == {}
         session.rollback()
-        idempotency.forget(session, 7200)
+        idempotent_answers.forget(session, 7200)
         assert session.scalar(select(func.count()).select_from(IdempotentAnswer)) == 1
-        idempotency.forget(session, 60)
+        idempotent_answers.forget(session, 60)
         assert session.scalar(select(func.count()).select_from(IdempotentAnswer)) == 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from app.settings import get_settings
+from app.core.settings import get_settings
 from tests.integration.conftest import ROWS, real_rows
 from workers.gradients.engine import GradientEngine, Sketches
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.conftest import Service
-    from workers.samples import Sample
+    from workers.data.samples import Sample
 
 
 def fails(service: Service, body: dict[str, Any], kind: str, *words: str) -> dict[str, Any]:
@@ -167,6 +167,6 @@ def test_a_full_artifact_store(service: Service, monkeypatch: pytest.MonkeyPatch
         if any(what in file.name for file in path.iterdir()):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("app.artifacts.local._sync_directory", full)
+    monkeypatch.setattr("app.core.storage.local._sync_directory", full)
     fails(service, service.request(), "storage-failed", str(service.settings.artifacts_path), what, "free space")
     assert not list(service.settings.artifacts_path.rglob(".*"))

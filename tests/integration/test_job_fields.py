@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import text
 
-from app.artifacts import rows_prefix
-from app.db.tables import Job
-from app.expiry import expire
+from app.core.db.tables import Job
+from app.core.storage import rows_prefix
+from app.housekeeping.expiry import expire
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from tests.integration.conftest import Service
 
 IN_A_DAY = (datetime.now(UTC) + timedelta(days=1)).isoformat()
@@ -151,7 +151,7 @@ def test_a_job_whose_rows_cannot_be_deleted_holds_up_no_other(
             raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
         remove_all(path)
 
-    monkeypatch.setattr("app.artifacts.local.shutil.rmtree", immutable)
+    monkeypatch.setattr("app.core.storage.local.shutil.rmtree", immutable)
     assert expire(sessions, artifacts, service.settings) == 1
     assert (left_of(service, other), rows_of(service, other)) == (0, [])
     assert service.job(stuck)["state"] == "succeeded"

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from app.db.selections import MAIN, Head, Picks, store
-from app.db.tables import Job
+from app.core.db.selections import MAIN, Head, Picks, store
+from app.core.db.tables import Job
 from app.results.formats import FORMATS
 
 if TYPE_CHECKING:
     import uuid
 
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
 
 MILLION = 1_000_000
 CHUNK_ROWS = 10_000

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import event
 
-from app.db import fleet, leases
-from app.db.leases import Waiting
-from app.db.tables import Job, Stage, State
-from app.queue import TaskQueue
-from app.reconciler import reconcile
-from workers.keeper import HEARTBEAT_S, Keeper
+from app.core.db.tables import Job, Stage, State
+from app.core.lifecycle import fleet, leases
+from app.core.lifecycle.leases import Waiting
+from app.core.queue import TaskQueue
+from app.housekeeping.reconciler import reconcile
+from workers.runtime.heartbeat import HEARTBEAT_S, Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy.orm import Session
 
-    from app.db.engine import Sessions
-    from app.settings import Settings
+    from app.core.db.engine import Sessions
+    from app.core.settings import Settings
 
 LONG = 60.0
 GONE = -1.0  # a lease that ran out before it began: a worker that died at once

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event, text
 
-from app.db import lists
-from app.db.scoping import project_sessions
-from app.db.tables import DEFAULT_PROJECT, Dataset, Job, State
-from app.job_request import EXAMPLE_REQUEST
+from app.core.contracts.job_request import EXAMPLE_REQUEST
+from app.core.db.scoping import project_sessions
+from app.core.db.tables import DEFAULT_PROJECT, Dataset, Job, State
+from app.http import lists
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
     from tests.integration.conftest import Service
 
 MANY = 10_000

@@ -9,7 +9,7 @@ import redis
 from sqlalchemy import create_engine, text
 
 if TYPE_CHECKING:
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 
 @pytest.mark.parametrize("round_", [1, 2])

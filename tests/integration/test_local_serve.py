@@ -23,10 +23,10 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from app.core.settings import Settings
 from app.local.leftovers import marked, running_in
 from app.local.process import LocalServerError, free_port
 from app.local.serve import ServePlan, Service, default_roots
-from app.settings import Settings
 from tests.integration.conftest import real_rows
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from opentelemetry.trace import StatusCode
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app.telemetry import tracing
-from app.telemetry.logs import QUIET, JsonLines, WithOrigin
+from app.core.telemetry import tracing
+from app.core.telemetry.logs import QUIET, JsonLines, WithOrigin
 from tests.integration.conftest import Service, real_rows
 from tests.integration.keys import make_key
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from app.db.engine import Sessions
-    from app.settings import Settings
+    from app.core.db.engine import Sessions
+    from app.core.settings import Settings
 
 SECRET_ROW = "only-in-a-row-of-the-dataset"
 
@@ -186,7 +186,7 @@ def test_values_of_statements_are_in_no_error(sessions: Sessions) -> None:
 def test_without_tracing_nothing_is_noted(service: Service, sessions: Sessions) -> None:
     from sqlalchemy import select  # noqa: PLC0415
 
-    from app.db.tables import Job  # noqa: PLC0415
+    from app.core.db.tables import Job  # noqa: PLC0415
 
     service.http.headers.update(make_key(sessions, "search"))
     service.http.post("/jobs", json=service.request(), headers={"X-Request-ID": "one"})

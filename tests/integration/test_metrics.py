@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.db import fleet
-from app.db.tables import Job, Shard, State
-from app.queue import TaskQueue
-from app.telemetry.fleet import Fleet
+from app.core.db.tables import Job, Shard, State
+from app.core.lifecycle import fleet
+from app.core.queue import TaskQueue
+from app.metrics.fleet import Fleet
 from tests.integration.conftest import ROWS, Service
 
 if TYPE_CHECKING:
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -1,12 +1,12 @@
-"""The migrations make the schema of `app.db.tables`, and can be undone."""
+"""The migrations make the schema of `app.core.db.tables`, and can be undone."""
 
 from __future__ import annotations
 
 import pytest
 from sqlalchemy import Engine, create_engine, inspect, text
 
-from app.db.migrate import downgrade, revisions, upgrade
-from app.db.tables import Base
+from app.core.db.migrate import downgrade, revisions, upgrade
+from app.core.db.tables import Base
 
 # Not the order of columns: ALTER TABLE puts a new one last, and nothing here reads a row by position.
 CATALOGUE = {

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from app.settings import get_settings
+from app.core.settings import get_settings
 from tests.integration.conftest import Service, environment
 from tests.integration.s3_server import CREDENTIALS, S3Server, s3_server
-from workers.process import current_process
+from workers.runtime.context import current_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 
 @pytest.fixture

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import select
 
-from app.db import new_rows, projects
-from app.db.scoping import project_sessions
-from app.db.tables import DEFAULT_PROJECT, Dataset, Job, Preview
+from app.access import projects
+from app.core.db.scoping import project_sessions
+from app.core.db.tables import DEFAULT_PROJECT, Dataset, Job, Preview
+from app.http import new_rows
 from tests.integration.test_statements import statements
 
 if TYPE_CHECKING:
-    from app.db.engine import Sessions
-    from app.db.new_rows import New
+    from app.core.db.engine import Sessions
+    from app.http.new_rows import New
 
 AWKWARD = "naïve \N{ROCKET} \"quoted\" 'too' \\ back\nslash %s :rows {}"
 NEW: dict[str, tuple[type[New], dict[str, Any]]] = {

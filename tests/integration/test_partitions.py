@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from app.db.tables import Part, State
+from app.core.db.tables import Part, State
 from tests.integration.conftest import ROWS
 from tests.integration.settled import assert_settled, final, wait_for
 
 if TYPE_CHECKING:
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
     from tests.integration.conftest import Service
     from tests.integration.processes import Processes
 

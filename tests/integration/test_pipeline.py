@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from tests.integration.conftest import ROWS, real_rows
 from tests.integration.tiny_model import save_tiny_adapter
 from workers.gradients.starting_point import StartingPoint, starting_point
-from workers.process import current_process
+from workers.runtime.context import current_process
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Service
@@ -170,7 +170,7 @@ def test_a_prepared_job_computes_its_preparation_once(service: Service, monkeypa
         made.append(1)
         return starting_point(*arguments)
 
-    monkeypatch.setattr("workers.shard.starting_point", counted)
+    monkeypatch.setattr("workers.stages.shard.starting_point", counted)
     body = service.request()
     body["gradients"] |= {"warmup_steps": 2, "preconditioner": "adam"}
     first = service.run(body)

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import select
 
-from app import posts
-from app.db.events import after
-from app.db.leases import Waiting
-from app.db.tables import Job
+from app.core.db.tables import Job
+from app.core.lifecycle.leases import Waiting
+from app.core.queue import TaskQueue
+from app.events.repository import after
+from app.http import posts
 from app.jobs import service as jobs
-from app.queue import TaskQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy.orm import Session
 
-    from app.db.engine import Sessions
-    from app.job_request import JobRequest
-    from app.settings import Settings
+    from app.core.contracts.job_request import JobRequest
+    from app.core.db.engine import Sessions
+    from app.core.settings import Settings
     from tests.integration.conftest import Service
 
 MANY = 6

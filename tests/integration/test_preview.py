@@ -7,7 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from tests.integration.conftest import ROWS, real_rows
-from workers.preview import TOKENS_SHOWN
+from workers.stages.preview import TOKENS_SHOWN
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Service

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from app.access.rate_limits import RateLimits
 from app.cli import app as spice
-from app.db import quotas
-from app.db.tables import DEFAULT_PROJECT, DeletedJob, Job, State
-from app.settings import get_settings
+from app.core.db.tables import DEFAULT_PROJECT, DeletedJob, Job, State
+from app.core.lifecycle import quotas
+from app.core.settings import get_settings
 from tests.integration.conftest import ROWS, Service, real_rows
 from tests.integration.keys import make_key
 from tests.integration.test_api_contract import problem_of
@@ -22,8 +22,8 @@ from tests.integration.test_api_contract import problem_of
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
 
-    from app.db.engine import Sessions
-    from app.settings import Settings
+    from app.core.db.engine import Sessions
+    from app.core.settings import Settings
 
 
 LIMITS: dict[str, Any] = {"quota_open_jobs": 3, "quota_rows_per_job": ROWS, "quota_rows_per_day": 2 * ROWS}

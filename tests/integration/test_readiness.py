@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.artifacts import StorageFailed
-from app.artifacts.local import LocalArtifacts
-from app.db.engine import make_engine, make_sessions
+from app.core.db.engine import make_engine, make_sessions
+from app.core.queue import TaskQueue
+from app.core.storage import StorageFailed
+from app.core.storage.local import LocalArtifacts
+from app.health.readiness import StoreProbe, checks
 from app.main import create_app
-from app.queue import TaskQueue
-from app.readiness import StoreProbe, checks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/none"
 

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.artifacts import open_artifacts
-from app.artifacts import s3 as s3_module
-from app.artifacts.s3 import S3Artifacts
-from app.db import leases, sketch_use
-from app.db.tables import Job, State
-from app.retention import GRACE_S, UNFINISHED_S, sweep
+from app.core.db.tables import Job, State
+from app.core.lifecycle import leases, sketch_use
+from app.core.storage import open_artifacts
+from app.core.storage import s3 as s3_module
+from app.core.storage.s3 import S3Artifacts
+from app.housekeeping.retention import GRACE_S, UNFINISHED_S, sweep
 from tests.integration.conftest import real_rows
 from tests.integration.s3_server import CREDENTIALS, s3_server
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from app.artifacts import ArtifactStore
-    from app.artifacts.local import LocalArtifacts
-    from app.db.engine import Sessions
-    from app.settings import Settings
+    from app.core.db.engine import Sessions
+    from app.core.settings import Settings
+    from app.core.storage import ArtifactStore
+    from app.core.storage.local import LocalArtifacts
     from tests.integration.conftest import Service
 
 DAY = 86400.0
@@ -185,7 +185,7 @@ def test_what_cannot_be_deleted_holds_up_nothing_else(
             raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
         remove_all(path)
 
-    monkeypatch.setattr("app.artifacts.local.shutil.rmtree", refusing)
+    monkeypatch.setattr("app.core.storage.local.shutil.rmtree", refusing)
     few = limited(settings, artifacts_max_bytes=1500)
     assert set(sweep(sessions, store, few)) == {f"sketches/{KEYS[1]}/", f"sketches/{KEYS[2]}/", f"jobs/{failed[1]}/"}
     monkeypatch.undo()
@@ -220,9 +220,9 @@ def test_a_bucket_is_swept_likewise(settings: Settings, sessions: Sessions, monk
 
 def test_jobs_do_not_notice_a_sweeper_that_never_rests(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """All is over the limit all the time; a job whose sketches vanished while it used them would fail here."""
-    from workers import pipeline  # noqa: PLC0415 - after the service's settings are in place
+    from workers.stages import job as job_stage  # noqa: PLC0415 - after the service's settings are in place
 
-    monkeypatch.setattr(pipeline, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(job_stage, "MOST_ROUNDS", 1)
     resources = service.http.app.state.resources  # type: ignore[attr-defined]
     tight = limited(service.settings, artifacts_max_bytes=1, artifacts_max_age_s=1)
     ended = threading.Event()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from workers.process import Process
+from workers.runtime.context import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,9 +43,9 @@ def test_a_second_job_that_only_selects_otherwise_takes_seconds(service: Service
 
 
 def test_a_cancel_frees_what_the_selection_held(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workers import pipeline  # noqa: PLC0415 - its process is made by the service fixture's settings
+    from workers.stages import job as job_stage  # noqa: PLC0415 - its process is made by the service fixture's settings
 
-    select = pipeline.select
+    select = job_stage.select
     held: list[weakref.ref[Any]] = []
 
     def cancelled(values: Any, *arguments: Any, should_stop: Callable[[], bool], **options: Any) -> Any:
@@ -55,7 +55,7 @@ def test_a_cancel_frees_what_the_selection_held(service: Service, monkeypatch: p
             time.sleep(0.05)
         return select(values, *arguments, should_stop=should_stop, **options)
 
-    monkeypatch.setattr(pipeline, "select", cancelled)
+    monkeypatch.setattr(job_stage, "select", cancelled)
     freed: list[int] = []
     monkeypatch.setattr(Process, "free_memory", lambda _process: freed.append(len(held)))
     job_id = service.submit(service.request())

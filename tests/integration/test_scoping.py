@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import aliased
 
-from app.db import leases, projects
-from app.db.scoping import project_sessions
-from app.db.tables import DEFAULT_PROJECT, Dataset, Job, Shard, State
+from app.access import projects
+from app.core.db.scoping import project_sessions
+from app.core.db.tables import DEFAULT_PROJECT, Dataset, Job, Shard, State
+from app.core.lifecycle import leases
 
 if TYPE_CHECKING:
     import uuid
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from app.db.engine import Sessions
+    from app.core.db.engine import Sessions
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import Engine, event, insert
 
-from app.db.tables import Job, State
+from app.core.db.tables import Job, State
 from tests.integration.conftest import Service, real_rows
 from tests.integration.keys import make_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from app.db.engine import Sessions
-    from app.settings import Settings
+    from app.core.db.engine import Sessions
+    from app.core.settings import Settings
 
 JOBS = 60
 

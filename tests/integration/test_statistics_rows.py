@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from app.picked_rows import service as picked_rows
+from app.results import rows_service as picked_rows
 from tests.integration.conftest import ROWS, real_rows
 
 if TYPE_CHECKING:

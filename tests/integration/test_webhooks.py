@@ -20,18 +20,18 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from typer.testing import CliRunner
 
 from app.cli import app as cli
-from app.db import leases, webhooks
-from app.db.tables import DEFAULT_PROJECT, Job, State
-from app.expiry import expire
-from app.settings import get_settings
-from app.webhooks import delivery, sending, urls
+from app.core.db.tables import DEFAULT_PROJECT, Job, State
+from app.core.lifecycle import leases
+from app.core.settings import get_settings
+from app.housekeeping.expiry import expire
+from app.webhooks import delivery, repository, sending, urls
 from app.webhooks.delivery import deliver
 from app.webhooks.signing import secret_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from tests.integration.conftest import Service
 
 SECRET = "a secret of the deployment"
@@ -258,7 +258,7 @@ def test_what_a_dead_process_had_taken_is_sent_by_another(service: Service, rece
     job_id = submit(service, url_of(receiver))
     service.http.post(f"/jobs/{job_id}/cancel")
     with sessions(service)() as session:
-        assert len(webhooks.take_due(session, 10, hold_s=60)) == 1
+        assert len(repository.take_due(session, 10, hold_s=60)) == 1
     assert deliver_all(service) == 0
     with sessions(service)() as session:
         session.execute(text("UPDATE jobs SET webhook_due_at = now() - interval '1 second'"))
@@ -300,10 +300,10 @@ def test_a_slow_attempt_says_nothing_of_a_later_one(service: Service, receiver: 
     job_id = submit(service, url_of(receiver))
     service.http.post(f"/jobs/{job_id}/cancel")
     with sessions(service)() as session:
-        (slow,) = webhooks.take_due(session, 10, hold_s=0)
-        (quick,) = webhooks.take_due(session, 10, hold_s=0)
-        webhooks.delivered(session, quick, 204)
-        webhooks.failed(session, slow, None, "did not answer", 1.0)
+        (slow,) = repository.take_due(session, 10, hold_s=0)
+        (quick,) = repository.take_due(session, 10, hold_s=0)
+        repository.delivered(session, quick, 204)
+        repository.failed(session, slow, None, "did not answer", 1.0)
     told = service.job(job_id)["webhook"]
     assert (told["state"], told["attempts"], told["next_attempt_at"]) == ("delivered", 2, None)
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from app.addresses import AddressRefused, PublicSockets, is_public
+from app.core.uris.addresses import AddressRefused, PublicSockets, is_public
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import ValidationError
 
-from app.artifacts import StorageFailed, open_artifacts
-from app.artifacts.local import LocalArtifacts
-from app.settings import Settings
+from app.core.settings import Settings
+from app.core.storage import StorageFailed, open_artifacts
+from app.core.storage.local import LocalArtifacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.job_request import JobRequest
+from app.core.contracts.job_request import JobRequest
 from spice_client.cli.exit_codes import ExitCode
 from spice_client.cli.failure import CommandFailedError
 from spice_client.cli.request import RequestFlags, build_request, parse_budget

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, get_origin, get_type_hints
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from app.job_request import EXAMPLE_REQUEST
+from app.core.contracts.job_request import EXAMPLE_REQUEST
 from app.jobs.schemas import EXAMPLE_JOB
 from spice_client import models, requests
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from fastapi.routing import APIRoute
 
+from app.core.settings import Settings
 from app.main import create_app
-from app.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

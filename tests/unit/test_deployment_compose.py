@@ -13,7 +13,7 @@ import yaml
 from typer.main import get_command
 
 from app.cli import app as cli
-from app.settings import Settings
+from app.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from app.db.deadlines import TIMED_OUT
-from app.db.leases import WORKER_LOST
-from workers.failures import KINDS
+from app.core.lifecycle.deadlines import TIMED_OUT
+from app.core.lifecycle.leases import WORKER_LOST
+from workers.runtime.failures import KINDS
 
 ROOT = Path(__file__).parents[2]
 API_PAGE = (ROOT / "docs" / "api.md").read_text()

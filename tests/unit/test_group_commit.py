@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app import group_commit
-from app.group_commit import GroupCommit
+from app.http import group_commit
+from app.http.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from workers.keeper import Meter
+from workers.runtime.heartbeat import Meter
 
 if TYPE_CHECKING:
     import pytest
@@ -22,7 +22,7 @@ class Recorder:
 
 def test_tokens_are_counted_beside_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("workers.keeper.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("workers.runtime.heartbeat.time.monotonic", lambda: clock[0])
     recorder = Recorder()
     meter = Meter(recorder, 10, "samples")  # type: ignore[arg-type]
     clock[0] += 2.0

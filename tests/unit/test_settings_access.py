@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.cli.settings import read_settings
-from app.settings import Settings
+from app.core.settings import Settings
 from spice_client.cli.failure import CommandFailedError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from app.settings import LONGEST_S, Settings
+from app.core.settings import LONGEST_S, Settings
 
 
 @pytest.mark.parametrize("name", [name for name in Settings.model_fields if name.endswith("_s")])

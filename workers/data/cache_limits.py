@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 

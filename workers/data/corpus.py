@@ -20,11 +20,11 @@ from workers.data.conversation import to_messages
 from workers.data.describe import check_not_empty, describe
 from workers.data.formats import BadRecord, iter_records, read_columns
 from workers.data.rejection import Reason
+from workers.data.samples import Sample
 from workers.data.shapes import Shape, ShapeName, recognise
+from workers.data.stopping import Stopped
 from workers.data.template_server import template_limits
 from workers.data.tokenisation import ConversationEncoder, Encoded
-from workers.samples import Sample
-from workers.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from workers.data.conversation import Message
     from workers.data.fetch import Snapshot
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from workers.data.fetch import Snapshot
 
 BUFFER_BYTES = 1 << 18

@@ -10,13 +10,13 @@ from workers.data.errors import DatasetError
 from workers.data.formats import BadRecord, iter_records, read_columns
 from workers.data.rejection import Reason, enforce_limit
 from workers.data.shapes import ShapeName, recognise
-from workers.stopping import Stopped
+from workers.data.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from app.settings import Settings
-    from app.uris import Compression, Format
+    from app.core.settings import Settings
+    from app.core.uris.datasets import Compression, Format
     from workers.data.fetch import Snapshot
 
 REPORT_EVERY_ROWS = 1000

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from workers.data.fetch import Snapshot
     from workers.data.shapes import Shape
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from workers.data.fetch import Snapshot
 
     Watch = Callable[[int], None]

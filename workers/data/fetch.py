@@ -24,16 +24,16 @@ import fsspec
 import tenacity
 from fsspec.exceptions import FSTimeoutError
 
-from app.addresses import PublicSockets
-from app.uris import UriRefused, check_uri
+from app.core.uris.addresses import PublicSockets
+from app.core.uris.datasets import UriRefused, check_uri
 from workers.data.errors import DatasetError
-from workers.stopping import Stopped
+from workers.data.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from app.settings import Settings
-    from app.uris import Compression, DatasetUri, Format
+    from app.core.settings import Settings
+    from app.core.uris.datasets import Compression, DatasetUri, Format
 
 CHUNK_BYTES = 1 << 20
 ATTEMPTS = 4
@@ -73,7 +73,7 @@ def fetch(
     """Copy a dataset into ``<cache_path>/datasets/<sha256>.<suffix>``.
 
     Args:
-        uri: From `app.uris.check_uri`.
+        uri: From `app.core.uris.datasets.check_uri`.
         settings: ``dataset_max_bytes``, ``fetch_timeout_s``, ``cache_path`` and what `check_uri` reads.
         on_bytes: Called about once a MiB with bytes so far and the total (None if unknown), while the caller
             waits but perhaps on another thread. A retry starts again from 0.

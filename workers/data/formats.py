@@ -22,7 +22,7 @@ from workers.data.split import ends_inside_quotes, split_csv, split_json_array, 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from workers.data.fetch import Snapshot
 
 ROWS_THAT_NAME_COLUMNS = 100

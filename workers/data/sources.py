@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from workers.data.conversation import is_unicode
 from workers.data.errors import DatasetError
 from workers.data.formats import BadRecord, iter_records, read_columns
-from workers.stopping import Stopped
+from workers.data.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from workers.data.fetch import Snapshot
 
 USUAL_COLUMNS = ("source", "dataset", "domain")

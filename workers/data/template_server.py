@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from workers.data.errors import DatasetError
 
 if TYPE_CHECKING:
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 """The directory that holds the package `workers`."""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
+    from workers.data.samples import Sample
     from workers.gradients.config import LossNormalization
-    from workers.samples import Sample
 
 
 HALF_PRECISION_STEP = 32

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workers.gradients.errors import ModelError
+from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from workers.data.samples import Sample
     from workers.gradients.batches import Batch
     from workers.gradients.config import GradientConfig
-    from workers.gradients.model import ProxyModel
     from workers.gradients.passes import BatchDone
     from workers.gradients.starting_point import StartingPoint
-    from workers.samples import Sample
+    from workers.models.proxy import ProxyModel
 
 
 @dataclass(frozen=True, slots=True, eq=False)

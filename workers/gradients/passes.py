@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from workers.gradients.architecture import check_length, frozen, longest_input, vocabulary_size
+from workers.data.stopping import Stopped
 from workers.gradients.batches import Batch, collate, input_lengths, padded_to, plan_batches
 from workers.gradients.capture import captured
-from workers.gradients.errors import ModelError, SampleTooLarge
 from workers.gradients.probe import choose_head
-from workers.stopping import Stopped
+from workers.models.architecture import check_length, frozen, longest_input, vocabulary_size
+from workers.models.errors import ModelError, SampleTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
+    from workers.data.samples import Sample
     from workers.gradients.capture import Receive, Tap
     from workers.gradients.config import GradientConfig
     from workers.gradients.sketch import LayerFold
-    from workers.samples import Sample
 
 POLL_S = 0.5
 """Seconds between two questions to `should_stop`, which may cost a query."""

@@ -18,7 +18,7 @@ from safetensors.torch import load
 
 from workers.gradients.adapter import Adapter, LowRank
 from workers.gradients.config import MAX_RANK
-from workers.gradients.errors import ModelError
+from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

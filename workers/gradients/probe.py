@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workers.gradients.architecture import decoder, output_head, vocabulary_size
-from workers.gradients.errors import ModelError
 from workers.gradients.head import OwnHead, PlainHead
+from workers.models.architecture import decoder, output_head, vocabulary_size
+from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from workers.gradients.errors import ModelError
+from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from workers.data.samples import Sample
     from workers.gradients.batches import Batch
     from workers.gradients.capture import Tap
     from workers.gradients.passes import Passes
     from workers.gradients.sketch import LayerFold
-    from workers.samples import Sample
 
 DAMPING = 1e-3
 """Of the root of a gradient's mean second moment; below that an entry's own moment is not told from 0."""

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.artifacts import sketches_prefix
+from app.core.storage import sketches_prefix
+from workers.data.stopping import Stopped
 from workers.gradients.checked_tensors import LENGTH_BYTES, pack, unpack
 from workers.gradients.engine import Sketches
-from workers.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.artifacts import ArtifactStore
+    from app.core.storage import ArtifactStore
     from workers.gradients.config import GradientConfig
 
 LONGEST_HEADER = 4096

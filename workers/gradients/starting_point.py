@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from app.artifacts import sketches_prefix
+from app.core.storage import sketches_prefix
 from workers.gradients.adapter import Adapter, LowRank, part_a, part_b
 from workers.gradients.checked_tensors import pack, unpack
 from workers.gradients.passes import Passes, stop_poll
@@ -26,10 +26,10 @@ from workers.gradients.warmup import warm_up
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from app.artifacts import ArtifactStore
+    from app.core.storage import ArtifactStore
+    from workers.data.samples import Samples
     from workers.gradients.config import GradientConfig
-    from workers.gradients.model import ProxyModel
-    from workers.samples import Samples
+    from workers.models.proxy import ProxyModel
 
 MOMENT_ROWS = 256
 """Samples that second moments are taken over where there was no warm-up."""

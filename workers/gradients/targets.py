@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from workers.gradients.architecture import block_prefix, output_head, output_head_name, refuse_experts
-from workers.gradients.errors import ModelError
+from workers.models.architecture import block_prefix, output_head, output_head_name, refuse_experts
+from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from workers.gradients.adapter import Adapter, LowRank, part_a, part_b
-from workers.gradients.errors import ModelError
 from workers.gradients.passes import Passes, never
 from workers.gradients.second_moments import check_size
 from workers.gradients.seeds import random_permutation
 from workers.gradients.sketch import adapter_signs
 from workers.gradients.taps import make_taps
 from workers.gradients.targets import target_layers
+from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from workers.data.samples import Sample, Samples
     from workers.gradients.batches import Batch
     from workers.gradients.config import GradientConfig
-    from workers.samples import Sample, Samples
 
     Parameters = dict[str, torch.Tensor]
 

@@ -21,18 +21,18 @@ import tenacity
 from fsspec.exceptions import FSTimeoutError
 from huggingface_hub.errors import HfHubHTTPError
 
-from workers.gradients.errors import ModelError
-from workers.gradients.model_files import INDEX, Listing
-from workers.gradients.model_limits import ModelLimits
+from workers.data.stopping import Stopped
+from workers.models.errors import ModelError
+from workers.models.files import INDEX, Listing
+from workers.models.limits import ModelLimits
 from workers.models.sources import SOURCE_ERRORS, open_source
-from workers.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from app.model_uris import ModelUri
-    from app.settings import Settings
+    from app.core.settings import Settings
+    from app.core.uris.models import ModelUri
     from workers.models.sources import Remote, Source
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def fetch_model(uri: ModelUri, settings: Settings, should_stop: Callable[[], boo
     """A model's directory, or its GGUF file, on this machine.
 
     Args:
-        uri: From `app.model_uris.check_model_uri`.
+        uri: From `app.core.uris.models.check_model_uri`.
         settings: ``cache_path``, ``model_max_bytes``, ``model_json_max_bytes``, ``fetch_timeout_s``, and where S3 and
             the hub are.
         should_stop: Asked about once a MiB; True gives up.

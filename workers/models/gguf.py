@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, BinaryIO
 import gguf
 import transformers
 
-from workers.gradients.errors import ModelError
+from workers.data.stopping import Stopped
+from workers.models.errors import ModelError
 from workers.models.fetch import CacheFailed, limits_of
 from workers.models.gguf_header import check_gguf
-from workers.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from workers.gradients.errors import ModelError
+from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from workers.gradients.model_limits import ModelLimits
+    from workers.models.limits import ModelLimits
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

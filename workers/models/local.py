@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from app.model_uris import ModelUri
-    from app.settings import Settings
+    from app.core.settings import Settings
+    from app.core.uris.models import ModelUri
 
 
 def local_model(uri: ModelUri, dtype: str, settings: Settings, should_stop: Callable[[], bool] | None = None) -> Path:

@@ -14,14 +14,14 @@ from fsspec.exceptions import FSTimeoutError
 from huggingface_hub import HfApi, HfFileSystem, RepoFile
 from huggingface_hub.errors import HfHubHTTPError
 
-from app.model_uris import GGUF
-from workers.gradients.errors import ModelError
+from app.core.uris.models import GGUF
+from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.model_uris import ModelUri
-    from app.settings import Settings
+    from app.core.settings import Settings
+    from app.core.uris.models import ModelUri
 
 CONNECT_TIMEOUT_S = 20.0
 READ_TIMEOUT_S = 60.0

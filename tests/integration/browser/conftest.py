@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from tests.integration.conftest import Service
 
 ROOT = Path(__file__).resolve().parents[3]

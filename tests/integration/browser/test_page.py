@@ -15,13 +15,13 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from sqlalchemy import update
 
+from app.access import keys, projects
 from app.access.secrets import make_secret
-from app.db import keys, projects
-from app.db.engine import make_engine, make_sessions
-from app.db.selections import MAIN, Head, Picks, store
-from app.db.tables import Job, Scope, Selection, Stage, State
+from app.core.db.engine import make_engine, make_sessions
+from app.core.db.selections import MAIN, Head, Picks, store
+from app.core.db.tables import Job, Scope, Selection, Stage, State
 from tests.integration.conftest import real_rows
-from workers.subset_statistics import thinned
+from workers.statistics.subset import thinned
 
 if TYPE_CHECKING:
     from pathlib import Path

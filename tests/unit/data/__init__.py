@@ -1,1 +1,1 @@
-"""Tests of workers.data and app.uris."""
+"""Tests of workers.data and app.core.uris.datasets."""

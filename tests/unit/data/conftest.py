@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from app.settings import Settings
-from app.uris import check_uri
+from app.core.settings import Settings
+from app.core.uris.datasets import check_uri
 from workers.data.fetch import Snapshot, fetch
 
 if TYPE_CHECKING:

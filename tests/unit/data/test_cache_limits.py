@@ -18,7 +18,7 @@ from workers.data.holds import Holds, deleting
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 DAY = 86400.0
 DIGESTS = [letter * 64 for letter in "abc"]

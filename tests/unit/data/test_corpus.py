@@ -10,7 +10,7 @@ import pytest
 from workers.data.corpus import Corpus, CorpusDamaged, build_corpus
 from workers.data.errors import DatasetError
 from workers.data.rejection import Reason, enforce_limit
-from workers.stopping import Stopped
+from workers.data.stopping import Stopped
 
 from .test_formats import ENCODERS, parquet
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerFast
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from workers.data.fetch import Snapshot
 
     from .conftest import SettingsFactory, SnapshotFactory

@@ -22,7 +22,7 @@ from .test_formats import COMPRESSORS, ENCODERS, parquet
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
     from .conftest import SettingsFactory, SnapshotFactory
 

@@ -17,17 +17,17 @@ import pytest
 import trustme
 from moto.server import ThreadedMotoServer
 
-from app.addresses import is_public
-from app.uris import DatasetUri, check_uri
+from app.core.uris.addresses import is_public
+from app.core.uris.datasets import DatasetUri, check_uri
 from workers.data import fetch as fetch_module
 from workers.data.errors import DatasetError
 from workers.data.fetch import fetch
-from workers.stopping import Stopped
+from workers.data.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
     from .conftest import SettingsFactory
 
@@ -242,7 +242,9 @@ def server(
 @pytest.fixture
 def loopback_counts_as_public(monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.1 alone, so that the guard is in place and other private addresses are still refused."""
-    monkeypatch.setattr("app.addresses.is_public", lambda address: address == "127.0.0.1" or is_public(address))
+    monkeypatch.setattr(
+        "app.core.uris.addresses.is_public", lambda address: address == "127.0.0.1" or is_public(address)
+    )
 
 
 def at(server: http.server.ThreadingHTTPServer, path: str, settings: Settings) -> DatasetUri:
@@ -306,7 +308,7 @@ class TestHttps:
     ) -> None:
         uri = at(server, "/a.jsonl", settings)
         fetch(uri, settings)
-        monkeypatch.setattr("app.addresses.is_public", is_public)  # now 127.0.0.1 is what it is
+        monkeypatch.setattr("app.core.uris.addresses.is_public", is_public)  # now 127.0.0.1 is what it is
         code, message = refused(uri, settings)
         assert code == "address_refused"
         assert "127.0.0.1" in message

@@ -24,12 +24,12 @@ from workers.data.describe import describe
 from workers.data.errors import DatasetError
 from workers.data.formats import BadRecord, Record, iter_records, read_columns
 from workers.data.rejection import Reason
-from workers.stopping import Stopped
+from workers.data.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from workers.data.fetch import Snapshot
 
     from .conftest import SettingsFactory, SnapshotFactory

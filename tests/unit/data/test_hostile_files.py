@@ -16,7 +16,7 @@ import pytest
 import zstandard
 from pyarrow.parquet import encryption
 
-from app.uris import UriRefused, check_uri
+from app.core.uris.datasets import UriRefused, check_uri
 from workers.data.errors import DatasetError
 from workers.data.fetch import fetch
 from workers.data.formats import read_columns
@@ -27,7 +27,7 @@ from .test_formats import jsonl, parquet, read
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
     from .conftest import SettingsFactory, SnapshotFactory
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from workers.data.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
-    from app.settings import Settings
+    from app.core.settings import Settings
 
 
 def test_only_what_is_unfinished_and_old_goes(settings: Settings) -> None:

@@ -23,7 +23,7 @@ from workers.data.formats import BadRecord, Record, iter_records, read_columns
 from .test_formats import as_csv, as_json, jsonl, parquet
 
 if TYPE_CHECKING:
-    from app.settings import Settings
+    from app.core.settings import Settings
 
     from .conftest import SettingsFactory, SnapshotFactory
 

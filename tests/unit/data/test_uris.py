@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from app.model_uris import check_model_uri
-from app.uris import UriRefused, check_uri
+from app.core.uris.datasets import UriRefused, check_uri
+from app.core.uris.models import check_model_uri
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
     from .conftest import SettingsFactory
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from app.job_request import JobRequest
+from app.core.contracts.job_request import JobRequest
 from app.results.schemas import EXAMPLE_CONFLICTS, EXAMPLE_CURVE, EXAMPLE_SUBSET
 from demo import progress, report
 from demo.__main__ import request_for

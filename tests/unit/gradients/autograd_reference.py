@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from workers.data.samples import Sample
     from workers.gradients.adapter import Adapter
-    from workers.samples import Sample
 
 
 class LoraLinear(nn.Module):

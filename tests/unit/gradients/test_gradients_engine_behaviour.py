@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_networks import VOCABULARY, made_up_samples, tiny_model
 
+from workers.data.samples import Sample
+from workers.data.stopping import Stopped
 from workers.gradients.batches import plan_batches
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
-from workers.gradients.errors import ModelError, SampleTooLarge
 from workers.gradients.head import OwnHead, PlainHead
 from workers.gradients.passes import BatchDone
-from workers.samples import Sample
-from workers.stopping import Stopped
+from workers.models.errors import ModelError, SampleTooLarge
 
 if TYPE_CHECKING:
     from workers.gradients.batches import Batch

@@ -24,7 +24,7 @@ from workers.gradients.engine import GradientEngine
 from workers.gradients.starting_point import StartingPoint, starting_point
 
 if TYPE_CHECKING:
-    from workers.samples import Sample
+    from workers.data.samples import Sample
 
 TOLERANCE = 1e-4
 PLAIN = ("llama", "llama_tied", "qwen2")

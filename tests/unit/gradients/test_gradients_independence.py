@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_networks import VOCABULARY, awkward_samples, made_up_samples, random_adapter, tiny_model
 
+from workers.data.samples import Sample
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
 from workers.gradients.passes import BatchDone
 from workers.gradients.sketch import unit_length
 from workers.gradients.starting_point import StartingPoint, starting_point
-from workers.samples import Sample
 
 if TYPE_CHECKING:
     import random
 
-    from workers.gradients.model import ProxyModel
+    from workers.models.proxy import ProxyModel
 
 ROUNDING = 1e-5
 BFLOAT16_ROUNDING = 1e-3

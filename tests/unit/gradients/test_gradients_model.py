@@ -11,12 +11,12 @@ from tiny_networks import tiny_network
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from workers.gradients.device import resolve_device
-from workers.gradients.errors import ModelError
-from workers.gradients.model import ModelCache, load_model
-from workers.gradients.model_files import model_files
-from workers.gradients.model_limits import ModelLimits
-from workers.gradients.tokenizer import TokenizerCache
+from workers.models.device import resolve_device
+from workers.models.errors import ModelError
+from workers.models.files import model_files
+from workers.models.limits import ModelLimits
+from workers.models.proxy import ModelCache, load_model
+from workers.models.tokenizer import TokenizerCache
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,9 +15,9 @@ from tiny_networks import made_up_samples, tiny_model, tiny_network
 from workers.gradients import peft_adapter
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
-from workers.gradients.errors import ModelError
 from workers.gradients.peft_adapter import AdapterCache, read_adapter
 from workers.gradients.starting_point import StartingPoint
+from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from app.artifacts.local import LocalArtifacts
+from app.core.storage.local import LocalArtifacts
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import Sketches
 from workers.gradients.shards import ShardDamaged, ShardStore, sketch_key
@@ -182,7 +182,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     def full_disk(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.artifacts.local.os.fsync", full_disk)
+    monkeypatch.setattr("app.core.storage.local.os.fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         shards.write(0, sketches(range(4)))
     assert [path.name for path in (tmp_path / "sketches" / KEY).iterdir()] == ["manifest.json"]

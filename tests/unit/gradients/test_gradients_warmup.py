@@ -11,24 +11,24 @@ import torch
 from autograd_reference import adapter_gradients, relative_error, sample_loss, weight_gradients, with_adapter
 from tiny_networks import VOCABULARY, made_up_samples, random_adapter, tiny_model
 
-from app.artifacts.local import LocalArtifacts
+from app.core.storage.local import LocalArtifacts
+from workers.data.samples import Sample
+from workers.data.stopping import Stopped
 from workers.gradients import starting_point as starting_point_module
 from workers.gradients import warmup
 from workers.gradients.adapter import Adapter, LowRank
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
-from workers.gradients.errors import ModelError
 from workers.gradients.second_moments import damped_roots
 from workers.gradients.sketch import adapter_signs
 from workers.gradients.starting_point import FRESH, StartingPoint, shared_starting_point, starting_point
 from workers.gradients.targets import target_layers
-from workers.samples import Sample
-from workers.stopping import Stopped
+from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from workers.gradients.model import ProxyModel
+    from workers.models.proxy import ProxyModel
 
 KEY = "cd" * 32
 CONFIG = GradientConfig(rank=3, warmup_steps=4, warmup_learning_rate=1e-2, sketch_dim=64)

@@ -19,11 +19,11 @@ from transformers import (
     Qwen2Config,
 )
 
+from workers.data.samples import Sample
 from workers.gradients.adapter import Adapter, LowRank
 from workers.gradients.config import GradientConfig
-from workers.gradients.model import ProxyModel
 from workers.gradients.targets import target_layers
-from workers.samples import Sample
+from workers.models.proxy import ProxyModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

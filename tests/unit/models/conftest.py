@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from app.settings import Settings
+from app.core.settings import Settings
 from tests.integration.s3_server import CREDENTIALS, S3Server, s3_server
 from tests.integration.tiny_model import save_tiny_model
 

@@ -15,21 +15,21 @@ import pytest
 import torch
 from hub_server import HubServer, hub_server
 
-from app.model_uris import check_model_uri
+from app.core.uris.models import check_model_uri
 from tests.integration.s3_server import Failing, S3Server
 from workers.data.cache_limits import shrink_cache
 from workers.data.holds import Holds
 from workers.data.leftovers import remove_leftovers
-from workers.gradients.errors import ModelError
-from workers.gradients.model import load_model
+from workers.data.stopping import Stopped
+from workers.models.errors import ModelError
 from workers.models.fetch import CacheFailed, fetch_model
-from workers.stopping import Stopped
+from workers.models.proxy import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
 
     from .conftest import SettingsFactory
 

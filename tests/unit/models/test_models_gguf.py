@@ -11,19 +11,19 @@ import torch
 from gguf import GGUFReader, dequantize
 from tiny_gguf import LAYERS, WIDTH, write_tiny_gguf
 
-from app.model_uris import check_model_uri
-from workers.gradients.errors import ModelError
-from workers.gradients.model import load_model
-from workers.gradients.model_limits import ModelLimits
+from app.core.uris.models import check_model_uri
+from workers.data.stopping import Stopped
 from workers.models import gguf as gguf_module
+from workers.models.errors import ModelError
 from workers.models.gguf_header import check_gguf
+from workers.models.limits import ModelLimits
 from workers.models.local import local_model
-from workers.stopping import Stopped
+from workers.models.proxy import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from app.settings import Settings
+    from app.core.settings import Settings
     from tests.unit.models.conftest import SettingsFactory
 
 LIMITS = ModelLimits()

@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from workers.gradients.errors import ModelError
-from workers.gradients.model import load_model
-from workers.gradients.model_files import model_files
-from workers.gradients.model_limits import ModelLimits
-from workers.gradients.safetensors_header import check_header
-from workers.gradients.tokenizer import TokenizerCache
+from workers.models.errors import ModelError
+from workers.models.files import model_files
+from workers.models.limits import ModelLimits
+from workers.models.proxy import load_model
+from workers.models.safetensors_header import check_header
+from workers.models.tokenizer import TokenizerCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -267,7 +267,7 @@ class TestSizes:
         assert time.monotonic() - began < 5
 
     def test_a_directory_of_very_many_files(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("workers.gradients.model_files.MOST_FILES", 3)
+        monkeypatch.setattr("workers.models.files.MOST_FILES", 3)
         refused(model, "the limit is 3: give the directory of one model")
 
     def test_what_a_model_takes_in_memory_is_limited(self, model: Path) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import ValidationError
 
-from app.model_uris import check_model_uri
-from app.uris import UriRefused
+from app.core.uris.datasets import UriRefused
+from app.core.uris.models import check_model_uri
 
 if TYPE_CHECKING:
     from pathlib import Path

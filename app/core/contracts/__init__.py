@@ -1,0 +1,1 @@
+"""Where stages meet: the typed documents that one stage hands the next."""

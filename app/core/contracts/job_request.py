@@ -1,0 +1,315 @@
+"""What a client asks of a job: the contract between the service that stores it and the worker that carries it out.
+
+Only dataset, model and budget are required; the defaults serve.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+
+from app.core.contracts.schema import Expiry, Metadata, Name, Request, Storable, Text
+from app.core.settings import LONGEST_S
+from app.core.uris.datasets import Format
+
+EXAMPLE_REQUEST: dict[str, Any] = {
+    "dataset": {
+        "uri": "file:///data/train.jsonl",
+        "columns": {"prompt": "instruction", "response": "output"},
+    },
+    "model": {"uri": "file:///models/smollm2", "dtype": "float32", "max_length": 512},
+    "gradients": {"target": "lora", "rank": 8, "sketch_dim": 2048, "seed": 0},
+    "selection": {
+        "method": "spice",
+        "budget": {"fraction": 0.1},
+        "alpha": "auto",
+        "conflict_penalty": 0.1,
+        "early_stop_ratio": None,
+    },
+    "name": "nightly",
+    "metadata": {"team": "search"},
+}
+
+Method = Literal["spice", "fisher", "dpp", "grad_norm", "random"]
+
+SMALLEST_ALPHA, LARGEST_ALPHA = 1e-100, 1e100
+"""No product with the squared norm of a float32 sketch, or with its inverse, is beyond what float64 holds."""
+
+
+def _auto_or_number(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """One message for both; pydantic's own would name its functions."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError(f"must be 'auto' or a number from {SMALLEST_ALPHA:g} to {LARGEST_ALPHA:g}") from None
+
+
+Alpha = Annotated[
+    Literal["auto"] | Annotated[float, Field(ge=SMALLEST_ALPHA, le=LARGEST_ALPHA)], WrapValidator(_auto_or_number)
+]
+
+
+class Columns(Request):
+    """Which columns hold what; left out, the shape is recognised by the column names."""
+
+    prompt: Text | None = None
+    response: Text | None = None
+    instruction: Text | None = None
+    input: Text | None = None
+    output: Text | None = None
+    messages: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        given = frozenset(self.model_dump(exclude_none=True))
+        shapes = (
+            {"prompt", "response"},
+            {"instruction", "output"},
+            {"instruction", "input", "output"},
+            {"messages"},
+        )
+        if given not in shapes:
+            raise ValueError(
+                "must name prompt and response, or instruction, output and perhaps input, or messages; "
+                f"it names {', '.join(sorted(given)) or 'none'}"
+            )
+        return self
+
+
+class DatasetRef(Request):
+    """The data: a URI, or the id of a registered dataset."""
+
+    uri: Text | None = Field(default=None, description="As for `POST /datasets`.")
+    id: uuid.UUID | None = Field(default=None, description="A registered dataset.")
+    format: Format | None = Field(default=None, description="Overrides what the URI's suffix says.")
+    columns: Columns | None = None
+    source_column: Annotated[str, Field(max_length=1000), Storable] | None = Field(
+        default=None,
+        description="Column that says where a row comes from, for the statistics by source; left out, the first of "
+        "`source`, `dataset` and `domain` that there is.",
+    )
+    max_rejected_fraction: float = Field(
+        default=0.05, ge=0, le=1, description="The job fails if more of the rows than this can't be used."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.uri is None) == (self.id is None):
+            raise ValueError("must have either uri or id")
+        return self
+
+
+def _not_half(value: object) -> object:
+    if value == "float16":
+        raise ValueError(
+            "gradients underflow in float16 without loss scaling: use bfloat16, which has the same size and the "
+            "range of float32, or float32"
+        )
+    return value
+
+
+class ModelRef(Request):
+    """The proxy model that scores the data."""
+
+    uri: Text = Field(
+        description="A saved model (config, tokenizer, safetensors weights): `file:///directory`, "
+        "`s3://bucket/prefix`, or `hf://org/name@commit` on the hub; or a GGUF file by `file://` or `s3://`."
+    )
+    dtype: Annotated[Literal["float32", "bfloat16"], BeforeValidator(_not_half)] = "float32"
+    max_length: int = Field(default=512, ge=2, le=131_072, description="Tokens of a row; longer rows are cut.")
+
+
+class AdapterRef(Request):
+    """A LoRA adapter that PEFT saved."""
+
+    uri: Text = Field(
+        description="`file://` directory with adapter_config.json and adapter_model.safetensors, of plain LoRA on "
+        "linear layers."
+    )
+
+
+LayerName = Annotated[str, Field(min_length=1, max_length=200), Storable]
+
+
+class Gradients(Request):
+    """Whose gradients, and how small they are made."""
+
+    target: Literal["lora", "linear", "last_layer"] = Field(
+        default="lora",
+        description="`lora`: an adapter on the linear layers of the blocks; `linear`: these layers' own weights; "
+        "`last_layer`: the output head's.",
+    )
+    rank: int = Field(default=8, ge=1, le=256, description="Rank of a fresh adapter.")
+    layers: tuple[LayerName, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Which linear layers, by the last parts of their names (`q_proj`, `layers.3.mlp.down_proj`) or by "
+        "patterns with `*`, `?` and `[...]` (`layers.1?.mlp.*`); left out: all of them.",
+    )
+    adapter: AdapterRef | None = Field(
+        default=None, description="A trained adapter to take the gradients of; left out: a fresh one."
+    )
+    warmup_steps: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="Steps, of 8 rows each, that a fresh adapter is trained for before rows are scored.",
+    )
+    warmup_learning_rate: FiniteFloat = Field(default=2e-4, gt=0, le=1, description="Of Adam, in these steps.")
+    preconditioner: Literal["none", "adam"] = Field(
+        default="none",
+        description="`adam`: divide every entry of a gradient by the root of its second moment, as Adam does.",
+    )
+    sketch_dim: int = Field(default=2048, ge=1, le=65_536, description="Length p of a gradient sketch.")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    loss_normalization: Literal["sum", "mean"] = Field(
+        default="sum", description="Loss of a row: summed over its response tokens, or their mean."
+    )
+    normalize: Literal["none", "unit"] = Field(
+        default="none", description="`unit`: every gradient is scaled to length one."
+    )
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if self.target == "last_layer" and self.layers is not None:
+            raise ValueError(
+                "layers chooses among the blocks' linear layers, and target 'last_layer' is the output head"
+            )
+        if self.target != "lora" and self.adapter is not None:
+            raise ValueError(f"adapter belongs to target 'lora', and the target is {self.target!r}")
+        if self.target != "lora" and self.warmup_steps:
+            raise ValueError(f"warmup_steps trains an adapter: use target 'lora' instead of {self.target!r}")
+        if self.adapter is not None and self.warmup_steps:
+            raise ValueError("warmup_steps trains a fresh adapter: leave it out, or leave adapter out")
+        return self
+
+
+class Budget(Request):
+    """How many rows to pick: a fraction of the usable rows, or a count."""
+
+    fraction: FiniteFloat | None = Field(default=None, gt=0, le=1)
+    count: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.fraction is None) == (self.count is None):
+            raise ValueError("must have either fraction (over 0, at most 1) or count (at least 1)")
+        return self
+
+
+class SelectionSpec(Request):
+    """How to pick."""
+
+    method: Method = "spice"
+    budget: Budget
+    alpha: Alpha = Field(default="auto", description="Scale of the information; `auto` is 1 / median squared norm.")
+    conflict_penalty: FiniteFloat = Field(default=0.1, ge=0, le=100, description="lambda; 0.1 to 0.5 is stable.")
+    early_stop_ratio: FiniteFloat | None = Field(
+        default=None, gt=0, le=1, description="omega: stop when a gain falls to this part of the first."
+    )
+    partitions: int | None = Field(
+        default=None,
+        ge=2,
+        le=1000,
+        description="Select in that many random parts, each by whichever worker is free, and merge their picks; null "
+        "is the exact greedy in one process.",
+    )
+    curvature: bool = Field(
+        default=False,
+        description="Also compute the curvature of the information and the factor that it proves beforehand. For the "
+        "plain greedy: `conflict_penalty` 0 or method `fisher`, without `partitions`. Costs about as much as picking "
+        "every row.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    baselines: tuple[Method, ...] = Field(
+        default=(), max_length=4, description="Other methods to run on the same sketches, for comparison."
+    )
+    baseline_repeats: int = Field(
+        default=3,
+        ge=1,
+        le=20,
+        description="Runs, each with a seed of its own, of a baseline that draws at random: its curve is then their "
+        "mean, with a standard deviation.",
+    )
+
+    @model_validator(mode="after")
+    def _gains_to_stop_at(self) -> Self:
+        if self.early_stop_ratio is not None and self.method in ("grad_norm", "random"):
+            raise ValueError(
+                f"early_stop_ratio compares marginal gains, and method {self.method!r} does not pick by them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_of_a_greedy(self) -> Self:
+        if self.partitions is not None and self.method not in ("spice", "fisher"):
+            raise ValueError(f"partitions are for methods spice and fisher, not {self.method!r}: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _curvature_of_the_plain_greedy(self) -> Self:
+        plain = self.method == "fisher" or (self.method == "spice" and self.conflict_penalty == 0)
+        if self.curvature and not plain:
+            raise ValueError("curvature is of the plain greedy: use method 'fisher' or conflict_penalty 0")
+        if self.curvature and self.partitions is not None:
+            raise ValueError("curvature proves its factor for one greedy over all rows: leave it or partitions out")
+        return self
+
+    @model_validator(mode="after")
+    def _baselines_differ(self) -> Self:
+        names = [*self.baselines, self.method]
+        if len(set(names)) != len(names):
+            raise ValueError("baselines must name methods other than `method`, each once")
+        return self
+
+
+class Webhook(Request):
+    """Who is told when the job ends."""
+
+    url: Text = Field(
+        description="`https://` on a public host. It gets a POST that is signed as Standard Webhooks has it, and again "
+        "until it answers with 2xx."
+    )
+
+
+class JobRequest(Request):
+    """A selection job."""
+
+    dataset: DatasetRef
+    model: ModelRef
+    gradients: Gradients = Gradients()
+    selection: SelectionSpec
+    timeout_s: FiniteFloat | None = Field(
+        default=None,
+        gt=0,
+        le=LONGEST_S,
+        description="Seconds that the job may take from its start; then it fails as `timed-out`.",
+    )
+    name: Name | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    expires_at: Expiry | None = Field(
+        default=None,
+        description="When the job, its results, rows and events are deleted, if it has ended by then; null: by the "
+        "service's setting, else never.",
+    )
+    webhook: Webhook | None = None
+
+
+class PreviewRequest(Request):
+    """Which rows of a registered dataset to show, as which model would read them."""
+
+    model: ModelRef
+    columns: Columns | None = Field(default=None, description="As for `POST /jobs`.")
+    first_row: int = Field(default=0, ge=0, lt=2**53, description="Number of the first row, from 0.")
+    rows: int = Field(default=20, ge=1, le=50, description="How many rows.")

@@ -1,0 +1,77 @@
+"""Keep a project to its own rows: the one place where that is done, for every statement of its sessions.
+
+A session that knows a project (`project_sessions`) adds `project_id = ...` to each SELECT, UPDATE and DELETE over a
+table of `Owned` rows, wherever in the statement it stands, and gives the rows that it inserts to the project. A session
+that knows none (workers, the reconciler, retention) sees all.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
+
+from sqlalchemy import event
+from sqlalchemy.orm import with_loader_criteria
+
+from app.core.db.tables import DEFAULT_PROJECT, Owned
+
+if TYPE_CHECKING:
+    import uuid
+
+    from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
+    from sqlalchemy.orm.interfaces import ORMOption
+
+    from app.core.db.engine import Sessions
+
+PROJECT = "project_id"
+NO_OWN_QUOTAS = "no_own_quotas"
+
+
+def project_sessions(sessions: Sessions, project_id: uuid.UUID, *, own_quotas: bool = True) -> Sessions:
+    """Sessions for which the rows of other projects do not exist.
+
+    Args:
+        sessions: That see all.
+        project_id: Whose rows there are.
+        own_quotas: False if the project is known to have none, so that they need not be looked up.
+    """
+    return partial(sessions, info={PROJECT: project_id, NO_OWN_QUOTAS: not own_quotas})
+
+
+def project_of(session: Session) -> uuid.UUID:
+    """The project that a session knows; the default one if it knows none."""
+    project_id: uuid.UUID = session.info.get(PROJECT, DEFAULT_PROJECT)
+    return project_id
+
+
+def install(sessions: sessionmaker[Session]) -> None:
+    """Have a factory's sessions keep to their project, if they know one."""
+    event.listen(sessions, "do_orm_execute", _own_rows_alone)
+    event.listen(sessions, "before_flush", _own_new_rows)
+
+
+def _own_rows_alone(state: ORMExecuteState) -> None:
+    project_id = state.session.info.get(PROJECT)
+    if project_id is not None and not state.is_column_load:
+        state.statement = state.statement.options(*_fence(project_id))
+
+
+@lru_cache(maxsize=1024)
+def _fence(project_id: uuid.UUID) -> tuple[ORMOption, ...]:
+    """The conditions of a project; kept, as making them takes longer than Postgres takes for them."""
+    return tuple(
+        with_loader_criteria(owned, owned.project_id == project_id, include_aliases=True)
+        for owned in Owned.__subclasses__()
+    )
+
+
+def own(session: Session, row: object) -> None:
+    """Give a new row to the session's project, if it knows one."""
+    project_id = session.info.get(PROJECT)
+    if project_id is not None and isinstance(row, Owned):
+        row.project_id = project_id
+
+
+def _own_new_rows(session: Session, *_: object) -> None:
+    for row in session.new:
+        own(session, row)

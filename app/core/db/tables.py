@@ -1,0 +1,461 @@
+"""The schema. Migrations are proven equal to these classes by a test."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    Enum,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.core.telemetry import origin
+
+Json = dict[str, Any]
+
+DEFAULT_PROJECT = uuid.UUID("5b1ce000-0000-4000-8000-000000000000")
+"""The project `default`, made by the migrations: what is made where there are no keys belongs to it."""
+
+
+class Base(DeclarativeBase):
+    """Declarative base: constraint names are fixed so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own idiom
+        datetime: DateTime(timezone=True),
+        str: Text(),
+        Json: JSONB(none_as_null=True),
+        list[str]: ARRAY(Text()),
+        float: Double(),
+    }
+
+
+class State(enum.StrEnum):
+    """States of everything that a worker runs.
+
+    queued -> running -> succeeded | failed | cancelled, and running -> queued when a worker dies or hands back.
+    """
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing follows this state."""
+        return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+
+
+class Stage(enum.StrEnum):
+    """What a running job is doing."""
+
+    READING = "reading"
+    GRADIENTS = "gradients"
+    SELECTING = "selecting"
+    PUBLISHING = "publishing"
+
+
+class EventKind(enum.StrEnum):
+    """What an event of a job tells."""
+
+    STATE = "state"
+    STAGE = "stage"
+    PROGRESS = "progress"
+
+
+def _text_enum(kind: type[enum.StrEnum], name: str) -> Enum:
+    """A text column with a CHECK: unlike a Postgres enum type, values can be added in one transaction."""
+    return Enum(
+        kind,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=16,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Leased:
+    """Columns of a row that is queued, claimed by one worker at a time, and finished once.
+
+    `dispatch` numbers the times that the row went to the queue: a message of an older dispatch claims nothing.
+    `lease_token` fences the worker that holds the row: only its statements change it.
+    `queued_at` lies ahead while the row waits for something that is away since `outage_since`.
+    `origin` is what asked for the row: the request's id and its trace.
+    """
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True, default=uuid.uuid4, sort_order=-1)
+    state: Mapped[State] = mapped_column(_text_enum(State, "state"), default=State.QUEUED)
+    dispatch: Mapped[int] = mapped_column(Integer, default=1, server_default=text("1"))
+    crashes: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    lease_token: Mapped[uuid.UUID | None] = mapped_column(UUID(as_uuid=True))
+    lease_expires_at: Mapped[datetime | None]
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    outage_since: Mapped[datetime | None] = mapped_column(sort_order=10)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    error: Mapped[Json | None]
+    origin: Mapped[Json | None] = mapped_column(default=origin.noted)
+
+
+def _open_index(table: str) -> Index:
+    """The few rows that the reconciler looks at."""
+    return Index(f"ix_{table}_open", "state", "queued_at", postgresql_where=text("state IN ('queued', 'running')"))
+
+
+class Scope(enum.StrEnum):
+    """What an API key may do; each scope includes those before it."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+    def includes(self, other: Scope) -> bool:
+        """Whether who has this scope may do what the other allows."""
+        order = list(Scope)
+        return order.index(self) >= order.index(other)
+
+
+class Project(Base):
+    """Whose jobs and datasets are whose: what belongs to one project does not exist for the keys of another."""
+
+    __tablename__ = "projects"
+    __table_args__ = (UniqueConstraint("name"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True, default=uuid.uuid4)
+    name: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # The project's own limits; null is the settings'.
+    requests_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    open_jobs: Mapped[int | None] = mapped_column(BigInteger)
+    rows_per_job: Mapped[int | None] = mapped_column(BigInteger)
+    rows_per_day: Mapped[int | None] = mapped_column(BigInteger)
+    # How often its webhook secret was replaced, and how long the one before is used beside it.
+    webhook_rotation: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    webhook_overlap_until: Mapped[datetime | None]
+
+
+class ApiKey(Base):
+    """An API key: what it may do, and the hash of its secret, which is stored nowhere."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (UniqueConstraint("prefix"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True, default=uuid.uuid4)
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    scope: Mapped[Scope] = mapped_column(_text_enum(Scope, "scope"))
+    prefix: Mapped[str]
+    secret_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Owned:
+    """Rows that belong to a project: `app.core.db.scoping` keeps a project's sessions to its own."""
+
+    if TYPE_CHECKING:
+        project_id: Mapped[uuid.UUID]
+
+
+def _owner() -> Mapped[uuid.UUID]:
+    return mapped_column(ForeignKey("projects.id"), server_default=text(f"'{DEFAULT_PROJECT}'"))
+
+
+class Resource:
+    """A row that clients name, list, change and delete.
+
+    A trigger moves `updated_at` with whatever they see of the row, and always forward. After `expires_at` the row is
+    deleted once nothing needs it.
+    """
+
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=20)
+    expires_at: Mapped[datetime | None] = mapped_column(sort_order=21)
+
+
+_NEWEST_FIRST = (text("created_at DESC"), text("id DESC"))
+
+
+def _list_indexes(table: str) -> tuple[Index, ...]:
+    """For the order of a list, for its filters, and for what has expired."""
+    return (
+        Index(f"ix_{table}_project_id_created_at_id", "project_id", *_NEWEST_FIRST),
+        Index(f"ix_{table}_project_id_name", "project_id", text("name text_pattern_ops"), *_NEWEST_FIRST),
+        Index(f"ix_{table}_metadata", text("metadata jsonb_path_ops"), postgresql_using="gin"),
+        Index(f"ix_{table}_expires_at", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+    )
+
+
+class Dataset(Owned, Leased, Resource, Base):
+    """A registered dataset: what a worker found at a URI, and the fingerprint that it had then."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (
+        _open_index("datasets"),
+        *_list_indexes("datasets"),
+        Index("ix_datasets_project_id_uri", "project_id", "uri", *_NEWEST_FIRST),
+    )
+
+    uri: Mapped[str]
+    format: Mapped[str | None]
+    name: Mapped[str | None]
+    metadata_: Mapped[Json] = mapped_column("metadata", server_default=text("'{}'"))
+    rows: Mapped[int | None] = mapped_column(BigInteger)
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    columns: Mapped[list[str] | None]
+    shape: Mapped[str | None]
+    fingerprint: Mapped[str | None]
+    project_id: Mapped[uuid.UUID] = _owner()
+
+
+class Preview(Owned, Leased, Base):
+    """A few rows of a dataset as a model would read them: what was asked for, and what a worker made of it."""
+
+    __tablename__ = "previews"
+    __table_args__ = (_open_index("previews"),)
+
+    dataset_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), index=True)
+    request: Mapped[Json]
+    content: Mapped[Json | None]
+    project_id: Mapped[uuid.UUID] = _owner()
+
+
+class Job(Owned, Leased, Resource, Base):
+    """A selection job: the request as it was sent, its state, and where it is.
+
+    Where the request names a webhook, a trigger has its message due with the final state; `webhook` is what came of it.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        _open_index("jobs"),
+        # The few that `app.core.lifecycle.counts` has still to count.
+        Index("ix_jobs_uncounted", "id", postgresql_where=text("finished_at IS NOT NULL AND NOT counted")),
+        *_list_indexes("jobs"),
+        Index("ix_jobs_project_id_state_created_at_id", *("project_id", "state"), *_NEWEST_FIRST),
+        Index(
+            "ix_jobs_project_id_dataset_uri",
+            "project_id",
+            text("(request #>> '{dataset,uri}'::text[])"),
+            *_NEWEST_FIRST,
+        ),
+        Index("ix_jobs_webhook_due_at", "webhook_due_at", postgresql_where=text("webhook_due_at IS NOT NULL")),
+        Index("ix_jobs_dataset_id_created_at_id", "dataset_id", *_NEWEST_FIRST),
+    )
+
+    name: Mapped[str | None]
+    metadata_: Mapped[Json] = mapped_column("metadata", server_default=text("'{}'"))
+    dataset_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
+    request: Mapped[Json]
+    timeout_s: Mapped[float | None] = mapped_column(sort_order=11)
+    stage: Mapped[Stage | None] = mapped_column(_text_enum(Stage, "stage"))
+    progress: Mapped[Json | None]
+    plan: Mapped[Json | None]
+    result: Mapped[Json | None]
+    project_id: Mapped[uuid.UUID] = _owner()
+    rows: Mapped[int | None] = mapped_column(BigInteger)
+    counted: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    webhook: Mapped[Json | None] = mapped_column(sort_order=30)
+    webhook_due_at: Mapped[datetime | None] = mapped_column(sort_order=31)
+
+
+class DeletedJob(Owned, Base):
+    """What is left of a job that was deleted, for the day that its rows count in its project's quota."""
+
+    __tablename__ = "deleted_jobs"
+    __table_args__ = (Index("ix_deleted_jobs_project_id_created_at", "project_id", "created_at"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime]
+    rows: Mapped[int] = mapped_column(BigInteger)
+
+
+class IdempotentAnswer(Owned, Base):
+    """The answer that a POST with an Idempotency-Key got, kept in the transaction of what it tells of."""
+
+    __tablename__ = "idempotent_answers"
+    __table_args__ = (Index("ix_idempotent_answers_created_at", "created_at"),)
+
+    project_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True, default=DEFAULT_PROJECT
+    )
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    status: Mapped[int]
+    headers: Mapped[Json]
+    body: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class JobEvent(Base):
+    """Something that happened to a job. Written by triggers on `jobs` (migration 0006) and by nothing else.
+
+    So every statement that changes a job tells of it, in its own transaction. The ids of one job's events grow in
+    the order of their commits.
+    """
+
+    __tablename__ = "job_events"
+    __table_args__ = (
+        # Where a stage began: progress is told more and more rarely from there on.
+        Index("ix_job_events_turns", "job_id", "id", postgresql_where=text("kind <> 'progress'")),
+    )
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    kind: Mapped[EventKind] = mapped_column(_text_enum(EventKind, "event_kind"))
+    data: Mapped[Json]
+
+
+class Shard(Leased, Base):
+    """Some consecutive samples of a job whose sketches one worker computes. The job is parked until all are done.
+
+    A parked job is running and nobody holds its lease: its shards are what is worked on. A trigger adds their progress
+    up in the job's own.
+    """
+
+    __tablename__ = "shards"
+    __table_args__ = (_open_index("shards"), UniqueConstraint("job_id", "number"))
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    samples: Mapped[int]
+    worker: Mapped[str | None]
+    progress: Mapped[Json | None]
+
+
+class Part(Leased, Base):
+    """A random part of a job's samples that one worker selects from. The job is parked until all are done.
+
+    What it picks stays here until the job has merged it: at most `budget` places among the usable samples and the
+    gain of each, in the order of picking.
+    """
+
+    __tablename__ = "parts"
+    __table_args__ = (_open_index("parts"), UniqueConstraint("job_id", "number"))
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    budget: Mapped[int]
+    worker: Mapped[str | None]
+    progress: Mapped[Json | None]
+    picks: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
+    gains: Mapped[list[float] | None] = mapped_column(ARRAY(Double()))
+
+
+class Selection(Base):
+    """The head of one selection of a job: the one asked for (label `main`) or a baseline."""
+
+    __tablename__ = "selections"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    method: Mapped[str]
+    selected: Mapped[int] = mapped_column(BigInteger)
+    log_det: Mapped[float]
+    conflicts: Mapped[Json]
+    curve: Mapped[Json | None]
+
+
+class SelectionChunk(Base):
+    """Some consecutive picks of a selection, as arrays of equal length.
+
+    One row a pick would cost 60 bytes of tuple and index overhead for 48 of data; arrays of some thousand picks
+    stream at the speed of the wire, and memory is bounded by the chunk.
+    """
+
+    __tablename__ = "selection_chunks"
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id", "label"], ["selections.job_id", "selections.label"], ondelete="CASCADE"),
+        CheckConstraint(
+            "cardinality(row_indices) = cardinality(marginal_gains)"
+            " AND cardinality(row_indices) = cardinality(epsilons)"
+            " AND cardinality(row_indices) = cardinality(conflicts)"
+            " AND cardinality(row_indices) = cardinality(log_det)",
+            name="equal_lengths",
+        ),
+    )
+
+    job_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    first_rank: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    row_indices: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    marginal_gains: Mapped[list[float]] = mapped_column(ARRAY(Double()))
+    epsilons: Mapped[list[float]] = mapped_column(ARRAY(Double()))
+    conflicts: Mapped[list[float]] = mapped_column(ARRAY(Double()))
+    log_det: Mapped[list[float]] = mapped_column(ARRAY(Double()))
+
+
+class RejectedRows(Base):
+    """The rows of a job's dataset that could not be used, by reason."""
+
+    __tablename__ = "rejected_rows"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    reason: Mapped[str] = mapped_column(primary_key=True)
+    row_indices: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+
+
+class JobStatistics(Base):
+    """What the figures of a finished job are drawn from: some 100 kB, so apart from the job, which lists show."""
+
+    __tablename__ = "job_statistics"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    document: Mapped[Json]
+
+
+class Worker(Base):
+    """A worker process that was there a short while ago."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    queues: Mapped[list[str]]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Counter(Base):
+    """Something that the service has counted since it was set up; see `app.core.lifecycle.counts`."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    labels: Mapped[list[str]] = mapped_column(primary_key=True)
+    value: Mapped[float]

@@ -1,0 +1,87 @@
+"""Delete jobs and datasets, by wish and by age."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, exists, func, select
+
+from app.core.db.tables import Dataset, Job, Preview, State
+from app.core.lifecycle import counts, quotas
+from app.core.lifecycle.leases import OPEN
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Iterator
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
+
+    from app.core.db.engine import Sessions
+
+FINAL = tuple(state for state in State if state.final)
+
+
+def delete_job(session: Session, job_id: uuid.UUID) -> bool:
+    """Delete a job with its results and events in the caller's transaction; False if it has not ended or is gone.
+
+    What it has used stays: in the counters of `app.core.lifecycle.counts`, and for a day in its project's quota.
+    """
+    gone = session.execute(
+        delete(Job)
+        .where(Job.id == job_id, Job.state.in_(FINAL))
+        .returning(Job.project_id, Job.created_at, Job.rows, Job.counted, *counts.ENDED)
+    ).one_or_none()
+    if gone is None:
+        return False
+    if not gone.counted:
+        counts.add(session, counts.of_ended([gone]))
+    quotas.keep_deleted(session, job_id, gone.project_id, gone.created_at, gone.rows)
+    return True
+
+
+def delete_dataset(session: Session, dataset_id: uuid.UUID) -> bool:
+    """Delete a dataset in the caller's transaction; False if a worker or an open job reads it, or it is gone."""
+    gone = session.execute(delete(Dataset).where(Dataset.id == dataset_id, *_unread()).returning(Dataset.id))
+    return gone.one_or_none() is not None
+
+
+@contextmanager
+def expired_job(sessions: Sessions, but: Collection[uuid.UUID]) -> Iterator[uuid.UUID | None]:
+    """A job whose time is over, held against everybody else and deleted at the end of the block; None if there is none.
+
+    One whose end is still to be told to a webhook stays until it is, or is given up.
+
+    An error inside the block leaves it for the next time.
+
+    Args:
+        sessions: The database.
+        but: Jobs that are left out.
+    """
+    with sessions() as session:
+        job_id = session.scalar(
+            select(Job.id)
+            .where(Job.expires_at < func.now(), Job.state.in_(FINAL), Job.webhook_due_at.is_(None), Job.id.not_in(but))
+            .order_by(Job.expires_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        yield job_id
+        if job_id is not None:
+            delete_job(session, job_id)
+        session.commit()
+
+
+def delete_expired_datasets(session: Session) -> int:
+    """Delete the datasets whose time is over and that nothing reads; their number."""
+    gone = session.execute(delete(Dataset).where(Dataset.expires_at < func.now(), *_unread()).returning(Dataset.id))
+    count = len(gone.all())
+    session.commit()
+    return count
+
+
+def _unread() -> tuple[ColumnElement[bool], ...]:
+    open_job = exists().where(Job.dataset_id == Dataset.id, Job.state.in_(OPEN))
+    open_preview = exists().where(Preview.dataset_id == Dataset.id, Preview.state.in_(OPEN))
+    return Dataset.state.in_(FINAL), ~open_job, ~open_preview

@@ -1,0 +1,299 @@
+"""Claim, keep and end the work on a row: every statement is one conditional UPDATE.
+
+A worker holds a row while `lease_expires_at` lies ahead on the database's clock (workers' clocks play no part).
+Its statements name the lease token, so a worker that was taken for dead changes nothing when it comes back.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import CursorResult, case, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.core.db.tables import Dataset, Job, Part, Preview, Shard, State
+
+if TYPE_CHECKING:
+    from sqlalchemy import BindParameter
+    from sqlalchemy.orm import Session
+
+    from app.core.db.tables import Json
+
+Work = type[Dataset] | type[Job] | type[Part] | type[Preview] | type[Shard]
+
+OPEN = (State.QUEUED, State.RUNNING)
+
+SHORTEST_WAIT = timedelta(seconds=1)
+LONGEST_WAIT = timedelta(seconds=60)
+
+WORKER_LOST: Json = {
+    "type": "worker-lost",
+    "title": "The workers that ran this died",
+    "detail": "Each attempt ended without a word from its worker: look for memory kills, then submit again.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's hold on a row, and what asked for the row."""
+
+    table: Work
+    id: uuid.UUID
+    token: uuid.UUID
+    origin: Json | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What a heartbeat learns.
+
+    Attributes:
+        held: False once another worker may have the row.
+        cancelled: True once the client asked to cancel.
+    """
+
+    held: bool
+    cancelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A row that is due to be in the queue."""
+
+    table: Work
+    id: uuid.UUID
+    dispatch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """Rows that were taken back from silent workers, each with the dispatch after the one that its worker had.
+
+    Attributes:
+        again: Those that go to the queue once more.
+        ended: Those that were cancelled, or have failed too often.
+    """
+
+    again: list[Waiting]
+    ended: list[Waiting]
+
+
+def claim(
+    session: Session,
+    table: Work,
+    row_id: uuid.UUID,
+    dispatch: int,
+    seconds: float,
+    **values: Any,  # noqa: ANN401 - columns of any type
+) -> Lease | None:
+    """Take a queued row for `seconds`; None if it is not at this dispatch, or no longer queued."""
+    token = uuid.uuid4()
+    row = session.execute(
+        update(table)
+        .where(table.id == row_id, table.dispatch == dispatch, table.state == State.QUEUED)
+        .values(
+            state=State.RUNNING,
+            lease_token=token,
+            lease_expires_at=func.now() + timedelta(seconds=seconds),
+            started_at=func.coalesce(table.started_at, func.now()),
+            **values,
+        )
+        .returning(table.origin)
+    ).one_or_none()
+    session.commit()
+    return None if row is None else Lease(table, row_id, token, row.origin)
+
+
+def extend(session: Session, lease: Lease, seconds: float, **values: Any) -> Signals:  # noqa: ANN401
+    """Hold the row for another `seconds`, set columns (its progress), and hear whether to go on."""
+    row = session.execute(
+        update(lease.table)
+        .where(*_held(lease))
+        .values(lease_expires_at=func.now() + timedelta(seconds=seconds), **values)
+        .returning(lease.table.cancel_requested_at)
+    ).one_or_none()
+    session.commit()
+    return Signals(held=row is not None, cancelled=row is not None and row[0] is not None)
+
+
+def finish(session: Session, lease: Lease, state: State, **values: Any) -> bool:  # noqa: ANN401
+    """End the work in the caller's transaction. A success loses against a cancel that came before it.
+
+    Returns:
+        False, having changed nothing, if the row is no longer held or was cancelled before it succeeded.
+    """
+    conditions = list(_held(lease))
+    if state is State.SUCCEEDED:
+        conditions.append(lease.table.cancel_requested_at.is_(None))
+    statement = update(lease.table).where(*conditions)
+    released = {"lease_token": None, "lease_expires_at": None, "finished_at": func.now()}
+    return bool(_execute(session, statement.values(state=state, **released, **values)).rowcount)
+
+
+def hand_back(session: Session, lease: Lease) -> int | None:
+    """Return a row to the queue unfinished (the worker shuts down), or end it if it was cancelled meanwhile.
+
+    Returns:
+        Its next dispatch; None if it is not to be queued.
+    """
+    row = session.execute(
+        update(lease.table)
+        .where(*_held(lease))
+        .values(**_let_go(lease.table), queued_at=func.now())
+        .returning(lease.table.dispatch, lease.table.state)
+    ).one_or_none()
+    session.commit()
+    return row.dispatch if row is not None and row.state is State.QUEUED else None
+
+
+def postpone(session: Session, lease: Lease, patience_s: float) -> bool:
+    """Return a row to the queue for later: something that its work needs is away, and may come back.
+
+    The next try comes after as long as the outage has lasted, but within a minute. Nobody puts a message for it: the
+    reconciler does once `queued_at` has passed.
+
+    Returns:
+        False, having changed nothing, if the row is not held or the outage has lasted for `patience_s`.
+    """
+    table = lease.table
+    since = func.coalesce(table.outage_since, func.now())
+    result = _execute(
+        session,
+        update(table)
+        .where(
+            *_held(lease),
+            or_(table.outage_since.is_(None), table.outage_since > func.now() - timedelta(seconds=patience_s)),
+        )
+        .values(
+            **_let_go(table),
+            outage_since=since,
+            queued_at=func.now() + func.least(func.greatest(func.now() - since, SHORTEST_WAIT), LONGEST_WAIT),
+        ),
+    )
+    session.commit()
+    return bool(result.rowcount)
+
+
+def unwanted(session: Session, table: Work, row_id: uuid.UUID) -> bool:
+    """Whether a row ended without a success, or is gone: what was made for it is of no use to anybody."""
+    state = session.scalar(select(table.state).where(table.id == row_id))
+    return state in (None, State.FAILED, State.CANCELLED)
+
+
+def request_cancel(session: Session, table: Work, row_id: uuid.UUID) -> State | None:
+    """Cancel a row that no worker holds at once, ask the worker of any other to stop; in the caller's transaction.
+
+    Returns:
+        The state that the row then has; None if there is no such row.
+    """
+    free = table.lease_token.is_(None)
+    state = session.execute(
+        update(table)
+        .where(table.id == row_id, table.state.in_(OPEN))
+        .values(
+            cancel_requested_at=func.coalesce(table.cancel_requested_at, func.now()),
+            state=case((free, _state(State.CANCELLED)), else_=table.state),
+            finished_at=case((free, func.now()), else_=table.finished_at),
+        )
+        .returning(table.state)
+    ).scalar_one_or_none()
+    return state if state is not None else session.scalar(select(table.state).where(table.id == row_id))
+
+
+def reclaim_expired(session: Session, table: Work, max_attempts: int) -> Reclaimed:
+    """Take back the rows whose worker fell silent.
+
+    A row goes to the queue again, ends cancelled if that was asked for, and fails after `max_attempts` workers
+    died on it (a row that kills its worker must not kill them all).
+    """
+    expired = table.state == State.RUNNING, table.lease_expires_at < func.now()
+    exhausted = table.crashes + 1 >= max_attempts
+    cancelled = table.cancel_requested_at.is_not(None)
+    again = ~exhausted & ~cancelled
+    rows = session.execute(
+        update(table)
+        .where(*expired)
+        .values(
+            state=case(
+                (cancelled, _state(State.CANCELLED)),
+                (exhausted, _state(State.FAILED)),
+                else_=_state(State.QUEUED),
+            ),
+            error=case((exhausted & ~cancelled, literal(WORKER_LOST, JSONB)), else_=None),
+            finished_at=case((again, None), else_=func.now()),
+            dispatch=table.dispatch + 1,
+            crashes=table.crashes + 1,
+            lease_token=None,
+            lease_expires_at=None,
+            queued_at=func.now(),
+        )
+        .returning(table.id, table.dispatch, table.state)
+    ).all()
+    session.commit()
+    found = Reclaimed([], [])
+    for row in rows:
+        (found.again if row.state is State.QUEUED else found.ended).append(Waiting(table, row.id, row.dispatch))
+    return found
+
+
+def expire_all(session: Session) -> None:
+    """Let every lease run out now: for a start when no worker of before can be alive."""
+    for table in (Dataset, Job, Part, Preview, Shard):
+        session.execute(update(table).where(table.lease_token.is_not(None)).values(lease_expires_at=func.now()))
+    session.commit()
+
+
+def waiting_since(session: Session, table: Work, seconds: float) -> list[Waiting]:
+    """Rows that have been queued for at least `seconds`, oldest first."""
+    rows = session.execute(
+        select(table.id, table.dispatch)
+        .where(table.state == State.QUEUED, table.queued_at < func.now() - timedelta(seconds=seconds))
+        .order_by(table.queued_at)
+    ).all()
+    return [Waiting(table, row.id, row.dispatch) for row in rows]
+
+
+def redispatch(session: Session, waiting: Waiting) -> Waiting | None:
+    """Give a queued row a new dispatch, so that a message of the old one, if it turns up, claims nothing."""
+    dispatch = session.execute(
+        update(waiting.table)
+        .where(
+            waiting.table.id == waiting.id,
+            waiting.table.state == State.QUEUED,
+            waiting.table.dispatch == waiting.dispatch,
+        )
+        .values(dispatch=waiting.dispatch + 1, queued_at=func.now())
+        .returning(waiting.table.dispatch)
+    ).scalar_one_or_none()
+    session.commit()
+    return None if dispatch is None else Waiting(waiting.table, waiting.id, dispatch)
+
+
+def _state(state: State) -> BindParameter[State]:
+    """A state as a value inside an expression, where SQLAlchemy can't tell its type from a column."""
+    return literal(state, Job.__table__.c.state.type)
+
+
+def _let_go(table: Work) -> dict[str, Any]:
+    """What a row becomes when its worker lets go of it unfinished: nobody else would hear that it was cancelled."""
+    cancelled = table.cancel_requested_at.is_not(None)
+    return {
+        "state": case((cancelled, _state(State.CANCELLED)), else_=_state(State.QUEUED)),
+        "finished_at": case((cancelled, func.now()), else_=None),
+        "dispatch": table.dispatch + 1,
+        "lease_token": None,
+        "lease_expires_at": None,
+    }
+
+
+def _held(lease: Lease) -> tuple[Any, ...]:
+    return lease.table.id == lease.id, lease.table.lease_token == lease.token, lease.table.state == State.RUNNING
+
+
+def _execute(session: Session, statement: Any) -> CursorResult[Any]:  # noqa: ANN401
+    result = session.execute(statement)
+    assert isinstance(result, CursorResult)  # noqa: S101 - an UPDATE's result always is; tells mypy so
+    return result

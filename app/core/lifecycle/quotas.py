@@ -1,0 +1,175 @@
+"""What a project may use: limits, what is in use, and whether more fits.
+
+Whoever is about to use more locks the project's row, counts, and uses it in the same transaction: of two that come at
+once the second counts what the first has used. A project without limits is not locked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Select, delete, func, select, union_all, update
+from sqlalchemy.dialects.postgresql import insert
+
+from app.core.db.scoping import NO_OWN_QUOTAS
+from app.core.db.tables import DeletedJob, Job, Project
+from app.core.lifecycle.leases import OPEN
+
+if TYPE_CHECKING:
+    import uuid
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from app.core.settings import Settings
+
+DAY = timedelta(days=1)
+ASK = "ask the service's operator for more (`spice projects limit`)"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a project may use; None is as much as it likes.
+
+    Attributes:
+        open_jobs: Jobs that have not ended.
+        rows_per_job: Rows of one job's dataset.
+        rows_per_day: Rows of all jobs that were submitted in the last 24 hours, of deleted ones too.
+    """
+
+    open_jobs: int | None
+    rows_per_job: int | None
+    rows_per_day: int | None
+
+    def __bool__(self) -> bool:
+        """Whether anything is limited."""
+        return (self.open_jobs, self.rows_per_job, self.rows_per_day) != (None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """What does not fit.
+
+    Attributes:
+        limit: Name of the limit.
+        message: The value, the limit and the remedy.
+        passes: Whether it will fit by itself, later.
+    """
+
+    limit: str
+    message: str
+    passes: bool
+
+
+def has_own(project: Project) -> bool:
+    """Whether a project has limits of its own."""
+    return (project.open_jobs, project.rows_per_job, project.rows_per_day) != (None, None, None)
+
+
+def may_have(session: Session, settings: Settings) -> bool:
+    """Whether the session's project may have limits; a look at the database tells which."""
+    return not session.info.get(NO_OWN_QUOTAS) or bool(_defaults(settings))
+
+
+def limits_of(session: Session, project_id: uuid.UUID, settings: Settings) -> Limits:
+    """A project's own limits, and those of the settings where it has none."""
+    own = session.execute(
+        select(Project.open_jobs, Project.rows_per_job, Project.rows_per_day).where(Project.id == project_id)
+    ).one()
+    defaults = astuple(_defaults(settings))
+    return Limits(*(default if value is None else value for value, default in zip(own, defaults, strict=True)))
+
+
+def _defaults(settings: Settings) -> Limits:
+    return Limits(settings.quota_open_jobs, settings.quota_rows_per_job, settings.quota_rows_per_day)
+
+
+def excess_of_submission(
+    session: Session, project_id: uuid.UUID, settings: Settings, rows: int | None
+) -> Excess | None:
+    """What keeps one more job from being submitted; the caller adds it in this transaction.
+
+    Args:
+        session: Holds the project's lock until it ends, if the project has limits.
+        project_id: Whose job it is.
+        settings: The limits of projects that have none of their own.
+        rows: Rows of its dataset, if they are known.
+    """
+    if not may_have(session, settings):
+        return None
+    limits = limits_of(session, project_id, settings)
+    if not limits:
+        return None
+    _lock(session, project_id)
+    if limits.open_jobs is not None:
+        jobs = select(func.count()).where(Job.project_id == project_id, Job.state.in_(OPEN))
+        in_use = session.scalar(jobs) or 0
+        if in_use >= limits.open_jobs:
+            said = f"{in_use} jobs of the project have not ended, and {limits.open_jobs} may at once: wait for one, or "
+            return Excess("open_jobs", f"{said}{ASK}", passes=True)
+    return _excess_of_rows(session, project_id, limits, rows or 0, besides=None)
+
+
+def count_rows(session: Session, job_id: uuid.UUID, rows: int, settings: Settings) -> Excess | None:
+    """Note how many rows a job has, now that they were counted, and commit; what does not fit is noted as well."""
+    job = session.get_one(Job, job_id)
+    if job.rows == rows:
+        session.rollback()
+        return None
+    limits = limits_of(session, job.project_id, settings)
+    if limits:
+        _lock(session, job.project_id)
+    excess = _excess_of_rows(session, job.project_id, limits, rows, besides=job_id)
+    session.execute(update(Job).where(Job.id == job_id).values(rows=0 if excess else rows))
+    session.commit()
+    return excess
+
+
+def _excess_of_rows(
+    session: Session, project_id: uuid.UUID, limits: Limits, rows: int, besides: uuid.UUID | None
+) -> Excess | None:
+    if limits.rows_per_job is not None and rows > limits.rows_per_job:
+        said = f"has {rows} rows, and a job of the project may have {limits.rows_per_job}: send fewer, or {ASK}"
+        return Excess("rows_per_job", said, passes=False)
+    if limits.rows_per_day is not None:
+        used = int(session.scalar(_rows_of_a_day(project_id, besides)) or 0)
+        if used + rows > limits.rows_per_day or (rows == 0 and used >= limits.rows_per_day):
+            said = (
+                f"has {rows} rows, the project's jobs of the last 24 hours {used}, and {limits.rows_per_day} is what "
+                f"they may have together: wait, or {ASK}"
+            )
+            return Excess("rows_per_day", said, passes=rows <= limits.rows_per_day)
+    return None
+
+
+def keep_deleted(
+    session: Session, job_id: uuid.UUID, project_id: uuid.UUID, created_at: datetime, rows: int | None
+) -> None:
+    """Note in the caller's transaction what a job has used that goes in it."""
+    if rows:
+        session.execute(insert(DeletedJob).values(id=job_id, project_id=project_id, created_at=created_at, rows=rows))
+
+
+def forget_deleted(session: Session) -> None:
+    """Forget the deleted jobs that count no longer, of all projects, and commit."""
+    session.execute(delete(DeletedJob).where(DeletedJob.created_at < func.now() - DAY))
+    session.commit()
+
+
+def _rows_of_a_day(project_id: uuid.UUID, besides: uuid.UUID | None) -> Select[int]:
+    """Rows of the project's jobs of the last 24 hours; one statement, so that no job is seen twice or not at all."""
+    parts = [
+        select(table.rows).where(table.project_id == project_id, table.created_at > func.now() - DAY)
+        for table in (Job, DeletedJob)
+    ]
+    if besides is not None:
+        parts[0] = parts[0].where(Job.id != besides)
+    rows = union_all(*parts).subquery()
+    return select(func.coalesce(func.sum(rows.c.rows), 0))
+
+
+def _lock(session: Session, project_id: uuid.UUID) -> None:
+    """Have others of the project wait; not those that only refer to it."""
+    session.execute(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))

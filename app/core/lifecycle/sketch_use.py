@@ -1,0 +1,73 @@
+"""Which sketches are in use: a job says so in its row before it looks for them, and deletion asks first.
+
+Both go through one advisory lock of Postgres for each key, shared by the jobs and exclusive to a deletion. So a job
+that begins to use a key while it is being deleted waits until that is over and finds nothing, and a deletion that
+begins after a job said so finds the job. No clock and no period of grace is needed for that.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select
+
+from app.core.db.tables import Job
+from app.core.lifecycle import leases
+from app.core.lifecycle.leases import OPEN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.orm import Session
+
+    from app.core.db.engine import Sessions
+    from app.core.db.tables import Json
+    from app.core.lifecycle.leases import Lease, Signals
+
+USES = "uses"
+
+
+def use(session: Session, lease: Lease, key: str, plan: Json, seconds: float) -> Signals:
+    """Note in a job's plan that it uses sketches, from now until the job ends; extends the lease, and commits.
+
+    Args:
+        session: For this transaction alone.
+        lease: The worker's hold on the job.
+        key: The sketches' content key.
+        plan: The rest of the job's plan.
+        seconds: Of the lease.
+    """
+    session.execute(select(func.pg_advisory_xact_lock_shared(_lock_number(key))))
+    return leases.extend(session, lease, seconds, plan={**plan, USES: key})
+
+
+@contextmanager
+def retiring(sessions: Sessions, key: str) -> Iterator[bool]:
+    """Hold a key against new users. True: no job uses it, and it may be deleted inside the block."""
+    with sessions() as session:
+        locked = session.scalar(select(func.pg_try_advisory_xact_lock(_lock_number(key))))
+        yield bool(locked) and key not in _used(session)
+        session.rollback()
+
+
+def live_corpora(session: Session) -> tuple[set[str], set[str]]:
+    """Fingerprints of the datasets, and digests of the samples, of all jobs that have not ended."""
+    rows = session.execute(
+        select(Job.plan["fingerprint"].astext, Job.plan["corpus"].astext).where(
+            Job.state.in_(OPEN), Job.plan.is_not(None)
+        )
+    ).all()
+    return {row[0] for row in rows if row[0]}, {row[1] for row in rows if row[1]}
+
+
+def _used(session: Session) -> set[str]:
+    rows = session.execute(
+        select(Job.plan["sketches"].astext, Job.plan[USES].astext).where(Job.state.in_(OPEN), Job.plan.is_not(None))
+    ).all()
+    return {key for row in rows for key in row if key}
+
+
+def _lock_number(key: str) -> int:
+    """A key as the signed 64 bits that Postgres names a lock by."""
+    return int.from_bytes(bytes.fromhex(key[:16]), signed=True)

@@ -1,0 +1,151 @@
+"""The queue: the one place on this side that knows RQ.
+
+Messages are JSON and name a row and its dispatch; everything else is read from Postgres. The worker's functions
+are named, not imported: the service does not need what a GPU machine has installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.job import Job as RqJob
+from rq.serializers import JSONSerializer
+
+from app.core.db.tables import Dataset, Job, Part, Preview, Shard
+from app.core.settings import QUEUES
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Sequence
+
+    from app.core.lifecycle.leases import Waiting, Work
+    from app.core.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+TASKS: Final[dict[Work, str]] = {
+    Job: "workers.stages.job.run_job",
+    Dataset: "workers.stages.registration.register_dataset",
+    Preview: "workers.stages.preview.run_preview",
+    Shard: "workers.stages.shard.run_shard",
+    Part: "workers.stages.part.run_part",
+}
+QueueUnavailable = RedisError
+
+MESSAGE_TTL_S: Final = 7 * 86400
+"""Of a message that waits. A worker that ends between taking one and beginning with it leaves it in no list, where
+nobody finds it to delete it. A row that waits for longer gets another message from the reconciler."""
+
+
+class TaskQueue:
+    """Hands rows to workers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis = Redis.from_url(
+            str(settings.redis_url), socket_connect_timeout=2, socket_timeout=5, health_check_interval=30
+        )
+        selection, gradients = (
+            Queue(queue_name(settings, kind), connection=self._redis, serializer=JSONSerializer) for kind in QUEUES
+        )
+        self._queues: dict[Work, Queue] = {table: gradients if table is Shard else selection for table in TASKS}
+
+    def put(self, work: Waiting) -> None:
+        """Enqueue a row's dispatch; a dispatch that is there already stays there once.
+
+        Raises:
+            QueueUnavailable: Redis does not answer. The row stays queued in Postgres and the reconciler puts it.
+        """
+        try:
+            self._queues[work.table].enqueue_call(**_message(work), unique=True)
+        except DuplicateJobError:
+            return
+
+    def put_new(self, rows: Sequence[Waiting]) -> None:
+        """Enqueue rows of which no message can be there yet, all at once.
+
+        Raises:
+            QueueUnavailable: Redis does not answer. Of the rows all or none were put; the reconciler puts the others.
+        """
+        with self._redis.pipeline() as pipeline:
+            for table in {row.table for row in rows}:
+                messages = [Queue.prepare_data(**_message(row)) for row in rows if row.table is table]
+                self._queues[table].enqueue_many(messages, pipeline=pipeline)
+            pipeline.execute()
+
+    def put_new_or_leave(self, rows: Sequence[Waiting]) -> None:
+        """Enqueue committed rows; if Redis does not answer, leave them to the reconciler."""
+        try:
+            self.put_new(rows)
+        except QueueUnavailable:
+            logger.warning("Redis does not answer: %d new rows wait in Postgres", len(rows))
+
+    def put_or_leave(self, work: Waiting) -> None:
+        """Enqueue committed work; if Redis does not answer, leave it to the reconciler."""
+        try:
+            self.put(work)
+        except QueueUnavailable:
+            logger.warning("Redis does not answer: %s %s waits in Postgres", work.table.__tablename__, work.id)
+
+    def drop(self, work: Waiting) -> None:
+        """Delete the message of a dispatch that is over: a worker that was killed with it left it behind.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with contextlib.suppress(NoSuchJobError):
+            RqJob.fetch(_message_id(work.id, work.dispatch), self._redis, JSONSerializer).delete()
+
+    def missing(self, waiting: list[Waiting]) -> list[Waiting]:
+        """Those of `waiting` that no message in the queue stands for.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        if not waiting:
+            return []
+        present = {message for table in {work.table for work in waiting} for message in self._queues[table].job_ids}
+        return [work for work in waiting if _message_id(work.id, work.dispatch) not in present]
+
+    def lengths(self) -> dict[str, int]:
+        """Messages in each queue, by its kind.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        return {kind: queue.count for kind, queue in zip(QUEUES, (self._queues[Job], self._queues[Shard]), strict=True)}
+
+    def ping(self) -> None:
+        """Raise QueueUnavailable if Redis does not answer."""
+        self._redis.ping()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+
+def queue_name(settings: Settings, kind: str) -> str:
+    """RQ's name of the `selection` queue (jobs, their parts, datasets) or of the `gradients` queue (shards)."""
+    return f"{settings.queue_name}-{kind}"
+
+
+def _message(work: Waiting) -> dict[str, Any]:
+    """What RQ is told of a row's dispatch, by the names of `Queue.enqueue_call` and `Queue.prepare_data`."""
+    return {
+        "func": TASKS[work.table],
+        "args": (str(work.id), work.dispatch),
+        "job_id": _message_id(work.id, work.dispatch),
+        "timeout": -1,  # a job's length is its own affair, and Postgres keeps what came of it
+        "ttl": MESSAGE_TTL_S,
+        "result_ttl": 0,
+        "failure_ttl": 3600,
+    }
+
+
+def _message_id(row_id: uuid.UUID, dispatch: int) -> str:
+    return f"{row_id}-{dispatch}"

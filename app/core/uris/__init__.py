@@ -1,0 +1,1 @@
+"""Which URIs of datasets, models and webhooks may be opened."""

@@ -1,0 +1,60 @@
+"""`/healthz`: the process answers. `/readyz`: it can serve, or what is missing."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter
+
+from app.core.contracts.schema import Response
+from app.health.readiness import Check, checks
+from app.http.dependencies import QueueDep, ServiceSessionsDep, StoreProbeDep  # noqa: TC001
+from app.http.openapi import example, problems
+from app.http.problems import Unavailable
+
+router = APIRouter(tags=["health"])
+
+EXAMPLE_CHECKS: list[dict[str, Any]] = [
+    {"name": "postgres", "ok": True, "required": True, "detail": "answers", "remedy": None},
+    {
+        "name": "worker gradients",
+        "ok": False,
+        "required": False,
+        "detail": "no worker that serves gradients was seen in the last 35 s",
+        "remedy": "start one: SPICE_WORKER_QUEUES=gradients spice worker",
+    },
+]
+
+
+class Health(Response):
+    """The answer of a healthy service."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Response):
+    """The answer of a service that can serve; a check that is not ok is a warning."""
+
+    status: Literal["ok"] = "ok"
+    checks: list[Check]
+
+
+@router.get("/healthz", summary="Is the process alive?", responses=example(200, "It is.", {"status": "ok"}))
+def healthz() -> Health:
+    """Answers as long as the process does; asks nothing of other servers."""
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    summary="Can the service serve?",
+    responses=example(200, "It can.", {"status": "ok", "checks": EXAMPLE_CHECKS})
+    | problems((Unavailable, "Redis does not answer: see SPICE_REDIS_URL; the schema is at 0001, not at 0002: ...")),
+)
+def readyz(sessions: ServiceSessionsDep, queue: QueueDep, store: StoreProbeDep) -> Readiness:
+    """Looks at Postgres, its schema, Redis, the artifact store and the workers; 503 says what is missing."""
+    found = checks(sessions, queue, store)
+    missing = [f"{check.detail}: {check.remedy}" for check in found if check.required and not check.ok]
+    if missing:
+        raise Unavailable("; ".join(missing), checks=[check.model_dump() for check in found])
+    return Readiness(checks=found)

@@ -1,0 +1,1 @@
+"""Periodic work of the service: the reconciler, retention, expiry."""

@@ -1,0 +1,79 @@
+"""Make the queue agree with Postgres.
+
+Redis may be wiped, a message may be lost between commit and enqueue, a worker may be killed with a message in its
+hands: every row that should be in the queue, or that a dead worker still holds, is found here and queued again.
+Any number of API processes may do this at once; each change is one conditional UPDATE.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.core.lifecycle import counts, deadlines, leases, shards
+from app.core.queue import TASKS, QueueUnavailable
+
+if TYPE_CHECKING:
+    from app.core.db.engine import Sessions
+    from app.core.lifecycle.leases import Waiting
+    from app.core.queue import TaskQueue
+    from app.core.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
+    """Look once; the number of rows that were put into the queue again.
+
+    Raises:
+        QueueUnavailable: Redis does not answer.
+        SQLAlchemyError: Postgres does not answer.
+    """
+    due: list[Waiting] = []
+    dead: list[Waiting] = []
+    with sessions() as session:
+        deadlines.enforce(session)
+        shards.drop_finished(session)
+        session.commit()
+        for table in TASKS:
+            reclaimed = leases.reclaim_expired(session, table, settings.max_attempts)
+            dead += [replace(work, dispatch=work.dispatch - 1) for work in (*reclaimed.again, *reclaimed.ended)]
+            due += reclaimed.again
+            lost = queue.missing(leases.waiting_since(session, table, settings.reconcile_s))
+            due += [work for work in (leases.redispatch(session, work) for work in lost) if work is not None]
+        due += shards.wake(session)
+        counts.count_ended(session)
+    for work in dead:
+        queue.drop(work)
+    for work in due:
+        logger.warning("%s %s is queued again, dispatch %d", work.table.__tablename__, work.id, work.dispatch)
+        queue.put(work)
+    return len(due)
+
+
+class Reconciler(threading.Thread):
+    """Looks every `settings.reconcile_s` seconds until `stop`; an unreachable server is tried again."""
+
+    def __init__(self, sessions: Sessions, queue: TaskQueue, settings: Settings) -> None:
+        super().__init__(name="reconciler", daemon=True)
+        self._sessions = sessions
+        self._queue = queue
+        self._settings = settings
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Look, wait, look again."""
+        while not self._stopped.wait(self._settings.reconcile_s):
+            try:
+                reconcile(self._sessions, self._queue, self._settings)
+            except (QueueUnavailable, SQLAlchemyError) as error:
+                logger.warning("the reconciler could not look, and tries again: %s", error)
+
+    def stop(self) -> None:
+        """Return once the thread has ended."""
+        self._stopped.set()
+        self.join()

@@ -1,0 +1,185 @@
+"""Delete artifacts by size and age, what was used last going last, and never what a job uses.
+
+This runs in the API, once an hour in each of its processes: there is always one, it has the store and Postgres, and
+a worker that computes for hours has no time for it. Any number of sweeps at once is harmless: each deletion holds a
+lock on its key, and what is gone already is no error.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.core.db.tables import Job, State
+from app.core.lifecycle.leases import OPEN
+from app.core.lifecycle.sketch_use import retiring
+from app.core.storage import ROWS, SKETCHES, StorageFailed, rows_prefix, sketches_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from app.core.db.engine import Sessions
+    from app.core.settings import Settings
+    from app.core.storage import ArtifactStore
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 600.0
+"""What was written or used so recently stays: clocks differ, and another service may share the store."""
+UNFINISHED_S = 86400.0
+"""Age of a write that nobody is going to end."""
+FIRST_SWEEP_S = 60.0
+JOBS_AT_ONCE = 1000
+KEY = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(slots=True)
+class Group:
+    """Objects that are deleted together: a key's shards, or a job's rows.
+
+    Attributes:
+        name: The content key, or the job's id.
+        bytes: Their size in all.
+        used: When the youngest of them was written, in seconds since 1970. A key has an object that is written anew
+            whenever a job uses it.
+    """
+
+    name: str
+    bytes: int = 0
+    used: float = 0.0
+
+
+def sweep(sessions: Sessions, artifacts: ArtifactStore, settings: Settings, now: float | None = None) -> list[str]:
+    """Look once.
+
+    Args:
+        sessions: The database that knows the jobs.
+        artifacts: The store.
+        settings: The limits.
+        now: Seconds since 1970.
+
+    Returns:
+        The prefixes and names that were deleted.
+
+    Raises:
+        StorageFailed: The store can't be listed.
+        SQLAlchemyError: Postgres does not answer.
+    """
+    now = time.time() if now is None else now
+    removed = _sweep_rows(sessions, artifacts, settings, now)
+    removed += _sweep_sketches(sessions, artifacts, settings, now)
+    for prefix in removed:
+        logger.info("retention: %s is deleted", prefix)
+    return removed
+
+
+def _sweep_sketches(sessions: Sessions, artifacts: ArtifactStore, settings: Settings, now: float) -> list[str]:
+    groups, removed = _groups(artifacts, SKETCHES, now)
+    keys = sorted((group for group in groups if KEY.fullmatch(group.name)), key=lambda group: group.used)
+    limit, max_age = settings.artifacts_max_bytes, settings.artifacts_max_age_s
+    total = sum(group.bytes for group in keys)
+    for group in keys:
+        age = now - group.used
+        too_old = max_age is not None and age > max_age
+        too_much = limit is not None and total > limit
+        if age < GRACE_S or not (too_old or too_much):
+            continue
+        with retiring(sessions, group.name) as free:
+            if free and _deleted(artifacts, sketches_prefix(group.name)):
+                removed.append(sketches_prefix(group.name))
+                total -= group.bytes
+    if limit is not None and total > limit:
+        logger.warning(
+            "the sketches in %s take %d bytes, SPICE_ARTIFACTS_MAX_BYTES is %d: what is left is in use or was just now",
+            artifacts.place,
+            total,
+            limit,
+        )
+    return removed
+
+
+def _sweep_rows(sessions: Sessions, artifacts: ArtifactStore, settings: Settings, now: float) -> list[str]:
+    """Delete the rows of jobs that have no result, and those of an age. An unknown job may be another service's."""
+    groups, removed = _groups(artifacts, ROWS, now)
+    for first in range(0, len(groups), JOBS_AT_ONCE):
+        jobs = {job_id: group for group in groups[first : first + JOBS_AT_ONCE] if (job_id := _job_id(group.name))}
+        with sessions() as session:
+            states = {row.id: row.state for row in session.execute(select(Job.id, Job.state).where(Job.id.in_(jobs)))}
+        for job_id, group in jobs.items():
+            state, age = states.get(job_id), now - group.used
+            too_old = settings.rows_max_age_s is not None and age > settings.rows_max_age_s
+            useless = state in (State.FAILED, State.CANCELLED) and age > GRACE_S
+            if state not in OPEN and (too_old or useless) and _deleted(artifacts, rows_prefix(job_id)):
+                removed.append(rows_prefix(job_id))
+    return removed
+
+
+def _deleted(artifacts: ArtifactStore, prefix: str) -> bool:
+    """Delete what is below a prefix; False if the store does not, which holds up nothing else."""
+    try:
+        artifacts.remove_all(prefix)
+    except StorageFailed as error:
+        logger.warning("retention: %s stays, and is tried again: %s", prefix, error)
+        return False
+    return True
+
+
+def _groups(artifacts: ArtifactStore, prefix: str, now: float) -> tuple[list[Group], list[str]]:
+    """The objects below a prefix by the next part of their names; and the unfinished ones that were deleted."""
+    groups: dict[str, Group] = {}
+    removed = []
+    for stored in artifacts.list(prefix):
+        name, _, rest = stored.name.removeprefix(prefix).partition("/")
+        if rest.startswith(".") and now - stored.modified > UNFINISHED_S:
+            artifacts.remove(stored.name)
+            removed.append(stored.name)
+        elif rest:
+            group = groups.setdefault(name, Group(name))
+            group.bytes += stored.size
+            group.used = max(group.used, stored.modified)
+    return list(groups.values()), removed
+
+
+def _job_id(name: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(name)
+    except ValueError:
+        return None
+
+
+class Retention(threading.Thread):
+    """Sweeps every `settings.retention_s` seconds until `stop`; an unreachable server is tried again."""
+
+    def __init__(self, sessions: Sessions, artifacts: ArtifactStore, settings: Settings) -> None:
+        super().__init__(name="retention", daemon=True)
+        self._sessions = sessions
+        self._artifacts = artifacts
+        self._settings = settings
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Sweep, wait, sweep again."""
+        for seconds in self._waits():
+            if self._stopped.wait(seconds):
+                return
+            try:
+                sweep(self._sessions, self._artifacts, self._settings)
+            except (StorageFailed, SQLAlchemyError) as error:
+                logger.warning("retention could not sweep, and tries again: %s", error)
+
+    def _waits(self) -> Iterator[float]:
+        yield min(FIRST_SWEEP_S, self._settings.retention_s)
+        while True:
+            yield self._settings.retention_s
+
+    def stop(self) -> None:
+        """Ask it to end; a sweep that is under way is not waited for, and any part of one is a whole."""
+        self._stopped.set()

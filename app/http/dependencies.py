@@ -1,0 +1,106 @@
+"""What endpoints are given: the process's settings, queue and database sessions, by type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, cast
+
+from anyio import to_thread
+from fastapi import Depends, Request
+from sqlalchemy.orm import Session
+
+from app.access.authentication import READING, principal_of
+from app.core.db.engine import Sessions
+from app.core.db.scoping import project_sessions
+from app.core.queue import TaskQueue
+from app.core.settings import Settings
+from app.core.storage import ArtifactStore
+from app.events.feed import EventFeed
+from app.health.readiness import StoreProbe
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from app.access.key_ring import KeyRing
+    from app.access.rate_limits import RateLimits
+    from app.http.posts import Posts
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one API process holds for all requests."""
+
+    settings: Settings
+    sessions: Sessions
+    reading: Sessions
+    queue: TaskQueue
+    posts: Posts
+    artifacts: ArtifactStore
+    keys: KeyRing
+    rate_limits: RateLimits
+    feed: EventFeed
+    store_probe: StoreProbe
+
+
+def resources(request: Request) -> Resources:
+    """The resources that the lifespan made."""
+    return cast("Resources", request.app.state.resources)
+
+
+# Coroutines, as all dependencies of routes are, though they wait for nothing: FastAPI would hand each plain function or
+# class to a thread.
+
+
+async def sessions_of(request: Request) -> Sessions:
+    """Sessions that see the rows of the request's project alone; to read with, if the request only reads."""
+    held, principal = resources(request), principal_of(request)
+    sessions = held.reading if request.method in READING else held.sessions
+    return project_sessions(sessions, principal.project_id, own_quotas=principal.own_quotas)
+
+
+SessionsDep = Annotated[Sessions, Depends(sessions_of)]
+
+
+async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Session]:
+    session = sessions()
+    try:
+        yield session
+    finally:
+        if request.method in READING or not session.in_transaction():
+            session.close()  # nothing goes over the wire
+        else:
+            await to_thread.run_sync(session.close)
+
+
+async def _service_sessions(request: Request) -> Sessions:
+    return resources(request).sessions
+
+
+async def _queue(request: Request) -> TaskQueue:
+    return resources(request).queue
+
+
+async def _settings(request: Request) -> Settings:
+    return resources(request).settings
+
+
+async def _artifacts(request: Request) -> ArtifactStore:
+    return resources(request).artifacts
+
+
+async def _feed(request: Request) -> EventFeed:
+    return resources(request).feed
+
+
+async def _store_probe(request: Request) -> StoreProbe:
+    return resources(request).store_probe
+
+
+StoreProbeDep = Annotated[StoreProbe, Depends(_store_probe)]
+SessionDep = Annotated[Session, Depends(_session)]
+ServiceSessionsDep = Annotated[Sessions, Depends(_service_sessions)]
+"""Sessions without a project: for what tells nothing of jobs and datasets."""
+QueueDep = Annotated[TaskQueue, Depends(_queue)]
+SettingsDep = Annotated[Settings, Depends(_settings)]
+ArtifactsDep = Annotated[ArtifactStore, Depends(_artifacts)]
+FeedDep = Annotated[EventFeed, Depends(_feed)]

@@ -1,1 +1,0 @@
-"""The picked rows as text: page by page, and searched."""

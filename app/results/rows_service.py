@@ -1,0 +1,99 @@
+"""Read and search the excerpts that a job left in the artifact store, a bounded part of them at a time."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from app.core.storage import StorageFailed, excerpts_name
+from app.http.problems import FieldError, InvalidRequest, RowsGone, Unavailable
+from app.results.rows_schemas import PickedRow
+
+if TYPE_CHECKING:
+    import uuid
+    from typing import BinaryIO
+
+    from app.core.storage import ArtifactStore
+
+SCANNED_BYTES = 8 << 20
+"""Bytes that one request looks through at most: a search for what is nowhere must not read gigabytes."""
+
+READ_BYTES = 1 << 18
+
+
+@dataclass(slots=True)
+class Found:
+    """What one request found.
+
+    Attributes:
+        items: The rows.
+        searched: Rank of the last row looked at; 0 for none.
+        next_cursor: Where to look on, or None at the end.
+    """
+
+    items: list[PickedRow] = field(default_factory=list)
+    searched: int = 0
+    next_cursor: str | None = None
+
+
+def picked_rows(artifacts: ArtifactStore, job_id: uuid.UUID, query: str, limit: int, cursor: str | None) -> Found:
+    """The next rows of a job, best pick first, whose text has the query in it, case aside.
+
+    Raises:
+        RowsGone: They are not in the artifact store.
+        InvalidRequest: The cursor is not one that this service gave for this job.
+        Unavailable: The store does not answer.
+    """
+    name = excerpts_name(job_id)
+    try:
+        stored = artifacts.stat(name)
+        if stored is None:
+            raise RowsGone(f"The rows of job {job_id} are not in the artifact store any more; its indices are.")
+        with artifacts.open(name) as stream:
+            start = _place(stream, cursor, stored.size)
+            return _scan(stream, start, stored.size, query.casefold(), limit)
+    except StorageFailed as error:
+        raise Unavailable(str(error)) from error
+
+
+def _place(stream: BinaryIO, cursor: str | None, size: int) -> int:
+    """Where the cursor points: the beginning of a line."""
+    if cursor is None:
+        return 0
+    if cursor.isascii() and cursor.isdigit() and 0 < int(cursor) < size:
+        stream.seek(int(cursor) - 1)
+        if stream.read(1) == b"\n":
+            return int(cursor)
+    raise InvalidRequest(FieldError(field="cursor", message="is not a next_cursor that this service gave for this job"))
+
+
+def _scan(stream: BinaryIO, start: int, size: int, query: str, limit: int) -> Found:
+    stream.seek(start)
+    found, at = Found(), start
+    for line in io.BufferedReader(_Unclosed(stream), READ_BYTES):
+        at += len(line)
+        row = PickedRow.model_validate(json.loads(line))
+        found.searched = row.rank
+        if not query or any(query in message.content.casefold() for message in row.messages):
+            found.items.append(row)
+        if len(found.items) >= limit or at - start >= SCANNED_BYTES:
+            break
+    found.next_cursor = str(at) if at < size else None
+    return found
+
+
+class _Unclosed(io.RawIOBase):
+    """A store's stream for `io.BufferedReader` to cut into lines; who opened the stream closes it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what BufferedReader passes
+        read = self._stream.read(len(buffer))
+        buffer[: len(read)] = read
+        return len(read)

@@ -1,0 +1,108 @@
+"""The messages that ended jobs owe: a trigger has one due with the final state (see `Job.webhook`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select, update
+
+from app.access import projects
+from app.core.db.tables import Job, Json, State
+
+if TYPE_CHECKING:
+    import uuid
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A message to send.
+
+    Attributes:
+        job_id: The job that has ended.
+        project_id: Whose secrets sign it.
+        rotations: Which of the project's secrets, the newest first.
+        url: Where to.
+        attempt: Number of this attempt, from 1.
+        state: The final state.
+        at: When it was reached.
+        data: What is told of the job.
+    """
+
+    job_id: uuid.UUID
+    project_id: uuid.UUID
+    rotations: tuple[int, ...]
+    url: str
+    attempt: int
+    state: State
+    at: datetime
+    data: Json
+
+
+def take_due(session: Session, most: int, hold_s: float) -> list[Due]:
+    """Take messages that are due, so that nobody else has them for some seconds; commits."""
+    jobs = session.scalars(
+        select(Job)
+        .where(Job.webhook_due_at <= func.now())
+        .order_by(Job.webhook_due_at)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    ).all()
+    due = []
+    rotations = projects.webhook_rotations(session, {job.project_id for job in jobs})
+    for job in jobs:
+        attempt = (job.webhook or {}).get("attempts", 0) + 1
+        job.webhook = {**(job.webhook or {}), "attempts": attempt}
+        job.webhook_due_at = func.now() + timedelta(seconds=hold_s)
+        due.append(_due(job, attempt, rotations[job.project_id]))
+    session.commit()
+    return due
+
+
+def delivered(session: Session, due: Due, status: int | None) -> None:
+    """Note that a message has arrived; commits."""
+    _note(session, due, {"state": "delivered", "status": status, "error": None}, None)
+
+
+def failed(session: Session, due: Due, status: int | None, error: str, again_s: float | None) -> None:
+    """Note that an attempt has failed, and when the next one is; None: there is none. Commits."""
+    _note(
+        session, due, {"state": "failed" if again_s is None else "pending", "status": status, "error": error}, again_s
+    )
+
+
+def _note(session: Session, due: Due, outcome: Json, again_s: float | None) -> None:
+    """Unless another process has taken the message since, as this attempt took longer than it was held for."""
+    due_at: Any = None if again_s is None else func.now() + timedelta(seconds=again_s)
+    session.execute(
+        update(Job)
+        .where(Job.id == due.job_id, Job.webhook["attempts"].as_integer() == due.attempt)
+        .values(webhook={"attempts": due.attempt, **outcome}, webhook_due_at=due_at)
+    )
+    session.commit()
+
+
+def _due(job: Job, attempt: int, rotations: tuple[int, ...]) -> Due:
+    assert job.finished_at is not None  # noqa: S101 - what ends a job sets both
+    data = {
+        "id": str(job.id),
+        "name": job.name,
+        "metadata": job.metadata_,
+        "state": job.state,
+        "error": job.error,
+        "url": f"/jobs/{job.id}",
+    }
+    return Due(
+        job.id,
+        job.project_id,
+        rotations,
+        job.request["webhook"]["url"],
+        attempt,
+        job.state,
+        job.finished_at,
+        data,
+    )

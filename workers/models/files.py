@@ -1,0 +1,270 @@
+"""Which files make a model, and every check of them that needs no loading.
+
+A model may come from anybody. Of its directory only files of known kinds are looked at, each within a limit of size;
+what is loaded sees those files alone, through a directory of links that is made for the moment. So a pickle, a Python
+file or an adapter that lies beside them is out of reach whatever a configuration says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from workers.models.errors import ModelError
+from workers.models.safetensors_header import check_header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from workers.models.limits import ModelLimits
+    from workers.models.safetensors_header import Tensor
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+SMALL_SUFFIXES = frozenset({".json", ".jinja", ".txt", ".model"})
+NOT_NEEDED = frozenset({"generation_config.json", "adapter_config.json", INDEX})
+"""Nothing is generated; an adapter's configuration names another model; the index comes with the weights."""
+CODE_IN = (CONFIG, TOKENIZER_CONFIG, "processor_config.json", "preprocessor_config.json")
+IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation(_\w+)?")
+"""Settings by which a configuration chooses kernels."""
+MOST_FILES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What lies in a model's directory, wherever that is.
+
+    Attributes:
+        place: The directory's name, for messages.
+        sizes: File name to bytes.
+    """
+
+    place: str
+    sizes: Mapping[str, int]
+
+    def small(self, limits: ModelLimits) -> list[str]:
+        """Names of the files that are needed besides the weights, sorted.
+
+        Raises:
+            ModelError: There is no configuration or nothing that weights could be in, or a file is too large.
+        """
+        if CONFIG not in self.sizes:
+            raise ModelError(f"model.uri: {self.place} has no {CONFIG}: give the directory of a saved model")
+        if not self.sizes.keys() & {WEIGHTS, INDEX}:
+            raise ModelError(
+                f"model.uri: {self.place} has no {WEIGHTS}: other weight files can run code when opened; save the "
+                "model again with safe_serialization=True"
+            )
+        names = sorted(
+            name for name in self.sizes if PurePath(name).suffix in SMALL_SUFFIXES and name not in NOT_NEEDED
+        )
+        if WEIGHTS not in self.sizes:
+            names.append(INDEX)
+        for name in names:
+            if self.sizes[name] > limits.json_max_bytes:
+                raise ModelError(
+                    f"model.uri: {self.place}/{name} has {self.sizes[name]:,} bytes, the limit is "
+                    f"{limits.json_max_bytes:,}: raise SPICE_MODEL_JSON_MAX_BYTES if it has to be as large as that"
+                )
+        return sorted(names)
+
+    def weights(self, index: bytes | None, limits: ModelLimits) -> list[str]:
+        """Names of the weight files, sorted.
+
+        Args:
+            index: Content of `INDEX`, which counts if there is no `WEIGHTS`.
+            limits: How large they may be.
+
+        Raises:
+            ModelError: The index is broken or names files that are not in the directory, or all are too large.
+        """
+        names = [WEIGHTS] if WEIGHTS in self.sizes else self._indexed(index or b"")
+        total = sum(self.sizes[name] for name in names)
+        if total > limits.max_bytes:
+            raise ModelError(
+                f"model.uri: the weights of {self.place} have {total:,} bytes, the limit is {limits.max_bytes:,}: "
+                "use a smaller proxy model, or raise SPICE_MODEL_MAX_BYTES"
+            )
+        return names
+
+    def _indexed(self, index: bytes) -> list[str]:
+        content = parsed(index, f"{self.place}/{INDEX}")
+        files = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(files, dict) or not files:
+            raise ModelError(f"model.uri: {self.place}/{INDEX} has no weight_map: copy the model again")
+        for name in files.values():
+            # A path here would be joined to the directory's, and lead out of it.
+            if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+\.safetensors", name, re.ASCII):
+                raise ModelError(
+                    f"model.uri: {self.place}/{INDEX} names {str(name)[:100]!r}: it must name .safetensors files "
+                    "beside it"
+                )
+            if name not in self.sizes:
+                raise ModelError(f"model.uri: {self.place} lacks {name}, which its index names: copy the model again")
+        return sorted(set(files.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model's directory on this machine, checked.
+
+    Attributes:
+        path: The directory.
+        files: What makes the model, sorted by name.
+        tensors: What the headers of the weight files tell.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def revision(self) -> str:
+        """Sha256, in hex, over the name and content of each file; the same wherever the directory lies."""
+        total = hashlib.sha256()
+        for file in self.files:
+            with file.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            total.update(f"{file.name}\0{content}\n".encode())
+        return total.hexdigest()
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Around reading them and telling their revision: what is scored and what is said to be must be one model.
+
+        Raises:
+            ModelError: Somebody wrote to one of the files meanwhile.
+        """
+        before = _stamp_of(self.files)
+        yield
+        if _stamp_of(self.files) != before:
+            raise ModelError(
+                f"model.uri: {self.path.name} was written to while it was read: submit again when it is whole"
+            )
+
+    @contextmanager
+    def alone(self) -> Iterator[Path]:
+        """A directory that holds these files and no other, for as long as loading takes.
+
+        Two of them are copied without what a model may not decide: which other files its tokenizer opens, and which
+        attention runs, which may be a kernel of the hub, hence code, or one whose sums differ from run to run.
+        """
+        with tempfile.TemporaryDirectory(prefix="spice-model-") as directory:
+            for file in self.files:
+                there = Path(directory) / file.name
+                if file.name == TOKENIZER_CONFIG:
+                    there.write_text(json.dumps(_without_paths(parsed(file.read_bytes(), file.name))))
+                elif file.name == CONFIG:
+                    there.write_text(json.dumps(_without_kernels(parsed(file.read_bytes(), file.name))))
+                else:
+                    there.symlink_to(file.resolve())
+            yield Path(directory)
+
+
+Stamp = tuple[tuple[str, int, int, int], ...]
+
+
+def stamp(path: Path) -> Stamp:
+    """Of all in a directory: while it stays the same, so does the model.
+
+    Raises:
+        ModelError: Not a directory.
+    """
+    return _stamp_of(_entries(path))
+
+
+def _stamp_of(files: Iterable[Path]) -> Stamp:
+    """Name, inode, size and time of change of each."""
+    stats = [(file.name, file.stat()) for file in files]
+    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def model_files(path: Path, limits: ModelLimits) -> ModelFiles:
+    """The files that make the model in a directory.
+
+    Raises:
+        ModelError: Not a directory, a link that leaves it, weights other than safetensors, files that are too large or
+            not what they should be, remote code, quantised weights.
+    """
+    entries = _entries(path)
+    root = path.resolve()
+    for entry in entries:
+        if entry.is_symlink() and not entry.resolve().is_relative_to(root):
+            raise ModelError(
+                f"model.uri: {path.name}/{entry.name} is a link out of the directory: "
+                "copy the model with its links resolved (cp -rL)"
+            )
+    listing = Listing(path.name, {entry.name: entry.stat().st_size for entry in entries if entry.is_file()})
+    small = listing.small(limits)
+    weights = listing.weights((path / INDEX).read_bytes() if INDEX in small else None, limits)
+    for name in small:
+        if name.endswith(".json"):
+            content = parsed((path / name).read_bytes(), f"{path.name}/{name}")
+            if name in CODE_IN:
+                _refuse_code(f"{path.name}/{name}", content)
+    tensors = [tensor for name in weights for tensor in check_header(path / name, limits.json_max_bytes)]
+    return ModelFiles(path, tuple(path / name for name in sorted([*small, *weights])), tuple(tensors))
+
+
+def parsed(content: bytes, name: str) -> Any:  # noqa: ANN401 - whatever the file holds
+    """A JSON file's content; ModelError, with the name, if it is none."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"model.uri: {name} is not JSON ({type(error).__name__}): copy the model again") from error
+
+
+def _entries(path: Path) -> Sequence[Path]:
+    if not path.is_dir():
+        raise ModelError(f"model.uri: {path} is not a directory: give the local directory of a saved model")
+    entries = sorted(path.iterdir(), key=lambda entry: entry.name)
+    if len(entries) > MOST_FILES:
+        raise ModelError(
+            f"model.uri: {path} holds {len(entries):,} files, the limit is {MOST_FILES:,}: "
+            "give the directory of one model"
+        )
+    return entries
+
+
+def _without_paths(content: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+    """A tokenizer's configuration without the files that it names, which transformers would open wherever they are."""
+    if not isinstance(content, dict):
+        return content
+    return {key: value for key, value in content.items() if not key.endswith("_file") and key != "init_inputs"}
+
+
+def _without_kernels(content: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+    """A model's configuration that leaves the implementation of its parts to transformers, at any depth."""
+    if isinstance(content, list):
+        return [_without_kernels(value) for value in content]
+    if not isinstance(content, dict):
+        return content
+    return {key: _without_kernels(value) for key, value in content.items() if not IMPLEMENTATION.fullmatch(key)}
+
+
+def _refuse_code(name: str, content: Any) -> None:  # noqa: ANN401 - whatever the file holds
+    """Refuse a configuration that names code to run, or weights packed in a way that can't be differentiated."""
+    waiting = [content]
+    while waiting:
+        settings = waiting.pop()
+        if isinstance(settings, list):
+            waiting.extend(settings)
+        elif isinstance(settings, dict):
+            waiting.extend(settings.values())
+            if "auto_map" in settings:
+                raise ModelError(
+                    f"model.uri: {name} asks to run code that comes with the model (auto_map), "
+                    "which is never done: choose a model whose architecture is part of transformers"
+                )
+            if settings.get("quantization_config"):
+                raise ModelError(
+                    f"model.uri: {name} says that the model is quantised: use the original weights in bfloat16"
+                )

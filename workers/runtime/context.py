@@ -1,0 +1,129 @@
+"""What one worker process holds: settings, connections, the device, what is in memory, the wish to stop."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from app.core.db.engine import make_engine, make_sessions
+from app.core.queue import TaskQueue
+from app.core.settings import get_settings
+from app.core.storage import open_artifacts
+from workers.data.holds import Holds
+from workers.gradients.engine import GradientEngine
+from workers.gradients.peft_adapter import AdapterCache
+from workers.models.device import resolve_device
+from workers.models.fetch import limits_of
+from workers.models.proxy import ModelCache
+from workers.models.tokenizer import TokenizerCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from app.core.db.engine import Sessions
+    from app.core.settings import Settings
+    from app.core.storage import ArtifactStore
+    from workers.data.corpus import Corpus
+    from workers.gradients.config import GradientConfig
+    from workers.gradients.starting_point import StartingPoint
+    from workers.models.proxy import ProxyModel
+
+
+@dataclass(slots=True)
+class Process:
+    """Shared by all tasks that this process runs, one after the other.
+
+    What was loaded last stays: the shards of a job follow one another, and a model takes seconds to load.
+    """
+
+    settings: Settings
+    sessions: Sessions
+    queue: TaskQueue
+    artifacts: ArtifactStore
+    device: torch.device
+    models: ModelCache = field(default_factory=ModelCache)
+    tokenizers: TokenizerCache = field(default_factory=TokenizerCache)
+    adapters: AdapterCache = field(default_factory=AdapterCache)
+    corpus: Corpus | None = None
+    holds: Holds = field(default_factory=Holds)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _engine: GradientEngine | None = None
+    _engine_model: ProxyModel | None = None
+    _engine_source: tuple[Path, str] | None = None
+    _engine_key: str | None = None
+
+    @property
+    def name(self) -> str:
+        """This worker, as clients see it."""
+        return f"{socket.gethostname()}:{os.getpid()}"
+
+    def model(self, path: Path, dtype: str) -> ProxyModel:
+        """A model, the last one if it serves.
+
+        Raises:
+            ModelError: It can't be used.
+        """
+        if self._engine_source != (path, dtype):
+            self._engine = self._engine_model = None  # the engine keeps its model alive, and two may not fit
+        model = self.models.get(path, dtype=dtype, device=self.device)
+        if self._engine_model is not model:
+            self._engine = None
+        self._engine_model, self._engine_source = model, (path, dtype)
+        return model
+
+    def engine(
+        self, model: ProxyModel, config: GradientConfig, key: str, start: Callable[[], StartingPoint]
+    ) -> GradientEngine:
+        """An engine for the model that `model` gave last, the last one if it serves.
+
+        Args:
+            model: The model.
+            config: What to sketch.
+            key: Content key of the sketches; what was prepared for one key does not serve another.
+            start: Gives what the key's samples are scored from.
+
+        Raises:
+            ModelError: The model can't be used.
+        """
+        serves = self._engine is not None and self._engine.config == config
+        if self._engine is None or not serves or (config.prepared and self._engine_key != key):
+            self._engine = None
+            self._engine, self._engine_key = GradientEngine(model, config, start()), key
+        return self._engine
+
+    def free_memory(self) -> None:
+        """Give the device's memory that nothing uses back to other processes; torch keeps it for later otherwise."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def make_process(settings: Settings) -> Process:
+    """Resources by settings.
+
+    Raises:
+        ModelError: `SPICE_DEVICE` names a device that this machine does not have.
+    """
+    if settings.torch_threads is not None:
+        torch.set_num_threads(settings.torch_threads)
+    return Process(
+        settings=settings,
+        sessions=make_sessions(make_engine(settings)),
+        queue=TaskQueue(settings),
+        artifacts=open_artifacts(settings),
+        device=resolve_device(settings.device),
+        models=ModelCache(limits_of(settings)),
+        tokenizers=TokenizerCache(limits_of(settings)),
+    )
+
+
+@cache
+def current_process() -> Process:
+    """This process's resources, made at the first call."""
+    return make_process(get_settings())

@@ -1,0 +1,72 @@
+"""What a failed job or dataset says: one problem document for each kind of failure, and no stack traces."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from app.core.uris.datasets import UriRefused
+from workers.data.errors import DatasetError
+from workers.models.errors import ModelError, SampleTooLarge
+from workers.selection import BudgetError, ConfigError
+
+if TYPE_CHECKING:
+    from app.core.db.tables import Json
+
+
+class JobError(Exception):
+    """A job can't go on. The message is for its owner."""
+
+    def __init__(self, kind: str, title: str, field: str, message: str) -> None:
+        super().__init__(message)
+        self.problem = _problem(kind, title, message, field)
+
+
+class ProblemError(Exception):
+    """A job can't go on for a reason that another worker has written down."""
+
+    def __init__(self, problem: Json) -> None:
+        super().__init__(problem.get("detail", problem["title"]))
+        self.problem = problem
+
+
+FIELD = re.compile(r"((?:model|gradients)\.[a-z_.]+): ")
+INTERNAL_ERROR = "internal-error"
+STORAGE_FAILED = "storage-failed"
+UNFORESEEN = frozenset({INTERNAL_ERROR, STORAGE_FAILED})
+"""Of which the worker's log has the traceback."""
+KINDS: tuple[tuple[type[Exception], str, str, str | None], ...] = (
+    (UriRefused, "uri-refused", "The URI may not be read", "dataset.uri"),
+    (ModelError, "model-unusable", "The model can't be used", "model.uri"),
+    (SampleTooLarge, "out-of-memory", "A row does not fit into memory", "model.max_length"),
+    (BudgetError, "selection-impossible", "The selection can't be made", "selection.budget"),
+    (ConfigError, "selection-impossible", "The selection can't be made", "selection"),
+    (OSError, STORAGE_FAILED, "The worker could not write or read a file", None),
+)
+
+
+def problem_of(error: Exception) -> Json:
+    """The problem document of what stopped a job."""
+    if isinstance(error, JobError | ProblemError):
+        return error.problem
+    if isinstance(error, DatasetError):
+        kind = f"dataset-{error.reason_code.replace('_', '-')}"
+        return _problem(kind, "The dataset can't be used", str(error), "dataset")
+    for cls, kind, title, field in KINDS:
+        if isinstance(error, cls):
+            return _problem(kind, title, str(error), _named_field(str(error)) or field)
+    detail = f"{type(error).__name__}: {error}"[:1000]
+    return _problem(INTERNAL_ERROR, "The worker failed", f"{detail}. The worker's log has the whole of it.")
+
+
+def _named_field(message: str) -> str | None:
+    """The field that a message begins with, as in ``gradients.adapter: ...``."""
+    match = FIELD.match(message)
+    return None if match is None else match[1]
+
+
+def _problem(kind: str, title: str, detail: str, field: str | None = None) -> dict[str, Any]:
+    problem: dict[str, Any] = {"type": kind, "title": title, "detail": detail}
+    if field is not None:
+        problem["errors"] = [{"field": field, "message": detail}]
+    return problem

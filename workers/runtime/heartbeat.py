@@ -1,0 +1,170 @@
+"""Keep a claimed row while work on it goes on: heartbeat, progress, cancellation."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.core.db.tables import State
+from app.core.lifecycle import leases
+
+if TYPE_CHECKING:
+    from app.core.db.tables import Stage
+    from app.core.lifecycle.leases import Lease, Signals
+    from workers.runtime.context import Process
+
+logger = logging.getLogger(__name__)
+
+DEAF_S = 2.5
+"""After which a cancelled row is ended although the work has not stopped: a library may be waiting for a server."""
+HEARTBEAT_S = 1.0
+"""One statement a second and worker: often enough to watch, and to stop within seconds of a cancel."""
+
+
+class Keeper:
+    """Extends a lease in the background.
+
+    Progress goes out with the heartbeat, never with the work: however often the work reports, Postgres sees one
+    UPDATE a second. While Postgres is away the work goes on; whether the row is still ours shows afterwards.
+    """
+
+    def __init__(self, process: Process, lease: Lease) -> None:
+        self.lease = lease
+        self.cancelled = False
+        self.lost = False
+        self._cancelled_at: float | None = None
+        self._process = process
+        self._pending: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"keeper-{lease.id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the heartbeats: the lease is let go of, or runs out."""
+        self._ended.set()
+        self._thread.join()
+
+    def refresh(self) -> None:
+        """Hear now, not with the next heartbeat, whether the row is held and wanted.
+
+        Raises:
+            SQLAlchemyError: Postgres does not answer.
+        """
+        with self._process.sessions() as session:
+            self._hear(leases.extend(session, self.lease, self._process.settings.lease_s))
+
+    def should_stop(self) -> bool:
+        """Whether the work is to end early: cancelled, lost to another worker, or the process shuts down."""
+        return self.cancelled or self.lost or self._process.stopping.is_set()
+
+    def enter(self, stage: Stage, total: int | None, unit: str) -> Meter:
+        """Begin a stage of a job; what its meter is told goes out with the heartbeats."""
+        with self._lock:
+            self._pending["stage"] = stage
+        return self.begin(total, unit)
+
+    def begin(self, total: int | None, unit: str) -> Meter:
+        """Count from 0 in units of another kind."""
+        meter = Meter(self, total, unit)
+        meter.at(0)
+        return meter
+
+    def set_progress(self, progress: dict[str, Any]) -> None:
+        """Replace the progress that goes out next."""
+        with self._lock:
+            self._pending["progress"] = progress
+
+    def _beat(self) -> None:
+        interval = min(HEARTBEAT_S, self._process.settings.lease_s / 4)
+        while not self._ended.wait(interval):
+            with self._lock:
+                values, self._pending = self._pending, {}
+            try:
+                with self._process.sessions() as session:
+                    signals = leases.extend(session, self.lease, self._process.settings.lease_s, **values)
+            except SQLAlchemyError as error:
+                logger.warning("%s: Postgres does not answer, the work goes on: %s", self.lease.id, error)
+                with self._lock:
+                    self._pending = values | self._pending
+                continue
+            self._hear(signals)
+            if self._is_deaf():
+                self._cancel()
+            if self.lost:
+                logger.warning("%s: it is another worker's now, or wanted no more; this one stops", self.lease.id)
+                return
+
+    def _is_deaf(self) -> bool:
+        """Whether the work was told long ago that it is cancelled, and still goes on."""
+        if self.cancelled and self._cancelled_at is None:
+            self._cancelled_at = time.monotonic()
+        return self._cancelled_at is not None and time.monotonic() - self._cancelled_at >= DEAF_S
+
+    def _cancel(self) -> None:
+        """End the row for the work, which then finds it lost."""
+        try:
+            with self._process.sessions() as session:
+                leases.finish(session, self.lease, State.CANCELLED)
+                session.commit()
+        except SQLAlchemyError as error:
+            logger.warning("%s: Postgres does not answer, the cancel waits: %s", self.lease.id, error)
+        else:
+            self.lost = True
+
+    def _hear(self, signals: Signals) -> None:
+        self.cancelled = signals.cancelled
+        self.lost = not signals.held
+
+
+class Meter:
+    """Counts the units of one stage, with rate and time left."""
+
+    def __init__(self, keeper: Keeper, total: int | None, unit: str) -> None:
+        self._keeper = keeper
+        self._total = total
+        self._unit = unit
+        self._done = 0
+        self._tokens: int | None = None
+        self._began = time.monotonic()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens counted so far; 0 where the work knows of none."""
+        return self._tokens or 0
+
+    def add(self, units: int, *, tokens: int | None = None) -> None:
+        """Count more units, and the tokens in them where the work knows them: rows differ in length, tokens do not."""
+        if tokens is not None:
+            self._tokens = (self._tokens or 0) + tokens
+        self.at(self._done + units)
+
+    def at(self, done: int, total: int | None = None) -> None:
+        """Set the units done, and the total once it is known."""
+        self._done = done
+        self._total = self._total if total is None else total
+        elapsed = time.monotonic() - self._began
+        rate = done / elapsed if done > 0 and elapsed > 0 else None
+        token_rate = self._tokens / elapsed if self._tokens and elapsed > 0 else None
+        left = None if rate is None or self._total is None else max(self._total - done, 0) / rate
+        self._keeper.set_progress(
+            {
+                "done": done,
+                "total": self._total,
+                "unit": self._unit,
+                "rate": None if rate is None else round(rate, 3),
+                "eta_s": None if left is None else round(left, 1),
+                "tokens": self._tokens,
+                "tokens_per_s": None if token_rate is None else round(token_rate, 1),
+            }
+        )

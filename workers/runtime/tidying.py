@@ -1,0 +1,31 @@
+"""Between tasks: keep this machine's cache within its limits, and clear what killed workers left in it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.core.lifecycle.sketch_use import live_corpora
+from workers.data.cache_limits import shrink_cache
+from workers.data.leftovers import remove_leftovers
+
+if TYPE_CHECKING:
+    from workers.runtime.context import Process
+
+logger = logging.getLogger(__name__)
+
+
+def tidy(process: Process) -> None:
+    """Do it once; a fault is logged and does not stop the worker. Each machine's workers do this for their own."""
+    try:
+        leftovers = remove_leftovers(process.settings)
+        with process.sessions() as session:
+            fingerprints, digests = live_corpora(session)
+        removed = shrink_cache(process.settings, fingerprints, digests)
+    except (OSError, SQLAlchemyError) as error:
+        logger.warning("the cache could not be tidied, it is tried again: %s", error)
+        return
+    if leftovers or removed:
+        logger.info("tidied the cache: %d leftovers, %s", leftovers, [path.name for path in removed])

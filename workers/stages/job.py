@@ -1,0 +1,395 @@
+"""A job as stages: read -> gradients -> select -> publish.
+
+`run_job` carries a job as far as it goes. Where sketches are missing it makes shards of them and parks the job; the
+worker that ends the last shard wakes it, and `run_job` runs again, finds the sketches, selects and publishes. Reading
+and gradients leave content-addressed files behind, so whatever was done before is found, by whichever job it was done.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.core.db import clock
+from app.core.db.selections import MAIN
+from app.core.db.tables import Job, Stage
+from app.core.lifecycle import parts, quotas, shards, sketch_use
+from app.core.storage import StorageFailed, rows_prefix
+from app.core.telemetry import tracing
+from workers.data.corpus import LAYOUT_VERSION
+from workers.data.rejection import Reason, enforce_limit
+from workers.data.sources import source_column
+from workers.data.stopping import Stopped
+from workers.gradients.shards import ShardDamaged, ShardStore, sketch_key
+from workers.models.architecture import check_length
+from workers.runtime.context import current_process
+from workers.runtime.failures import JobError, ProblemError
+from workers.runtime.task import run_leased
+from workers.selection import PartPicks, merge, partition, select, settle
+from workers.stages.part import selection_config
+from workers.stages.publishing import Published, publish
+from workers.stages.reading import read, source_of
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from app.core.contracts.job_request import Budget
+    from app.core.db.tables import Json
+    from workers.runtime.context import Process
+    from workers.runtime.heartbeat import Keeper, Meter
+    from workers.selection import Progress, Selection, SelectionConfig
+    from workers.stages.reading import Reading
+
+logger = logging.getLogger(__name__)
+
+RANDOM_METHODS = frozenset({"random"})
+"""Methods whose picks the seed decides: one run of such a baseline says little."""
+
+MOST_ROUNDS = 3
+"""Times that a job makes shards: more than one means that sketches vanished or were damaged while it waited."""
+
+
+def run_job(job_id: str, dispatch: int) -> None:
+    """The queue's entry: carry a job as far as it goes."""
+    process = current_process()
+
+    def discard(job: uuid.UUID) -> None:
+        try:
+            process.artifacts.remove_all(rows_prefix(job))
+        except StorageFailed as error:  # which must not keep the job from ending
+            logger.warning("job %s: its rows may have stayed, retention deletes them: %s", job, error)
+
+    run_leased(process, Job, job_id, dispatch, lambda keeper: _Run(process, keeper).run(), discard)
+    with process.sessions() as session:
+        shards.drop_finished(session)
+        session.commit()
+
+
+@dataclass(frozen=True, slots=True)
+class Sketched:
+    """The sketches of the samples that have a finite gradient.
+
+    Attributes:
+        values: Shape (n, p), float32.
+        rows: Row number in the dataset of each, shape (n,), int64.
+        rejected: Row numbers of all rows that can't be used, by reason.
+    """
+
+    values: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    rejected: dict[Reason, list[int]]
+
+
+class _Run:
+    """One turn at a job."""
+
+    def __init__(self, process: Process, keeper: Keeper) -> None:
+        self.process = process
+        self.keeper = keeper
+        self.source = source_of(process, keeper.lease.id)
+        with process.sessions() as session:
+            self.plan = session.get_one(Job, keeper.lease.id).plan or {}
+            self.failure = shards.first_error(session, keeper.lease.id)
+            self.parts = parts.of_job(session, keeper.lease.id)
+        self.seconds: dict[str, float] = dict(self.plan.get("seconds", {}))
+
+    def run(self) -> None:
+        """Park the job or finish it; raises what ends it otherwise."""
+        failures = [self.failure, *(part.error for part in self.parts)]
+        damaged = any(failure is not None and failure["type"] == parts.DAMAGED for failure in failures)
+        for failure in failures:
+            if failure is not None and not damaged:
+                raise ProblemError(failure)
+        with self._timed(Stage.READING):
+            reading = self._read()
+        store = self._store(reading)
+        store.mark_used()
+        missing = store.missing(verify=damaged)
+        if missing:
+            self._park(reading, store, missing)
+            return
+        if "parked_at" in self.plan and "parted_at" not in self.plan:
+            self.seconds[Stage.GRADIENTS] = round(self._now() - self.plan["parked_at"], 3)
+        with self._timed(Stage.SELECTING):
+            try:
+                sketched = self._load(reading, store)
+            except ShardDamaged as error:
+                logger.warning("job %s: %s", self.keeper.lease.id, error)
+                self._park(reading, store, store.missing(verify=True) or [error.shard])
+                return
+            if self.source.request.selection.partitions is not None and (damaged or not self.parts):
+                self._split(reading, store, sketched)
+                return
+            chosen, repeats = self._select(sketched)
+            if "parted_at" in self.plan:
+                self.seconds[Stage.SELECTING] = round(self._now() - self.plan["parted_at"], 3)
+        published = Published(
+            reading=reading,
+            values=sketched.values,
+            rows=sketched.rows,
+            rejected=sketched.rejected,
+            chosen=chosen,
+            repeats=repeats,
+            selection=self.source.request.selection,
+            source_column=source_column(
+                reading.snapshot, self.process.settings, self.source.request.dataset.source_column
+            ),
+            sketches=store.key,
+            sketches_reused=self._reused,
+            seconds=self.seconds,
+        )
+        publish(self.process, self.keeper, published)
+
+    def _read(self) -> Reading:
+        fetching = self.keeper.enter(Stage.READING, None, "bytes")
+        counting: list[Meter] = []
+
+        def on_rows(rows: int) -> None:
+            if not counting:
+                counting.append(self.keeper.enter(Stage.READING, self.source.rows, "rows"))
+            counting[0].at(rows)
+
+        reading = read(
+            self.process,
+            self.source,
+            self.keeper.should_stop,
+            on_bytes=fetching.at,
+            on_rows=on_rows,
+        )
+        self._count(reading.corpus.rows_total)
+        wanted = self.source.request
+        enforce_limit(reading.corpus.rejected, reading.corpus.rows_total, wanted.dataset.max_rejected_fraction)
+        source_column(reading.snapshot, self.process.settings, wanted.dataset.source_column)
+        picks_of(wanted.selection.budget, len(reading.corpus))
+        longest = int(reading.corpus.lengths.argmax())  # a budget that can be met is of one row or more
+        check_length(int(reading.corpus.rows[longest]), int(reading.corpus.lengths[longest]), reading.model.longest)
+        self.process.corpus = reading.corpus
+        return reading
+
+    def _count(self, rows: int) -> None:
+        """Have the rows counted against the project's quota: here they are known for the first time."""
+        with self.process.sessions() as session:
+            excess = quotas.count_rows(session, self.keeper.lease.id, rows, self.process.settings)
+        if excess is not None:
+            raise JobError("quota-exceeded", "The project's quota is used up", "dataset", excess.message)
+
+    def _store(self, reading: Reading) -> ShardStore:
+        key = sketch_key(
+            dataset_digest=reading.corpus.digest,
+            model_revision=reading.model.revision,
+            dtype=self.source.request.model.dtype,
+            template_version=LAYOUT_VERSION,
+            config=self.source.gradients,
+            owner=self.source.sketch_owner,
+        )
+        self._use(key)
+        return ShardStore(
+            self.process.artifacts,
+            key,
+            samples=len(reading.corpus),
+            sketch_dim=self.source.gradients.sketch_dim,
+            shard_rows=self.process.settings.shard_rows,
+        )
+
+    def _use(self, key: str) -> None:
+        """Have the sketches kept until the job ends; before anything is looked for."""
+        if key == self.plan.get("sketches"):
+            return
+        with self.process.sessions() as session:
+            signals = sketch_use.use(session, self.keeper.lease, key, self.plan, self.process.settings.lease_s)
+        if not signals.held:
+            raise Stopped
+
+    def _park(self, reading: Reading, store: ShardStore, missing: list[int]) -> None:
+        """Make shards of what is missing and let go of the job until they are done."""
+        rounds = self.plan.get("rounds", 0) + 1
+        if rounds > MOST_ROUNDS:
+            raise JobError(
+                "sketches-vanish",
+                "The sketches do not stay",
+                "gradients",
+                f"{len(missing)} shards were missing or damaged after {MOST_ROUNDS} rounds: check the artifact store",
+            )
+        plan = {
+            **self._read_plan(reading, store),
+            "parked_at": self.plan.get("parked_at") or self._now(),
+            "rounds": rounds,
+        }
+        sizes = {shard: len(store.rows(shard)) for shard in missing}
+        self.keeper.stop()
+        with self.process.sessions() as session:
+            waiting = shards.park(session, self.keeper.lease, sizes, plan)
+        for shard in waiting:
+            self.process.queue.put_or_leave(shard)
+        if not waiting:
+            raise Stopped
+
+    def _split(self, reading: Reading, store: ShardStore, sketched: Sketched) -> None:
+        """Make parts of the samples and let go of the job until each has been selected from."""
+        splits = self.plan.get("splits", 0) + 1
+        if splits > MOST_ROUNDS:
+            raise JobError(
+                "sketches-vanish",
+                "The sketches do not stay",
+                "selection",
+                f"shards were damaged when their parts were read, {MOST_ROUNDS} times: check the artifact store",
+            )
+        spec = self.source.request.selection
+        asked = self._config(len(sketched.rows))
+        config = settle(sketched.values, asked, should_stop=self.keeper.should_stop)
+        sizes = [len(rows) for rows in partition(len(sketched.rows), spec.partitions or 1, spec.seed)]
+        plan = {
+            **self.plan,
+            **self._read_plan(reading, store),
+            "reused": self._reused,
+            "parted_at": self.plan.get("parted_at") or self._now(),
+            "splits": splits,
+            "samples": len(reading.corpus),
+            "usable": len(sketched.rows),
+            "parts": len(sizes),
+            "picks": config.budget,
+            "alpha": config.alpha,
+        }
+        self.keeper.stop()
+        with self.process.sessions() as session:
+            waiting = parts.park(session, self.keeper.lease, [min(config.budget, size) for size in sizes], plan)
+        for part in waiting:
+            self.process.queue.put_or_leave(part)
+        if not waiting:
+            raise Stopped
+
+    @property
+    def _reused(self) -> bool:
+        """Whether this job had to compute no sketch."""
+        return bool(self.plan.get("reused", "sketches" not in self.plan))
+
+    def _read_plan(self, reading: Reading, store: ShardStore) -> Json:
+        """What others need to know of the job's data."""
+        return {
+            "fingerprint": reading.snapshot.fingerprint,
+            "corpus": reading.corpus.digest,
+            "model": reading.model.revision,
+            "adapter": self.source.gradients.adapter,
+            "sketches": store.key,
+            "seconds": self.seconds,
+        }
+
+    def _now(self) -> float:
+        """Seconds since 1970: the worker that parks a job and the one that goes on with it may differ about them."""
+        with self.process.sessions() as session:
+            return clock.now(session)
+
+    def _load(self, reading: Reading, store: ShardStore) -> Sketched:
+        """All sketches but those that are not finite: their rows count as rejected."""
+        stored = store.load(scratch=self.process.settings.cache_path, should_stop=self.keeper.should_stop)
+        corpus = reading.corpus
+        rejected = {reason: rows.tolist() for reason, rows in corpus.rejected.items() if len(rows)}
+        if stored.finite.all():
+            return Sketched(stored.values, corpus.rows, rejected)
+        rejected[Reason.NON_FINITE_GRADIENT] = corpus.rows[~stored.finite].tolist()
+        enforce_limit(rejected, corpus.rows_total, self.source.request.dataset.max_rejected_fraction)
+        return Sketched(stored.values, corpus.rows[stored.finite], rejected)
+
+    def _select(self, sketched: Sketched) -> tuple[dict[str, Selection], dict[str, list[Selection]]]:
+        """Run the method asked for, then the baselines on as many picks; by label, further runs of each apart."""
+        spec = self.source.request.selection
+        config = self._config(len(sketched.rows))
+        main = self._merge(sketched, config) if self.parts else self._select_one(sketched, config)
+        if not len(main.indices):
+            raise JobError(
+                "no-information",
+                "The gradients say nothing",
+                "gradients",
+                f"all {len(sketched.rows)} gradients are zero, so no row is better than another: check the model's "
+                "weights and gradients.target",
+            )
+        chosen: dict[str, Selection] = {MAIN: main}
+        repeats: dict[str, list[Selection]] = {}
+        for method in spec.baselines:
+            baseline = config.baseline(method, budget=len(main.indices))
+            chosen[method] = self._select_one(sketched, baseline)
+            further = range(1, spec.baseline_repeats if method in RANDOM_METHODS else 1)
+            repeats[method] = [
+                self._select_one(sketched, replace(baseline, seed=baseline.seed + number)) for number in further
+            ]
+        return chosen, repeats
+
+    def _config(self, usable: int) -> SelectionConfig:
+        spec = self.source.request.selection
+        return selection_config(
+            spec,
+            budget=picks_of(spec.budget, usable),
+            device=str(self.process.device),
+            alpha=self.plan["alpha"] if self.parts else None,
+        )
+
+    def _merge(self, sketched: Sketched, config: SelectionConfig) -> Selection:
+        """The best of what the parts' workers picked."""
+        picks = [
+            PartPicks(np.array(part.picks, dtype=np.int64), np.array(part.gains, dtype=np.float64))
+            for part in self.parts
+        ]
+        return merge(
+            sketched.values,
+            picks,
+            config,
+            on_progress=self._selecting(config.budget),
+            should_stop=self.keeper.should_stop,
+        )
+
+    def _select_one(self, sketched: Sketched, config: SelectionConfig) -> Selection:
+        return select(
+            sketched.values,
+            config,
+            on_progress=self._selecting(config.budget),
+            should_stop=self.keeper.should_stop,
+        )
+
+    def _selecting(self, budget: int) -> Callable[[Progress], None]:
+        """Tell the progress of a selection: rows while it scans and certifies, picks while it picks."""
+        stage: str | None = "picking"
+        meter = self.keeper.enter(Stage.SELECTING, budget, "picks")
+
+        def tell(progress: Progress) -> None:
+            nonlocal stage, meter
+            if progress.stage != stage:
+                stage = progress.stage
+                meter = self.keeper.enter(Stage.SELECTING, progress.total, progress.unit)
+            meter.at(progress.done, progress.total)
+
+        return tell
+
+    @contextmanager
+    def _timed(self, stage: Stage) -> Iterator[None]:
+        began = time.monotonic()
+        with tracing.span(f"stage {stage}"):
+            yield
+        self.seconds.setdefault(stage, round(time.monotonic() - began, 3))
+
+
+def picks_of(budget: Budget, usable: int) -> int:
+    """The number of picks that a budget stands for: a fraction is of the usable rows, rounded down, at least 1.
+
+    Raises:
+        JobError: It is more than there are usable rows.
+    """
+    if budget.count is None:
+        # A fraction such as 0.29 of 100 must give 29 although 0.29 * 100 is a little less in floating point.
+        return max(1, math.floor(round((budget.fraction or 0) * usable, 6)))
+    if budget.count > usable:
+        raise JobError(
+            "budget-too-large",
+            "The budget is larger than the dataset",
+            "selection.budget.count",
+            f"is {budget.count}, but only {usable} rows can be used: ask for fewer, or for a fraction",
+        )
+    return budget.count

@@ -1,0 +1,101 @@
+"""Select from one part of a job's samples: what the workers of a partitioned selection do, each on its own machine."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.core.contracts.job_request import JobRequest
+from app.core.db.tables import Job, Part, State
+from app.core.lifecycle import leases, parts, shards
+from workers.gradients.shards import ShardDamaged, ShardStore
+from workers.runtime.context import current_process
+from workers.runtime.failures import ProblemError
+from workers.runtime.task import run_leased
+from workers.selection import SelectionConfig, partition, select_part
+
+if TYPE_CHECKING:
+    import uuid
+
+    from app.core.contracts.job_request import SelectionSpec
+    from app.core.db.tables import Json
+    from workers.runtime.context import Process
+    from workers.runtime.heartbeat import Keeper
+
+logger = logging.getLogger(__name__)
+
+
+def run_part(part_id: str, dispatch: int) -> None:
+    """The queue's entry: select from a part, and wake its job if it was the last."""
+    process = current_process()
+    with process.sessions() as session:
+        part = session.get(Part, part_id)
+    if part is None:
+        logger.info("part %s: its job has ended", part_id)
+        return
+    job_id = part.job_id
+    run_leased(process, Part, part_id, dispatch, lambda keeper: _select(process, keeper, job_id), worker=process.name)
+    with process.sessions() as session:
+        woken = shards.wake(session, job_id)
+    for job in woken:
+        process.queue.put_or_leave(job)
+
+
+def selection_config(spec: SelectionSpec, *, budget: int, device: str, alpha: float | None = None) -> SelectionConfig:
+    """A request as the selector takes it; `alpha` if it is settled."""
+    return SelectionConfig(
+        budget=budget,
+        conflict_penalty=spec.conflict_penalty,
+        alpha=spec.alpha if alpha is None else alpha,
+        early_stop_ratio=spec.early_stop_ratio,
+        method=spec.method,
+        seed=spec.seed,
+        curvature=spec.curvature,
+        device=device,
+    )
+
+
+def _select(process: Process, keeper: Keeper, job_id: uuid.UUID) -> None:
+    with process.sessions() as session:
+        part = session.get_one(Part, keeper.lease.id)
+        job = session.get_one(Job, job_id)
+    request, plan = JobRequest.model_validate(job.request), job.plan or {}
+    config = selection_config(request.selection, budget=plan["picks"], device=str(process.device), alpha=plan["alpha"])
+    rows = partition(plan["usable"], plan["parts"], config.seed)[part.number]
+    values = _sketches(process, keeper, plan, request.gradients.sketch_dim, rows)
+    meter = keeper.begin(part.budget, "picks")
+    picked = select_part(
+        values,
+        np.arange(len(rows)),
+        config,
+        on_progress=lambda progress: meter.at(progress.done) if progress.stage == "picking" else None,
+        should_stop=keeper.should_stop,
+    )
+    with process.sessions() as session:
+        leases.finish(
+            session,
+            keeper.lease,
+            State.SUCCEEDED,
+            picks=rows[picked.indices].tolist(),
+            gains=picked.marginal_gains.tolist(),
+        )
+        session.commit()
+
+
+def _sketches(
+    process: Process, keeper: Keeper, plan: Json, sketch_dim: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """The part's rows, shape (m, p); the others are read past, a shard at a time."""
+    store = ShardStore(
+        process.artifacts,
+        plan["sketches"],
+        samples=plan["samples"],
+        sketch_dim=sketch_dim,
+        shard_rows=process.settings.shard_rows,
+    )
+    try:
+        return store.finite_rows(rows, keeper.should_stop)
+    except ShardDamaged as error:
+        raise ProblemError({"type": parts.DAMAGED, "title": "Sketches are damaged", "detail": str(error)}) from error

@@ -1,0 +1,100 @@
+"""Show rows of a dataset as a model will read them: its own chat template, its own tokens, where the loss falls."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from app.core.contracts.job_request import PreviewRequest
+from app.core.db.tables import Dataset, Preview, State
+from app.core.lifecycle import leases
+from app.core.uris.datasets import check_uri
+from app.core.uris.models import check_model_uri
+from workers.data.conversation import to_messages
+from workers.data.formats import BadRecord, iter_records, read_columns
+from workers.data.rejection import Reason
+from workers.data.shapes import recognise
+from workers.data.stopping import Stopped
+from workers.data.template_server import template_limits
+from workers.data.tokenisation import ConversationEncoder
+from workers.runtime.context import current_process
+from workers.runtime.task import run_leased
+from workers.stages.reading import have, have_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.core.db.tables import Json
+    from app.core.settings import Settings
+    from workers.data.fetch import Snapshot
+    from workers.data.formats import Record
+    from workers.data.shapes import Shape
+    from workers.runtime.context import Process
+    from workers.runtime.heartbeat import Keeper
+
+TOKENS_SHOWN = 1024
+"""Tokens of a row that are stored: what is beyond them is counted."""
+
+TEXT_SHOWN = 16_384
+"""Characters of a row that are stored, likewise: one token may be long."""
+
+
+def run_preview(preview_id: str, dispatch: int) -> None:
+    """The queue's entry: read some rows and store their tokens."""
+    process = current_process()
+    run_leased(process, Preview, preview_id, dispatch, lambda keeper: _preview(process, keeper))
+
+
+def _preview(process: Process, keeper: Keeper) -> None:
+    with process.sessions() as session:
+        preview = session.get_one(Preview, keeper.lease.id)
+        dataset = session.get_one(Dataset, preview.dataset_id)
+    wanted = PreviewRequest.model_validate(preview.request)
+    uri = check_uri(dataset.uri, process.settings, dataset.format)
+    model_uri = check_model_uri(wanted.model.uri, process.settings)
+    model = process.tokenizers.get(have_model(process, model_uri, wanted.model.dtype, keeper.should_stop))
+    snapshot = have(process, uri, dataset.fingerprint, recalled=True, should_stop=keeper.should_stop)
+    columns = None if wanted.columns is None else wanted.columns.model_dump(exclude_none=True)
+    shape = recognise(read_columns(snapshot, process.settings), columns)
+    encoder = ConversationEncoder(model.tokenizer, wanted.model.max_length, template_limits(process.settings))
+    records = _records(snapshot, shape, wanted, process.settings, keeper.should_stop)
+    content: Json = {"shape": shape.name, "rows": [_shown(record, shape, encoder) for record in records]}
+    with process.sessions() as session:
+        leases.finish(session, keeper.lease, State.SUCCEEDED, content=content)
+        session.commit()
+
+
+def _records(
+    snapshot: Snapshot, shape: Shape, wanted: PreviewRequest, settings: Settings, should_stop: Callable[[], bool]
+) -> list[Record | BadRecord]:
+    records = iter_records(snapshot, settings, frozenset(shape.columns.values()))
+    for _ in islice(records, wanted.first_row):
+        if should_stop():
+            raise Stopped
+    return list(islice(records, wanted.rows))
+
+
+def _shown(record: Record | BadRecord, shape: Shape, encoder: ConversationEncoder) -> dict[str, Any]:
+    """A row for the client: its first tokens as text, each learned or not; or why it can't be used."""
+    conversation = record.reason if isinstance(record, BadRecord) else to_messages(record.values, shape)
+    spelled = conversation if isinstance(conversation, Reason) else encoder.spell(conversation)
+    if isinstance(spelled, Reason):
+        return {"row": record.row, "rejected": str(spelled)}
+    encoded, pieces = spelled
+    shown, characters = 0, 0
+    for piece in pieces[:TOKENS_SHOWN]:
+        characters += len(piece)
+        if characters > TEXT_SHOWN:
+            break
+        shown += 1
+    return {
+        "row": record.row,
+        "rejected": None,
+        "tokens": len(pieces),
+        # The first token has nothing before it to be told from, so it carries no loss.
+        "learned_tokens": int(encoded.loss_mask[1:].sum()),
+        "truncated": encoded.truncated,
+        # Postgres stores no NUL character.
+        "pieces": [piece.replace("\0", "\N{REPLACEMENT CHARACTER}") for piece in pieces[:shown]],
+        "learned": [place > 0 and bool(learned) for place, learned in enumerate(encoded.loss_mask[:shown])],
+    }

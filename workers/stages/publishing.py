@@ -1,0 +1,254 @@
+"""The last stage: the picked rows as files, and everything else in one transaction."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.core.db import selections
+from app.core.db.selections import MAIN, Head, Picks
+from app.core.db.tables import Stage, State
+from app.core.lifecycle import leases
+from app.core.storage import excerpts_name, rows_name
+from workers.data.excerpts import write_excerpts
+from workers.data.export import write_rows
+from workers.data.sources import count_sources
+from workers.data.stopping import Stopped
+from workers.selection.compare import jaccard
+from workers.statistics import subset
+from workers.statistics.conflict import conflict_statistics
+from workers.statistics.subset import thinned_curve
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from app.core.contracts.job_request import SelectionSpec
+    from app.core.db.tables import Json
+    from workers.data.rejection import Reason
+    from workers.runtime.context import Process
+    from workers.runtime.heartbeat import Keeper
+    from workers.selection import Selection
+    from workers.stages.reading import Reading
+
+ROWS_NAMED = 100
+"""Row numbers of each reason that a job's own document names; all are at `/jobs/{id}/rejected`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """All that a job found.
+
+    Attributes:
+        reading: The dataset.
+        values: Sketch of each candidate, shape (n, p), float32.
+        rows: Row number of each candidate, shape (n,), int64.
+        rejected: Row numbers of the rows that can't be used, by reason.
+        chosen: The selections by label, `main` among them; their indices are places in `rows`.
+        repeats: Further runs of the baselines that draw at random, by label.
+        selection: What was asked for.
+        source_column: Column that says where a row comes from, or None.
+        sketches: Content key.
+        sketches_reused: Whether this job had to compute none.
+        seconds: Time of each stage so far.
+    """
+
+    reading: Reading
+    values: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    rejected: Mapping[Reason, list[int]]
+    chosen: Mapping[str, Selection]
+    repeats: Mapping[str, Sequence[Selection]]
+    selection: SelectionSpec
+    source_column: str | None
+    sketches: str
+    sketches_reused: bool
+    seconds: dict[str, float]
+
+
+def publish(process: Process, keeper: Keeper, published: Published) -> None:
+    """Write the rows, then commit the rest with the job's success.
+
+    Raises:
+        Stopped: The job was cancelled or lost meanwhile. Nothing of it is in Postgres.
+    """
+    began = time.monotonic()
+    meter = keeper.enter(Stage.PUBLISHING, len(published.chosen[MAIN].indices), "picks")
+
+    def watch(written: int) -> None:
+        if keeper.should_stop():
+            raise Stopped
+        meter.at(written)
+
+    statistics = _statistics(process, keeper, published)
+    _keep_rows(process, keeper.lease.id, published, watch)
+    with process.sessions() as session:
+        result = _result(published, time.monotonic() - began)
+        # Before the picks: whoever else writes to the job waits for this transaction from here on.
+        if not leases.finish(
+            session, keeper.lease, State.SUCCEEDED, result=result, stage=None, progress=None, plan=None
+        ):
+            session.rollback()
+            raise Stopped
+        for label, selection in published.chosen.items():
+            runs = [selection, *published.repeats.get(label, ())]
+            head = Head(
+                label=label,
+                method=published.selection.method if label == MAIN else label,
+                log_det=float(selection.log_det[-1]),
+                conflicts=conflict_statistics(selection),
+                curve=thinned_curve(runs),
+            )
+            picks = _picks(selection, published.rows)
+            selections.store(session, keeper.lease.id, head, picks, process.settings.chunk_rows)
+        rejected = {str(reason): rows for reason, rows in published.rejected.items()}
+        selections.store_rejected(session, keeper.lease.id, rejected)
+        selections.store_statistics(session, keeper.lease.id, statistics)
+        session.commit()
+
+
+def _keep_rows(process: Process, job_id: uuid.UUID, published: Published, watch: Callable[[int], None]) -> None:
+    """Write the picked rows on this machine and hand the files to the store, which shows each whole or not at all."""
+    snapshot = published.reading.snapshot
+    directory = process.settings.cache_path / "rows"
+    directory.mkdir(parents=True, exist_ok=True)
+    written = directory / f".{job_id}-{secrets.token_hex(4)}.{snapshot.format}"
+    excerpts = written.with_suffix(".excerpts")
+    try:
+        write_rows(snapshot, published.rows[published.chosen[MAIN].indices], written, process.settings, watch)
+        picked = replace(snapshot, path=written, compression=None, bytes=written.stat().st_size)
+        write_excerpts(picked, published.reading.corpus.shape, _ranked(published), excerpts, process.settings)
+        process.artifacts.put(excerpts_name(job_id), excerpts)
+        process.artifacts.put(rows_name(job_id, snapshot.format), written)
+    finally:
+        written.unlink(missing_ok=True)
+        excerpts.unlink(missing_ok=True)
+
+
+def _ranked(published: Published) -> Iterator[Json]:
+    """What is known of each pick besides its text, in file order."""
+    main = published.chosen[MAIN]
+    rows = published.rows[main.indices]
+    for place in np.argsort(rows).tolist():
+        yield {
+            "rank": place + 1,
+            "index": int(rows[place]),
+            "marginal_gain": float(main.marginal_gains[place]),
+            "epsilon": float(main.epsilons[place]),
+            "conflict": float(main.conflicts[place]),
+        }
+
+
+def _statistics(process: Process, keeper: Keeper, published: Published) -> Json:
+    """What the figures are drawn from.
+
+    Raises:
+        Stopped: The job was cancelled or lost meanwhile.
+    """
+    main, corpus = published.chosen[MAIN], published.reading.corpus
+    tokens = corpus.lengths[np.searchsorted(corpus.rows, published.rows)]
+    counted = None
+    if published.source_column is not None:
+        candidates, picked = np.zeros((2, corpus.rows_total), dtype=np.bool_)
+        candidates[published.rows] = True
+        picked[published.rows[main.indices]] = True
+        counts = count_sources(
+            published.reading.snapshot,
+            process.settings,
+            published.source_column,
+            candidates,
+            picked,
+            keeper.should_stop,
+        )
+        counted = subset.sources(published.source_column, counts)
+    wanted = published.selection
+    return {
+        "conflict_before_after": subset.conflict_before_after(
+            published.values, main.indices, wanted.seed, keeper.should_stop
+        ),
+        "lengths": subset.lengths(tokens, main.indices),
+        "sources": counted,
+        "epsilon_conflict": subset.epsilon_conflict(main),
+        "early_stop": subset.early_stop(main, wanted.method, wanted.early_stop_ratio),
+    }
+
+
+def _result(published: Published, publishing_s: float) -> Json:
+    main = published.chosen[MAIN]
+    guarantees = main.guarantees
+    corpus = published.reading.corpus
+    return {
+        "rows_total": corpus.rows_total,
+        "rows_usable": len(published.rows),
+        "selected": len(main.indices),
+        "truncated": corpus.truncated,
+        "rejected": [
+            {"reason": reason, "count": len(rows), "rows": rows[:ROWS_NAMED]}
+            for reason, rows in sorted(published.rejected.items())
+        ],
+        "tokens": corpus.tokens,
+        "log_det": float(main.log_det[-1]),
+        "alpha": main.alpha,
+        "stop_reason": main.stop_reason,
+        "certificate": {
+            "value": guarantees.certificate,
+            "optimum_upper_bound": guarantees.optimum_upper_bound,
+            "additive_bound": guarantees.additive_bound,
+            "curvature": guarantees.curvature,
+            "curvature_factor": guarantees.curvature_factor,
+            "epsilon_bound_violations": guarantees.epsilon_bound_violations,
+        },
+        "partitions": published.selection.partitions,
+        "partitions_guarantee": _partitions_guarantee(published.selection, len(main.indices)),
+        "mean_conflict": float(main.conflicts.mean()),
+        "format": published.reading.snapshot.format,
+        "columns": dict(corpus.shape.columns),
+        "fingerprint": published.reading.snapshot.fingerprint,
+        "model_revision": published.reading.model.revision,
+        "sketches": published.sketches,
+        "sketches_reused": published.sketches_reused,
+        "seconds": {**published.seconds, Stage.PUBLISHING: round(publishing_s, 3)},
+        "baselines": {
+            label: _baseline(main, [one, *published.repeats.get(label, ())])
+            for label, one in published.chosen.items()
+            if label != MAIN
+        },
+        "versions": {name: version(name) for name in ("spice-select", "torch", "transformers")},
+    }
+
+
+def _partitions_guarantee(asked: SelectionSpec, count: int) -> Json | None:
+    """What is proven of the random partition beforehand; derived in docs/selection.md."""
+    if asked.partitions is None or asked.early_stop_ratio is not None:
+        return None
+    rho = 1.0 - (1.0 - 1.0 / count) ** count
+    penalty = asked.conflict_penalty if asked.method == "spice" else 0.0
+    return {"factor": rho / 2, "loss": rho * count * penalty}
+
+
+def _baseline(main: Selection, runs: Sequence[Selection]) -> Json:
+    log_det = subset.spread([float(run.log_det[-1]) for run in runs])
+    return {
+        "runs": len(runs),
+        "log_det": log_det["mean"],
+        "log_det_std": log_det["std"],
+        "mean_conflict": float(np.mean([run.conflicts.mean() for run in runs])),
+        "overlap": float(np.mean([jaccard(main.indices, run.indices) for run in runs])),
+    }
+
+
+def _picks(selection: Selection, rows: NDArray[np.int64]) -> Picks:
+    return Picks(
+        indices=rows[selection.indices].tolist(),
+        marginal_gains=selection.marginal_gains.tolist(),
+        epsilons=selection.epsilons.tolist(),
+        conflicts=selection.conflicts.tolist(),
+        log_det=selection.log_det.tolist(),
+    )

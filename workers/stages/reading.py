@@ -1,0 +1,233 @@
+"""From a job's request to its samples: the same on the worker that plans the job and on those that do its shards."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.core.contracts.job_request import JobRequest
+from app.core.db.tables import DEFAULT_PROJECT, Dataset, Job
+from app.core.uris.datasets import check_uri
+from app.core.uris.models import check_adapter_uri, check_model_uri
+from workers.data.corpus import build_corpus
+from workers.data.fetch import fetch, recall
+from workers.gradients.config import GradientConfig
+from workers.models.errors import ModelError
+from workers.models.local import local_model
+from workers.runtime.failures import JobError
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable
+
+    from app.core.uris.datasets import DatasetUri
+    from app.core.uris.models import ModelUri
+    from workers.data.corpus import Corpus
+    from workers.data.fetch import Snapshot
+    from workers.gradients.adapter import Adapter
+    from workers.models.tokenizer import ModelTokenizer
+    from workers.runtime.context import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a job reads, as far as its rows in Postgres tell.
+
+    Attributes:
+        request: What the client asked for.
+        uri: The dataset's URI, checked against the settings of this worker.
+        model: The model's URI, checked likewise.
+        adapter: The adapter that gradients are taken of, if one was given.
+        fingerprint: What the dataset's file must be, if it was seen before.
+        planned: Whether this job has read it before: then the copy that was read will do. A job's first look is
+            always at the source, so that it is the present dataset that is selected from.
+        rows: Rows of the dataset, if they were counted before.
+        sketch_owner: The project that keeps its sketches to itself; None if they are shared.
+    """
+
+    request: JobRequest
+    uri: DatasetUri
+    model: ModelUri
+    adapter: Adapter | None
+    fingerprint: str | None
+    planned: bool
+    rows: int | None
+    sketch_owner: str | None = None
+
+    @property
+    def gradients(self) -> GradientConfig:
+        """What is sketched, but for the batch size, which is the worker's affair."""
+        wanted = self.request.gradients
+        return GradientConfig(
+            target=wanted.target,
+            rank=wanted.rank,
+            layers=wanted.layers,
+            adapter=None if self.adapter is None else self.adapter.revision,
+            warmup_steps=wanted.warmup_steps,
+            warmup_learning_rate=wanted.warmup_learning_rate,
+            preconditioner=wanted.preconditioner,
+            sketch_dim=wanted.sketch_dim,
+            seed=wanted.seed,
+            loss_normalization=wanted.loss_normalization,
+            normalize=wanted.normalize,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A dataset on this machine, as stored and as tokens."""
+
+    snapshot: Snapshot
+    corpus: Corpus
+    model: ModelTokenizer
+
+
+def source_of(process: Process, job_id: uuid.UUID) -> Source:
+    """What a job reads.
+
+    Raises:
+        JobError: The registered dataset is gone.
+        UriRefused: This worker's settings do not allow a URI.
+        ModelError: The adapter can't be read.
+    """
+    with process.sessions() as session:
+        job = session.get_one(Job, job_id)
+        dataset = None if job.dataset_id is None else session.get(Dataset, job.dataset_id)
+    request = JobRequest.model_validate(job.request)
+    if dataset is not None:
+        uri = check_uri(dataset.uri, process.settings, dataset.format)
+    elif request.dataset.uri is not None:
+        uri = check_uri(request.dataset.uri, process.settings, request.dataset.format)
+    else:
+        raise JobError(
+            "dataset-gone", "The dataset is gone", "dataset.id", "the registered dataset was deleted: register it again"
+        )
+    registered = None if dataset is None else dataset.fingerprint
+    plan = job.plan or {}
+    given = request.gradients.adapter
+    return Source(
+        request=request,
+        uri=uri,
+        model=check_model_uri(request.model.uri, process.settings),
+        adapter=None if given is None else process.adapters.get(check_adapter_uri(given.uri, process.settings)),
+        fingerprint=plan.get("fingerprint", registered),
+        planned="fingerprint" in plan,
+        rows=None if dataset is None else dataset.rows,
+        sketch_owner=_sketch_owner(process, job),
+    )
+
+
+def _sketch_owner(process: Process, job: Job) -> str | None:
+    """Whose a job's sketches are. Those of `default` bear no name: they were there before projects were."""
+    shared = process.settings.share_sketches or job.project_id == DEFAULT_PROJECT
+    return None if shared else str(job.project_id)
+
+
+def have(
+    process: Process,
+    uri: DatasetUri,
+    fingerprint: str | None,
+    *,
+    recalled: bool,
+    should_stop: Callable[[], bool],
+    on_bytes: Callable[[int, int | None], None] | None = None,
+) -> Snapshot:
+    """Have a dataset's file on this machine.
+
+    Args:
+        process: This worker.
+        uri: Where it is.
+        fingerprint: What it must be, if it was seen before.
+        recalled: Whether a copy of that fingerprint will do, should one be here.
+        should_stop: Asked while bytes are copied.
+        on_bytes: As for `fetch`.
+
+    Raises:
+        JobError: The dataset is not what it was.
+        DatasetError: It can't be read.
+        Stopped: `should_stop` said so.
+    """
+    snapshot = recall(uri, fingerprint, process.settings) if recalled and fingerprint is not None else None
+    if snapshot is None or not process.holds.take("dataset", snapshot.path):
+        snapshot = fetch(uri, process.settings, on_bytes=on_bytes, should_stop=should_stop)
+        process.holds.take("dataset", snapshot.path)
+    if fingerprint not in (None, snapshot.fingerprint):
+        raise JobError(
+            "dataset-changed",
+            "The dataset has changed",
+            "dataset",
+            f"{uri.without_query} was {fingerprint} before and is {snapshot.fingerprint} now: register it again if "
+            "dataset.id names it, and submit again",
+        )
+    return snapshot
+
+
+def read(
+    process: Process,
+    source: Source,
+    should_stop: Callable[[], bool],
+    on_bytes: Callable[[int, int | None], None] | None = None,
+    on_rows: Callable[[int], None] | None = None,
+) -> Reading:
+    """Have the dataset on this machine and its rows as tokens; what is here already is used again.
+
+    Raises:
+        JobError: The dataset is not what it was.
+        DatasetError: It can't be read.
+        ModelError: The model's tokenizer can't be used.
+        Stopped: `should_stop` said so.
+    """
+    snapshot = have(
+        process, source.uri, source.fingerprint, recalled=source.planned, should_stop=should_stop, on_bytes=on_bytes
+    )
+    model = process.tokenizers.get(have_model(process, source.model, source.request.model.dtype, should_stop))
+    columns = source.request.dataset.columns
+    corpus = build_corpus(
+        snapshot,
+        model.tokenizer,
+        columns=None if columns is None else columns.model_dump(exclude_none=True),
+        max_length=source.request.model.max_length,
+        settings=process.settings,
+        on_rows=on_rows,
+        should_stop=should_stop,
+    )
+    process.holds.take("corpus", corpus.path)
+    return Reading(snapshot, corpus, model)
+
+
+def have_model(process: Process, uri: ModelUri, dtype: str, should_stop: Callable[[], bool]) -> Path:
+    """The model's directory on this machine, kept there while this process works with it.
+
+    Raises:
+        ModelError: It can't be used.
+        Stopped: `should_stop` said so.
+    """
+    while True:
+        path = _readable(uri, lambda: local_model(uri, dtype, process.settings, should_stop))
+        kept = path.parent == process.settings.cache_path / "models"
+        if not kept:
+            process.holds.drop("model")
+        if not kept or process.holds.take("model", path):
+            return path
+
+
+def _readable(uri: ModelUri, place: Callable[[], Path]) -> Path:
+    """The directory, if the worker may read what is in it.
+
+    Raises:
+        ModelError: It may not.
+    """
+    try:
+        path = place()
+        files = sorted(path.iterdir()) if path.is_dir() else []  # what is missing, the loader says
+        closed = [file.name for file in files if not os.access(file, os.R_OK)]
+    except PermissionError as error:
+        closed = [Path(str(error.filename)).name]
+    if not closed:
+        return path
+    raise ModelError(
+        f"model.uri: the worker, which is user {os.geteuid()}, may not read {closed[0]} of {uri.uri}: let it, as by "
+        "chmod -R a+rX (safetensors writes weights for their owner alone)"
+    )

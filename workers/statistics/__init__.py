@@ -1,0 +1,1 @@
+"""Statistics of a subset that a result reports."""
