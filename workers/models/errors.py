@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 
-def said(error: BaseException) -> str:
-    """What an error of a library is called and the beginning of what it says, on one line."""
+def in_brief(error: BaseException) -> str:
+    """The class of a library's error and the beginning of its message, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 

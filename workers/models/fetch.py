@@ -22,7 +22,7 @@ from fsspec.exceptions import FSTimeoutError
 from huggingface_hub.errors import HfHubHTTPError
 
 from workers.data.stopping import Stopped
-from workers.models.errors import ModelError
+from workers.models.errors import ModelError, in_brief
 from workers.models.files import INDEX, Listing
 from workers.models.limits import ModelLimits
 from workers.models.sources import SOURCE_ERRORS, open_source
@@ -235,5 +235,4 @@ def _explained(error: Exception, uri: ModelUri) -> Exception:
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) or isinstance(error, PermissionError):
         token = "HF_TOKEN" if uri.scheme == "hf" else "AWS_* variables"
         return ModelError(f"model.uri: {uri.uri} may not be read: give the worker credentials that may ({token})")
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return ModelError(f"model.uri: {uri.uri} can't be fetched ({first}): try again later, or copy the model")
+    return ModelError(f"model.uri: {uri.uri} can't be fetched ({in_brief(error)}): try again later, or copy the model")

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from workers.models.architecture import frozen
-from workers.models.errors import ModelError, said
+from workers.models.errors import ModelError, in_brief
 from workers.models.files import CONFIG, model_files, stamp
 from workers.models.limits import ModelLimits
 
@@ -70,7 +70,7 @@ def load_model(path: Path, *, dtype: str, device: torch.device, limits: ModelLim
         raise
     except Exception as error:  # transformers raises whatever a broken file brings about
         raise ModelError(
-            f"model.uri: {path.name} can't be loaded ({said(error)}): it must be a "
+            f"model.uri: {path.name} can't be loaded ({in_brief(error)}): it must be a "
             "causal language model with its tokenizer, as save_pretrained writes it"
         ) from error
     if absent:  # transformers fills them with random numbers and only warns

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from transformers import AutoConfig, AutoTokenizer
 
 from workers.models.architecture import longest_input
-from workers.models.errors import ModelError, said
+from workers.models.errors import ModelError, in_brief
 from workers.models.files import model_files, stamp
 from workers.models.limits import ModelLimits
 
@@ -71,7 +71,7 @@ def _loaded(files: ModelFiles, directory: Path) -> ModelTokenizer:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever a broken file brings about
         raise ModelError(
-            f"model.uri: the {what} of {files.path.name} can't be loaded ({said(error)}): save it with "
+            f"model.uri: the {what} of {files.path.name} can't be loaded ({in_brief(error)}): save it with "
             f"{by}.save_pretrained"
         ) from error
     return ModelTokenizer(tokenizer, files.revision, longest_input(config))

@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from workers.models.errors import in_brief
+
 
 def unpack(file: Path, target: Path, dtype: str) -> None:
     """Write the model of a GGUF file as a saved model, its tensors in `dtype`."""
@@ -47,8 +49,7 @@ def main(file: str, target: str, dtype: str, memory: str, seconds: str) -> None:
     try:
         unpack(Path(file), Path(target), dtype)
     except Exception as error:  # noqa: BLE001 - transformers raises whatever a broken file brings about
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        sys.exit(f"{type(error).__name__}: {first}")
+        sys.exit(in_brief(error))
 
 
 if __name__ == "__main__":
