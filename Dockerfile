@@ -1,5 +1,3 @@
-# syntax=docker/dockerfile:1
-#
 # Two images out of one file:
 #   docker build --target api .                          the HTTP service, without torch
 #   docker build --target worker .                       a worker for CPUs
@@ -21,9 +19,9 @@ COPY pyproject.toml requirements.lock ./
 
 FROM builder AS api-builder
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv pip install --requirement pyproject.toml --extra server --constraint requirements.lock setuptools
+    uv pip install --requirement pyproject.toml --extra server --constraint requirements.lock
 COPY . .
-RUN uv pip install --no-deps --no-build-isolation .
+RUN uv pip install --no-deps --build-constraint requirements.lock .
 
 
 FROM builder AS worker-builder
@@ -34,15 +32,16 @@ RUN --mount=type=cache,target=/root/.cache/uv \
         cuda) set -- ;; \
         *) echo "TORCH is $TORCH, but must be cpu or cuda" >&2; exit 1 ;; \
     esac \
-    && uv pip install --requirement pyproject.toml --extra worker --constraint requirements.lock setuptools "$@"
+    && uv pip install --requirement pyproject.toml --extra worker --constraint requirements.lock "$@"
 COPY . .
-RUN uv pip install --no-deps --no-build-isolation .
+RUN uv pip install --no-deps --build-constraint requirements.lock .
 
 
 # Nothing here writes outside /var/lib/spice and /tmp: the root filesystem may be mounted read-only.
 FROM ${PYTHON_IMAGE} AS runtime
 RUN groupadd --gid 10001 spice \
-    && useradd --uid 10001 --gid spice --home-dir /var/lib/spice --create-home --shell /usr/sbin/nologin spice
+    && useradd --uid 10001 --gid spice --home-dir /var/lib/spice --no-create-home --shell /usr/sbin/nologin spice \
+    && install --directory --owner=spice --group=spice /var/lib/spice
 ENV PATH=/opt/spice/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -53,9 +52,11 @@ USER 10001:10001
 
 FROM runtime AS worker
 COPY --from=worker-builder /opt/spice /opt/spice
-# A worker answers nothing over a network. One that dies is started again by its supervisor, and one that hangs
-# loses its lease, upon which another worker takes its job.
-HEALTHCHECK NONE
+# No health check: a worker answers nothing over a network. Its supervisor restarts a worker that dies, and a worker
+# that hangs loses its lease, so that another worker takes its job. (`HEALTHCHECK NONE` would fail `compose up --wait`.)
+# Bars that redraw themselves have no place in a container's log.
+ENV HF_HUB_DISABLE_PROGRESS_BARS=1 \
+    TQDM_DISABLE=1
 CMD ["spice", "worker"]
 
 

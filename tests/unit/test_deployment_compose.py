@@ -114,7 +114,7 @@ def test_no_containers_log_fills_the_disk() -> None:
 
 
 def test_foreign_images_are_pinned_by_digest() -> None:
-    images = [service["image"] for service in SERVICES.values() if "build" not in service]
+    images = [service["image"] for name, service in SERVICES.items() if name not in OURS]
     images += re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", DOCKERFILE, re.MULTILINE)
     assert len(images) == 4
     assert all(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image) for image in images)
@@ -143,6 +143,37 @@ def test_the_database_password_is_made_up_once(tmp_path: Path) -> None:
     assert (tmp_path / "chowned").read_text().split() == [
         *["postgres:postgres", "password", "10001:10001", "pgpass.new"] * 2
     ]
+
+
+def test_no_two_services_build_the_same_image() -> None:
+    built = [service["image"] for service in SERVICES.values() if "build" in service]
+    assert len(built) == len(set(built))
+    assert SERVICES["migrate"]["image"] == SERVICES["api"]["image"]
+    assert SERVICES["migrate"]["pull_policy"] == "never"
+
+
+def test_up_can_wait_for_every_service() -> None:
+    """`compose up --wait` fails on a container whose image says that it has no health check."""
+    assert "HEALTHCHECK NONE" not in re.sub(r"^#.*$", "", DOCKERFILE, flags=re.MULTILINE)
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^docker compose up .*$", page, re.MULTILINE)
+    assert commands
+    assert all("--wait" in command for command in commands)
+
+
+def test_volumes_that_an_image_declares_are_named_or_in_memory() -> None:
+    """An anonymous volume would stay behind at each `docker compose down`."""
+    declared = {"postgres": "/var/lib/postgresql", "password": "/var/lib/postgresql", "redis": "/data"}
+    for name, path in declared.items():
+        service = SERVICES[name]
+        named = {volume.split(":")[1] for volume in service.get("volumes", [])}
+        assert path in named | set(service.get("tmpfs", [])), name
+
+
+def test_the_build_asks_no_registry_for_a_frontend_and_leaves_no_build_tool_behind() -> None:
+    assert not DOCKERFILE.startswith("# syntax=")
+    assert "setuptools" not in DOCKERFILE
+    assert "--create-home" not in DOCKERFILE.replace("--no-create-home", "")
 
 
 def test_no_password_is_written_down() -> None:
