@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.core.db.tables import Job, Shard, State
@@ -18,6 +22,7 @@ from tests.integration.conftest import ROWS, Service
 if TYPE_CHECKING:
     from app.core.db.engine import Sessions
 
+DEPLOY = Path(__file__).parents[2] / "deploy"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -36,6 +41,20 @@ def scrape(service: Service) -> Samples:
 
 def value(samples: Samples, name: str, **labels: str) -> float:
     return samples[name, tuple(sorted(labels.items()))]
+
+
+def alert_queries() -> list[str]:
+    groups = yaml.safe_load((DEPLOY / "prometheus" / "spice-alerts.yml").read_text(encoding="utf-8"))["groups"]
+    queries = [rule["expr"] for group in groups for rule in group["rules"]]
+    assert queries
+    return queries
+
+
+def dashboard_queries() -> list[str]:
+    panels = json.loads((DEPLOY / "grafana" / "spice.json").read_text(encoding="utf-8"))["panels"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    assert queries
+    return queries
 
 
 def test_a_job_shows_in_the_metrics(service: Service) -> None:
@@ -58,6 +77,11 @@ def test_a_job_shows_in_the_metrics(service: Service) -> None:
         assert buckets[-1] == 1
     assert value(samples, "spice_queue_depth", queue="selection") == 0
     assert value(samples, "spice_http_request_duration_seconds_count", method="POST", route="/jobs", status="202") == 1
+    exported = {(name, label) for name, labels in samples for label, _ in labels} | {(name, "") for name, _ in samples}
+    for query in [*alert_queries(), *dashboard_queries()]:
+        for name, matchers in re.findall(r"\b(spice_\w+)(?:\{([^}]*)\})?", query):
+            assert (name, "") in exported, query
+            assert all((name, label) in exported for label in re.findall(r"(\w+)=", matchers)), query
     assert value(samples, "spice_up", server="postgres") == value(samples, "spice_up", server="redis") == 1
 
 
