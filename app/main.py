@@ -33,7 +33,6 @@ from app.http.caching import NotModified, not_modified
 from app.http.dependencies import Resources
 from app.http.middleware import ApiVersion, Gzip, Head
 from app.http.openapi import announce_problems
-from app.http.posts import Posts
 from app.http.request_log import Telemetry
 from app.jobs.router import router as jobs
 from app.metrics.requests import Metrics
@@ -80,7 +79,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             sessions=sessions,
             reading=make_reading_sessions(engine),
             queue=queue,
-            posts=Posts(queue, settings.idempotency_max_age_s),
             artifacts=artifacts,
             keys=keys,
             rate_limits=rate_limits,

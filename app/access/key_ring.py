@@ -12,7 +12,6 @@ from cachetools import TTLCache
 
 from app.access import keys
 from app.access.secrets import digest_of, prefix_of, same_digest
-from app.core.lifecycle import quotas
 from app.http.principal import Principal
 
 if TYPE_CHECKING:
@@ -52,9 +51,7 @@ class KeyRing:
             key: ApiKey = found.ApiKey
             project: Project = found.Project
             keys.note_use(session, key.id)
-        principal = Principal(
-            key.id, key.project_id, key.scope, project.requests_per_minute, own_quotas=quotas.has_own(project)
-        )
+        principal = Principal(key.id, key.project_id, key.scope, project.requests_per_minute)
         with self._lock:
             self._known[digest] = principal
         return principal

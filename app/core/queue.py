@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue
-from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.exceptions import NoSuchJobError
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
@@ -38,6 +38,8 @@ TASKS: Final[dict[Work, str]] = {
 }
 QueueUnavailable = RedisError
 
+AT_ONCE: Final = 1000
+"""Messages of one pipeline: what is held in memory for it is some MB."""
 MESSAGE_TTL_S: Final = 7 * 86400
 """Of a message that waits. A worker that ends between taking one and beginning with it leaves it in no list, where
 nobody finds it to delete it. A row that waits for longer gets another message from the reconciler."""
@@ -55,42 +57,32 @@ class TaskQueue:
         )
         self._queues: dict[Work, Queue] = {table: gradients if table is Shard else selection for table in TASKS}
 
-    def put(self, work: Waiting) -> None:
-        """Enqueue a row's dispatch; a dispatch that is there already stays there once.
+    def put(self, rows: Sequence[Waiting]) -> None:
+        """Enqueue a message for each row's dispatch, in one round trip for up to 1,000 rows.
+
+        Every dispatch is put once: who queues a row again gives it the next dispatch, and a message of an earlier
+        one claims nothing.
 
         Raises:
-            QueueUnavailable: Redis does not answer. The row stays queued in Postgres and the reconciler puts it.
+            QueueUnavailable: Redis does not answer. Rows without a message stay queued in Postgres, and the reconciler
+                puts them.
         """
-        try:
-            self._queues[work.table].enqueue_call(**_message(work), unique=True)
-        except DuplicateJobError:
-            return
+        for first in range(0, len(rows), AT_ONCE):
+            self._put(rows[first : first + AT_ONCE])
 
-    def put_new(self, rows: Sequence[Waiting]) -> None:
-        """Enqueue rows of which no message can be there yet, all at once.
-
-        Raises:
-            QueueUnavailable: Redis does not answer. Of the rows all or none were put; the reconciler puts the others.
-        """
+    def _put(self, rows: Sequence[Waiting]) -> None:
         with self._redis.pipeline() as pipeline:
-            for table in {row.table for row in rows}:
-                messages = [Queue.prepare_data(**_message(row)) for row in rows if row.table is table]
-                self._queues[table].enqueue_many(messages, pipeline=pipeline)
+            for queue in {self._queues[row.table] for row in rows}:
+                messages = [Queue.prepare_data(**_message(row)) for row in rows if self._queues[row.table] is queue]
+                queue.enqueue_many(messages, pipeline=pipeline)
             pipeline.execute()
 
-    def put_new_or_leave(self, rows: Sequence[Waiting]) -> None:
+    def put_or_leave(self, rows: Sequence[Waiting]) -> None:
         """Enqueue committed rows; if Redis does not answer, leave them to the reconciler."""
         try:
-            self.put_new(rows)
+            self.put(rows)
         except QueueUnavailable:
-            logger.warning("Redis does not answer: %d new rows wait in Postgres", len(rows))
-
-    def put_or_leave(self, work: Waiting) -> None:
-        """Enqueue committed work; if Redis does not answer, leave it to the reconciler."""
-        try:
-            self.put(work)
-        except QueueUnavailable:
-            logger.warning("Redis does not answer: %s %s waits in Postgres", work.table.__tablename__, work.id)
+            logger.warning("Redis does not answer: %d rows wait in Postgres", len(rows))
 
     def drop(self, work: Waiting) -> None:
         """Delete the message of a dispatch that is over: a worker that was killed with it left it behind.
@@ -101,15 +93,16 @@ class TaskQueue:
         with contextlib.suppress(NoSuchJobError):
             RqJob.fetch(_message_id(work.id, work.dispatch), self._redis, JSONSerializer).delete()
 
-    def missing(self, waiting: list[Waiting]) -> list[Waiting]:
-        """Those of `waiting` that no message in the queue stands for.
+    def missing(self, waiting: Sequence[Waiting]) -> list[Waiting]:
+        """Those of `waiting` that no message in the queue stands for; each queue's list is read once.
 
         Raises:
             QueueUnavailable: Redis does not answer.
         """
         if not waiting:
             return []
-        present = {message for table in {work.table for work in waiting} for message in self._queues[table].job_ids}
+        queues = {self._queues[work.table] for work in waiting}
+        present = {message for queue in queues for message in queue.job_ids}
         return [work for work in waiting if _message_id(work.id, work.dispatch) not in present]
 
     def lengths(self) -> dict[str, int]:
@@ -135,7 +128,7 @@ def queue_name(settings: Settings, kind: str) -> str:
 
 
 def _message(work: Waiting) -> dict[str, Any]:
-    """What RQ is told of a row's dispatch, by the names of `Queue.enqueue_call` and `Queue.prepare_data`."""
+    """What RQ is told of a row's dispatch, by the names of `Queue.prepare_data`."""
     return {
         "func": TASKS[work.table],
         "args": (str(work.id), work.dispatch),

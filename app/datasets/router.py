@@ -23,10 +23,9 @@ from app.datasets.schemas import (
 from app.http.caching import ValidatorsDep  # noqa: TC001
 from app.http.dependencies import SessionDep, SettingsDep  # noqa: TC001
 from app.http.filters import METADATA_PARAMETER, FiltersDep
-from app.http.idempotency import OnceDep  # noqa: TC001
+from app.http.idempotency import Answer, OnceDep
 from app.http.openapi import empty, example, problems
 from app.http.paging import Cursor, Limit  # noqa: TC001
-from app.http.posts import Answer
 from app.http.problems import DatasetInUse, DatasetNotFound, InvalidRequest, PreviewNotFound
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -59,7 +58,7 @@ def register(
             queued=Waiting(Dataset, dataset.id, dataset.dispatch),
         )
 
-    return once.answer(lambda _: service.register(settings, body), accepted)
+    return once.answer(lambda session: service.register(session, settings, body), accepted)
 
 
 @router.get(

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from app.http.filters import Filters
 
 
-def register(settings: Settings, request: DatasetRequest) -> Dataset:
-    """A dataset to store, for a worker to read it.
+def register(session: Session, settings: Settings, request: DatasetRequest) -> Dataset:
+    """Store a dataset in the caller's transaction, for a worker to read it.
 
     Raises:
         InvalidRequest: The URI is not one that this service reads.
@@ -34,7 +34,7 @@ def register(settings: Settings, request: DatasetRequest) -> Dataset:
         uri = check_uri(request.uri, settings, request.format)
     except UriRefused as refused:
         raise InvalidRequest(FieldError(field="uri", message=str(refused))) from refused
-    return Dataset(
+    dataset = Dataset(
         id=uuid.uuid4(),
         uri=uri.uri,
         format=request.format,
@@ -42,6 +42,8 @@ def register(settings: Settings, request: DatasetRequest) -> Dataset:
         metadata_=dict(request.metadata),
         expires_at=request.expires_at,
     )
+    session.add(dataset)
+    return dataset
 
 
 def find_dataset(session: Session, dataset_id: uuid.UUID) -> Dataset:
@@ -88,7 +90,7 @@ def delete(session: Session, dataset_id: uuid.UUID) -> None:
 
 
 def preview(session: Session, settings: Settings, dataset_id: uuid.UUID, request: PreviewRequest) -> Preview:
-    """A preview to store, for a worker to read rows of a dataset as a model would.
+    """Store a preview in the caller's transaction, for a worker to read rows of a dataset as a model would.
 
     Raises:
         DatasetNotFound: There is no such dataset.
@@ -99,7 +101,9 @@ def preview(session: Session, settings: Settings, dataset_id: uuid.UUID, request
         check_model_uri(request.model.uri, settings)
     except UriRefused as refused:
         raise InvalidRequest(FieldError(field="model.uri", message=str(refused))) from refused
-    return Preview(id=uuid.uuid4(), dataset_id=dataset.id, request=request.model_dump(mode="json"))
+    asked = Preview(id=uuid.uuid4(), dataset_id=dataset.id, request=request.model_dump(mode="json"))
+    session.add(asked)
+    return asked
 
 
 def find_preview(session: Session, dataset_id: uuid.UUID, preview_id: uuid.UUID) -> Preview:

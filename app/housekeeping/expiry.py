@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from app.core.lifecycle import quotas
 from app.core.lifecycle.deletion import delete_expired_datasets, expired_job
 from app.core.storage import StorageFailed, rows_prefix
-from app.http import idempotent_answers
+from app.http import idempotency
 
 if TYPE_CHECKING:
     from app.core.db.engine import Sessions
@@ -30,7 +30,7 @@ def expire(sessions: Sessions, artifacts: ArtifactStore, settings: Settings) -> 
     """
     with sessions() as session:
         delete_expired_datasets(session)
-        idempotent_answers.forget(session, settings.idempotency_max_age_s)
+        idempotency.forget(session, settings.idempotency_max_age_s)
         quotas.forget_deleted(session)
     count, stuck = 0, set[uuid.UUID]()
     while True:

@@ -35,6 +35,7 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
     """
     due: list[Waiting] = []
     dead: list[Waiting] = []
+    waiting: list[Waiting] = []
     with sessions() as session:
         deadlines.enforce(session)
         shards.drop_finished(session)
@@ -43,15 +44,16 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
             reclaimed = leases.reclaim_expired(session, table, settings.max_attempts)
             dead += [replace(work, dispatch=work.dispatch - 1) for work in (*reclaimed.again, *reclaimed.ended)]
             due += reclaimed.again
-            lost = queue.missing(leases.waiting_since(session, table, settings.reconcile_s))
-            due += [work for work in (leases.redispatch(session, work) for work in lost) if work is not None]
+            waiting += leases.waiting_since(session, table, settings.reconcile_s)
+        lost = queue.missing(waiting)
+        due += [work for work in (leases.redispatch(session, work) for work in lost) if work is not None]
         due += shards.wake(session)
         counts.count_ended(session)
     for work in dead:
         queue.drop(work)
     for work in due:
         logger.warning("%s %s is queued again, dispatch %d", work.table.__tablename__, work.id, work.dispatch)
-        queue.put(work)
+    queue.put(due)
     return len(due)
 
 

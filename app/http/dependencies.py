@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from app.access.key_ring import KeyRing
     from app.access.rate_limits import RateLimits
-    from app.http.posts import Posts
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,6 @@ class Resources:
     sessions: Sessions
     reading: Sessions
     queue: TaskQueue
-    posts: Posts
     artifacts: ArtifactStore
     keys: KeyRing
     rate_limits: RateLimits
@@ -55,7 +53,7 @@ async def sessions_of(request: Request) -> Sessions:
     """Sessions that see the rows of the request's project alone; to read with, if the request only reads."""
     held, principal = resources(request), principal_of(request)
     sessions = held.reading if request.method in READING else held.sessions
-    return project_sessions(sessions, principal.project_id, own_quotas=principal.own_quotas)
+    return project_sessions(sessions, principal.project_id)
 
 
 SessionsDep = Annotated[Sessions, Depends(sessions_of)]

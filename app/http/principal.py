@@ -20,14 +20,12 @@ class Principal:
         project_id: What it belongs to.
         scope: What it may do.
         requests_per_minute: Its project's own limit; None is the settings'.
-        own_quotas: Whether its project may have quotas of its own, which are then to be looked up.
     """
 
     key_id: uuid.UUID | None
     project_id: uuid.UUID
     scope: Scope
     requests_per_minute: int | None = None
-    own_quotas: bool = True
 
 
 ANYBODY = Principal(None, DEFAULT_PROJECT, Scope.ADMIN)

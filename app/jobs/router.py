@@ -15,10 +15,9 @@ from app.core.lifecycle.leases import Waiting
 from app.http.caching import ValidatorsDep  # noqa: TC001
 from app.http.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
 from app.http.filters import METADATA_PARAMETER, DatasetFiltersDep, FiltersDep
-from app.http.idempotency import OnceDep  # noqa: TC001
+from app.http.idempotency import Answer, OnceDep
 from app.http.openapi import empty, example, problems
 from app.http.paging import Cursor, Limit  # noqa: TC001
-from app.http.posts import Answer
 from app.http.problems import (
     DatasetNotFound,
     InvalidRequest,
@@ -53,7 +52,7 @@ NOT_FOUND = (JobNotFound, f"No job has the id {EXAMPLE_JOB['id']}.")
         (InvalidRequest, "selection.budget.fraction: Input should be less than or equal to 1 (got '1.5')"),
     ),
 )
-async def submit(
+def submit(
     settings: SettingsDep,
     once: OnceDep,
     body: Annotated[JobRequest, Body(openapi_examples={"nightly": {"value": EXAMPLE_REQUEST}})],
@@ -68,7 +67,7 @@ async def submit(
             queued=Waiting(Job, job.id, job.dispatch),
         )
 
-    return await once.answer_in_group(lambda session: service.submit(session, settings, body), accepted)
+    return once.answer(lambda session: service.submit(session, settings, body), accepted)
 
 
 @router.get(

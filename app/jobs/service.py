@@ -11,7 +11,6 @@ from app.core.db.scoping import project_of
 from app.core.db.tables import Job, State
 from app.core.lifecycle import deletion, leases, quotas, shards
 from app.core.storage import StorageFailed, rows_prefix
-from app.core.telemetry import origin
 from app.core.uris.datasets import UriRefused, check_uri
 from app.core.uris.models import check_adapter_uri, check_model_uri
 from app.datasets.service import find_dataset
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
-    """A job to store in the caller's transaction, and to be put into the queue after it.
+    """Store a job in the caller's transaction, to be put into the queue after it.
 
     The row is the promise: if the queue does not answer, the reconciler puts it there later.
 
@@ -66,10 +65,8 @@ def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
         timeout_s=min((s for s in (request.timeout_s, settings.job_timeout_s) if s is not None), default=None),
         rows=None if dataset is None else dataset.rows,
         expires_at=request.expires_at or _default_expiry(settings),
-        origin=origin.noted(),  # here, as the INSERT may be one for several requests
     )
-    if quotas.may_have(session, settings):
-        session.add(job)  # so that those after it in the transaction count it
+    session.add(job)
     return job
 
 

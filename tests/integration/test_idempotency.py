@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +10,20 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import BaseModel
 from sqlalchemy import func, select, text
 
 from app.core.db.scoping import project_sessions
 from app.core.db.tables import IdempotentAnswer, Job
-from app.http import idempotent_answers
+from app.core.lifecycle.leases import Waiting
+from app.events.repository import after
+from app.http import idempotency
+from app.http.problems import IdempotencyKeyInUse
 from app.jobs import service as jobs
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from app.core.db.engine import Sessions
     from tests.integration.conftest import Service
 
@@ -111,7 +118,7 @@ def test_the_answer_is_kept_if_and_only_if_the_job_is(service: Service, monkeypa
         raise RuntimeError
 
     with monkeypatch.context() as patched:
-        patched.setattr(idempotent_answers, "keep", dies)
+        patched.setattr(idempotency, "keep", dies)
         assert service.http.post("/jobs", json=body, headers=headers).status_code == 500
     assert count_jobs(service) == 0
     assert service.http.post("/jobs", json=body, headers=headers).status_code == 202
@@ -147,7 +154,7 @@ def test_a_cancellation_is_kept_with_its_answer_or_not_at_all(
         raise RuntimeError
 
     with monkeypatch.context() as patched:
-        patched.setattr(idempotent_answers, "keep", dies)
+        patched.setattr(idempotency, "keep", dies)
         assert service.http.post(f"/jobs/{job_id}/cancel", headers=key()).status_code == 500
     assert service.job(job_id)["state"] == "queued"
     assert service.http.post(f"/jobs/{job_id}/cancel", headers=key()).json()["state"] == "cancelled"
@@ -160,35 +167,72 @@ def test_a_key_that_cannot_be_is_refused(service: Service, value: str) -> None:
     assert answer.status_code == 422
 
 
-def test_a_key_that_another_transaction_holds_is_not_held(sessions: Sessions) -> None:
+def once(sessions: Sessions, key: str, max_age_s: float = 60) -> idempotency.Once:
+    return idempotency.Once(sessions, Unreachable(), max_age_s, key, b"f")  # type: ignore[arg-type]
+
+
+class Unreachable:
+    """A queue that nothing is put into."""
+
+
+class Document(BaseModel):
+    n: int
+
+
+def answered(once: idempotency.Once, n: int) -> Any:
+    return json.loads(bytes(once.answer(lambda _: n, lambda n: idempotency.Answer(Document(n=n), 200)).body))["n"]
+
+
+def test_a_key_that_another_transaction_holds_is_under_way(sessions: Sessions) -> None:
     """As of a request that another API process has."""
-    with sessions() as one, sessions() as other:
-        assert idempotent_answers.lock(one, ["a", "b"]) == {"a", "b"}
-        assert idempotent_answers.lock(other, ["b", "c"]) == {"c"}
-        one.rollback()
-        assert idempotent_answers.lock(other, ["a", "b", "c"]) == {"a", "b", "c"}
+
+    def while_it_is_under_way(_: Session) -> int:
+        with pytest.raises(IdempotencyKeyInUse):
+            answered(once(sessions, "a"), 2)
+        assert answered(once(sessions, "b"), 3) == 3
+        return 1
+
+    once(sessions, "a").answer(while_it_is_under_way, lambda n: idempotency.Answer(Document(n=n), 200))
+    assert answered(once(sessions, "a"), 4) == 1
 
 
 def test_keys_are_each_projects_own_and_are_forgotten(sessions: Sessions) -> None:
     with sessions() as session:
         session.execute(text("INSERT INTO projects (id, name) VALUES (:id, 'other')"), {"id": (other := uuid.uuid4())})
         session.commit()
-    with sessions() as session:
-        given = idempotent_answers.Given("k", b"f", status=202, headers={"Location": "/a"}, body="{}")
-        idempotent_answers.keep(session, [given])
-        session.commit()
-        assert idempotent_answers.find(session, ["k", "l"], 60) == {"k": given}
-    with project_sessions(sessions, other)() as session:
-        assert idempotent_answers.lock(session, ["k"]) == {"k"}
-        assert idempotent_answers.find(session, ["k"], 60) == {}
+    assert [answered(once(sessions, "k"), n) for n in (1, 2)] == [1, 1]
+    assert answered(once(project_sessions(sessions, other), "k"), 3) == 3
     with sessions() as session:
         session.execute(
             text("UPDATE idempotent_answers SET created_at = :then"), {"then": datetime.now(UTC) - timedelta(hours=1)}
         )
         session.commit()
-        assert idempotent_answers.find(session, ["k"], 60) == {}
-        session.rollback()
-        idempotent_answers.forget(session, 7200)
+        idempotency.forget(session, 7200)
+        assert session.scalar(select(func.count()).select_from(IdempotentAnswer)) == 2
+    assert [answered(once(sessions, "k"), n) for n in (4, 5)] == [4, 4], "an old answer is not given again"
+    with sessions() as session:
+        idempotency.forget(session, 60)
         assert session.scalar(select(func.count()).select_from(IdempotentAnswer)) == 1
-        idempotent_answers.forget(session, 60)
-        assert session.scalar(select(func.count()).select_from(IdempotentAnswer)) == 0
+
+
+def test_submissions_at_once_are_stored_each_with_its_origin_and_first_event_and_queued(
+    service: Service, sessions: Sessions
+) -> None:
+    bodies = [service.request() | {"name": str(number)} for number in range(6)]
+    bodies[2]["dataset"] = {"uri": "file:///etc/passwd", "format": "csv"}
+
+    def post(number: int) -> Any:
+        return service.http.post("/jobs", json=bodies[number], headers={"X-Request-ID": f"r{number}"})
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(post, range(6)))
+    assert [answer.status_code for answer in answers] == [202, 202, 422, 202, 202, 202]
+    taken = {uuid.UUID(answer.json()["id"]): n for n, answer in enumerate(answers) if answer.is_success}
+    with sessions() as session:
+        stored = {job.id: job for job in session.scalars(select(Job))}
+        assert {id_: (job.name, job.origin) for id_, job in stored.items()} == {
+            id_: (str(n), {"request_id": f"r{n}"}) for id_, n in taken.items()
+        }
+        for id_ in stored:
+            assert [event.data["state"] for event in after(session, (id_, 0), 10)] == ["queued"]
+    assert resources(service).queue.missing([Waiting(Job, id_, 1) for id_ in taken]) == []

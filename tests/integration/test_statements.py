@@ -65,7 +65,7 @@ def test_a_submission_is_few_statements(service: Service, sessions: Sessions) ->
     body = service.request()
     with statements() as seen:
         service.submit(body)
-    assert len(seen) <= 3, seen
+    assert len(seen) <= 2, seen
     dataset = service.http.post("/datasets", json={"uri": service.write_dataset(real_rows())}).json()
     with statements() as seen:
         service.submit(body | {"dataset": {"id": dataset["id"]}})

@@ -137,7 +137,7 @@ def _stop(process: Process, keeper: Keeper, discard: Callable[[uuid.UUID], None]
         dispatch = leases.hand_back(session, lease)
     if dispatch is not None:
         logger.info("%s %s: handed back", lease.table.__tablename__, lease.id)
-        process.queue.put_or_leave(Waiting(lease.table, lease.id, dispatch))
+        process.queue.put_or_leave([Waiting(lease.table, lease.id, dispatch)])
 
 
 def _finish(process: Process, lease: Lease, state: State, **values: object) -> None:

@@ -228,8 +228,7 @@ class _Run:
         self.keeper.stop()
         with self.process.sessions() as session:
             waiting = shards.park(session, self.keeper.lease, sizes, plan)
-        for shard in waiting:
-            self.process.queue.put_or_leave(shard)
+        self.process.queue.put_or_leave(waiting)
         if not waiting:
             raise Stopped
 
@@ -262,8 +261,7 @@ class _Run:
         self.keeper.stop()
         with self.process.sessions() as session:
             waiting = parts.park(session, self.keeper.lease, [min(config.budget, size) for size in sizes], plan)
-        for part in waiting:
-            self.process.queue.put_or_leave(part)
+        self.process.queue.put_or_leave(waiting)
         if not waiting:
             raise Stopped
 

@@ -39,8 +39,7 @@ def run_part(part_id: str, dispatch: int) -> None:
     run_leased(process, Part, part_id, dispatch, lambda keeper: _select(process, keeper, job_id), worker=process.name)
     with process.sessions() as session:
         woken = shards.wake(session, job_id)
-    for job in woken:
-        process.queue.put_or_leave(job)
+    process.queue.put_or_leave(woken)
 
 
 def selection_config(spec: SelectionSpec, *, budget: int, device: str, alpha: float | None = None) -> SelectionConfig:

@@ -36,8 +36,7 @@ def run_shard(shard_id: str, dispatch: int) -> None:
     run_leased(process, Shard, shard_id, dispatch, lambda keeper: _sketch(process, keeper, job_id), worker=process.name)
     with process.sessions() as session:
         woken = shards.wake(session, job_id)
-    for job in woken:
-        process.queue.put_or_leave(job)
+    process.queue.put_or_leave(woken)
 
 
 def _job_of(process: Process, shard_id: str) -> uuid.UUID | None:

@@ -24,18 +24,11 @@ if TYPE_CHECKING:
     from app.core.db.engine import Sessions
 
 PROJECT = "project_id"
-NO_OWN_QUOTAS = "no_own_quotas"
 
 
-def project_sessions(sessions: Sessions, project_id: uuid.UUID, *, own_quotas: bool = True) -> Sessions:
-    """Sessions for which the rows of other projects do not exist.
-
-    Args:
-        sessions: That see all.
-        project_id: Whose rows there are.
-        own_quotas: False if the project is known to have none, so that they need not be looked up.
-    """
-    return partial(sessions, info={PROJECT: project_id, NO_OWN_QUOTAS: not own_quotas})
+def project_sessions(sessions: Sessions, project_id: uuid.UUID) -> Sessions:
+    """Sessions, of those that see all, for which only the rows of one project exist."""
+    return partial(sessions, info={PROJECT: project_id})
 
 
 def project_of(session: Session) -> uuid.UUID:
@@ -65,13 +58,8 @@ def _fence(project_id: uuid.UUID) -> tuple[ORMOption, ...]:
     )
 
 
-def own(session: Session, row: object) -> None:
-    """Give a new row to the session's project, if it knows one."""
-    project_id = session.info.get(PROJECT)
-    if project_id is not None and isinstance(row, Owned):
-        row.project_id = project_id
-
-
 def _own_new_rows(session: Session, *_: object) -> None:
+    project_id = session.info.get(PROJECT)
     for row in session.new:
-        own(session, row)
+        if project_id is not None and isinstance(row, Owned):
+            row.project_id = project_id

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Select, delete, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.db.scoping import NO_OWN_QUOTAS
 from app.core.db.tables import DeletedJob, Job, Project
 from app.core.lifecycle.leases import OPEN
 
@@ -63,21 +62,10 @@ class Excess:
     passes: bool
 
 
-def has_own(project: Project) -> bool:
-    """Whether a project has limits of its own."""
-    return (project.open_jobs, project.rows_per_job, project.rows_per_day) != (None, None, None)
-
-
-def may_have(session: Session, settings: Settings) -> bool:
-    """Whether the session's project may have limits; a look at the database tells which."""
-    return not session.info.get(NO_OWN_QUOTAS) or bool(_defaults(settings))
-
-
 def limits_of(session: Session, project_id: uuid.UUID, settings: Settings) -> Limits:
     """A project's own limits, and those of the settings where it has none."""
-    own = session.execute(
-        select(Project.open_jobs, Project.rows_per_job, Project.rows_per_day).where(Project.id == project_id)
-    ).one()
+    columns = Project.open_jobs, Project.rows_per_job, Project.rows_per_day
+    own = session.connection().execute(select(*columns).where(Project.id == project_id)).one()
     defaults = astuple(_defaults(settings))
     return Limits(*(default if value is None else value for value, default in zip(own, defaults, strict=True)))
 
@@ -97,8 +85,6 @@ def excess_of_submission(
         settings: The limits of projects that have none of their own.
         rows: Rows of its dataset, if they are known.
     """
-    if not may_have(session, settings):
-        return None
     limits = limits_of(session, project_id, settings)
     if not limits:
         return None
