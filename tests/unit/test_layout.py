@@ -20,7 +20,8 @@ ARROWS = {
     "workers/data": {"app.core"},
     "workers/models": {"app.core", "workers.data"},
     "workers/gradients": {"app.core", "workers.data", "workers.models"},
-    "workers/statistics": {"workers.data", "workers.selection"},
+    "workers/statistics": {"app.core", "workers.data", "workers.selection"},
+    "workers/training": {"app.core", "workers.data", "workers.gradients", "workers.models"},
     "workers": {"app.core"},
 }
 REPOSITORY = {"app", "benchmarks", "demo", "migrations", "spice_client", "workers"}
