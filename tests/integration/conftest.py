@@ -24,7 +24,7 @@ from tests.integration.tiny_model import save_tiny_model
 from workers.main import InProcessWorker
 from workers.runtime.context import current_process
 
-pytest.register_assert_rewrite("tests.integration.settled")  # so that what is left over is named
+pytest.register_assert_rewrite("tests.integration.settled", "tests.integration.problems")  # a failure shows values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

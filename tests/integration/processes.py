@@ -1,7 +1,7 @@
 """Worker and API processes that a test starts, kills, stops and starts again; some break at a chosen point.
 
 They are forked from a process that has imported everything and run nothing (multiprocessing's forkserver), so that one
-costs milliseconds and not the seconds that importing torch takes. tests/integration/test_local_serve.py starts
+costs milliseconds and not the seconds that importing torch takes. tests/integration/local/test_local_serve.py starts
 them by their commands.
 """
 
