@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from workers.gradients.seeds import random_permutation, random_signs
+from workers.selection.seeds import random_permutation, random_signs
 
 
 @dataclass(frozen=True, slots=True, eq=False)

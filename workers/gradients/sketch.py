@@ -39,7 +39,7 @@ import torch
 from workers.gradients.adapter import part_a, part_b
 from workers.gradients.config import FACTOR_SIDE
 from workers.gradients.countsketch import CountSketch
-from workers.gradients.seeds import random_signs
+from workers.selection.seeds import random_signs
 
 if TYPE_CHECKING:
     from workers.gradients.adapter import LowRank

@@ -19,9 +19,9 @@ from workers.gradients.adapter import Adapter, LowRank, part_a, part_b
 from workers.gradients.checked_tensors import pack, unpack
 from workers.gradients.passes import Passes, stop_poll
 from workers.gradients.second_moments import mean_squares
-from workers.gradients.seeds import random_permutation
 from workers.gradients.taps import make_taps
 from workers.gradients.warmup import warm_up
+from workers.selection.seeds import random_permutation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

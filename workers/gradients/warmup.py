@@ -16,11 +16,11 @@ import torch
 from workers.gradients.adapter import Adapter, LowRank, part_a, part_b
 from workers.gradients.passes import Passes, never
 from workers.gradients.second_moments import check_size
-from workers.gradients.seeds import random_permutation
 from workers.gradients.sketch import adapter_signs
 from workers.gradients.taps import make_taps
 from workers.gradients.targets import target_layers
 from workers.models.errors import ModelError
+from workers.selection.seeds import random_permutation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,8 +8,7 @@
 Needs numpy and torch, and nothing else of this repository. How it works and why it is exact: docs/selection.md.
 """
 
-from workers.selection.compare import Comparison, MethodReport, Spread, compare
-from workers.selection.config import ConfigError, Method, Optimizer, SelectionConfig
+from workers.selection.config import ConfigError, Method, SelectionConfig
 from workers.selection.partitioned import PartPicks, merge, partition, select_part, select_partitioned, settle
 from workers.selection.problem import BudgetError
 from workers.selection.progress import Progress, SelectionCancelledError
@@ -20,24 +19,19 @@ from workers.selection.sweep import SweepPoint, sweep
 
 __all__ = [
     "BudgetError",
-    "Comparison",
     "ConfigError",
     "Dropped",
     "Guarantees",
     "InvalidRowsError",
     "Method",
-    "MethodReport",
-    "Optimizer",
     "PartPicks",
     "Progress",
     "Selection",
     "SelectionCancelledError",
     "SelectionConfig",
     "SketchShapeError",
-    "Spread",
     "StopReason",
     "SweepPoint",
-    "compare",
     "merge",
     "partition",
     "select",

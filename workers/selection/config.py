@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 Method = Literal["spice", "fisher", "dpp", "grad_norm", "random"]
-Optimizer = Literal["lazy", "plain", "stochastic"]
 
 #: Methods that add rows one by one by a marginal gain, so that an early stop has a meaning.
 GREEDY_METHODS: frozenset[str] = frozenset({"spice", "fisher", "dpp"})
@@ -29,14 +28,8 @@ class SelectionConfig:
             omega times the gain of its first pick; that pick is not kept.
         method: "spice" (penalised log-det), "fisher" (log-det alone), "dpp" (greedy MAP of a determinantal
             process on the cosine kernel), "grad_norm" (largest norms) or "random" (uniform).
-        seed: Seeds the random method, the permutation behind windows and the stochastic greedy.
+        seed: Seeds the random method and the partition.
         fisher: "exact", or "reference" for the diagonal score of the published code (spice and fisher only).
-        optimizer: "lazy" and "plain" give the same picks, lazy far faster; "stochastic" looks at a random
-            sample of rows in each step and loses at most `stochastic_epsilon` of the factor in expectation.
-        stochastic_epsilon: In (0, 1): the stochastic greedy's factor is 1 - 1/e - epsilon.
-        pool_size: Rows in a window, or None for one global selection. Windows are cut out of a seeded
-            permutation and each is selected from an empty state.
-        pool_picks: Picks in a full window; None spreads the budget evenly over the windows.
         on_invalid: "raise" for an error that names the rows with NaN or inf, "drop" to leave them out.
         curvature: Also compute the curvature of the objective, which needs every row (method with lambda = 0).
         device: Torch device to compute on; None means where the sketches are.
@@ -52,10 +45,6 @@ class SelectionConfig:
     method: Method = "spice"
     seed: int = 0
     fisher: Literal["exact", "reference"] = "exact"
-    optimizer: Optimizer = "lazy"
-    stochastic_epsilon: float = 0.1
-    pool_size: int | None = None
-    pool_picks: int | None = None
     on_invalid: Literal["raise", "drop"] = "raise"
     curvature: bool = False
     device: str | None = None
@@ -69,6 +58,11 @@ class SelectionConfig:
     def penalty(self) -> float:
         """Lambda as the method uses it: `conflict_penalty` for "spice", 0 for every other method."""
         return self.conflict_penalty if self.method == "spice" else 0.0
+
+    @property
+    def climbs_objective(self) -> bool:
+        """Whether each pick is the row of the largest score: the exact greedy, to which the theorems apply."""
+        return self.method in {"spice", "fisher"} and self.fisher == "exact"
 
     def baseline(self, method: Method, *, budget: int | None = None) -> SelectionConfig:
         """The same question put to another method, for a comparison.
@@ -86,14 +80,12 @@ class SelectionConfig:
             budget=self.budget if budget is None else budget,
             early_stop_ratio=None,
             fisher="exact",
-            optimizer=self.optimizer if method in GREEDY_METHODS else "lazy",
             curvature=False,
         )
 
     def _check_names(self) -> None:
         allowed: dict[str, tuple[str, ...]] = {
             "method": get_args(Method),
-            "optimizer": get_args(Optimizer),
             "fisher": ("exact", "reference"),
             "on_invalid": ("raise", "drop"),
         }
@@ -114,18 +106,8 @@ class SelectionConfig:
             raise ConfigError(f"alpha is {self.alpha}; it must be a positive finite number or 'auto'")
         if self.early_stop_ratio is not None and not 0 < self.early_stop_ratio <= 1:
             raise ConfigError(f"early_stop_ratio is {self.early_stop_ratio}; it must be in (0, 1] or None")
-        if not 0 < self.stochastic_epsilon < 1:
-            raise ConfigError(f"stochastic_epsilon is {self.stochastic_epsilon}; it must be in (0, 1)")
-        for name in ("pool_size", "pool_picks"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1 or None")
 
     def _check_combinations(self) -> None:
-        if self.pool_picks is not None and self.pool_size is None:
-            raise ConfigError(f"pool_picks is {self.pool_picks} without a pool_size; windows need both")
-        if self.pool_size is not None and self.pool_picks is not None and self.pool_picks > self.pool_size:
-            raise ConfigError(f"pool_picks is {self.pool_picks}; a window has only pool_size = {self.pool_size} rows")
         if self.early_stop_ratio is not None and self.method not in GREEDY_METHODS:
             raise ConfigError(f"early_stop_ratio needs marginal gains; method {self.method!r} has none")
         if self.fisher == "reference" and self.method not in {"spice", "fisher"}:

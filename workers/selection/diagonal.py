@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from workers.selection.conflict import PickDirection
+from workers.selection.picked import Mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,8 +66,7 @@ class _DiagonalScore:
         sketches = problem.sketches
         self._problem = problem
         self._den = torch.ones(sketches.p, dtype=sketches.dtype, device=sketches.device)
-        self._direction = PickDirection(sketches.p)
-        self._norms = problem.squared_norms.sqrt()
+        self._mean = Mean(sketches.p)
         self._bounds = torch.where(problem.eligible, problem.base_gains() * (1 + _ROUNDING), -torch.inf)
 
     def best(self) -> tuple[int, float] | None:
@@ -91,7 +90,7 @@ class _DiagonalScore:
         sketches = self._problem.sketches
         sketch = sketches.gather(torch.tensor([row], device=sketches.device), sketches.dtype)[0]
         self._den += self._problem.alpha * sketch.square().square()
-        self._direction.add(sketch.double().cpu().numpy())
+        self._mean.add(sketch.double().cpu().numpy())
         self._bounds[row] = -torch.inf
 
     def _scores(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,6 +98,8 @@ class _DiagonalScore:
         sketches = self._problem.sketches.gather(rows, self._den.dtype)
         gains = torch.log1p(self._problem.alpha * (sketches.square() @ self._den.reciprocal())).double()
         self._bounds[rows] = gains * (1 + _ROUNDING)
-        if self._problem.penalty == 0:
+        if self._problem.penalty == 0 or self._mean.unit is None:
             return gains, gains
-        return gains, gains - self._problem.penalty * self._direction.conflicts(sketches, self._norms[rows])
+        along = sketches @ torch.from_numpy(self._mean.unit).to(sketches)
+        conflicts = (-along.double() / self._problem.norms[rows]).clamp_(0.0, 1.0)
+        return gains, gains - self._problem.penalty * conflicts

@@ -1,58 +1,30 @@
-"""The front of the lazy greedy: the few rows that can win soon, copied together and always up to date.
+"""The front: the few rows that can win soon, copied together and up to date with every pick.
 
-Everything here is float64 and on the host, whatever the device: a pick costs one product of a small matrix with a
-vector and some operations on vectors as long as the front, a few microseconds each.
+All of it is float64 and on the host, whatever the device: a pick costs one product of a small matrix with a vector and
+some operations on vectors as long as the front, a few microseconds each.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from workers.selection.conflict import COSINE_EPSILONS
-from workers.selection.state import TIE, gain_error
-from workers.selection.whitening import BLOCK
+from workers.selection.rounding import COSINE_EPSILONS, EPS64, EXACT, TIE, gain_error, residual_error
+from workers.selection.whitening import BLOCK, Whitener
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from workers.selection.state import GreedyState
+    from workers.selection.picked import Mean
+    from workers.selection.problem import Problem
     from workers.selection.whitening import Absorbed
 
-#: A residual is taken to be right within this many float64 epsilons of what it was made from.
-_EPSILONS = 16.0 * float(np.finfo(np.float64).eps)
-
-#: A row is whitened anew after this many changes of W, each of which adds to its rounding error.
-_AGE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """What no row outside the front can exceed, in nats.
-
-    Attributes:
-        gain: Bound on gains, and so on scores, for good.
-        score: Bound on scores while no conflict has fallen by more than `allowance` since it was computed.
-        allowance: That fall.
-    """
-
-    gain: float
-    score: float
-    allowance: float
-
-    def score_now(self, penalty: float, fall: float) -> float:
-        """Bound on the scores outside.
-
-        Args:
-            penalty: Lambda, nats.
-            fall: How much a conflict may have fallen since the bounds were computed.
-        """
-        return min(self.gain, self.score + penalty * max(0.0, fall - self.allowance))
+#: A row is whitened anew after this many changes of W; each adds an eighth of `EXACT` to its error.
+_CHANGES = 64
 
 
 class Front:
@@ -63,177 +35,150 @@ class Front:
 
     Attributes:
         rows: Row numbers, shape (m,), int64, ascending.
-        outside: Bounds on everything else.
-        picked: Those of them picked since the front was built, in order.
+        picked: Where in the front its picks are, in order.
+        residuals: |W z|^2 of its rows today, shape (m,).
+        errors: Their errors, shape (m,).
+        white: W z of its rows with W of the picks before it, shape (m, p).
+        changes: How often each was turned since it was whitened, shape (m,).
     """
 
-    def __init__(self, state: GreedyState, rows: Tensor, outside: Outside, last: Front | None) -> None:
-        """Copy some rows.
-
-        Args:
-            state: The shared state of the greedy.
-            rows: Row numbers, shape (m,), int64, ascending.
-            outside: Bounds on the rows left out.
-            last: The front before, whose whitened rows are taken over where they stay.
-        """
-        problem = state.problem
-        self._state = state
-        self._device = rows.device
-        self._alpha, self._penalty = problem.alpha, problem.penalty
-        self._sketches = problem.sketches.gather(rows, problem.sketches.dtype).cpu().numpy() if self._penalty else None
-        self.rows = rows.cpu().numpy()
-        self.white = np.empty((len(self.rows), problem.sketches.p))
-        self.age = np.zeros(len(self.rows))
-        self._take_over(last)
-        state.on_absorbed = self._turn_white
-        self._norms = state.norms[rows].cpu().numpy()
-        self.outside = outside
+    def __init__(self, problem: Problem, rows: Tensor, whitener: Whitener, last: Front | None) -> None:
+        """Copy rows, ascending; whiten with W of all picks those that the front before, after `follow`, has not."""
+        count, p = len(rows), problem.sketches.p
+        self.rows: NDArray[np.int64] = rows.cpu().numpy()
         self.picked: list[int] = []
-        self._count = 0
+        self._alpha, self._penalty = problem.alpha, problem.penalty
+        self._cosine_error = COSINE_EPSILONS * torch.finfo(problem.sketches.dtype).eps
+        self._sketches = problem.sketches.gather(rows, problem.sketches.dtype).cpu().numpy()
+        self._norms, self._scale, self._price = (
+            values[rows].cpu().numpy() for values in (problem.norms, problem.scale, problem.price)
+        )
+        self._largest_scale = float(self._scale.max())
+        self._largest_price = self._largest_scale * (self._penalty + float(self._price.max()))
+        self._negative_reciprocals = -1.0 / self._norms
+        self.white, self.changes = np.empty((count, p)), np.zeros(count)
+        new = self._take_over(last)
+        if new.any():
+            fresh = problem.sketches.gather(rows[torch.from_numpy(new).to(rows.device)], torch.float64)
+            self.white[new] = whitener.whiten(fresh).cpu().numpy()
         self._measure()
-        self._conflicts = np.zeros(len(rows))
-        self._closed = np.zeros(len(rows))
-        self._reciprocals = 1.0 / self._norms
-        self._cosine_error = self._penalty * COSINE_EPSILONS * float(torch.finfo(problem.sketches.dtype).eps)
-        self._scores = np.empty(len(rows))
-        self._directions = np.empty((BLOCK, problem.sketches.p))
-        self._products = np.empty((BLOCK, len(rows)))
-        self._weights = np.empty(BLOCK)
-        self._turn()
+        self._conflicts, self._closed = np.zeros(count), np.zeros(count)
+        self._directions, self._weights = np.empty((BLOCK, p)), np.empty(BLOCK)
+        self._products = np.empty((BLOCK, count))
 
-    @property
-    def conflicts(self) -> NDArray[np.float64]:
-        """Conflicts with the mean of the picks, to within the bulk precision, shape (m,)."""
-        return self._conflicts
-
-    def best(self, fall: float) -> int | None:
-        """Where in the front the row with the largest score of all is; None if a row outside may have it.
-
-        Args:
-            fall: How much a conflict may have fallen since the bounds on the outside were computed.
-        """
-        scores = np.multiply(self._residuals, self._alpha, out=self._scores)
-        np.log1p(scores, out=scores)
-        if self._penalty:
-            scores -= self._penalty * self._conflicts
+    def best(self, mean: Mean, outside: float) -> int | None:
+        """Where the row with the largest score of all is; None if a row outside, as its bound says, may be it."""
+        scores = np.log1p(self._alpha * self.residuals)
+        scores -= self._penalty * self._conflicts + self._price
+        scores *= self._scale
         scores += self._closed
         leader = int(scores.argmax())
         best = float(scores[leader])
-        doubt = self._cosine_error + self._penalty * self._state.direction.blur
-        # Twice, as what it is made from blurs the score and widens the interval in which others tie with it.
-        low = best - doubt - 2.0 * self._alpha * self._made_from[leader] / (1.0 + self._alpha * self._residuals[leader])
-        tie = 2.0 * TIE * (abs(best) + 2.0 * self._penalty)  # so far apart are two scores that tie, at most
-        if low - tie <= self.outside.score_now(self._penalty, fall):
+        if best == -math.inf:
             return None
-        near = scores >= best - self._margin - 2.0 * doubt
-        return leader if np.count_nonzero(near) == 1 else self._decide(np.flatnonzero(near))
+        doubt = self._largest_scale * self._penalty * (self._cosine_error + mean.error)
+        # Twice the error of the gain: it blurs the score, and it widens the interval in which others tie with it.
+        growth = 1.0 + self._alpha * float(self.residuals[leader])
+        doubt_of_best = doubt + 2.0 * self._alpha * float(self.errors[leader]) * float(self._scale[leader]) / growth
+        if best - doubt_of_best - 2.0 * TIE * (abs(best) + 2.0 * self._largest_price) <= outside:
+            return None
+        near = scores >= best - self._apart - 2.0 * doubt
+        return leader if np.count_nonzero(near) == 1 else self._decide(np.flatnonzero(near), mean)
 
-    def gain(self, at: int) -> float:
-        """Marginal gain of a row, nats.
+    def gain(self, at: int, *, exact: bool = False) -> float:
+        """Marginal gain of a row, nats, by where it is; `exact` as the norm of a vector, otherwise as a difference."""
+        residual = self._exact_residuals(np.array([at]))[0] if exact else self.residuals[at]
+        return math.log1p(self._alpha * float(residual))
 
-        Args:
-            at: Where it is in the front.
-        """
-        return math.log1p(self._alpha * float(self._residuals[at]))
+    def sketch(self, at: int) -> NDArray[np.float64]:
+        """A row as it is, shape (p,), by where it is."""
+        row: NDArray[np.float64] = self._sketches[at].astype(np.float64)
+        return row
 
-    def take(self, at: int) -> None:
-        """Take a row into the state, and bring all rows up to date with it.
-
-        Args:
-            at: Where it is in the front.
-        """
-        count = self._count
+    def take(self, at: int, mean: Mean) -> None:
+        """Bring all rows up to date with a pick, by where it is, and with the mean that it is in."""
+        count = len(self.picked)
         # N v = v - sum of weight_s w_s (w_s . v) over the picks from the front so far
         known = self._products[:count, at] * self._weights[:count]
         direction = self.white[at] - known @ self._directions[:count]
         products = np.dot(self.white, direction, out=self._products[count])
-        weight = self._alpha / (1.0 + self._alpha * float(self._residuals[at]))
+        weight = self._alpha / (1.0 + self._alpha * float(self.residuals[at]))
         self._directions[count], self._weights[count] = direction, weight
-        self._residuals -= weight * np.square(products)
-        np.maximum(self._residuals, 0.0, out=self._residuals)
+        self.residuals -= weight * np.square(products)
+        np.maximum(self.residuals, 0.0, out=self.residuals)
         self._closed[at] = -np.inf
-        self._count += 1
-        self.picked.append(int(self.rows[at]))
-        self._state.take(int(self.rows[at]), None if self._sketches is None else self._sketches[at].astype(np.float64))
-        self._turn()
+        self.picked.append(at)
+        self.turn(mean)
 
-    def known(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Residuals, how wrong they can be, and conflicts, on the device, each of shape (m,), float64."""
-        arrays = (self._residuals, self._made_from, self._conflicts)
-        residuals, error, conflicts = (torch.from_numpy(array).to(self._device) for array in arrays)
-        return residuals, error, conflicts
+    def turn(self, mean: Mean) -> None:
+        """Bring the conflicts up to date with the mean of the picks."""
+        if self._penalty == 0 or mean.unit is None:
+            self._conflicts = np.zeros(len(self.rows))
+        else:
+            self._conflicts = self._sketches @ mean.unit.astype(self._sketches.dtype) * self._negative_reciprocals
+            np.clip(self._conflicts, 0.0, 1.0, out=self._conflicts)
 
-    def _take_over(self, last: Front | None) -> None:
-        """Whiten the rows, but for those that the front before has."""
-        self._state.settle()  # which brings the whitened rows of the front before up to date
-        new = np.ones(len(self.rows), dtype=bool)
-        if last is not None:
-            at = np.searchsorted(last.rows, self.rows)
-            at[at == len(last.rows)] = 0
-            stay = (last.rows[at] == self.rows) & (last.age[at] < _AGE)
-            self.white[stay], self.age[stay] = last.white[at[stay]], last.age[at[stay]]
-            new = ~stay
-        if new.any():
-            rows = torch.from_numpy(self.rows[new]).to(self._device)
-            sketches = self._state.problem.sketches.gather(rows, torch.float64)
-            self.white[new] = self._state.whitener.whiten(sketches).cpu().numpy()
-
-    def _measure(self) -> None:
-        """Residuals from the whitened rows, and how wrong they can be."""
-        self._residuals = np.einsum("ij,ij->i", self.white, self.white)
-        error = _EPSILONS * (1.0 + self.age / 8.0)
-        self._made_from = error * (self._norms * np.sqrt(self._residuals) + self._residuals)
-        self._margin = 2 * self._vagueness()
-
-    def _turn_white(self, absorbed: Absorbed) -> None:
-        """Follow a change of W: the picks from the front are in it now."""
+    def follow(self, absorbed: Absorbed) -> None:
+        """Turn the whitened rows by what the picks of this front changed in W, and measure them anew."""
         for left, update in absorbed.steps:
             whitened, coupling = left.cpu().numpy(), update.cpu().numpy()
             self.white -= ((self.white @ whitened.T) @ coupling.T) @ whitened
-        self.age += len(absorbed.steps)
-        self._count = 0
+        self.changes += len(absorbed.steps)
         self._measure()
 
-    def _turn(self) -> None:
-        """Bring the conflicts up to date with the mean of the picks."""
-        unit = self._state.direction.unit
-        if self._sketches is None:
-            return
-        if unit is None:
-            self._conflicts = np.zeros(len(self.rows))
-            return
-        along = self._sketches @ unit.astype(self._sketches.dtype)
-        self._conflicts = np.clip(-along * self._reciprocals, 0.0, 1.0)
+    def _take_over(self, last: Front | None) -> NDArray[np.bool_]:
+        """Copy the whitened rows that the front before has; a mask of those that it has not."""
+        if last is None:
+            return np.ones(len(self.rows), dtype=bool)
+        at = np.searchsorted(last.rows, self.rows)
+        at[at == len(last.rows)] = 0
+        stay: NDArray[np.bool_] = (last.rows[at] == self.rows) & (last.changes[at] < _CHANGES)
+        self.white[stay], self.changes[stay] = last.white[at[stay]], last.changes[at[stay]]
+        return np.invert(stay)
 
-    def _decide(self, near: NDArray[np.int64]) -> int:
-        """The best of some rows by the rule of `GreedyState.decide`, which is asked where precision is wanting."""
-        residuals = self._residuals[near]
-        prices: NDArray[np.float64] | float = 0.0
-        if self._penalty:
-            rows = torch.from_numpy(self.rows[near]).to(self._device)
-            prices = self._penalty * self._state.conflicts(rows).cpu().numpy()
+    def _measure(self) -> None:
+        """Residuals from the whitened rows, their errors, and how far apart two scores have to be not to be near."""
+        self.residuals: NDArray[np.float64] = np.einsum("ij,ij->i", self.white, self.white)
+        share = EXACT * (1.0 + self.changes / 8.0)
+        # The residuals to come are differences: wrong by some epsilons of the residual that they started from.
+        self.errors = residual_error(self.residuals, self._norms, share) + 16.0 * EPS64 * self.residuals
+        made_of = np.log1p(self._alpha * self.residuals) + self._penalty + self._price
+        self._apart = 4.0 * float((self._scale * (TIE * made_of + self._alpha * self.errors)).max())
+
+    def _decide(self, near: NDArray[np.int64], mean: Mean) -> int:
+        """The best of some rows, exactly.
+
+        Two scores tie when they differ by less than `TIE` of what they are made of and the rounding of exact gains, and
+        the first of the rows that tie with the best wins. Where the errors of the front leave open which rows tie,
+        their residuals are computed anew from the whitened rows.
+        """
+        prices = self._price[near]
+        if self._penalty and mean.unit is not None:
+            cosines = self._sketches[near].astype(np.float64) @ mean.unit / self._norms[near]
+            prices = prices + self._penalty * np.clip(-cosines, 0.0, 1.0)
+        scores, tie = self._scores_and_ties(near, self.residuals[near], prices)
+        error = gain_error(self.residuals[near], self.errors[near], self._alpha) + self._penalty * mean.error
+        error *= self._scale[near]
+        possible = scores + tie + error >= (scores - tie - error).max()
+        certain = scores + tie - error >= (scores - tie + error).max()
+        if not (possible == certain).all():
+            near, prices = near[possible], prices[possible]
+            scores, tie = self._scores_and_ties(near, self._exact_residuals(near), prices)
+            possible = scores + tie >= (scores - tie).max()
+        return int(near[possible.argmax()])
+
+    def _scores_and_ties(
+        self, near: NDArray[np.int64], residuals: NDArray[np.float64], prices: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scores of some rows, and how close to each of them others tie with it."""
         gains = np.log1p(self._alpha * residuals)
-        scores, growth = gains - prices, 1.0 + self._alpha * residuals
-        tie = TIE * (gains + prices) + self._rounding(near)
-        doubt = self._alpha * self._made_from[near] / growth + self._penalty * self._state.direction.blur
-        possible = scores + tie + doubt >= (scores - tie - doubt).max()
-        certain = scores + tie - doubt >= (scores - tie + doubt).max()
-        if (possible == certain).all():
-            return int(near[possible.argmax()])
-        unsure = near[possible]
-        row, exact = self._state.decide(torch.from_numpy(self.rows[unsure]).to(self._device))
-        self._residuals[unsure] = exact.cpu().numpy()
-        self._made_from[unsure] = _EPSILONS * (
-            self._norms[unsure] * np.sqrt(self._residuals[unsure]) + self._residuals[unsure]
-        )
-        return int(np.searchsorted(self.rows, row))
+        rounding = gain_error(residuals, residual_error(residuals, self._norms[near], EXACT), self._alpha)
+        return self._scale[near] * (gains - prices), self._scale[near] * (TIE * (gains + prices) + rounding)
 
-    def _rounding(self, near: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The rounding that `GreedyState.decide` allows gains, nats."""
-        residuals, norms = torch.from_numpy(self._residuals[near]), torch.from_numpy(self._norms[near])
-        return gain_error(residuals, norms, self._alpha).numpy()
-
-    def _vagueness(self) -> float:
-        """How far apart two scores have to be to be apart, as one number for all rows until the next change of W."""
-        gains = np.log1p(self._alpha * self._residuals) + self._penalty
-        return float((2.0 * TIE * gains + 2.0 * self._alpha * self._made_from).max(initial=0.0))
+    def _exact_residuals(self, near: NDArray[np.int64]) -> NDArray[np.float64]:
+        """|W z|^2 of some rows with all picks in W, as norms of vectors."""
+        whitener = Whitener(self.white.shape[1], self._alpha, BLOCK, torch.device("cpu"))
+        if self.picked:
+            whitener.absorb(torch.from_numpy(self.white[self.picked]))
+        found: NDArray[np.float64] = whitener.whiten(torch.from_numpy(self.white[near])).square_().sum(dim=1).numpy()
+        return found

@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from workers.selection.arithmetic import set_arithmetic
+from workers.selection.certificate import largest_gains
 from workers.selection.config import ConfigError, SelectionConfig
-from workers.selection.full_float32 import full_float32
-from workers.selection.greedy import before_early_stop, greedy
-from workers.selection.guarantees import outside_gain_sum
+from workers.selection.lazy import lazy_greedy
 from workers.selection.problem import BudgetError, Problem, pose
 from workers.selection.progress import Progress, Watch
 from workers.selection.result import Dropped, Selection, StopReason
-from workers.selection.selector import proposer_for, report
+from workers.selection.seeds import random_words
+from workers.selection.selector import followed, report
 from workers.selection.sketches import InvalidRowsError, Sketches
-from workers.selection.state import GreedyState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ def partition(n: int, parts: int, seed: int) -> list[NDArray[np.int64]]:
     Args:
         n: Number of rows.
         parts: Number of parts m, at least 1.
-        seed: Of the draw: the same numbers give the same parts in every process.
+        seed: Of the draw: the same numbers give the same parts in every process, whatever its numpy.
 
     Returns:
         The row numbers of each part, ascending, int64; a part may be empty where n is small.
@@ -72,7 +72,7 @@ def partition(n: int, parts: int, seed: int) -> list[NDArray[np.int64]]:
     """
     if parts < 1:
         raise ConfigError(f"parts is {parts}; it must be at least 1")
-    drawn = np.random.default_rng(seed).integers(parts, size=n)
+    drawn = random_words(n, seed=seed, role="part", layer="") % np.uint64(parts)
     return [np.flatnonzero(drawn == part) for part in range(parts)]
 
 
@@ -87,7 +87,7 @@ def settle(
 
     Args:
         sketches: All rows, shape (n, p), as for `select`.
-        config: A global selection by spice or fisher with the exact score, lazy or plain.
+        config: A global selection by spice or fisher with the exact score.
         on_progress: As for `select`; one pass over the rows.
         should_stop: As for `select`.
 
@@ -98,12 +98,12 @@ def settle(
         ConfigError: If the config is not such a selection.
         ValueError: What `select` raises.
     """
+    set_arithmetic()
     _check(config)
     problem = pose(Sketches(sketches, config.device), config, Watch(on_progress, should_stop))[0]
     return replace(config, alpha=problem.alpha)
 
 
-@full_float32()
 def select_part(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     rows: NDArray[np.int64],
@@ -131,6 +131,7 @@ def select_part(
         InvalidRowsError: If rows of the part hold NaN or inf and `config.on_invalid` is "raise".
         SelectionCancelledError: If `should_stop` returned True.
     """
+    set_arithmetic()
     _check(config)
     _settled_alpha(config)
     nothing = PartPicks(np.empty(0, dtype=np.int64), np.empty(0))
@@ -146,13 +147,10 @@ def select_part(
     except InvalidRowsError as error:
         raise InvalidRowsError(Dropped(rows[error.dropped.rows], error.dropped.reasons)) from None
     problem = replace(problem, budget=min(config.budget, int(usable.sum())), early_stop_ratio=None)
-    state = GreedyState(problem)
-    greedy(state, proposer_for(state, config), watch)
-    trace = state.trace()
+    trace = lazy_greedy(problem, watch).picked.trace()
     return PartPicks(rows[trace.indices], trace.gains)
 
 
-@full_float32()
 def merge(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     parts: Sequence[PartPicks],
@@ -177,22 +175,21 @@ def merge(
         ConfigError: If the config does not come from `settle`.
         ValueError: What `select` raises.
     """
+    set_arithmetic()
     _check(config)
     _settled_alpha(config)
     watch = Watch(on_progress, should_stop)
     problem, _, dropped = pose(Sketches(sketches, config.device), config, watch)
-    order, reached, stop = _second_round(problem, parts, config, watch)
+    order, reached, stop = _second_round(problem, parts, watch)
     for part in parts:
         kept = before_early_stop(part.marginal_gains, config.early_stop_ratio)
         if part.marginal_gains[:kept].sum() > reached:
             reached = float(part.marginal_gains[:kept].sum())
             order = _filled(part.indices[:kept], order if kept == len(part.indices) else order[:0])
             stop = "early_stop" if kept < len(part.indices) else "budget" if len(order) == config.budget else stop
-    state = GreedyState(problem)
-    for row in order.tolist():
-        state.take(row)
-    outside = outside_gain_sum(state, watch)
-    return report(state, dropped, stop, outside=outside, theorem_holds=False, curvature=config.curvature)
+    picked, pool = followed(problem, order.tolist(), watch)
+    outside = pool.bound_outside(picked, lambda gains: largest_gains(gains, len(picked.rows)))
+    return report(problem, picked, dropped, stop, outside=outside, theorem_holds=False, curvature=config.curvature)
 
 
 def select_partitioned(
@@ -207,7 +204,7 @@ def select_partitioned(
 
     Args:
         sketches: Shape (n, p), as for `select`.
-        config: A global selection by spice or fisher with the exact score, lazy or plain.
+        config: A global selection by spice or fisher with the exact score.
         parts: Number of parts, at least 1; with 1 the picks are those of `select`.
         on_progress: As for `select`, over again for each part and for the merge.
         should_stop: As for `select`.
@@ -228,7 +225,7 @@ def select_partitioned(
 
 
 def _second_round(
-    problem: Problem, parts: Sequence[PartPicks], config: SelectionConfig, watch: Watch
+    problem: Problem, parts: Sequence[PartPicks], watch: Watch
 ) -> tuple[NDArray[np.int64], float, StopReason]:
     """The greedy over the union: row numbers in the whole pool, F of them in nats, and why it ended."""
     union = np.unique(np.concatenate([part.indices for part in parts]))
@@ -240,11 +237,12 @@ def _second_round(
         sketches=problem.sketches.subset(rows),
         squared_norms=problem.squared_norms[rows],
         eligible=problem.eligible[rows],
+        price=problem.price[rows],
+        scale=problem.scale[rows],
     )
-    state = GreedyState(pool)
-    stop = greedy(state, proposer_for(state, config), watch)
-    trace = state.trace()
-    return union[trace.indices], float(trace.gains.sum()), stop
+    climb = lazy_greedy(pool, watch)
+    trace = climb.picked.trace()
+    return union[trace.indices], float(trace.gains.sum()), climb.stop
 
 
 def _filled(picks: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -252,11 +250,22 @@ def _filled(picks: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.i
     return np.concatenate([picks, others[~np.isin(others, picks)][: max(0, len(others) - len(picks))]])
 
 
+def before_early_stop(gains: NDArray[np.float64], ratio: float | None) -> int:
+    """How many picks an early stop would have kept: it changes nothing before the stop.
+
+    Args:
+        gains: Marginal gains in the order of picking, shape (k,), nats.
+        ratio: Omega in (0, 1], or None for no early stop.
+    """
+    if ratio is None or gains.size == 0:
+        return len(gains)
+    stops = np.flatnonzero(gains[1:] <= ratio * gains[0])
+    return int(stops[0]) + 1 if stops.size else len(gains)
+
+
 def _check(config: SelectionConfig) -> None:
-    if config.method not in {"spice", "fisher"} or config.fisher != "exact":
+    if not config.climbs_objective:
         raise ConfigError(f"parts need spice or fisher with the exact score; got {config.method!r}, {config.fisher!r}")
-    if config.pool_size is not None or config.optimizer == "stochastic":
-        raise ConfigError("parts need the exact greedy: no windows, optimizer 'lazy' or 'plain'")
 
 
 def _settled_alpha(config: SelectionConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +37,7 @@ class BudgetError(ValueError):
         self.limit = limit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Problem:
     """What every optimiser works on.
 
@@ -48,6 +49,8 @@ class Problem:
         penalty: Lambda, nats.
         budget: Rows to pick.
         early_stop_ratio: Omega or None.
+        price: What each row's score loses whatever the set is, shape (n,), nats.
+        scale: What each row's score is multiplied by, shape (n,), above 0.
     """
 
     sketches: Sketches
@@ -57,6 +60,13 @@ class Problem:
     penalty: float
     budget: int
     early_stop_ratio: float | None
+    price: Tensor
+    scale: Tensor
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """Euclidean norms of all rows, shape (n,), float64."""
+        return self.squared_norms.sqrt()
 
     def base_gains(self) -> Tensor:
         """log(1 + alpha |z|^2) of every row, shape (n,), float64, nats."""
@@ -97,6 +107,8 @@ def pose(sketches: Sketches, config: SelectionConfig, watch: Watch) -> tuple[Pro
         penalty=config.penalty,
         budget=config.budget,
         early_stop_ratio=config.early_stop_ratio,
+        price=torch.zeros_like(squared_norms),
+        scale=torch.ones_like(squared_norms),
     )
     return problem, usable, dropped
 

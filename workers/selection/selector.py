@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from workers.selection.arithmetic import set_arithmetic
 from workers.selection.baselines import at_random, by_norm
-from workers.selection.config import ConfigError, SelectionConfig
+from workers.selection.certificate import guarantees, largest_gains
 from workers.selection.diagonal import diagonal_greedy
-from workers.selection.full_float32 import full_float32
-from workers.selection.greedy import Proposer, greedy
-from workers.selection.guarantees import guarantees, outside_gain_sum
 from workers.selection.kernels import unit_rows
-from workers.selection.lazy import LazyProposer
-from workers.selection.plain import PlainProposer
+from workers.selection.lazy import lazy_greedy
+from workers.selection.picked import Picked
+from workers.selection.pool import Pool
 from workers.selection.problem import Problem, pose
 from workers.selection.progress import Progress, Watch
 from workers.selection.result import Dropped, Selection, StopReason
 from workers.selection.sketches import Sketches
-from workers.selection.state import GreedyState
-from workers.selection.stochastic import StochasticProposer
-from workers.selection.windows import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from workers.selection.config import SelectionConfig
 
-@full_float32()
+
 def select(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     config: SelectionConfig,
@@ -58,45 +54,45 @@ def select(
         BudgetError: If the budget exceeds the rows that can be picked.
         SelectionCancelledError: If `should_stop` returned True.
     """
+    set_arithmetic()
     watch = Watch(on_progress, should_stop)
     problem, usable, dropped = pose(Sketches(sketches, config.device), config, watch)
-    state = GreedyState(problem)
-    if config.pool_size is None and _climbs_objective(config):
-        proposer = proposer_for(state, config)
-        stop = greedy(state, proposer, watch)
+    if not config.climbs_objective:
+        order, stop = _order(problem, torch.nonzero(usable).flatten().cpu().numpy(), config, watch)
+        picked, pool = followed(problem, order.tolist(), watch)
     else:
-        proposer = None
-        stop = _follow(state, torch.nonzero(usable).flatten().cpu().numpy(), config, watch)
-    if isinstance(proposer, LazyProposer):
-        outside = proposer.largest_gains(state.count)
-        watch.step("certifying", problem.sketches.n, problem.sketches.n)
-    else:
-        outside = outside_gain_sum(state, watch)
-    theorem_holds = _climbs_objective(config) and config.pool_size is None and config.optimizer != "stochastic"
-    return report(state, dropped, stop, outside=outside, theorem_holds=theorem_holds, curvature=config.curvature)
+        picked, pool, stop = lazy_greedy(problem, watch)
+    outside = pool.bound_outside(picked, lambda gains: largest_gains(gains, len(picked.rows)))
+    watch.step("certifying", problem.sketches.n, problem.sketches.n)
+    return report(
+        problem,
+        picked,
+        dropped,
+        stop,
+        outside=outside,
+        theorem_holds=config.climbs_objective,
+        curvature=config.curvature,
+    )
 
 
-def _follow(state: GreedyState, usable: NDArray[np.int64], config: SelectionConfig, watch: Watch) -> StopReason:
-    """Fill the state with the picks of a method that does not climb the objective over the whole pool."""
-    problem = state.problem
-    if config.pool_size is None:
-        order, stop = _order(problem, usable, config, watch)
-    else:
-        order, stop = _order_by_windows(problem, usable, config, watch)
-    for row in order.tolist():
-        state.take(row)
-        watch.step("picking", state.count, problem.budget)
-    return stop
+def followed(problem: Problem, order: list[int], watch: Watch) -> tuple[Picked, Pool]:
+    """The set of given rows in their order, and all rows up to date with it.
 
-
-def _climbs_objective(config: SelectionConfig) -> bool:
-    return config.method in {"spice", "fisher"} and config.fisher == "exact"
+    Args:
+        problem: The rows.
+        order: Row numbers.
+        watch: The caller's callbacks.
+    """
+    picked, pool = Picked(problem), Pool(problem)
+    pool.sweep(picked.add(order), picked.mean)
+    watch.step("picking", len(order), problem.budget)
+    return picked, pool
 
 
 def _order(
     problem: Problem, usable: NDArray[np.int64], config: SelectionConfig, watch: Watch
 ) -> tuple[NDArray[np.int64], StopReason]:
-    """The method's picks out of one pool, as row numbers."""
+    """The picks of a method that does not climb the objective, as row numbers."""
     if config.method == "random":
         return at_random(usable, problem.budget, config.seed), "budget"
     if config.method == "grad_norm":
@@ -104,70 +100,35 @@ def _order(
         return order, "budget" if len(order) == problem.budget else "exhausted"
     if config.fisher == "reference":
         return diagonal_greedy(problem, watch)
-    own = GreedyState(unit_rows(problem) if config.method == "dpp" else problem)
-    stop = greedy(own, proposer_for(own, config), watch)
-    return own.trace().indices, stop
-
-
-def _order_by_windows(
-    problem: Problem, usable: NDArray[np.int64], config: SelectionConfig, watch: Watch
-) -> tuple[NDArray[np.int64], StopReason]:
-    """The picks of all windows, one window after the other."""
-    if config.pool_size is None:
-        raise ConfigError("windows need a pool_size")
-    parts: list[NDArray[np.int64]] = []
-    stops: set[StopReason] = set()
-    windows = cut(usable, config.pool_size, config.pool_picks, problem.budget, config.seed)
-    for number, window in enumerate(windows):
-        rows = torch.from_numpy(window.rows).to(problem.sketches.device)
-        pool = replace(
-            problem,
-            sketches=problem.sketches.subset(rows),
-            squared_norms=problem.squared_norms[rows],
-            eligible=problem.eligible[rows],
-            budget=window.picks,
-        )
-        # Windows draw apart from each other, or every window would pick the same positions.
-        inner = replace(config, seed=config.seed + number, budget=window.picks)
-        order, stop = _order(pool, np.arange(len(window.rows)), inner, Watch(None, watch.should_stop))
-        parts.append(window.rows[order])
-        stops.add(stop)
-    order = np.concatenate(parts)
-    met = len(order) == problem.budget
-    return order, "budget" if met else "early_stop" if "early_stop" in stops else "exhausted"
-
-
-def proposer_for(state: GreedyState, config: SelectionConfig) -> Proposer:
-    """The proposer that the config asks for.
-
-    Args:
-        state: The state that it will propose for, empty.
-        config: The request.
-    """
-    if config.optimizer == "stochastic":
-        return StochasticProposer(state, config.stochastic_epsilon, config.seed)
-    if config.optimizer == "plain":
-        return PlainProposer(state)
-    return LazyProposer(state)
+    climb = lazy_greedy(unit_rows(problem), watch)
+    return climb.picked.trace().indices, climb.stop
 
 
 def report(
-    state: GreedyState, dropped: Dropped, stop: StopReason, *, outside: float, theorem_holds: bool, curvature: bool
+    problem: Problem,
+    picked: Picked,
+    dropped: Dropped,
+    stop: StopReason,
+    *,
+    outside: float,
+    theorem_holds: bool,
+    curvature: bool,
 ) -> Selection:
     """The picks with everything that is proven about them.
 
     Args:
-        state: The set, filled.
+        problem: What was selected from.
+        picked: The set.
         dropped: Rows left out before.
         stop: Why the picking ended.
         outside: Sum of the largest gains outside the set, nats.
         theorem_holds: Whether the set comes from one global greedy, as the a-priori theorem wants.
         curvature: Whether to compute the curvature too.
     """
-    problem, trace = state.problem, state.trace()
-    picked = torch.from_numpy(trace.indices).to(problem.sketches.device)
+    trace = picked.trace()
+    rows = torch.from_numpy(trace.indices).to(problem.sketches.device)
     proof = guarantees(problem, trace, outside=outside, theorem_holds=theorem_holds, with_curvature=curvature)
-    base = problem.base_gains()[picked].cpu().numpy()
+    base = problem.base_gains()[rows].cpu().numpy()
     return Selection(
         indices=trace.indices,
         marginal_gains=trace.gains,

@@ -6,13 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from workers.selection.config import ConfigError, SelectionConfig
-from workers.selection.full_float32 import full_float32
-from workers.selection.greedy import before_early_stop, greedy
+from workers.selection.lazy import lazy_greedy
+from workers.selection.partitioned import before_early_stop
 from workers.selection.problem import pose
 from workers.selection.progress import Progress, Watch
-from workers.selection.selector import proposer_for
 from workers.selection.sketches import Sketches
-from workers.selection.state import GreedyState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from workers.selection.state import Trace
+    from workers.selection.picked import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,6 @@ class SweepPoint:
     indices: NDArray[np.int64]
 
 
-@full_float32()
 def sweep(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     config: SelectionConfig,
@@ -74,8 +71,8 @@ def sweep(
         ConfigError: If the config is not such a selection, or a lambda or omega is out of its range.
         ValueError: What `select` raises.
     """
-    if config.method != "spice" or config.fisher != "exact" or config.pool_size is not None:
-        raise ConfigError("a sweep needs method 'spice' with the exact score and no windows")
+    if config.method != "spice" or config.fisher != "exact":
+        raise ConfigError("a sweep needs method 'spice' with the exact score")
     settings = [replace(config, conflict_penalty=penalty, early_stop_ratio=None) for penalty in penalties]
     for ratio in early_stop_ratios:
         replace(config, early_stop_ratio=ratio)  # refuses a value out of range before any work is done
@@ -83,9 +80,8 @@ def sweep(
     problem = pose(Sketches(sketches, config.device), config, watch)[0]
     points = []
     for setting in settings:
-        state = GreedyState(replace(problem, penalty=setting.penalty, early_stop_ratio=None))
-        greedy(state, proposer_for(state, setting), watch)
-        points += [_prefix(state.trace(), setting.penalty, ratio) for ratio in early_stop_ratios]
+        trace = lazy_greedy(replace(problem, penalty=setting.penalty, early_stop_ratio=None), watch).picked.trace()
+        points += [_prefix(trace, setting.penalty, ratio) for ratio in early_stop_ratios]
     return points
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 #: Picks absorbed at once, and reflectors collected before they are multiplied into a dense W.
-BLOCK = 64
+BLOCK = 128
 
 #: A block is cut in two if a pick's 1 + alpha r falls by more than this factor inside it: the gain's error is about as
 #: many machine epsilons.
@@ -35,14 +35,6 @@ class Absorbed:
     directions: Tensor
     steps: tuple[tuple[Tensor, Tensor], ...]
 
-    def then(self, later: Absorbed) -> Absorbed:
-        """Both, one after the other."""
-        return Absorbed(
-            torch.cat([self.residuals, later.residuals]),
-            torch.cat([self.directions, later.directions]),
-            self.steps + later.steps,
-        )
-
 
 class Whitener:
     """W after any number of picks, in float64.
@@ -53,14 +45,7 @@ class Whitener:
     """
 
     def __init__(self, p: int, alpha: float, capacity: int, device: torch.device) -> None:
-        """Start from the empty set, W = I.
-
-        Args:
-            p: Length of a sketch.
-            alpha: Scale of the objective.
-            capacity: Largest number of picks that will be appended.
-            device: Torch device of the state.
-        """
+        """Start from the empty set, W = I, for up to `capacity` picks of length p."""
         self.alpha = alpha
         self._dense: Tensor | None = None
         # A dense W costs two passes over p x p numbers a pick, the compact form four over picks x p.
@@ -69,24 +54,10 @@ class Whitener:
         self._coupling = torch.zeros(block, block, dtype=torch.float64, device=device)
         self._count = 0
 
-    @property
-    def cost(self) -> int:
-        """Vectors of length p that whitening a row takes inner products with."""
-        return 2 * self._count + (0 if self._dense is None else self._dense.shape[0])
-
     def whiten(self, rows: Tensor) -> Tensor:
-        """W z for each row z.
-
-        Args:
-            rows: Shape (m, p), float64 or float32: the precision of the work.
-
-        Returns:
-            Shape (m, p), in the same precision.
-        """
-        found = rows if self._dense is None else rows @ self._dense.T.to(rows.dtype)
-        if self._count == 0:
-            return found
-        reflectors, coupling = (part.to(rows.dtype) for part in self._compact())
+        """W z for each row z; shape (m, p), float64, as the rows."""
+        found = rows if self._dense is None else rows @ self._dense.T
+        reflectors, coupling = self._compact()
         return found - ((found @ reflectors.T) @ coupling.T) @ reflectors
 
     def absorb(self, rows: Tensor) -> Absorbed:
@@ -99,9 +70,6 @@ class Whitener:
 
         Args:
             rows: The picks, shape (b, p), float64, b <= BLOCK.
-
-        Returns:
-            What the picks gained and changed.
         """
         left = self.whiten(rows)
         gram = left @ left.T
@@ -110,8 +78,12 @@ class Whitener:
         root, broken = torch.linalg.cholesky_ex(one + self.alpha * gram)
         cancelled = (1 + self.alpha * whole > _CANCELLATION * root.diagonal().square()).any()
         if len(rows) > 1 and bool(cancelled | (broken > 0)):
-            half = len(rows) // 2
-            return self.absorb(rows[:half]).then(self.absorb(rows[half:]))
+            first, second = (self.absorb(half) for half in torch.tensor_split(rows, 2))
+            return Absorbed(
+                torch.cat([first.residuals, second.residuals]),
+                torch.cat([first.directions, second.directions]),
+                first.steps + second.steps,
+            )
         residuals = whole - root.tril(-1).square().sum(dim=1) / self.alpha
         inverse = torch.linalg.solve_triangular(root, one, upper=False)
         update = torch.linalg.solve_triangular((root + one).T, self.alpha * inverse, upper=True)
@@ -119,12 +91,7 @@ class Whitener:
         return Absorbed(residuals, directions, ((left, update),))
 
     def _append(self, left: Tensor, update: Tensor) -> Tensor:
-        """Put I - V^T A V before B, and return V W with the W from before.
-
-        Args:
-            left: V, shape (b, p).
-            update: A, shape (b, b).
-        """
+        """Put I - V^T A V, with V of shape (b, p) and A of shape (b, b), before B; V W with the W from before."""
         if self._count + len(left) > len(self._reflectors):
             self._fold()
         reflectors, coupling = self._compact()

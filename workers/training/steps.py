@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workers.gradients.seeds import random_permutation
+from workers.selection.seeds import random_permutation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from workers.gradients import sketch as sketch_module
 from workers.gradients.config import GradientConfig
 from workers.gradients.countsketch import CountSketch
-from workers.gradients.seeds import random_permutation, random_signs, random_words
 from workers.gradients.sketch import LayerSketch, layer_folds, layer_sketch
+from workers.selection.seeds import random_permutation, random_signs, random_words
 
 CPU = torch.device("cpu")
 DRAWS = 600

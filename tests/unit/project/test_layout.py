@@ -19,9 +19,9 @@ ARROWS = {
     "workers/selection": set[str](),
     "workers/data": {"app.core"},
     "workers/models": {"app.core", "workers.data"},
-    "workers/gradients": {"app.core", "workers.data", "workers.models"},
+    "workers/gradients": {"app.core", "workers.data", "workers.models", "workers.selection.seeds"},
     "workers/statistics": {"app.core", "workers.data", "workers.selection"},
-    "workers/training": {"app.core", "workers.data", "workers.gradients", "workers.models"},
+    "workers/training": {"app.core", "workers.data", "workers.gradients", "workers.models", "workers.selection.seeds"},
     "workers": {"app.core"},
 }
 REPOSITORY = {"app", "benchmarks", "demo", "migrations", "spice_client", "workers"}

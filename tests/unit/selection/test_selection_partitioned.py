@@ -1,5 +1,6 @@
 """RandGreeDi: parts picked anywhere and merged, what that loses, and what is still proven."""
 
+import hashlib
 from itertools import combinations
 
 import numpy as np
@@ -40,6 +41,14 @@ def test_parts_are_a_seeded_partition_with_independent_draws() -> None:
     assert sizes.min() < sizes.max()
 
 
+def test_parts_are_the_same_in_every_version_of_numpy() -> None:
+    """Worked out from the words of Philox alone, whose stream numpy guarantees."""
+    key = int.from_bytes(hashlib.sha256(b'[3, "part", ""]').digest()[:16], "little")
+    words = np.random.Philox(key=key).random_raw(50).tolist()
+    for part, rows in enumerate(partition(50, 7, seed=3)):
+        assert rows.tolist() == [row for row, word in enumerate(words) if word % 7 == part]
+
+
 @pytest.mark.parametrize("penalty", [0.0, 0.1, 1.0])
 def test_one_part_is_the_exact_greedy(penalty: float) -> None:
     config = SelectionConfig(budget=60, conflict_penalty=penalty)
@@ -47,7 +56,7 @@ def test_one_part_is_the_exact_greedy(penalty: float) -> None:
     np.testing.assert_array_equal(one.indices, whole.indices)
     np.testing.assert_allclose(one.marginal_gains, whole.marginal_gains, rtol=1e-9)
     np.testing.assert_allclose(one.conflicts, whole.conflicts, atol=1e-9)
-    assert whole.certificate <= one.certificate <= whole.certificate + 1e-4  # of the lazy greedy: from upper ends
+    assert one.certificate == pytest.approx(whole.certificate, abs=1e-4)  # both from upper ends of bulk gains
     assert one.stop_reason == whole.stop_reason == "budget"
 
 
@@ -78,7 +87,7 @@ def test_it_comes_close_to_the_exact_greedy_and_is_certified_against_all_rows(pa
     outside = sketches[left].astype(np.float64)
     gains = np.log1p(spread.alpha * (outside * np.linalg.solve(information, outside.T).T).sum(axis=1))
     bound = spread.log_det[-1] + np.sort(gains)[-100:].sum()
-    assert spread.guarantees.optimum_upper_bound == pytest.approx(bound, rel=1e-9)
+    assert bound - 1e-9 <= spread.guarantees.optimum_upper_bound <= bound + 100 * 1e-4  # 1e-4 nats for each gain
     assert exact.log_det[-1] <= bound
     assert spread.guarantees.additive_bound is None
 
@@ -160,7 +169,7 @@ def test_parts_with_few_rows_zero_rows_and_rows_that_are_not_finite() -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    [{"method": "random"}, {"method": "dpp"}, {"pool_size": 10}, {"optimizer": "stochastic"}, {"fisher": "reference"}],
+    [{"method": "random"}, {"method": "dpp"}, {"fisher": "reference"}],
 )
 def test_what_has_no_exact_global_greedy_is_refused(setting: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="parts need"):
