@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format lock openapi docs docs-settings docs-measured clean
+.PHONY: help demo test bench lint format lock openapi schema docs docs-settings docs-measured clean
 
 # Rows of the demo's dataset, and further arguments of pytest, of the demo and of the benchmarks.
 ROWS ?= 320
@@ -70,6 +70,9 @@ lock: $(BASE) ## Resolve requirements.lock anew from pyproject.toml; what fits s
 
 openapi: $(BASE) ## Write docs/openapi.json anew from the service
 	$(PY) -m scripts.openapi_contract
+
+schema: $(BASE) ## Write the first migration anew from app/core/db/tables.py (until the first release)
+	$(PY) -m scripts.first_migration
 
 docs: $(BASE) ## Build the documentation into site/; a link that leads nowhere is an error
 	$(PY) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs site

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 MIGRATIONS = Path(__file__).resolve().parents[3] / "migrations"
+TRIGGERS = Path(__file__).with_name("triggers.sql")
+"""What the first migration runs after it has made the tables."""
 
 
 def _config(url: str) -> Config:

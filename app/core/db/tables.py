@@ -323,7 +323,7 @@ class IdempotentAnswer(Owned, Base):
 
 
 class JobEvent(Base):
-    """Something that happened to a job. Written by triggers on `jobs` (migration 0006) and by nothing else.
+    """Something that happened to a job. Written by the trigger `tell_job` (triggers.sql) and by nothing else.
 
     So every statement that changes a job tells of it, in its own transaction. The ids of one job's events grow in
     the order of their commits.
