@@ -39,10 +39,7 @@ def _settings_of_the_test_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[EmbeddedServers]:
-    """A real PostgreSQL and a real Valkey for the whole run, on a directory that goes away with it.
-
-    Not under pytest's own directory: as root that one is closed to the account that the servers run as.
-    """
+    """A real PostgreSQL and a real Valkey for the whole run, on a directory that goes away with it."""
     with (
         tempfile.TemporaryDirectory(prefix="spice-test-") as directory,
         EmbeddedServers(Path(directory), durable=False) as running,

