@@ -14,6 +14,7 @@ from app.access.authentication import Authentication
 from app.access.key_ring import KeyRing
 from app.access.rate_limits import RateLimits
 from app.core.db.engine import make_engine, make_reading_sessions, make_sessions
+from app.core.periodic import Periodic
 from app.core.queue import TaskQueue
 from app.core.settings import Settings, get_settings
 from app.core.storage import open_artifacts
@@ -24,9 +25,8 @@ from app.events.router import router as events
 from app.health.readiness import StoreProbe
 from app.health.router import router as health
 from app.housekeeping.expiry import expire
-from app.housekeeping.periodic import Periodic
-from app.housekeeping.reconciler import Reconciler
-from app.housekeeping.retention import Retention
+from app.housekeeping.reconciler import reconcile
+from app.housekeeping.retention import sweep
 from app.http import problems
 from app.http.body_limit import BodyLimit
 from app.http.caching import NotModified, not_modified
@@ -46,9 +46,13 @@ from app.webhooks.delivery import deliver
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from app.core.db.engine import Sessions
+    from app.core.storage import ArtifactStore
+
 logger = logging.getLogger(__name__)
 
 GZIP_FROM_BYTES, GZIP_LEVEL = 1024, 5
+FIRST_SWEEP_S = 60.0
 
 DESCRIPTION = """
 Post a dataset URI and a budget; a worker computes a gradient for every row and picks the subset with the most
@@ -57,6 +61,21 @@ conflict statistics and a proven bound on how good the subset is.
 
 Every error is `application/problem+json` with a stable `type`.
 """
+
+
+def periodic_work(
+    sessions: Sessions, queue: TaskQueue, artifacts: ArtifactStore, settings: Settings
+) -> tuple[Periodic, ...]:
+    """What an API process does besides answering requests; each may run in any number of processes at once."""
+    first_sweep_s = min(FIRST_SWEEP_S, settings.retention_s)
+    return (
+        Periodic("reconciler", settings.reconcile_s, partial(reconcile, sessions, queue, settings)),
+        Periodic(
+            "retention", settings.retention_s, partial(sweep, sessions, artifacts, settings), first_s=first_sweep_s
+        ),
+        Periodic("expiry", settings.expiry_s, partial(expire, sessions, artifacts, settings)),
+        Periodic("webhooks", settings.webhook_poll_s, partial(deliver, sessions, settings)),
+    )
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -74,6 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         keys, rate_limits = KeyRing(sessions, settings.auth_cache_s), RateLimits(settings)
         feed = EventFeed(sessions, settings.events_poll_s)
         probe = StoreProbe(artifacts)
+        loops = periodic_work(sessions, queue, artifacts, settings)
         app.state.resources = Resources(
             settings=settings,
             sessions=sessions,
@@ -84,23 +104,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             rate_limits=rate_limits,
             feed=feed,
             store_probe=probe,
+            loops=loops,
         )
-        reconciler = Reconciler(sessions, queue, settings)
-        reconciler.start()
-        retention = Retention(sessions, artifacts, settings)
-        retention.start()
-        expiry = Periodic("expiry", settings.expiry_s, partial(expire, sessions, artifacts, settings))
-        expiry.start()
-        webhooks = Periodic("webhooks", settings.webhook_poll_s, partial(deliver, sessions, settings))
-        webhooks.start()
+        for loop in loops:
+            loop.start()
         try:
             async with feed.running():
                 yield
         finally:
-            webhooks.stop()
-            expiry.stop()
-            retention.stop()
-            reconciler.stop()
+            for loop in reversed(loops):
+                loop.stop(wait=loop.name == "reconciler")
             probe.close()
             queue.close()
             await rate_limits.close()

@@ -22,7 +22,10 @@ from app.core.settings import QUEUES
 from app.core.storage import StorageFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from app.core.db.engine import Sessions
+    from app.core.periodic import Periodic
     from app.core.queue import TaskQueue
     from app.core.storage import ArtifactStore
 
@@ -41,9 +44,9 @@ class Check(Response):
     remedy: str | None = Field(default=None, description="What to do about it.")
 
 
-def checks(sessions: Sessions, queue: TaskQueue, store: StoreProbe) -> list[Check]:
+def checks(sessions: Sessions, queue: TaskQueue, store: StoreProbe, loops: Sequence[Periodic] = ()) -> list[Check]:
     """All of them, in the order in which a service is set up."""
-    return [*_database(sessions), _redis(queue), store.check(), *_workers(sessions)]
+    return [*_database(sessions), _redis(queue), store.check(), *map(_loop, loops), *_workers(sessions)]
 
 
 def _found(name: str, wrong: str | None, remedy: str, *, right: str = "answers", required: bool = True) -> Check:
@@ -70,6 +73,17 @@ def _redis(queue: TaskQueue) -> Check:
     except QueueUnavailable:
         return _found("redis", "Redis does not answer", "see SPICE_REDIS_URL")
     return _found("redis", None, "")
+
+
+def _loop(loop: Periodic) -> Check:
+    """A loop that stands still here leaves its work to the other API processes, if there are any."""
+    return _found(
+        loop.name,
+        None if (why := loop.standstill()) is None else f"{loop.name} {why}",
+        "see this process's log, and start it again",
+        right="turns",
+        required=False,
+    )
 
 
 def _workers(sessions: Sessions) -> list[Check]:

@@ -8,14 +8,11 @@ Any number of API processes may do this at once; each change is one conditional 
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from app.core.lifecycle import counts, deadlines, leases, shards
-from app.core.queue import TASKS, QueueUnavailable
+from app.core.queue import TASKS
 
 if TYPE_CHECKING:
     from app.core.db.engine import Sessions
@@ -55,27 +52,3 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
         logger.warning("%s %s is queued again, dispatch %d", work.table.__tablename__, work.id, work.dispatch)
     queue.put(due)
     return len(due)
-
-
-class Reconciler(threading.Thread):
-    """Looks every `settings.reconcile_s` seconds until `stop`; an unreachable server is tried again."""
-
-    def __init__(self, sessions: Sessions, queue: TaskQueue, settings: Settings) -> None:
-        super().__init__(name="reconciler", daemon=True)
-        self._sessions = sessions
-        self._queue = queue
-        self._settings = settings
-        self._stopped = threading.Event()
-
-    def run(self) -> None:
-        """Look, wait, look again."""
-        while not self._stopped.wait(self._settings.reconcile_s):
-            try:
-                reconcile(self._sessions, self._queue, self._settings)
-            except (QueueUnavailable, SQLAlchemyError) as error:
-                logger.warning("the reconciler could not look, and tries again: %s", error)
-
-    def stop(self) -> None:
-        """Return once the thread has ended."""
-        self._stopped.set()
-        self.join()

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.db.tables import Job, State
 from app.core.lifecycle.leases import OPEN
@@ -24,8 +22,6 @@ from app.core.lifecycle.sketch_use import retiring
 from app.core.storage import ROWS, SKETCHES, StorageFailed, rows_prefix, sketches_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from app.core.db.engine import Sessions
     from app.core.settings import Settings
     from app.core.storage import ArtifactStore
@@ -36,7 +32,6 @@ GRACE_S = 600.0
 """What was written or used so recently stays: clocks differ, and another service may share the store."""
 UNFINISHED_S = 86400.0
 """Age of a write that nobody is going to end."""
-FIRST_SWEEP_S = 60.0
 JOBS_AT_ONCE = 1000
 KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -153,33 +148,3 @@ def _job_id(name: str) -> uuid.UUID | None:
         return uuid.UUID(name)
     except ValueError:
         return None
-
-
-class Retention(threading.Thread):
-    """Sweeps every `settings.retention_s` seconds until `stop`; an unreachable server is tried again."""
-
-    def __init__(self, sessions: Sessions, artifacts: ArtifactStore, settings: Settings) -> None:
-        super().__init__(name="retention", daemon=True)
-        self._sessions = sessions
-        self._artifacts = artifacts
-        self._settings = settings
-        self._stopped = threading.Event()
-
-    def run(self) -> None:
-        """Sweep, wait, sweep again."""
-        for seconds in self._waits():
-            if self._stopped.wait(seconds):
-                return
-            try:
-                sweep(self._sessions, self._artifacts, self._settings)
-            except (StorageFailed, SQLAlchemyError) as error:
-                logger.warning("retention could not sweep, and tries again: %s", error)
-
-    def _waits(self) -> Iterator[float]:
-        yield min(FIRST_SWEEP_S, self._settings.retention_s)
-        while True:
-            yield self._settings.retention_s
-
-    def stop(self) -> None:
-        """Ask it to end; a sweep that is under way is not waited for, and any part of one is a whole."""
-        self._stopped.set()

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.access.authentication import READING, principal_of
 from app.core.db.engine import Sessions
 from app.core.db.scoping import project_sessions
+from app.core.periodic import Periodic
 from app.core.queue import TaskQueue
 from app.core.settings import Settings
 from app.core.storage import ArtifactStore
@@ -38,6 +39,7 @@ class Resources:
     rate_limits: RateLimits
     feed: EventFeed
     store_probe: StoreProbe
+    loops: tuple[Periodic, ...]
 
 
 def resources(request: Request) -> Resources:
@@ -94,7 +96,12 @@ async def _store_probe(request: Request) -> StoreProbe:
     return resources(request).store_probe
 
 
+async def _loops(request: Request) -> tuple[Periodic, ...]:
+    return resources(request).loops
+
+
 StoreProbeDep = Annotated[StoreProbe, Depends(_store_probe)]
+LoopsDep = Annotated[tuple[Periodic, ...], Depends(_loops)]
 SessionDep = Annotated[Session, Depends(_session)]
 ServiceSessionsDep = Annotated[Sessions, Depends(_service_sessions)]
 """Sessions without a project: for what tells nothing of jobs and datasets."""

@@ -7,10 +7,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from app.core.db.tables import State
 from app.core.lifecycle import leases
+from app.core.periodic import Periodic
 
 if TYPE_CHECKING:
     from app.core.db.tables import Stage
@@ -40,11 +39,11 @@ class Keeper:
         self._process = process
         self._pending: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"keeper-{lease.id}", daemon=True)
+        every_s = min(HEARTBEAT_S, process.settings.lease_s / 4)
+        self._loop = Periodic(f"the heartbeat of {lease.table.__tablename__} {lease.id}", every_s, self._beat)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._loop.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,8 +51,7 @@ class Keeper:
 
     def stop(self) -> None:
         """End the heartbeats: the lease is let go of, or runs out."""
-        self._ended.set()
-        self._thread.join()
+        self._loop.stop()
 
     def refresh(self) -> None:
         """Hear now, not with the next heartbeat, whether the row is held and wanted.
@@ -86,24 +84,21 @@ class Keeper:
             self._pending["progress"] = progress
 
     def _beat(self) -> None:
-        interval = min(HEARTBEAT_S, self._process.settings.lease_s / 4)
-        while not self._ended.wait(interval):
+        with self._lock:
+            values, self._pending = self._pending, {}
+        try:
+            with self._process.sessions() as session:
+                signals = leases.extend(session, self.lease, self._process.settings.lease_s, **values)
+        except BaseException:  # the next heartbeat tells what this one has not
             with self._lock:
-                values, self._pending = self._pending, {}
-            try:
-                with self._process.sessions() as session:
-                    signals = leases.extend(session, self.lease, self._process.settings.lease_s, **values)
-            except SQLAlchemyError as error:
-                logger.warning("%s: Postgres does not answer, the work goes on: %s", self.lease.id, error)
-                with self._lock:
-                    self._pending = values | self._pending
-                continue
-            self._hear(signals)
-            if self._is_deaf():
-                self._cancel()
-            if self.lost:
-                logger.warning("%s: it is another worker's now, or wanted no more; this one stops", self.lease.id)
-                return
+                self._pending = values | self._pending
+            raise
+        self._hear(signals)
+        if self._is_deaf():
+            self._cancel()
+        if self.lost:
+            logger.warning("%s: it is another worker's now, or wanted no more; this one stops", self.lease.id)
+            self._loop.stop()
 
     def _is_deaf(self) -> bool:
         """Whether the work was told long ago that it is cancelled, and still goes on."""
@@ -113,14 +108,10 @@ class Keeper:
 
     def _cancel(self) -> None:
         """End the row for the work, which then finds it lost."""
-        try:
-            with self._process.sessions() as session:
-                leases.finish(session, self.lease, State.CANCELLED)
-                session.commit()
-        except SQLAlchemyError as error:
-            logger.warning("%s: Postgres does not answer, the cancel waits: %s", self.lease.id, error)
-        else:
-            self.lost = True
+        with self._process.sessions() as session:
+            leases.finish(session, self.lease, State.CANCELLED)
+            session.commit()
+        self.lost = True
 
     def _hear(self, signals: Signals) -> None:
         self.cancelled = signals.cancelled

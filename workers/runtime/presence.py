@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.lifecycle import fleet
+from app.core.periodic import Periodic
 
 if TYPE_CHECKING:
     from workers.runtime.context import Process
@@ -23,16 +23,14 @@ class Presence:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._tell, name="presence", daemon=True)
+        self._loop = Periodic("presence", EVERY_S, self._tell, first_s=0.0)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._loop.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
+        self._loop.stop()
         try:
             with self._process.sessions() as session:
                 fleet.leave(session, self._process.name)
@@ -40,11 +38,5 @@ class Presence:
             logger.debug("Postgres does not answer, so this worker is missed later: %s", error)
 
     def _tell(self) -> None:
-        while True:
-            try:
-                with self._process.sessions() as session:
-                    fleet.appear(session, self._process.name, self._process.settings.worker_queues)
-            except SQLAlchemyError as error:
-                logger.debug("Postgres does not answer: %s", error)
-            if self._ended.wait(EVERY_S):
-                return
+        with self._process.sessions() as session:
+            fleet.appear(session, self._process.name, self._process.settings.worker_queues)

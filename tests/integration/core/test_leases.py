@@ -7,16 +7,19 @@ import socket
 import threading
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import event
 
 from app.core.db.tables import Job, Stage, State
-from app.core.lifecycle import fleet, leases
+from app.core.lifecycle import counts, fleet, leases
 from app.core.lifecycle.leases import Waiting
 from app.core.queue import TaskQueue
 from app.housekeeping.reconciler import reconcile
+from app.main import create_app
+from workers.runtime import presence
 from workers.runtime.heartbeat import HEARTBEAT_S, Keeper
 
 if TYPE_CHECKING:
@@ -237,3 +240,77 @@ def test_a_row_that_was_cancelled_ends_when_its_worker_lets_go_of_it(session: Se
         assert leases.postpone(session, lease, patience_s=LONG)
     assert state_of(session, job) is State.CANCELLED
     assert job.finished_at is not None
+
+
+def test_a_heartbeat_outlives_what_nobody_foresaw(
+    sessions: Sessions, session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = leases.claim(session, Job, add_job(session).id, 1, LONG)
+    assert lease is not None
+    extend, failed = leases.extend, threading.Event()
+
+    def fails_once(*arguments: Any, **values: Any) -> leases.Signals:
+        if not failed.is_set():
+            failed.set()
+            raise KeyError("nobody foresaw this")
+        return extend(*arguments, **values)
+
+    monkeypatch.setattr(leases, "extend", fails_once)
+    process = SimpleNamespace(sessions=sessions, settings=settings, stopping=threading.Event())
+    with Keeper(process, lease) as keeper:  # type: ignore[arg-type]
+        keeper.enter(Stage.SELECTING, 10, "picks")
+        assert failed.wait(10)
+        deadline = time.monotonic() + 10
+        while session.get_one(Job, lease.id, populate_existing=True).stage is not Stage.SELECTING:
+            assert time.monotonic() < deadline, "what the failed heartbeat had to tell is lost"
+            session.rollback()
+            time.sleep(0.05)
+    assert not keeper.lost
+
+
+def test_a_worker_is_seen_again_after_what_nobody_foresaw(
+    sessions: Sessions, session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appear, failed = fleet.appear, threading.Event()
+
+    def fails_once(*arguments: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise KeyError("nobody foresaw this")
+        appear(*arguments)
+
+    monkeypatch.setattr(fleet, "appear", fails_once)
+    monkeypatch.setattr(presence, "EVERY_S", 0.05)
+    process = SimpleNamespace(sessions=sessions, settings=settings, name="host:1")
+    with presence.Presence(process):  # type: ignore[arg-type]
+        deadline = time.monotonic() + 10
+        while not fleet.alive(session):
+            assert time.monotonic() < deadline
+            session.rollback()
+            time.sleep(0.02)
+    assert failed.is_set()
+    session.rollback()
+    assert not any(fleet.alive(session).values()), "and leaves when it ends"
+
+
+def test_the_reconciler_outlives_what_nobody_foresaw(
+    session: Session, queue: TaskQueue, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count_ended, failed = counts.count_ended, threading.Event()
+
+    def fails_once(*arguments: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise KeyError("nobody foresaw this")
+        count_ended(*arguments)
+
+    monkeypatch.setattr(counts, "count_ended", fails_once)
+    quick = settings.model_copy(update={"reconcile_s": 0.05})
+    job = add_job(session)
+    with TestClient(create_app(quick)):
+        deadline = time.monotonic() + 10
+        while not failed.is_set() or queue.missing([Waiting(Job, job.id, job.dispatch)]):
+            assert time.monotonic() < deadline
+            session.refresh(job)
+            session.rollback()
+            time.sleep(0.02)

@@ -95,6 +95,21 @@ def test_the_answer_is_a_problem_with_every_check(settings: Settings) -> None:
         assert (by_name["postgres"], by_name["redis"]) == (True, False)
 
 
+def test_a_loop_that_stands_still_is_a_warning(settings: Settings) -> None:
+    with TestClient(create_app(settings)) as http:
+        turning = {check["name"]: check for check in http.get("/readyz").json()["checks"]}
+        loops: Any = http.app.state.resources.loops  # type: ignore[attr-defined]
+        names = [loop.name for loop in loops]
+        assert names == ["reconciler", "retention", "expiry", "webhooks"]
+        assert all(turning[name]["ok"] and not turning[name]["required"] for name in names)
+        loops[0].stop()
+        response = http.get("/readyz")
+    assert response.status_code == 200
+    still = next(check for check in response.json()["checks"] if check["name"] == "reconciler")
+    assert (still["ok"], still["detail"]) == (False, "reconciler is not running")
+    assert "start it again" in still["remedy"]
+
+
 @pytest.mark.usefixtures("servers")
 def test_probes_tell_nobody_where_the_servers_are(settings: Settings) -> None:
     with TestClient(create_app(settings)) as http:
