@@ -23,7 +23,7 @@ from app.core.queue import TASKS, queue_name
 from app.core.settings import get_settings
 from app.core.telemetry import logs, tracing
 from workers.models.errors import ModelError
-from workers.runtime.context import current_process
+from workers.runtime.context import current_context
 from workers.runtime.presence import Presence
 from workers.runtime.tidying import tidy
 
@@ -70,11 +70,11 @@ class InProcessWorker(SimpleWorker):
     def run_maintenance_tasks(self) -> None:
         """RQ's own between two tasks, every 10 minutes, and ours."""
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
-        tidy(current_process())
+        tidy(current_context())
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT: the running task stops at its next batch and its row goes back to the queue."""
-        current_process().stopping.set()
+        current_context().stopping.set()
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
 
@@ -87,15 +87,15 @@ def run() -> int:
     try:
         if settings.traces == "otlp":
             tracing.start("spice-worker")
-        process = current_process()
+        context = current_context()
     except (ModelError, tracing.TracingNotInstalled) as error:
         logger.critical("%s", error)
         return 2
     queues = [queue_name(settings, kind) for kind in settings.worker_queues]
-    logger.info("worker %s on %s, queues %s", process.name, process.device, ", ".join(queues))
+    logger.info("worker %s on %s, queues %s", context.name, context.device, ", ".join(queues))
     connection = Redis.from_url(str(settings.redis_url), health_check_interval=30)
     worker = InProcessWorker(queues, connection=connection, serializer=JSONSerializer)
-    with Presence(process):
+    with Presence(context):
         worker.work(logging_level=settings.log_level)
     tracing.stop()
     return 0

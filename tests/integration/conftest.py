@@ -22,7 +22,7 @@ from app.core.settings import Settings, get_settings
 from app.main import create_app
 from tests.integration.tiny_model import save_tiny_model
 from workers.main import InProcessWorker
-from workers.runtime.context import current_process
+from workers.runtime.context import current_context
 
 pytest.register_assert_rewrite("tests.integration.settled", "tests.integration.problems")  # a failure shows values
 
@@ -157,10 +157,10 @@ def service(
     for name, value in environment(service_settings).items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
-    current_process.cache_clear()
+    current_context.cache_clear()
     with TestClient(create_app(service_settings), "http://localhost", raise_server_exceptions=False) as http:
         yield Service(http, service_settings, tmp_path, tiny_model.as_uri())
-    current_process.cache_clear()
+    current_context.cache_clear()
     get_settings.cache_clear()
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Process:
+class WorkerContext:
     """Shared by all tasks that this process runs, one after the other.
 
     What was loaded last stays: the shards of a job follow one another, and a model takes seconds to load.
@@ -104,7 +104,7 @@ class Process:
             torch.cuda.empty_cache()
 
 
-def make_process(settings: Settings) -> Process:
+def make_context(settings: Settings) -> WorkerContext:
     """Resources by settings.
 
     Raises:
@@ -112,7 +112,7 @@ def make_process(settings: Settings) -> Process:
     """
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
-    return Process(
+    return WorkerContext(
         settings=settings,
         sessions=make_sessions(make_engine(settings)),
         queue=TaskQueue(settings),
@@ -124,6 +124,6 @@ def make_process(settings: Settings) -> Process:
 
 
 @cache
-def current_process() -> Process:
+def current_context() -> WorkerContext:
     """This process's resources, made at the first call."""
-    return make_process(get_settings())
+    return make_context(get_settings())

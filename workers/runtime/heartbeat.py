@@ -14,7 +14,7 @@ from app.core.periodic import Periodic
 if TYPE_CHECKING:
     from app.core.db.tables import Stage
     from app.core.lifecycle.leases import Lease, Signals
-    from workers.runtime.context import Process
+    from workers.runtime.context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -24,22 +24,22 @@ HEARTBEAT_S = 1.0
 """One statement a second and worker: often enough to watch, and to stop within seconds of a cancel."""
 
 
-class Keeper:
+class LeaseHeartbeat:
     """Extends a lease in the background.
 
     Progress goes out with the heartbeat, never with the work: however often the work reports, Postgres sees one
     UPDATE a second. While Postgres is away the work goes on; whether the row is still ours shows afterwards.
     """
 
-    def __init__(self, process: Process, lease: Lease) -> None:
+    def __init__(self, context: WorkerContext, lease: Lease) -> None:
         self.lease = lease
         self.cancelled = False
         self.lost = False
         self._cancelled_at: float | None = None
-        self._process = process
+        self._context = context
         self._pending: dict[str, Any] = {}
         self._lock = threading.Lock()
-        every_s = min(HEARTBEAT_S, process.settings.lease_s / 4)
+        every_s = min(HEARTBEAT_S, context.settings.lease_s / 4)
         self._loop = Periodic(f"the heartbeat of {lease.table.__tablename__} {lease.id}", every_s, self._beat)
 
     def __enter__(self) -> Self:
@@ -59,12 +59,12 @@ class Keeper:
         Raises:
             SQLAlchemyError: Postgres does not answer.
         """
-        with self._process.sessions() as session:
-            self._hear(leases.extend(session, self.lease, self._process.settings.lease_s))
+        with self._context.sessions() as session:
+            self._hear(leases.extend(session, self.lease, self._context.settings.lease_s))
 
     def should_stop(self) -> bool:
         """Whether the work is to end early: cancelled, lost to another worker, or the process shuts down."""
-        return self.cancelled or self.lost or self._process.stopping.is_set()
+        return self.cancelled or self.lost or self._context.stopping.is_set()
 
     def enter(self, stage: Stage, total: int | None, unit: str) -> Meter:
         """Begin a stage of a job; what its meter is told goes out with the heartbeats."""
@@ -87,8 +87,8 @@ class Keeper:
         with self._lock:
             values, self._pending = self._pending, {}
         try:
-            with self._process.sessions() as session:
-                signals = leases.extend(session, self.lease, self._process.settings.lease_s, **values)
+            with self._context.sessions() as session:
+                signals = leases.extend(session, self.lease, self._context.settings.lease_s, **values)
         except BaseException:  # the next heartbeat tells what this one has not
             with self._lock:
                 self._pending = values | self._pending
@@ -108,7 +108,7 @@ class Keeper:
 
     def _cancel(self) -> None:
         """End the row for the work, which then finds it lost."""
-        with self._process.sessions() as session:
+        with self._context.sessions() as session:
             leases.finish(session, self.lease, State.CANCELLED)
             session.commit()
         self.lost = True
@@ -121,8 +121,8 @@ class Keeper:
 class Meter:
     """Counts the units of one stage, with rate and time left."""
 
-    def __init__(self, keeper: Keeper, total: int | None, unit: str) -> None:
-        self._keeper = keeper
+    def __init__(self, heartbeat: LeaseHeartbeat, total: int | None, unit: str) -> None:
+        self._heartbeat = heartbeat
         self._total = total
         self._unit = unit
         self._done = 0
@@ -148,7 +148,7 @@ class Meter:
         rate = done / elapsed if done > 0 and elapsed > 0 else None
         token_rate = self._tokens / elapsed if self._tokens and elapsed > 0 else None
         left = None if rate is None or self._total is None else max(self._total - done, 0) / rate
-        self._keeper.set_progress(
+        self._heartbeat.set_progress(
             {
                 "done": done,
                 "total": self._total,

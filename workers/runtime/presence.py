@@ -11,7 +11,7 @@ from app.core.lifecycle import fleet
 from app.core.periodic import Periodic
 
 if TYPE_CHECKING:
-    from workers.runtime.context import Process
+    from workers.runtime.context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +21,8 @@ EVERY_S = 10.0
 class Presence:
     """Says so in the background from entering to leaving; a worker that is killed is missed after `fleet.ALIVE_S`."""
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
         self._loop = Periodic("presence", EVERY_S, self._tell, first_s=0.0)
 
     def __enter__(self) -> Self:
@@ -32,11 +32,11 @@ class Presence:
     def __exit__(self, *_: object) -> None:
         self._loop.stop()
         try:
-            with self._process.sessions() as session:
-                fleet.leave(session, self._process.name)
+            with self._context.sessions() as session:
+                fleet.leave(session, self._context.name)
         except SQLAlchemyError as error:
             logger.debug("Postgres does not answer, so this worker is missed later: %s", error)
 
     def _tell(self) -> None:
-        with self._process.sessions() as session:
-            fleet.appear(session, self._process.name, self._process.settings.worker_queues)
+        with self._context.sessions() as session:
+            fleet.appear(session, self._context.name, self._context.settings.worker_queues)

@@ -12,18 +12,18 @@ from workers.data.cache_limits import shrink_cache
 from workers.data.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
-    from workers.runtime.context import Process
+    from workers.runtime.context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
 
-def tidy(process: Process) -> None:
+def tidy(context: WorkerContext) -> None:
     """Do it once; a fault is logged and does not stop the worker. Each machine's workers do this for their own."""
     try:
-        leftovers = remove_leftovers(process.settings)
-        with process.sessions() as session:
+        leftovers = remove_leftovers(context.settings)
+        with context.sessions() as session:
             fingerprints, digests = live_corpora(session)
-        removed = shrink_cache(process.settings, fingerprints, digests)
+        removed = shrink_cache(context.settings, fingerprints, digests)
     except (OSError, SQLAlchemyError) as error:
         logger.warning("the cache could not be tidied, it is tried again: %s", error)
         return

@@ -28,7 +28,7 @@ from workers.data.sources import source_column
 from workers.data.stopping import Stopped
 from workers.gradients.shards import ShardDamaged, ShardStore, sketch_key
 from workers.models.architecture import check_length
-from workers.runtime.context import current_process
+from workers.runtime.context import current_context
 from workers.runtime.failures import JobError, ProblemError
 from workers.runtime.task import run_leased
 from workers.selection import PartPicks, merge, partition, select, settle
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from app.core.contracts.job_request import Budget
     from app.core.db.tables import Json
-    from workers.runtime.context import Process
-    from workers.runtime.heartbeat import Keeper, Meter
+    from workers.runtime.context import WorkerContext
+    from workers.runtime.heartbeat import LeaseHeartbeat, Meter
     from workers.selection import Progress, Selection, SelectionConfig
     from workers.stages.reading import Reading
 
@@ -60,16 +60,16 @@ MOST_ROUNDS = 3
 
 def run_job(job_id: str, dispatch: int) -> None:
     """The queue's entry: carry a job as far as it goes."""
-    process = current_process()
+    context = current_context()
 
     def discard(job: uuid.UUID) -> None:
         try:
-            process.artifacts.remove_all(rows_prefix(job))
+            context.artifacts.remove_all(rows_prefix(job))
         except StorageFailed as error:  # which must not keep the job from ending
             logger.warning("job %s: its rows may have stayed, retention deletes them: %s", job, error)
 
-    run_leased(process, Job, job_id, dispatch, lambda keeper: _Run(process, keeper).run(), discard)
-    with process.sessions() as session:
+    run_leased(context, Job, job_id, dispatch, lambda heartbeat: _Run(context, heartbeat).run(), discard)
+    with context.sessions() as session:
         shards.drop_finished(session)
         session.commit()
 
@@ -92,14 +92,14 @@ class Sketched:
 class _Run:
     """One turn at a job."""
 
-    def __init__(self, process: Process, keeper: Keeper) -> None:
-        self.process = process
-        self.keeper = keeper
-        self.source = source_of(process, keeper.lease.id)
-        with process.sessions() as session:
-            self.plan = session.get_one(Job, keeper.lease.id).plan or {}
-            self.failure = shards.first_error(session, keeper.lease.id)
-            self.parts = parts.of_job(session, keeper.lease.id)
+    def __init__(self, context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
+        self.context = context
+        self.heartbeat = heartbeat
+        self.source = source_of(context, heartbeat.lease.id)
+        with context.sessions() as session:
+            self.plan = session.get_one(Job, heartbeat.lease.id).plan or {}
+            self.failure = shards.first_error(session, heartbeat.lease.id)
+            self.parts = parts.of_job(session, heartbeat.lease.id)
         self.seconds: dict[str, float] = dict(self.plan.get("seconds", {}))
 
     def run(self) -> None:
@@ -123,7 +123,7 @@ class _Run:
             try:
                 sketched = self._load(reading, store)
             except ShardDamaged as error:
-                logger.warning("job %s: %s", self.keeper.lease.id, error)
+                logger.warning("job %s: %s", self.heartbeat.lease.id, error)
                 self._park(reading, store, store.missing(verify=True) or [error.shard])
                 return
             if self.source.request.selection.partitions is not None and (damaged or not self.parts):
@@ -141,44 +141,44 @@ class _Run:
             repeats=repeats,
             selection=self.source.request.selection,
             source_column=source_column(
-                reading.snapshot, self.process.settings, self.source.request.dataset.source_column
+                reading.snapshot, self.context.settings, self.source.request.dataset.source_column
             ),
             sketches=store.key,
             sketches_reused=self._reused,
             seconds=self.seconds,
         )
-        publish(self.process, self.keeper, published)
+        publish(self.context, self.heartbeat, published)
 
     def _read(self) -> Reading:
-        fetching = self.keeper.enter(Stage.READING, None, "bytes")
+        fetching = self.heartbeat.enter(Stage.READING, None, "bytes")
         counting: list[Meter] = []
 
         def on_rows(rows: int) -> None:
             if not counting:
-                counting.append(self.keeper.enter(Stage.READING, self.source.rows, "rows"))
+                counting.append(self.heartbeat.enter(Stage.READING, self.source.rows, "rows"))
             counting[0].at(rows)
 
         reading = read(
-            self.process,
+            self.context,
             self.source,
-            self.keeper.should_stop,
+            self.heartbeat.should_stop,
             on_bytes=fetching.at,
             on_rows=on_rows,
         )
         self._count(reading.corpus.rows_total)
         wanted = self.source.request
         enforce_limit(reading.corpus.rejected, reading.corpus.rows_total, wanted.dataset.max_rejected_fraction)
-        source_column(reading.snapshot, self.process.settings, wanted.dataset.source_column)
+        source_column(reading.snapshot, self.context.settings, wanted.dataset.source_column)
         picks_of(wanted.selection.budget, len(reading.corpus))
         longest = int(reading.corpus.lengths.argmax())  # a budget that can be met is of one row or more
         check_length(int(reading.corpus.rows[longest]), int(reading.corpus.lengths[longest]), reading.model.longest)
-        self.process.corpus = reading.corpus
+        self.context.corpus = reading.corpus
         return reading
 
     def _count(self, rows: int) -> None:
         """Have the rows counted against the project's quota: here they are known for the first time."""
-        with self.process.sessions() as session:
-            excess = quotas.count_rows(session, self.keeper.lease.id, rows, self.process.settings)
+        with self.context.sessions() as session:
+            excess = quotas.count_rows(session, self.heartbeat.lease.id, rows, self.context.settings)
         if excess is not None:
             raise JobError("quota-exceeded", "The project's quota is used up", "dataset", excess.message)
 
@@ -193,19 +193,19 @@ class _Run:
         )
         self._use(key)
         return ShardStore(
-            self.process.artifacts,
+            self.context.artifacts,
             key,
             samples=len(reading.corpus),
             sketch_dim=self.source.gradients.sketch_dim,
-            shard_rows=self.process.settings.shard_rows,
+            shard_rows=self.context.settings.shard_rows,
         )
 
     def _use(self, key: str) -> None:
         """Have the sketches kept until the job ends; before anything is looked for."""
         if key == self.plan.get("sketches"):
             return
-        with self.process.sessions() as session:
-            signals = sketch_use.use(session, self.keeper.lease, key, self.plan, self.process.settings.lease_s)
+        with self.context.sessions() as session:
+            signals = sketch_use.use(session, self.heartbeat.lease, key, self.plan, self.context.settings.lease_s)
         if not signals.held:
             raise Stopped
 
@@ -225,10 +225,10 @@ class _Run:
             "rounds": rounds,
         }
         sizes = {shard: len(store.rows(shard)) for shard in missing}
-        self.keeper.stop()
-        with self.process.sessions() as session:
-            waiting = shards.park(session, self.keeper.lease, sizes, plan)
-        self.process.queue.put_or_leave(waiting)
+        self.heartbeat.stop()
+        with self.context.sessions() as session:
+            waiting = shards.park(session, self.heartbeat.lease, sizes, plan)
+        self.context.queue.put_or_leave(waiting)
         if not waiting:
             raise Stopped
 
@@ -244,7 +244,7 @@ class _Run:
             )
         spec = self.source.request.selection
         asked = self._config(len(sketched.rows))
-        config = settle(sketched.values, asked, should_stop=self.keeper.should_stop)
+        config = settle(sketched.values, asked, should_stop=self.heartbeat.should_stop)
         sizes = [len(rows) for rows in partition(len(sketched.rows), spec.partitions or 1, spec.seed)]
         plan = {
             **self.plan,
@@ -258,10 +258,10 @@ class _Run:
             "picks": config.budget,
             "alpha": config.alpha,
         }
-        self.keeper.stop()
-        with self.process.sessions() as session:
-            waiting = parts.park(session, self.keeper.lease, [min(config.budget, size) for size in sizes], plan)
-        self.process.queue.put_or_leave(waiting)
+        self.heartbeat.stop()
+        with self.context.sessions() as session:
+            waiting = parts.park(session, self.heartbeat.lease, [min(config.budget, size) for size in sizes], plan)
+        self.context.queue.put_or_leave(waiting)
         if not waiting:
             raise Stopped
 
@@ -283,12 +283,12 @@ class _Run:
 
     def _now(self) -> float:
         """Seconds since 1970: the worker that parks a job and the one that goes on with it may differ about them."""
-        with self.process.sessions() as session:
+        with self.context.sessions() as session:
             return clock.now(session)
 
     def _load(self, reading: Reading, store: ShardStore) -> Sketched:
         """All sketches but those that are not finite: their rows count as rejected."""
-        stored = store.load(scratch=self.process.settings.cache_path, should_stop=self.keeper.should_stop)
+        stored = store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
         corpus = reading.corpus
         rejected = {reason: rows.tolist() for reason, rows in corpus.rejected.items() if len(rows)}
         if stored.finite.all():
@@ -326,7 +326,7 @@ class _Run:
         return selection_config(
             spec,
             budget=picks_of(spec.budget, usable),
-            device=str(self.process.device),
+            device=str(self.context.device),
             alpha=self.plan["alpha"] if self.parts else None,
         )
 
@@ -341,7 +341,7 @@ class _Run:
             picks,
             config,
             on_progress=self._selecting(config.budget),
-            should_stop=self.keeper.should_stop,
+            should_stop=self.heartbeat.should_stop,
         )
 
     def _select_one(self, sketched: Sketched, config: SelectionConfig) -> Selection:
@@ -349,19 +349,19 @@ class _Run:
             sketched.values,
             config,
             on_progress=self._selecting(config.budget),
-            should_stop=self.keeper.should_stop,
+            should_stop=self.heartbeat.should_stop,
         )
 
     def _selecting(self, budget: int) -> Callable[[Progress], None]:
         """Tell the progress of a selection: rows while it scans and certifies, picks while it picks."""
         stage: str | None = "picking"
-        meter = self.keeper.enter(Stage.SELECTING, budget, "picks")
+        meter = self.heartbeat.enter(Stage.SELECTING, budget, "picks")
 
         def tell(progress: Progress) -> None:
             nonlocal stage, meter
             if progress.stage != stage:
                 stage = progress.stage
-                meter = self.keeper.enter(Stage.SELECTING, progress.total, progress.unit)
+                meter = self.heartbeat.enter(Stage.SELECTING, progress.total, progress.unit)
             meter.at(progress.done, progress.total)
 
         return tell

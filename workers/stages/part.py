@@ -11,7 +11,7 @@ from app.core.contracts.job_request import JobRequest
 from app.core.db.tables import Job, Part, State
 from app.core.lifecycle import leases, parts, shards
 from workers.gradients.shards import ShardDamaged, ShardStore
-from workers.runtime.context import current_process
+from workers.runtime.context import current_context
 from workers.runtime.failures import ProblemError
 from workers.runtime.task import run_leased
 from workers.selection import SelectionConfig, partition, select_part
@@ -21,25 +21,27 @@ if TYPE_CHECKING:
 
     from app.core.contracts.job_request import SelectionSpec
     from app.core.db.tables import Json
-    from workers.runtime.context import Process
-    from workers.runtime.heartbeat import Keeper
+    from workers.runtime.context import WorkerContext
+    from workers.runtime.heartbeat import LeaseHeartbeat
 
 logger = logging.getLogger(__name__)
 
 
 def run_part(part_id: str, dispatch: int) -> None:
     """The queue's entry: select from a part, and wake its job if it was the last."""
-    process = current_process()
-    with process.sessions() as session:
+    context = current_context()
+    with context.sessions() as session:
         part = session.get(Part, part_id)
     if part is None:
         logger.info("part %s: its job has ended", part_id)
         return
     job_id = part.job_id
-    run_leased(process, Part, part_id, dispatch, lambda keeper: _select(process, keeper, job_id), worker=process.name)
-    with process.sessions() as session:
+    run_leased(
+        context, Part, part_id, dispatch, lambda heartbeat: _select(context, heartbeat, job_id), worker=context.name
+    )
+    with context.sessions() as session:
         woken = shards.wake(session, job_id)
-    process.queue.put_or_leave(woken)
+    context.queue.put_or_leave(woken)
 
 
 def selection_config(spec: SelectionSpec, *, budget: int, device: str, alpha: float | None = None) -> SelectionConfig:
@@ -56,26 +58,26 @@ def selection_config(spec: SelectionSpec, *, budget: int, device: str, alpha: fl
     )
 
 
-def _select(process: Process, keeper: Keeper, job_id: uuid.UUID) -> None:
-    with process.sessions() as session:
-        part = session.get_one(Part, keeper.lease.id)
+def _select(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID) -> None:
+    with context.sessions() as session:
+        part = session.get_one(Part, heartbeat.lease.id)
         job = session.get_one(Job, job_id)
     request, plan = JobRequest.model_validate(job.request), job.plan or {}
-    config = selection_config(request.selection, budget=plan["picks"], device=str(process.device), alpha=plan["alpha"])
+    config = selection_config(request.selection, budget=plan["picks"], device=str(context.device), alpha=plan["alpha"])
     rows = partition(plan["usable"], plan["parts"], config.seed)[part.number]
-    values = _sketches(process, keeper, plan, request.gradients.sketch_dim, rows)
-    meter = keeper.begin(part.budget, "picks")
+    values = _sketches(context, heartbeat, plan, request.gradients.sketch_dim, rows)
+    meter = heartbeat.begin(part.budget, "picks")
     picked = select_part(
         values,
         np.arange(len(rows)),
         config,
         on_progress=lambda progress: meter.at(progress.done) if progress.stage == "picking" else None,
-        should_stop=keeper.should_stop,
+        should_stop=heartbeat.should_stop,
     )
-    with process.sessions() as session:
+    with context.sessions() as session:
         leases.finish(
             session,
-            keeper.lease,
+            heartbeat.lease,
             State.SUCCEEDED,
             picks=rows[picked.indices].tolist(),
             gains=picked.marginal_gains.tolist(),
@@ -84,17 +86,21 @@ def _select(process: Process, keeper: Keeper, job_id: uuid.UUID) -> None:
 
 
 def _sketches(
-    process: Process, keeper: Keeper, plan: Json, sketch_dim: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+    context: WorkerContext,
+    heartbeat: LeaseHeartbeat,
+    plan: Json,
+    sketch_dim: int,
+    rows: np.ndarray[tuple[int], np.dtype[np.int64]],
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """The part's rows, shape (m, p); the others are read past, a shard at a time."""
     store = ShardStore(
-        process.artifacts,
+        context.artifacts,
         plan["sketches"],
         samples=plan["samples"],
         sketch_dim=sketch_dim,
-        shard_rows=process.settings.shard_rows,
+        shard_rows=context.settings.shard_rows,
     )
     try:
-        return store.finite_rows(rows, keeper.should_stop)
+        return store.finite_rows(rows, heartbeat.should_stop)
     except ShardDamaged as error:
         raise ProblemError({"type": parts.DAMAGED, "title": "Sketches are damaged", "detail": str(error)}) from error

@@ -17,9 +17,9 @@ from workers.data.shapes import recognise
 from workers.data.stopping import Stopped
 from workers.data.template_server import template_limits
 from workers.data.tokenisation import ConversationEncoder
-from workers.runtime.context import current_process
+from workers.runtime.context import current_context
 from workers.runtime.task import run_leased
-from workers.stages.reading import have, have_model
+from workers.stages.reading import dataset_snapshot, model_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from workers.data.fetch import Snapshot
     from workers.data.formats import Record
     from workers.data.shapes import Shape
-    from workers.runtime.context import Process
-    from workers.runtime.heartbeat import Keeper
+    from workers.runtime.context import WorkerContext
+    from workers.runtime.heartbeat import LeaseHeartbeat
 
 TOKENS_SHOWN = 1024
 """Tokens of a row that are stored: what is beyond them is counted."""
@@ -41,26 +41,26 @@ TEXT_SHOWN = 16_384
 
 def run_preview(preview_id: str, dispatch: int) -> None:
     """The queue's entry: read some rows and store their tokens."""
-    process = current_process()
-    run_leased(process, Preview, preview_id, dispatch, lambda keeper: _preview(process, keeper))
+    context = current_context()
+    run_leased(context, Preview, preview_id, dispatch, lambda heartbeat: _preview(context, heartbeat))
 
 
-def _preview(process: Process, keeper: Keeper) -> None:
-    with process.sessions() as session:
-        preview = session.get_one(Preview, keeper.lease.id)
+def _preview(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
+    with context.sessions() as session:
+        preview = session.get_one(Preview, heartbeat.lease.id)
         dataset = session.get_one(Dataset, preview.dataset_id)
     wanted = PreviewRequest.model_validate(preview.request)
-    uri = check_uri(dataset.uri, process.settings, dataset.format)
-    model_uri = check_model_uri(wanted.model.uri, process.settings)
-    model = process.tokenizers.get(have_model(process, model_uri, wanted.model.dtype, keeper.should_stop))
-    snapshot = have(process, uri, dataset.fingerprint, recalled=True, should_stop=keeper.should_stop)
+    uri = check_uri(dataset.uri, context.settings, dataset.format)
+    model_uri = check_model_uri(wanted.model.uri, context.settings)
+    model = context.tokenizers.get(model_directory(context, model_uri, wanted.model.dtype, heartbeat.should_stop))
+    snapshot = dataset_snapshot(context, uri, dataset.fingerprint, recalled=True, should_stop=heartbeat.should_stop)
     columns = None if wanted.columns is None else wanted.columns.model_dump(exclude_none=True)
-    shape = recognise(read_columns(snapshot, process.settings), columns)
-    encoder = ConversationEncoder(model.tokenizer, wanted.model.max_length, template_limits(process.settings))
-    records = _records(snapshot, shape, wanted, process.settings, keeper.should_stop)
+    shape = recognise(read_columns(snapshot, context.settings), columns)
+    encoder = ConversationEncoder(model.tokenizer, wanted.model.max_length, template_limits(context.settings))
+    records = _records(snapshot, shape, wanted, context.settings, heartbeat.should_stop)
     content: Json = {"shape": shape.name, "rows": [_shown(record, shape, encoder) for record in records]}
-    with process.sessions() as session:
-        leases.finish(session, keeper.lease, State.SUCCEEDED, content=content)
+    with context.sessions() as session:
+        leases.finish(session, heartbeat.lease, State.SUCCEEDED, content=content)
         session.commit()
 
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from app.core.contracts.job_request import SelectionSpec
     from app.core.db.tables import Json
     from workers.data.rejection import Reason
-    from workers.runtime.context import Process
-    from workers.runtime.heartbeat import Keeper
+    from workers.runtime.context import WorkerContext
+    from workers.runtime.heartbeat import LeaseHeartbeat
     from workers.selection import Selection
     from workers.stages.reading import Reading
 
@@ -73,27 +73,27 @@ class Published:
     seconds: dict[str, float]
 
 
-def publish(process: Process, keeper: Keeper, published: Published) -> None:
+def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Published) -> None:
     """Write the rows, then commit the rest with the job's success.
 
     Raises:
         Stopped: The job was cancelled or lost meanwhile. Nothing of it is in Postgres.
     """
     began = time.monotonic()
-    meter = keeper.enter(Stage.PUBLISHING, len(published.chosen[MAIN].indices), "picks")
+    meter = heartbeat.enter(Stage.PUBLISHING, len(published.chosen[MAIN].indices), "picks")
 
     def watch(written: int) -> None:
-        if keeper.should_stop():
+        if heartbeat.should_stop():
             raise Stopped
         meter.at(written)
 
-    statistics = _statistics(process, keeper, published)
-    _keep_rows(process, keeper.lease.id, published, watch)
-    with process.sessions() as session:
+    statistics = _statistics(context, heartbeat, published)
+    _keep_rows(context, heartbeat.lease.id, published, watch)
+    with context.sessions() as session:
         result = _result(published, time.monotonic() - began)
         # Before the picks: whoever else writes to the job waits for this transaction from here on.
         if not leases.finish(
-            session, keeper.lease, State.SUCCEEDED, result=result, stage=None, progress=None, plan=None
+            session, heartbeat.lease, State.SUCCEEDED, result=result, stage=None, progress=None, plan=None
         ):
             session.rollback()
             raise Stopped
@@ -107,26 +107,26 @@ def publish(process: Process, keeper: Keeper, published: Published) -> None:
                 curve=thinned_curve(runs),
             )
             picks = _picks(selection, published.rows)
-            selections.store(session, keeper.lease.id, head, picks, process.settings.chunk_rows)
+            selections.store(session, heartbeat.lease.id, head, picks, context.settings.chunk_rows)
         rejected = {str(reason): rows for reason, rows in published.rejected.items()}
-        selections.store_rejected(session, keeper.lease.id, rejected)
-        selections.store_statistics(session, keeper.lease.id, statistics)
+        selections.store_rejected(session, heartbeat.lease.id, rejected)
+        selections.store_statistics(session, heartbeat.lease.id, statistics)
         session.commit()
 
 
-def _keep_rows(process: Process, job_id: uuid.UUID, published: Published, watch: Callable[[int], None]) -> None:
+def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, watch: Callable[[int], None]) -> None:
     """Write the picked rows on this machine and hand the files to the store, which shows each whole or not at all."""
     snapshot = published.reading.snapshot
-    directory = process.settings.cache_path / "rows"
+    directory = context.settings.cache_path / "rows"
     directory.mkdir(parents=True, exist_ok=True)
     written = directory / f".{job_id}-{secrets.token_hex(4)}.{snapshot.format}"
     excerpts = written.with_suffix(".excerpts")
     try:
-        write_rows(snapshot, published.rows[published.chosen[MAIN].indices], written, process.settings, watch)
+        write_rows(snapshot, published.rows[published.chosen[MAIN].indices], written, context.settings, watch)
         picked = replace(snapshot, path=written, compression=None, bytes=written.stat().st_size)
-        write_excerpts(picked, published.reading.corpus.shape, _ranked(published), excerpts, process.settings)
-        process.artifacts.put(excerpts_name(job_id), excerpts)
-        process.artifacts.put(rows_name(job_id, snapshot.format), written)
+        write_excerpts(picked, published.reading.corpus.shape, _ranked(published), excerpts, context.settings)
+        context.artifacts.put(excerpts_name(job_id), excerpts)
+        context.artifacts.put(rows_name(job_id, snapshot.format), written)
     finally:
         written.unlink(missing_ok=True)
         excerpts.unlink(missing_ok=True)
@@ -146,7 +146,7 @@ def _ranked(published: Published) -> Iterator[Json]:
         }
 
 
-def _statistics(process: Process, keeper: Keeper, published: Published) -> Json:
+def _statistics(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Published) -> Json:
     """What the figures are drawn from.
 
     Raises:
@@ -161,17 +161,17 @@ def _statistics(process: Process, keeper: Keeper, published: Published) -> Json:
         picked[published.rows[main.indices]] = True
         counts = count_sources(
             published.reading.snapshot,
-            process.settings,
+            context.settings,
             published.source_column,
             candidates,
             picked,
-            keeper.should_stop,
+            heartbeat.should_stop,
         )
         counted = subset.sources(published.source_column, counts)
     wanted = published.selection
     return {
         "conflict_before_after": subset.conflict_before_after(
-            published.values, main.indices, wanted.seed, keeper.should_stop
+            published.values, main.indices, wanted.seed, heartbeat.should_stop
         ),
         "lengths": subset.lengths(tokens, main.indices),
         "sources": counted,

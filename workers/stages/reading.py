@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from workers.data.fetch import Snapshot
     from workers.gradients.adapter import Adapter
     from workers.models.tokenizer import ModelTokenizer
-    from workers.runtime.context import Process
+    from workers.runtime.context import WorkerContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Reading:
     model: ModelTokenizer
 
 
-def source_of(process: Process, job_id: uuid.UUID) -> Source:
+def source_of(context: WorkerContext, job_id: uuid.UUID) -> Source:
     """What a job reads.
 
     Raises:
@@ -92,14 +92,14 @@ def source_of(process: Process, job_id: uuid.UUID) -> Source:
         UriRefused: This worker's settings do not allow a URI.
         ModelError: The adapter can't be read.
     """
-    with process.sessions() as session:
+    with context.sessions() as session:
         job = session.get_one(Job, job_id)
         dataset = None if job.dataset_id is None else session.get(Dataset, job.dataset_id)
     request = JobRequest.model_validate(job.request)
     if dataset is not None:
-        uri = check_uri(dataset.uri, process.settings, dataset.format)
+        uri = check_uri(dataset.uri, context.settings, dataset.format)
     elif request.dataset.uri is not None:
-        uri = check_uri(request.dataset.uri, process.settings, request.dataset.format)
+        uri = check_uri(request.dataset.uri, context.settings, request.dataset.format)
     else:
         raise JobError(
             "dataset-gone", "The dataset is gone", "dataset.id", "the registered dataset was deleted: register it again"
@@ -110,23 +110,23 @@ def source_of(process: Process, job_id: uuid.UUID) -> Source:
     return Source(
         request=request,
         uri=uri,
-        model=check_model_uri(request.model.uri, process.settings),
-        adapter=None if given is None else process.adapters.get(check_adapter_uri(given.uri, process.settings)),
+        model=check_model_uri(request.model.uri, context.settings),
+        adapter=None if given is None else context.adapters.get(check_adapter_uri(given.uri, context.settings)),
         fingerprint=plan.get("fingerprint", registered),
         planned="fingerprint" in plan,
         rows=None if dataset is None else dataset.rows,
-        sketch_owner=_sketch_owner(process, job),
+        sketch_owner=_sketch_owner(context, job),
     )
 
 
-def _sketch_owner(process: Process, job: Job) -> str | None:
+def _sketch_owner(context: WorkerContext, job: Job) -> str | None:
     """Whose a job's sketches are. Those of `default` bear no name: they were there before projects were."""
-    shared = process.settings.share_sketches or job.project_id == DEFAULT_PROJECT
+    shared = context.settings.share_sketches or job.project_id == DEFAULT_PROJECT
     return None if shared else str(job.project_id)
 
 
-def have(
-    process: Process,
+def dataset_snapshot(
+    context: WorkerContext,
     uri: DatasetUri,
     fingerprint: str | None,
     *,
@@ -137,7 +137,7 @@ def have(
     """Have a dataset's file on this machine.
 
     Args:
-        process: This worker.
+        context: This worker.
         uri: Where it is.
         fingerprint: What it must be, if it was seen before.
         recalled: Whether a copy of that fingerprint will do, should one be here.
@@ -149,10 +149,10 @@ def have(
         DatasetError: It can't be read.
         Stopped: `should_stop` said so.
     """
-    snapshot = recall(uri, fingerprint, process.settings) if recalled and fingerprint is not None else None
-    if snapshot is None or not process.holds.take("dataset", snapshot.path):
-        snapshot = fetch(uri, process.settings, on_bytes=on_bytes, should_stop=should_stop)
-        process.holds.take("dataset", snapshot.path)
+    snapshot = recall(uri, fingerprint, context.settings) if recalled and fingerprint is not None else None
+    if snapshot is None or not context.holds.take("dataset", snapshot.path):
+        snapshot = fetch(uri, context.settings, on_bytes=on_bytes, should_stop=should_stop)
+        context.holds.take("dataset", snapshot.path)
     if fingerprint not in (None, snapshot.fingerprint):
         raise JobError(
             "dataset-changed",
@@ -165,7 +165,7 @@ def have(
 
 
 def read(
-    process: Process,
+    context: WorkerContext,
     source: Source,
     should_stop: Callable[[], bool],
     on_bytes: Callable[[int, int | None], None] | None = None,
@@ -179,25 +179,25 @@ def read(
         ModelError: The model's tokenizer can't be used.
         Stopped: `should_stop` said so.
     """
-    snapshot = have(
-        process, source.uri, source.fingerprint, recalled=source.planned, should_stop=should_stop, on_bytes=on_bytes
+    snapshot = dataset_snapshot(
+        context, source.uri, source.fingerprint, recalled=source.planned, should_stop=should_stop, on_bytes=on_bytes
     )
-    model = process.tokenizers.get(have_model(process, source.model, source.request.model.dtype, should_stop))
+    model = context.tokenizers.get(model_directory(context, source.model, source.request.model.dtype, should_stop))
     columns = source.request.dataset.columns
     corpus = build_corpus(
         snapshot,
         model.tokenizer,
         columns=None if columns is None else columns.model_dump(exclude_none=True),
         max_length=source.request.model.max_length,
-        settings=process.settings,
+        settings=context.settings,
         on_rows=on_rows,
         should_stop=should_stop,
     )
-    process.holds.take("corpus", corpus.path)
+    context.holds.take("corpus", corpus.path)
     return Reading(snapshot, corpus, model)
 
 
-def have_model(process: Process, uri: ModelUri, dtype: str, should_stop: Callable[[], bool]) -> Path:
+def model_directory(context: WorkerContext, uri: ModelUri, dtype: str, should_stop: Callable[[], bool]) -> Path:
     """The model's directory on this machine, kept there while this process works with it.
 
     Raises:
@@ -205,11 +205,11 @@ def have_model(process: Process, uri: ModelUri, dtype: str, should_stop: Callabl
         Stopped: `should_stop` said so.
     """
     while True:
-        path = _readable(uri, lambda: local_model(uri, dtype, process.settings, should_stop))
-        kept = path.parent == process.settings.cache_path / "models"
+        path = _readable(uri, lambda: local_model(uri, dtype, context.settings, should_stop))
+        kept = path.parent == context.settings.cache_path / "models"
         if not kept:
-            process.holds.drop("model")
-        if not kept or process.holds.take("model", path):
+            context.holds.drop("model")
+        if not kept or context.holds.take("model", path):
             return path
 
 

@@ -9,31 +9,31 @@ from app.core.lifecycle import leases
 from app.core.uris.datasets import check_uri
 from workers.data.describe import describe
 from workers.data.fetch import fetch
-from workers.runtime.context import current_process
+from workers.runtime.context import current_context
 from workers.runtime.task import run_leased
 
 if TYPE_CHECKING:
-    from workers.runtime.context import Process
-    from workers.runtime.heartbeat import Keeper
+    from workers.runtime.context import WorkerContext
+    from workers.runtime.heartbeat import LeaseHeartbeat
 
 
 def register_dataset(dataset_id: str, dispatch: int) -> None:
     """The queue's entry: fetch, read through, and store what was found."""
-    process = current_process()
-    run_leased(process, Dataset, dataset_id, dispatch, lambda keeper: _register(process, keeper))
+    context = current_context()
+    run_leased(context, Dataset, dataset_id, dispatch, lambda heartbeat: _register(context, heartbeat))
 
 
-def _register(process: Process, keeper: Keeper) -> None:
-    with process.sessions() as session:
-        dataset = session.get_one(Dataset, keeper.lease.id)
-    uri = check_uri(dataset.uri, process.settings, dataset.format)
-    snapshot = fetch(uri, process.settings, should_stop=keeper.should_stop)
-    process.holds.take("dataset", snapshot.path)
-    report = describe(snapshot, process.settings, should_stop=keeper.should_stop)
-    with process.sessions() as session:
+def _register(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
+    with context.sessions() as session:
+        dataset = session.get_one(Dataset, heartbeat.lease.id)
+    uri = check_uri(dataset.uri, context.settings, dataset.format)
+    snapshot = fetch(uri, context.settings, should_stop=heartbeat.should_stop)
+    context.holds.take("dataset", snapshot.path)
+    report = describe(snapshot, context.settings, should_stop=heartbeat.should_stop)
+    with context.sessions() as session:
         leases.finish(
             session,
-            keeper.lease,
+            heartbeat.lease,
             State.SUCCEEDED,
             rows=report.rows,
             bytes=report.bytes,

@@ -194,10 +194,10 @@ def test_only_the_hash_of_a_key_is_stored(sessions: Sessions) -> None:
 def test_projects_use_one_anothers_sketches_only_if_told(
     service: Service, sessions: Sessions, monkeypatch: pytest.MonkeyPatch, *, share: bool, reused: bool
 ) -> None:
-    from workers.runtime.context import current_process  # noqa: PLC0415 - made by the service fixture's settings
+    from workers.runtime.context import current_context  # noqa: PLC0415 - made by the service fixture's settings
 
-    process = current_process()
-    monkeypatch.setattr(process, "settings", process.settings.model_copy(update={"share_sketches": share}))
+    context = current_context()
+    monkeypatch.setattr(context, "settings", context.settings.model_copy(update={"share_sketches": share}))
     results = []
     for project in ("search", "ads", "ads"):
         service.http.headers.update(make_key(sessions, project))

@@ -20,7 +20,7 @@ from app.core.queue import TaskQueue
 from app.housekeeping.reconciler import reconcile
 from app.main import create_app
 from workers.runtime import presence
-from workers.runtime.heartbeat import HEARTBEAT_S, Keeper
+from workers.runtime.heartbeat import HEARTBEAT_S, LeaseHeartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,10 +196,10 @@ def test_however_often_work_reports_postgres_sees_one_write_a_heartbeat(
         "before_cursor_execute",
         lambda _connection, _cursor, statement, *_: writes.append(statement) if "UPDATE jobs" in statement else None,
     )
-    process = SimpleNamespace(sessions=sessions, settings=settings, stopping=threading.Event())
+    context = SimpleNamespace(sessions=sessions, settings=settings, stopping=threading.Event())
     began = time.monotonic()
-    with Keeper(process, lease) as keeper:  # type: ignore[arg-type]
-        meter = keeper.enter(Stage.SELECTING, 10_000_000, "picks")
+    with LeaseHeartbeat(context, lease) as heartbeat:  # type: ignore[arg-type]
+        meter = heartbeat.enter(Stage.SELECTING, 10_000_000, "picks")
         while time.monotonic() - began < 2.5:
             meter.add(1)
     heartbeats = (time.monotonic() - began) / HEARTBEAT_S
@@ -256,16 +256,16 @@ def test_a_heartbeat_outlives_what_nobody_foresaw(
         return extend(*arguments, **values)
 
     monkeypatch.setattr(leases, "extend", fails_once)
-    process = SimpleNamespace(sessions=sessions, settings=settings, stopping=threading.Event())
-    with Keeper(process, lease) as keeper:  # type: ignore[arg-type]
-        keeper.enter(Stage.SELECTING, 10, "picks")
+    context = SimpleNamespace(sessions=sessions, settings=settings, stopping=threading.Event())
+    with LeaseHeartbeat(context, lease) as heartbeat:  # type: ignore[arg-type]
+        heartbeat.enter(Stage.SELECTING, 10, "picks")
         assert failed.wait(10)
         deadline = time.monotonic() + 10
         while session.get_one(Job, lease.id, populate_existing=True).stage is not Stage.SELECTING:
             assert time.monotonic() < deadline, "what the failed heartbeat had to tell is lost"
             session.rollback()
             time.sleep(0.05)
-    assert not keeper.lost
+    assert not heartbeat.lost
 
 
 def test_a_worker_is_seen_again_after_what_nobody_foresaw(
@@ -281,8 +281,8 @@ def test_a_worker_is_seen_again_after_what_nobody_foresaw(
 
     monkeypatch.setattr(fleet, "appear", fails_once)
     monkeypatch.setattr(presence, "EVERY_S", 0.05)
-    process = SimpleNamespace(sessions=sessions, settings=settings, name="host:1")
-    with presence.Presence(process):  # type: ignore[arg-type]
+    context = SimpleNamespace(sessions=sessions, settings=settings, name="host:1")
+    with presence.Presence(context):  # type: ignore[arg-type]
         deadline = time.monotonic() + 10
         while not fleet.alive(session):
             assert time.monotonic() < deadline

@@ -10,7 +10,7 @@ import pytest
 from app.core.settings import get_settings
 from tests.integration.conftest import Service, environment
 from tests.integration.s3_server import CREDENTIALS, S3Server, s3_server
-from workers.runtime.context import current_process
+from workers.runtime.context import current_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,7 @@ def test_what_a_worker_may_not_read_fails_the_job(
     for name, value in environment(service.settings.model_copy(update={"model_max_bytes": 1000})).items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
-    current_process.cache_clear()
+    current_context.cache_clear()
     service.work()
     job = service.job(job_id)
     assert job["state"] == "failed"

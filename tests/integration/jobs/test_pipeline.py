@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from tests.integration.conftest import ROWS, real_rows
 from tests.integration.tiny_model import save_tiny_adapter
 from workers.gradients.starting_point import StartingPoint, starting_point
-from workers.runtime.context import current_process
+from workers.runtime.context import current_context
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Service
@@ -179,7 +179,7 @@ def test_a_prepared_job_computes_its_preparation_once(service: Service, monkeypa
     shard = sketches / "shard-00001.safetensors"
     before = load_file(shard)["values"]
     shard.unlink()
-    current_process.cache_clear()  # as in a worker that was started anew
+    current_context.cache_clear()  # as in a worker that was started anew
     assert service.run(body)["state"] == "succeeded"
     assert np.array_equal(load_file(shard)["values"], before)
     assert made == [1]

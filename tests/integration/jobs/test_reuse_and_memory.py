@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from workers.runtime.context import Process
+from workers.runtime.context import WorkerContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ def test_a_cancel_frees_what_the_selection_held(service: Service, monkeypatch: p
 
     monkeypatch.setattr(job_stage, "select", cancelled)
     freed: list[int] = []
-    monkeypatch.setattr(Process, "free_memory", lambda _process: freed.append(len(held)))
+    monkeypatch.setattr(WorkerContext, "free_memory", lambda _context: freed.append(len(held)))
     job_id = service.submit(service.request())
     service.work()
     assert service.job(job_id)["state"] == "cancelled"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Stands in for the keeper that sends progress out."""
+    """Stands in for the heartbeat that sends progress out."""
 
     def __init__(self) -> None:
         self.progress: dict[str, Any] = {}
