@@ -41,7 +41,7 @@ from app.reports.router import router as reports
 from app.results.router import router as results
 from app.results.rows_router import router as picked_rows
 from app.web import pages, reference
-from app.webhooks.delivery import deliver
+from app.webhooks.delivery import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,7 +64,7 @@ Every error is `application/problem+json` with a stable `type`.
 
 
 def periodic_work(
-    sessions: Sessions, queue: TaskQueue, artifacts: ArtifactStore, settings: Settings
+    sessions: Sessions, queue: TaskQueue, artifacts: ArtifactStore, delivery: Delivery, settings: Settings
 ) -> tuple[Periodic, ...]:
     """What an API process does besides answering requests; each may run in any number of processes at once."""
     first_sweep_s = min(FIRST_SWEEP_S, settings.retention_s)
@@ -74,7 +74,7 @@ def periodic_work(
             "retention", settings.retention_s, partial(sweep, sessions, artifacts, settings), first_s=first_sweep_s
         ),
         Periodic("expiry", settings.expiry_s, partial(expire, sessions, artifacts, settings)),
-        Periodic("webhooks", settings.webhook_poll_s, partial(deliver, sessions, settings)),
+        Periodic("webhooks", settings.webhook_poll_s, delivery.turn),
     )
 
 
@@ -93,7 +93,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         keys, rate_limits = KeyRing(sessions, settings.auth_cache_s), RateLimits(settings)
         feed = EventFeed(sessions, settings.events_poll_s)
         probe = StoreProbe(artifacts)
-        loops = periodic_work(sessions, queue, artifacts, settings)
+        delivery = Delivery(sessions, settings)
+        loops = periodic_work(sessions, queue, artifacts, delivery, settings)
         app.state.resources = Resources(
             settings=settings,
             sessions=sessions,
@@ -114,6 +115,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         finally:
             for loop in reversed(loops):
                 loop.stop(wait=loop.name == "reconciler")
+            delivery.close()
             probe.close()
             queue.close()
             await rate_limits.close()

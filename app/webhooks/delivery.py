@@ -9,39 +9,85 @@ from __future__ import annotations
 
 import json
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING
+import time
+from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Final
 
 from app.webhooks import repository
 from app.webhooks.sending import send
 from app.webhooks.signing import secrets_in_use, signed_headers
 
 if TYPE_CHECKING:
+    import uuid
+
     from app.core.db.engine import Sessions
     from app.core.settings import Settings
     from app.webhooks.repository import Due
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 16
+AT_ONCE: Final = 64
+LANE: Final = 4
+"""Messages of one project at a time: its slow receivers leave the other places to other projects."""
+TURN_S: Final = 20.0
+LOOK_S: Final = 0.5
+"""Between two looks for what is due, while no receiver answers."""
 
 
-def deliver(sessions: Sessions, settings: Settings) -> int:
-    """Deliver all that is due now; the number of messages that were tried.
+class Delivery:
+    """Sends the messages of one API process; for one thread."""
 
-    Raises:
-        SQLAlchemyError: Postgres does not answer.
-    """
-    tried = 0
-    while True:
-        with sessions() as session:
-            due = repository.take_due(session, AT_ONCE, hold_s=3 * settings.webhook_timeout_s)
-        if not due:
-            return tried
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(partial(_deliver, sessions, settings), due))
-        tried += len(due)
+    def __init__(self, sessions: Sessions, settings: Settings) -> None:
+        self._sessions = sessions
+        self._settings = settings
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook")
+        self._under_way: dict[Future[None], uuid.UUID] = {}
+
+    def turn(self) -> int:
+        """Send what is due, for up to `TURN_S` seconds; an answer that is slow to come is awaited beside later turns.
+
+        Returns:
+            Number of messages that were begun with.
+
+        Raises:
+            SQLAlchemyError: Postgres does not answer.
+        """
+        until = time.monotonic() + TURN_S
+        tried = 0
+        while begun := self._begin():
+            tried += begun
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                break
+            wait(self._under_way, min(left_s, LOOK_S), FIRST_COMPLETED)
+        return tried
+
+    def finish(self) -> None:
+        """Wait until each message that was begun with has come to an end."""
+        wait(self._under_way)
+        self._pool.shutdown()
+
+    def close(self) -> None:
+        """Begin no more. What is under way ends by itself, or is due again in another process."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self) -> int:
+        """Take as many due messages as there is room for."""
+        self._under_way = {future: project for future, project in self._under_way.items() if not future.done()}
+        lanes = Counter(self._under_way.values())
+        with self._sessions() as session:
+            due = repository.take_due(
+                session,
+                AT_ONCE - lanes.total(),
+                hold_s=3 * self._settings.webhook_timeout_s,
+                lane=LANE,
+                under_way=lanes,
+            )
+        for one in due:
+            future = self._pool.submit(_deliver, self._sessions, self._settings, one)
+            self._under_way[future] = one.project_id
+        return len(due)
 
 
 def _deliver(sessions: Sessions, settings: Settings, due: Due) -> None:

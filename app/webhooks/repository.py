@@ -13,6 +13,7 @@ from app.core.db.tables import Job, Json, State
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Mapping
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -43,16 +44,28 @@ class Due:
     data: Json
 
 
-def take_due(session: Session, most: int, hold_s: float) -> list[Due]:
-    """Take messages that are due, so that nobody else has them for some seconds; commits."""
+def take_due(session: Session, most: int, *, hold_s: float, lane: int, under_way: Mapping[uuid.UUID, int]) -> list[Due]:
+    """Take messages that are due, the longest due first, so that nobody else has them for some seconds; commits.
+
+    Args:
+        session: Sees all projects.
+        most: Number to take.
+        hold_s: Seconds after which a message is due again, unless something is noted of it.
+        lane: Messages of one project that may be under way at a time.
+        under_way: How many are, by project.
+    """
+    due = []
+    place = func.row_number().over(partition_by=Job.project_id, order_by=Job.webhook_due_at).label("place")
+    ranked = select(Job.id, Job.project_id, Job.webhook_due_at, place).where(Job.webhook_due_at <= func.now())
+    first = ranked.subquery()
+    found = session.execute(select(first).where(first.c.place <= lane).order_by(first.c.webhook_due_at)).all()
+    ids = [row.id for row in found if row.place <= lane - under_way.get(row.project_id, 0)][: max(most, 0)]
     jobs = session.scalars(
         select(Job)
-        .where(Job.webhook_due_at <= func.now())
+        .where(Job.id.in_(ids), Job.webhook_due_at <= func.now())
         .order_by(Job.webhook_due_at)
-        .limit(most)
         .with_for_update(skip_locked=True)
     ).all()
-    due = []
     rotations = projects.webhook_rotations(session, {job.project_id for job in jobs})
     for job in jobs:
         attempt = (job.webhook or {}).get("attempts", 0) + 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import ssl
-from functools import cache
+import threading
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import httpx
@@ -12,7 +15,7 @@ import httpx
 from app.webhooks.urls import WebhookRefused, check_webhook_url, public_address
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from app.core.settings import Settings
 
@@ -25,9 +28,7 @@ def send(url: str, body: str, headers: Mapping[str, str], settings: Settings) ->
     """
     try:
         check_webhook_url(url, settings)
-        target = httpx.URL(url)
-        address = public_address(target.host, target.port or (443 if target.scheme == "https" else 80), settings)
-        status = asyncio.run(_posted(target, address, body, headers, settings.webhook_timeout_s))
+        status = asyncio.run(_posted(httpx.URL(url), body, headers, settings))
     except TimeoutError:
         return None, f"did not answer within {settings.webhook_timeout_s:g} s"
     except (WebhookRefused, OSError, httpx.HTTPError, httpx.InvalidURL) as error:
@@ -35,21 +36,41 @@ def send(url: str, body: str, headers: Mapping[str, str], settings: Settings) ->
     return status, None if 200 <= status < 300 else f"answered {status}, not 2xx"  # noqa: PLR2004 - HTTP's own
 
 
-async def _posted(target: httpx.URL, address: str, body: str, headers: Mapping[str, str], timeout_s: float) -> int:
+async def _posted(target: httpx.URL, body: str, headers: Mapping[str, str], settings: Settings) -> int:
     """The status of the answer. httpx has time-outs for each read alone, so a drip would hold it for ever."""
     own = {"Host": target.netloc.decode("ascii"), "Content-Type": "application/json", "User-Agent": "spice-webhooks"}
-    async with (
-        asyncio.timeout(timeout_s),
-        httpx.AsyncClient(timeout=None, trust_env=False, verify=_tls()) as client,  # noqa: S113 - the block has one
-        client.stream(
-            "POST",
-            target.copy_with(host=address),
-            content=body,
-            headers={**headers, **own},
-            extensions={"sni_hostname": target.host},
-        ) as answer,
-    ):
-        return answer.status_code
+    async with asyncio.timeout(settings.webhook_timeout_s):
+        port = target.port or (443 if target.scheme == "https" else 80)
+        address = await _on_a_thread(partial(public_address, target.host, port, settings))
+        async with (
+            httpx.AsyncClient(timeout=None, trust_env=False, verify=_tls()) as client,  # noqa: S113 - the block has one
+            client.stream(
+                "POST",
+                target.copy_with(host=address),
+                content=body,
+                headers={**headers, **own},
+                extensions={"sni_hostname": target.host},
+            ) as answer,
+        ):
+            return answer.status_code
+
+
+async def _on_a_thread(look_up: Callable[[], str]) -> str:
+    """What a look-up gives. Nothing can break one off: whoever has no more time leaves it to end by itself."""
+    found: concurrent.futures.Future[str] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            result = look_up()
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+            outcome: Callable[[], None] = partial(found.set_exception, error)
+        else:
+            outcome = partial(found.set_result, result)
+        with contextlib.suppress(concurrent.futures.InvalidStateError, RuntimeError):  # nobody waits any more
+            outcome()
+
+    threading.Thread(target=run, name="webhook-dns", daemon=True).start()
+    return await asyncio.wrap_future(found)
 
 
 @cache

@@ -25,7 +25,7 @@ from app.core.lifecycle import leases
 from app.core.settings import get_settings
 from app.housekeeping.expiry import expire
 from app.webhooks import delivery, repository, sending, urls
-from app.webhooks.delivery import deliver
+from app.webhooks.delivery import AT_ONCE, LANE, Delivery
 from app.webhooks.signing import secret_of
 
 if TYPE_CHECKING:
@@ -115,8 +115,20 @@ def sessions(service: Service) -> Any:
     return service.http.app.state.resources.sessions  # type: ignore[attr-defined]
 
 
+def deliver(sessions: Any, settings: Settings) -> int:
+    """Send all that is due now; the number of messages that were tried."""
+    delivery = Delivery(sessions, settings)
+    tried = delivery.turn()
+    delivery.finish()
+    return tried
+
+
 def deliver_all(service: Service) -> int:
     return deliver(sessions(service), service.settings)
+
+
+def take_due(session: Any, hold_s: float) -> list[repository.Due]:
+    return repository.take_due(session, 10, hold_s=hold_s, lane=10, under_way={})
 
 
 def told_in_the_end(service: Service, job_id: str) -> dict[str, Any]:
@@ -258,7 +270,7 @@ def test_what_a_dead_process_had_taken_is_sent_by_another(service: Service, rece
     job_id = submit(service, url_of(receiver))
     service.http.post(f"/jobs/{job_id}/cancel")
     with sessions(service)() as session:
-        assert len(repository.take_due(session, 10, hold_s=60)) == 1
+        assert len(take_due(session, 60)) == 1
     assert deliver_all(service) == 0
     with sessions(service)() as session:
         session.execute(text("UPDATE jobs SET webhook_due_at = now() - interval '1 second'"))
@@ -300,8 +312,8 @@ def test_a_slow_attempt_says_nothing_of_a_later_one(service: Service, receiver: 
     job_id = submit(service, url_of(receiver))
     service.http.post(f"/jobs/{job_id}/cancel")
     with sessions(service)() as session:
-        (slow,) = repository.take_due(session, 10, hold_s=0)
-        (quick,) = repository.take_due(session, 10, hold_s=0)
+        (slow,) = take_due(session, 0)
+        (quick,) = take_due(session, 0)
         repository.delivered(session, quick, 204)
         repository.failed(session, slow, None, "did not answer", 1.0)
     told = service.job(job_id)["webhook"]
@@ -331,6 +343,68 @@ def test_a_receiver_that_drips_its_answer_is_left_in_time(service: Service) -> N
             thread.join()
     assert told == (None, "did not answer within 0.5 s")
     assert time.monotonic() - began < 5
+
+
+def test_a_name_that_is_slow_to_resolve_is_left_in_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def slow(*_: Any, **__: Any) -> Any:
+        answered.wait(20)
+        return [(2, 1, 6, "", ("127.0.0.1", 1))]
+
+    monkeypatch.setattr(urls.socket, "getaddrinfo", slow)
+    hasty = service.settings.model_copy(update={"webhook_timeout_s": 0.5})
+    began = time.monotonic()
+    told = sending.send("http://hooks.example.org/", "{}", {}, hasty)
+    assert time.monotonic() - began < 3
+    answered.set()
+    assert told == (None, "did not answer within 0.5 s")
+
+
+class Silent:
+    """A server that takes every connection and says nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.server = socket.create_server(("127.0.0.1", 0), backlog=50)
+        self.connections: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{self.server.getsockname()[1]}/"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.connections.append(self.server.accept()[0])
+
+    def close(self) -> None:
+        self.server.close()
+        for connection in self.connections:
+            connection.close()
+
+
+def test_the_slow_receivers_of_a_project_hold_up_no_other(service: Service, receiver: Receiver) -> None:
+    silent = Silent()
+    for _ in range(2 * AT_ONCE // LANE):
+        service.http.post(f"/jobs/{submit(service, silent.url)}/cancel")
+    delivery = Delivery(sessions(service), service.settings)
+    assert delivery.turn() == LANE
+    theirs = submit(service, url_of(receiver))
+    service.http.post(f"/jobs/{theirs}/cancel")
+    with sessions(service)() as session:
+        session.execute(text("INSERT INTO projects (id, name) VALUES (:id, 'other')"), {"id": (other := uuid.uuid4())})
+        session.execute(
+            text("UPDATE jobs SET project_id = :other, webhook_due_at = now() WHERE id = :id"),
+            {"other": other, "id": theirs},
+        )
+        session.commit()
+    try:
+        began = time.monotonic()
+        while not receiver.heard:
+            delivery.turn()
+            assert time.monotonic() - began < service.settings.webhook_timeout_s, "it waited for the silent ones"
+        assert len(silent.connections) <= LANE
+    finally:
+        silent.close()
+        delivery.close()
 
 
 @pytest.mark.parametrize(
