@@ -23,12 +23,6 @@ _ROUNDING = 1e-9
 _BLOCK, _EARLIER = 256, 4096
 
 
-def largest_gains(gains: Tensor, count: int) -> tuple[float, Tensor]:
-    """What `count` further rows add at most: the sum of the largest gains, nats, and their rows."""
-    top = gains.topk(min(count, gains.numel()))
-    return float(top.values.sum()), top.indices
-
-
 def epsilon_bound_violations(problem: Problem, trace: Trace) -> int:
     """Picks with |epsilon| > -log(1 - u), u = min(v, a / (1 + a)), v = alpha^2 sum (z.y)^2 / (1 + a)."""
     device = problem.sketches.device
@@ -58,13 +52,14 @@ def guarantees(
     log_det, k = float(trace.gains.sum()), len(trace.indices)
     optimum = log_det + outside
     rho = -math.expm1(k * math.log1p(-1.0 / k)) if k > 1 else 1.0
+    price = float(problem.price.max() - problem.price.min())
     c = curvature(problem) if with_curvature else None
     return Guarantees(
         certificate=log_det / optimum if optimum > 0 else 1.0,
         optimum_upper_bound=optimum,
-        additive_bound=log_det / rho + k * problem.penalty if theorem_holds and k else None,
+        additive_bound=log_det / rho + k * (problem.penalty + price) if theorem_holds and k else None,
         curvature=c,
-        curvature_factor=curvature_factor(c) if theorem_holds and c is not None else None,
+        curvature_factor=curvature_factor(c) if theorem_holds and price == 0 and c is not None else None,
         epsilon_bound_violations=epsilon_bound_violations(problem, trace),
     )
 

@@ -21,7 +21,7 @@ class SelectionConfig:
     """One selection: what to maximise, how far, and how carefully.
 
     Attributes:
-        budget: Number of rows to pick, at least 1.
+        budget: Number of rows to pick, at least 1; None where `Constraints.token_budget` alone ends the selection.
         conflict_penalty: Lambda >= 0 in `score = gain - lambda * conflict`, in nats; used by "spice" alone.
         alpha: Scale of the objective, > 0, or "auto" for 1 / median squared norm of the non-zero rows.
         early_stop_ratio: Omega in (0, 1], or None. The greedy stops at the first pick whose gain is at most
@@ -38,7 +38,7 @@ class SelectionConfig:
         ConfigError: If a value is out of its range.
     """
 
-    budget: int
+    budget: int | None
     conflict_penalty: float = 0.1
     alpha: float | Literal["auto"] = "auto"
     early_stop_ratio: float | None = None
@@ -95,7 +95,7 @@ class SelectionConfig:
                 raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(values)}")
 
     def _check_numbers(self) -> None:
-        if self.budget < 1:
+        if self.budget is not None and self.budget < 1:
             raise ConfigError(f"budget is {self.budget}; it must be at least 1")
         if not (self.conflict_penalty >= 0 and math.isfinite(self.conflict_penalty)):
             raise ConfigError(f"conflict_penalty is {self.conflict_penalty}; it must be finite and at least 0")

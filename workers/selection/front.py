@@ -39,6 +39,9 @@ class Front:
         residuals: |W z|^2 of its rows today, shape (m,).
         errors: Their errors, shape (m,).
         white: W z of its rows with W of the picks before it, shape (m, p).
+        sketches: Its rows as they are, in bulk precision, shape (m, p).
+        entered: Which rows the front before had not, shape (m,), bool.
+        closed: Which rows are picked or may not be, shape (m,), bool.
         changes: How often each was turned since it was whitened, shape (m,).
     """
 
@@ -49,7 +52,7 @@ class Front:
         self.picked: list[int] = []
         self._alpha, self._penalty = problem.alpha, problem.penalty
         self._cosine_error = COSINE_EPSILONS * torch.finfo(problem.sketches.dtype).eps
-        self._sketches = problem.sketches.gather(rows, problem.sketches.dtype).cpu().numpy()
+        self.sketches = problem.sketches.gather(rows, problem.sketches.dtype).cpu().numpy()
         self._norms, self._scale, self._price = (
             values[rows].cpu().numpy() for values in (problem.norms, problem.scale, problem.price)
         )
@@ -57,12 +60,12 @@ class Front:
         self._largest_price = self._largest_scale * (self._penalty + float(self._price.max()))
         self._negative_reciprocals = -1.0 / self._norms
         self.white, self.changes = np.empty((count, p)), np.zeros(count)
-        new = self._take_over(last)
-        if new.any():
-            fresh = problem.sketches.gather(rows[torch.from_numpy(new).to(rows.device)], torch.float64)
-            self.white[new] = whitener.whiten(fresh).cpu().numpy()
+        self.entered = self._take_over(last)
+        if self.entered.any():
+            fresh = problem.sketches.gather(rows[torch.from_numpy(self.entered).to(rows.device)], torch.float64)
+            self.white[self.entered] = whitener.whiten(fresh).cpu().numpy()
         self._measure()
-        self._conflicts, self._closed = np.zeros(count), np.zeros(count)
+        self._conflicts, self.closed = np.zeros(count), np.zeros(count, dtype=bool)
         self._directions, self._weights = np.empty((BLOCK, p)), np.empty(BLOCK)
         self._products = np.empty((BLOCK, count))
 
@@ -71,7 +74,7 @@ class Front:
         scores = np.log1p(self._alpha * self.residuals)
         scores -= self._penalty * self._conflicts + self._price
         scores *= self._scale
-        scores += self._closed
+        scores[self.closed] = -np.inf
         leader = int(scores.argmax())
         best = float(scores[leader])
         if best == -math.inf:
@@ -90,11 +93,6 @@ class Front:
         residual = self._exact_residuals(np.array([at]))[0] if exact else self.residuals[at]
         return math.log1p(self._alpha * float(residual))
 
-    def sketch(self, at: int) -> NDArray[np.float64]:
-        """A row as it is, shape (p,), by where it is."""
-        row: NDArray[np.float64] = self._sketches[at].astype(np.float64)
-        return row
-
     def take(self, at: int, mean: Mean) -> None:
         """Bring all rows up to date with a pick, by where it is, and with the mean that it is in."""
         count = len(self.picked)
@@ -106,16 +104,21 @@ class Front:
         self._directions[count], self._weights[count] = direction, weight
         self.residuals -= weight * np.square(products)
         np.maximum(self.residuals, 0.0, out=self.residuals)
-        self._closed[at] = -np.inf
+        self.closed[at] = True
         self.picked.append(at)
         self.turn(mean)
+
+    def close(self, rows: NDArray[np.bool_] | None) -> None:
+        """Take rows, shape (m,), out of the competition; None for none."""
+        if rows is not None:
+            self.closed |= rows
 
     def turn(self, mean: Mean) -> None:
         """Bring the conflicts up to date with the mean of the picks."""
         if self._penalty == 0 or mean.unit is None:
             self._conflicts = np.zeros(len(self.rows))
         else:
-            self._conflicts = self._sketches @ mean.unit.astype(self._sketches.dtype) * self._negative_reciprocals
+            self._conflicts = self.sketches @ mean.unit.astype(self.sketches.dtype) * self._negative_reciprocals
             np.clip(self._conflicts, 0.0, 1.0, out=self._conflicts)
 
     def follow(self, absorbed: Absorbed) -> None:
@@ -154,7 +157,7 @@ class Front:
         """
         prices = self._price[near]
         if self._penalty and mean.unit is not None:
-            cosines = self._sketches[near].astype(np.float64) @ mean.unit / self._norms[near]
+            cosines = self.sketches[near].astype(np.float64) @ mean.unit / self._norms[near]
             prices = prices + self._penalty * np.clip(-cosines, 0.0, 1.0)
         scores, tie = self._scores_and_ties(near, self.residuals[near], prices)
         error = gain_error(self.residuals[near], self.errors[near], self._alpha) + self._penalty * mean.error

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from workers.selection.front import Front
 from workers.selection.picked import Picked
 from workers.selection.pool import Outside, Pool
+from workers.selection.rules import Rules
 from workers.selection.whitening import BLOCK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workers.selection.problem import Problem
     from workers.selection.progress import Watch
     from workers.selection.result import StopReason
@@ -44,36 +49,50 @@ class Climb(NamedTuple):
     stop: StopReason
 
 
-def lazy_greedy(problem: Problem, watch: Watch) -> Climb:
+def lazy_greedy(problem: Problem, watch: Watch, abandon: Callable[[Picked, Pool], bool] = lambda *_: False) -> Climb:
     """Add the row with the largest score (ties: the lowest row number) until the budget or an early stop.
 
     Args:
         problem: What is being selected from.
         watch: The caller's callbacks.
+        abandon: Asked after each sweep whether what comes is of no use any more: the set ends there.
 
     Raises:
         SelectionCancelledError: If the caller stops it.
     """
-    picked, pool = Picked(problem), Pool(problem)
+    picked, pool, rules = started(problem)
     size = smallest = max(_FRONT_ROWS, _FRONT_BYTES // (8 * problem.sketches.p))
     front, allowance = None, 0.0
     stop: StopReason | None = None
     while stop is None:
+        pool.close(rules.closed())
         rows, outside = pool.leaders(size, allowance)
-        if len(rows) == 0:
-            return Climb(picked, pool, "exhausted")
+        if len(rows) == 0 or abandon(picked, pool):
+            return Climb(picked, pool, rules.ended())
         front = Front(problem, rows, picked.whitener, front)
-        stop = _pick(problem, front, outside, picked, watch)
+        stop = _pick(problem, front, outside, picked, rules, watch)
         lasted = len(front.picked)
         if lasted:
             allowance = min(1.0, picked.mean.fall_since(outside.total) * _LASTING[1] / lasted)
             absorbed = picked.absorb()
-            pool.open[front.rows[front.picked]] = False
             pool.sweep(absorbed.directions, picked.mean)
             front.follow(absorbed)
         pool.anchor(front.rows, front.residuals, front.errors)
-        size = max(smallest, _next_size(size, lasted, problem.sketches.n))
+        pool.close(front.rows[front.closed])
+        size = max(smallest, _next_size(size, int(front.closed.sum()), problem.sketches.n))
     return Climb(picked, pool, stop)
+
+
+def started(problem: Problem) -> tuple[Picked, Pool, Rules]:
+    """The set of the rows that have to be in it, all rows up to date with it, and what may be added."""
+    picked, pool, rules = Picked(problem), Pool(problem), Rules(problem)
+    include = [] if problem.constraints is None else problem.constraints.include.tolist()
+    if include:
+        pool.sweep(picked.add(include), picked.mean)
+        pool.close(np.array(include))
+        for row in include:
+            rules.take(row, problem.sketches.row(row))
+    return picked, pool, rules
 
 
 def _next_size(size: int, lasted: int, n: int) -> int:
@@ -84,9 +103,12 @@ def _next_size(size: int, lasted: int, n: int) -> int:
     return size // 2 if lasted > _LASTING[1] or lasted * size > _CARRIED * n else size
 
 
-def _pick(problem: Problem, front: Front, outside: Outside, picked: Picked, watch: Watch) -> StopReason | None:
+def _pick(
+    problem: Problem, front: Front, outside: Outside, picked: Picked, rules: Rules, watch: Watch
+) -> StopReason | None:
     """Pick from a front as long as no row outside can win; why the greedy has to end, if it has to."""
     front.turn(picked.mean)
+    front.close(rules.forbid(front.rows, front.sketches, front.entered))
     while len(front.picked) < BLOCK:
         if len(picked.rows) == problem.budget:
             return "budget"
@@ -100,7 +122,10 @@ def _pick(problem: Problem, front: Front, outside: Outside, picked: Picked, watc
             close = abs(front.gain(at) - limit) <= _CLOSE * picked.first_gain
             if front.gain(at, exact=close) <= limit:
                 return "early_stop"
-        picked.take(int(front.rows[at]), front.sketch(at))
+        row, sketch = int(front.rows[at]), front.sketches[at].astype(np.float64)
+        picked.take(row, sketch)
+        rules.take(row, sketch)
         front.take(at, picked.mean)
+        front.close(rules.forbid(front.rows, front.sketches))
         watch.step("picking", len(picked.rows), problem.budget)
     return None

@@ -24,20 +24,20 @@ import numpy as np
 import torch
 
 from workers.selection.arithmetic import set_arithmetic
-from workers.selection.certificate import largest_gains
 from workers.selection.config import ConfigError, SelectionConfig
-from workers.selection.lazy import lazy_greedy
-from workers.selection.problem import BudgetError, Problem, pose
+from workers.selection.problem import BudgetError, Problem, constrained, pose
 from workers.selection.progress import Progress, Watch
 from workers.selection.result import Dropped, Selection, StopReason
 from workers.selection.seeds import random_words
-from workers.selection.selector import followed, report
+from workers.selection.selector import climb, followed, report
 from workers.selection.sketches import InvalidRowsError, Sketches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+    from workers.selection.constraints import Constraints
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ def partition(n: int, parts: int, seed: int) -> list[NDArray[np.int64]]:
 def settle(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     config: SelectionConfig,
+    constraints: Constraints | None = None,
     *,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -88,6 +89,7 @@ def settle(
     Args:
         sketches: All rows, shape (n, p), as for `select`.
         config: A global selection by spice or fisher with the exact score.
+        constraints: As for `select`.
         on_progress: As for `select`; one pass over the rows.
         should_stop: As for `select`.
 
@@ -100,7 +102,7 @@ def settle(
     """
     set_arithmetic()
     _check(config)
-    problem = pose(Sketches(sketches, config.device), config, Watch(on_progress, should_stop))[0]
+    problem = pose(Sketches(sketches, config.device), config, Watch(on_progress, should_stop), constraints)[0]
     return replace(config, alpha=problem.alpha)
 
 
@@ -108,6 +110,7 @@ def select_part(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     rows: NDArray[np.int64],
     config: SelectionConfig,
+    constraints: Constraints | None = None,
     *,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -120,6 +123,8 @@ def select_part(
         sketches: All rows, shape (n, p), as for `select`; only those of the part are read.
         rows: The part, ascending, shape (m,), int64.
         config: From `settle`.
+        constraints: As for `select`, about all rows. The rows that have to be in the set are in each part's, and a
+            source gives its fewest rows as far as the part has them.
         on_progress: As for `select`.
         should_stop: As for `select`.
 
@@ -139,6 +144,8 @@ def select_part(
         return nothing
     watch = Watch(on_progress, should_stop)
     whole = Sketches(sketches, config.device)
+    if constraints is not None:
+        rows = np.union1d(rows, constraints.include)
     part = whole.subset(torch.from_numpy(rows).to(whole.device))
     try:
         problem, usable, _ = pose(part, replace(config, budget=1), watch)
@@ -146,8 +153,12 @@ def select_part(
         return nothing
     except InvalidRowsError as error:
         raise InvalidRowsError(Dropped(rows[error.dropped.rows], error.dropped.reasons)) from None
-    problem = replace(problem, budget=min(config.budget, int(usable.sum())), early_stop_ratio=None)
-    trace = lazy_greedy(problem, watch).picked.trace()
+    count = int(usable.sum())
+    budget = count if config.budget is None else min(config.budget, count)
+    problem = replace(problem, budget=budget, early_stop_ratio=None)
+    if constraints is not None:
+        problem = constrained(problem, constraints.of(rows))
+    trace = climb(problem, watch).picked.trace()
     return PartPicks(rows[trace.indices], trace.gains)
 
 
@@ -155,6 +166,7 @@ def merge(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     parts: Sequence[PartPicks],
     config: SelectionConfig,
+    constraints: Constraints | None = None,
     *,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -165,6 +177,7 @@ def merge(
         sketches: All rows, shape (n, p), as for `select`: the certificate is about all of them.
         parts: The picks of every part, in any order.
         config: From `settle`.
+        constraints: As for `select`. With them round 2's set is returned: a part's need not meet them.
         on_progress: As for `select`.
         should_stop: As for `select`.
 
@@ -179,23 +192,22 @@ def merge(
     _check(config)
     _settled_alpha(config)
     watch = Watch(on_progress, should_stop)
-    problem, _, dropped = pose(Sketches(sketches, config.device), config, watch)
+    problem, _, dropped = pose(Sketches(sketches, config.device), config, watch, constraints)
     order, reached, stop = _second_round(problem, parts, watch)
-    for part in parts:
+    for part in parts if constraints is None else ():
         kept = before_early_stop(part.marginal_gains, config.early_stop_ratio)
         if part.marginal_gains[:kept].sum() > reached:
             reached = float(part.marginal_gains[:kept].sum())
             order = _filled(part.indices[:kept], order if kept == len(part.indices) else order[:0])
             stop = "early_stop" if kept < len(part.indices) else "budget" if len(order) == config.budget else stop
-    picked, pool = followed(problem, order.tolist(), watch)
-    outside = pool.bound_outside(picked, lambda gains: largest_gains(gains, len(picked.rows)))
-    return report(problem, picked, dropped, stop, outside=outside, theorem_holds=False, curvature=config.curvature)
+    return report(problem, followed(problem, order, stop, watch), dropped, config, watch, theorem_holds=False)
 
 
 def select_partitioned(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     config: SelectionConfig,
     parts: int,
+    constraints: Constraints | None = None,
     *,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -206,6 +218,7 @@ def select_partitioned(
         sketches: Shape (n, p), as for `select`.
         config: A global selection by spice or fisher with the exact score.
         parts: Number of parts, at least 1; with 1 the picks are those of `select`.
+        constraints: As for `select`.
         on_progress: As for `select`, over again for each part and for the merge.
         should_stop: As for `select`.
 
@@ -216,19 +229,21 @@ def select_partitioned(
         ConfigError: If the config is not such a selection, or there is not at least one part.
         ValueError: What `select` raises.
     """
-    settled = settle(sketches, config, on_progress=on_progress, should_stop=should_stop)
+    settled = settle(sketches, config, constraints, on_progress=on_progress, should_stop=should_stop)
     picks = [
-        select_part(sketches, rows, settled, on_progress=on_progress, should_stop=should_stop)
+        select_part(sketches, rows, settled, constraints, on_progress=on_progress, should_stop=should_stop)
         for rows in partition(len(sketches), parts, config.seed)
     ]
-    return merge(sketches, picks, settled, on_progress=on_progress, should_stop=should_stop)
+    return merge(sketches, picks, settled, constraints, on_progress=on_progress, should_stop=should_stop)
 
 
 def _second_round(
     problem: Problem, parts: Sequence[PartPicks], watch: Watch
 ) -> tuple[NDArray[np.int64], float, StopReason]:
     """The greedy over the union: row numbers in the whole pool, F of them in nats, and why it ended."""
-    union = np.unique(np.concatenate([part.indices for part in parts]))
+    union = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *[part.indices for part in parts]]))
+    if problem.constraints is not None:
+        union = np.union1d(union, _needed(problem.constraints, problem.eligible.cpu().numpy()))
     if union.size == 0:
         return union, 0.0, "exhausted"
     rows = torch.from_numpy(union).to(problem.sketches.device)
@@ -239,10 +254,23 @@ def _second_round(
         eligible=problem.eligible[rows],
         price=problem.price[rows],
         scale=problem.scale[rows],
+        constraints=None if problem.constraints is None else problem.constraints.of(union),
     )
-    climb = lazy_greedy(pool, watch)
-    trace = climb.picked.trace()
-    return union[trace.indices], float(trace.gains.sum()), climb.stop
+    found = climb(pool, watch)
+    trace = found.picked.trace()
+    return union[trace.indices], float(trace.gains.sum()), found.stop
+
+
+def _needed(constraints: Constraints, eligible: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Rows that round 2 needs whatever the parts picked: those of `include`, and each source's shortest few."""
+    needed = [constraints.include]
+    sources = constraints.sources
+    if sources is not None:
+        tokens = np.ones(len(eligible), dtype=np.int64) if constraints.tokens is None else constraints.tokens
+        for source, least in enumerate(sources.least):
+            mine = np.flatnonzero(eligible & (sources.of_row == source))
+            needed.append(mine[np.argsort(tokens[mine], kind="stable")[:least]])
+    return np.concatenate(needed)
 
 
 def _filled(picks: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -128,6 +128,11 @@ class Picked:
         error = gain_error(residuals, residual_error(residuals, norms, EXACT), alpha)
         return torch.log1p(alpha * residuals) + error
 
+    @property
+    def log_det(self) -> float:
+        """F of the absorbed picks, nats."""
+        return float(np.sum(self._gains))
+
     def trace(self) -> Trace:
         """The picks as arrays."""
         return Trace(np.array(self.rows, dtype=np.int64), np.array(self._gains), np.array(self._conflicts))

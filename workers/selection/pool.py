@@ -49,15 +49,11 @@ class Outside(NamedTuple):
 
 
 class Pool:
-    """Residuals and conflicts of all rows as of the last sweep.
-
-    Attributes:
-        open: Shape (n,), bool: rows that may still be picked.
-    """
+    """Residuals and conflicts of all rows as of the last sweep, and which of them may still be picked."""
 
     def __init__(self, problem: Problem) -> None:
         sketches = problem.sketches
-        self.open = problem.eligible.clone()
+        self._open = problem.eligible.clone()
         self._problem = problem
         self._share = bulk_share(sketches.p, sketches.dtype)
         self._residuals = problem.squared_norms.clone()
@@ -85,9 +81,14 @@ class Pool:
             self._residuals[where] -= products[: len(directions)].square_().sum(dim=0, dtype=torch.float64)
         self._residuals.clamp_min_(0.0)
 
+    def close(self, rows: NDArray[np.int64] | NDArray[np.bool_] | None) -> None:
+        """Take rows, by their numbers or a mask, out of the competition for good; None for none."""
+        if rows is not None:
+            self._open[torch.from_numpy(rows).to(self._open.device)] = False
+
     def anchor(self, rows: NDArray[np.int64], residuals: NDArray[np.float64], errors: NDArray[np.float64]) -> None:
         """Put residuals that a front knows, and their errors, in place of estimates; each of shape (m,)."""
-        at, exact, error = (torch.from_numpy(part).to(self.open.device) for part in (rows, residuals, errors))
+        at, exact, error = (torch.from_numpy(part).to(self._open.device) for part in (rows, residuals, errors))
         self._residuals[at] = exact
         self._errors[at] = error + residual_error(exact, self._problem.norms[at], self._share)
 
@@ -103,13 +104,17 @@ class Pool:
         """
         problem, penalty = self._problem, self._problem.penalty
         scores = (self._upper_gains() - problem.price) * problem.scale
-        scores.masked_fill_(~self.open, -torch.inf)
+        scores.masked_fill_(~self._open, -torch.inf)
         certain = allowance + COSINE_EPSILONS * torch.finfo(problem.sketches.dtype).eps
         near = scores - penalty * (self._conflicts - certain).clamp_min_(0.0) * problem.scale
         top = near.topk(min(size, len(near)), sorted=False)
         rows = top.indices[top.values > -torch.inf].sort().values
         rest, near_rest = (float(bounds.index_fill_(0, rows, -torch.inf).max()) for bounds in (scores, near))
         return rows, Outside(rest, near_rest, allowance, self._total, penalty * float(problem.scale.max()))
+
+    def gains(self) -> Tensor:
+        """Upper bounds on the gains of the rows that may still be picked, shape (n,), nats; 0 for others."""
+        return torch.where(self._open, self._upper_gains(), 0.0)
 
     def bound_outside(self, picked: Picked, bound: Callable[[Tensor], tuple[float, Tensor]]) -> float:
         """A bound that is made of the gains of the rows outside the set, wrong by rounding alone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from workers.selection.config import ConfigError
+from workers.selection.constraints import ConstraintError
 from workers.selection.sketches import InvalidRowsError, Sketches
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from workers.selection.config import SelectionConfig
+    from workers.selection.constraints import Constraints
     from workers.selection.progress import Watch
     from workers.selection.result import Dropped
 
@@ -47,10 +49,12 @@ class Problem:
         eligible: Shape (n,), bool: rows that may be picked for their gain (finite and not zero).
         alpha: Scale of the objective.
         penalty: Lambda, nats.
-        budget: Rows to pick.
+        budget: Rows to pick at most.
         early_stop_ratio: Omega or None.
         price: What each row's score loses whatever the set is, shape (n,), nats.
         scale: What each row's score is multiplied by, shape (n,), above 0.
+        constraints: What the picks have to keep to, or None.
+        rows_budget: Rows to pick as they were asked for; None where tokens alone were.
     """
 
     sketches: Sketches
@@ -62,6 +66,8 @@ class Problem:
     early_stop_ratio: float | None
     price: Tensor
     scale: Tensor
+    constraints: Constraints | None = None
+    rows_budget: int | None = None
 
     @cached_property
     def norms(self) -> Tensor:
@@ -73,31 +79,40 @@ class Problem:
         return torch.log1p(self.alpha * self.squared_norms)
 
 
-def pose(sketches: Sketches, config: SelectionConfig, watch: Watch) -> tuple[Problem, Tensor, Dropped]:
+def pose(
+    sketches: Sketches, config: SelectionConfig, watch: Watch, constraints: Constraints | None = None
+) -> tuple[Problem, Tensor, Dropped]:
     """Check the rows and settle alpha.
 
     Args:
         sketches: The rows.
         config: The request.
         watch: The caller's callbacks.
+        constraints: What the picks have to keep to.
 
     Returns:
-        The problem; the usable rows as a mask of shape (n,) (finite, zero or not); the rows left out.
+        The problem; the usable rows as a mask of shape (n,) (finite and not excluded, zero or not); the rows left out.
 
     Raises:
         ConfigError: If alpha is "auto" and the rows are too small for it.
         InvalidRowsError: If rows are not finite and the config does not say to drop them.
         BudgetError: If fewer usable rows are left than the budget asks for.
+        ConstraintError: If no selection can meet the constraints.
     """
+    if constraints is not None:
+        constraints.check_values(sketches.n, config.budget)
+    elif config.budget is None:
+        raise ConfigError("budget is None; a selection needs a budget of rows or of tokens")
     squared_norms = sketches.squared_norms(watch)
     dropped = sketches.invalid(squared_norms)
     if dropped.reasons and config.on_invalid == "raise":
         raise InvalidRowsError(dropped)
     usable = torch.isfinite(squared_norms)
     squared_norms = torch.where(usable, squared_norms, 0.0)
-    count = sketches.n - len(dropped.reasons)
-    if config.budget > count:
-        why = f"there are {sketches.n} rows, {len(dropped.reasons)} of them not finite"
+    excluded = np.empty(0, dtype=np.int64) if constraints is None else constraints.exclude
+    count = int(usable.sum()) - int(usable[excluded].sum())
+    if config.budget is not None and config.budget > count:
+        why = f"there are {sketches.n} rows, {len(dropped.reasons)} of them not finite, {len(excluded)} excluded"
         raise BudgetError(config.budget, count, why)
     problem = Problem(
         sketches=sketches,
@@ -105,12 +120,33 @@ def pose(sketches: Sketches, config: SelectionConfig, watch: Watch) -> tuple[Pro
         eligible=squared_norms > 0,
         alpha=settle_alpha(config.alpha, squared_norms),
         penalty=config.penalty,
-        budget=config.budget,
+        budget=count if config.budget is None else config.budget,
         early_stop_ratio=config.early_stop_ratio,
         price=torch.zeros_like(squared_norms),
         scale=torch.ones_like(squared_norms),
+        rows_budget=config.budget,
     )
+    if constraints is not None:
+        usable[excluded] = False
+        missing = constraints.include[~usable[constraints.include].cpu().numpy()]
+        if len(missing):
+            raise ConstraintError("include", f"row {missing[0]} of include is excluded or not finite")
+        problem = constrained(problem, constraints)
+        constraints.check_feasible(config.budget, problem.eligible.cpu().numpy())
     return problem, usable, dropped
+
+
+def constrained(problem: Problem, constraints: Constraints) -> Problem:
+    """The same problem for picks that keep to constraints.
+
+    Args:
+        problem: Without constraints.
+        constraints: For its rows.
+    """
+    eligible = problem.eligible.clone()
+    eligible[constraints.exclude] = False
+    price = problem.price if constraints.price is None else torch.from_numpy(constraints.price).to(problem.price)
+    return replace(problem, eligible=eligible, price=price, constraints=constraints)
 
 
 def settle_alpha(alpha: float | str, squared_norms: Tensor) -> float:

@@ -15,6 +15,7 @@ from workers.selection.staging import Staging
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from workers.selection.progress import Watch
@@ -116,6 +117,15 @@ class Sketches:
         """
         found = self._fetch(rows).to(dtype)
         return found if self._scale is None else found * self._scale[rows].to(dtype).unsqueeze(1)
+
+    def row(self, number: int) -> NDArray[np.float64]:
+        """One row, shape (p,), float64, on the host.
+
+        Args:
+            number: Its number.
+        """
+        found: NDArray[np.float64] = self.gather(torch.tensor([number]), torch.float64)[0].cpu().numpy()
+        return found
 
     def subset(self, rows: Tensor) -> Sketches:
         """A copy of some rows in the precision of the input, for pools that are cut out (windows, parts).

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from workers.selection.config import ConfigError, SelectionConfig
-from workers.selection.lazy import lazy_greedy
 from workers.selection.partitioned import before_early_stop
 from workers.selection.problem import pose
 from workers.selection.progress import Progress, Watch
+from workers.selection.selector import climb
 from workers.selection.sketches import Sketches
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def sweep(
     problem = pose(Sketches(sketches, config.device), config, watch)[0]
     points = []
     for setting in settings:
-        trace = lazy_greedy(replace(problem, penalty=setting.penalty, early_stop_ratio=None), watch).picked.trace()
+        trace = climb(replace(problem, penalty=setting.penalty, early_stop_ratio=None), watch).picked.trace()
         points += [_prefix(trace, setting.penalty, ratio) for ratio in early_stop_ratios]
     return points
 
