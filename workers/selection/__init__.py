@@ -16,7 +16,9 @@ from workers.selection.progress import Progress, SelectionCancelledError
 from workers.selection.result import Dropped, Guarantees, Selection, StopReason
 from workers.selection.selector import select, select_in_order
 from workers.selection.sketches import InvalidRowsError, SketchShapeError
-from workers.selection.sweep import SweepPoint, sweep
+from workers.selection.stability import Stability, stability
+from workers.selection.sweep import Grid, SweepPoint, sweep
+from workers.selection.target import Metric, Reach, cosines, metric, prices, reach
 
 __all__ = [
     "BudgetError",
@@ -24,24 +26,33 @@ __all__ = [
     "ConstraintError",
     "Constraints",
     "Dropped",
+    "Grid",
     "Guarantees",
     "InvalidRowsError",
     "Method",
+    "Metric",
     "PartPicks",
     "Progress",
+    "Reach",
     "Selection",
     "SelectionCancelledError",
     "SelectionConfig",
     "SketchShapeError",
     "Sources",
+    "Stability",
     "StopReason",
     "SweepPoint",
+    "cosines",
     "merge",
+    "metric",
     "partition",
+    "prices",
+    "reach",
     "select",
     "select_in_order",
     "select_part",
     "select_partitioned",
     "settle",
+    "stability",
     "sweep",
 ]

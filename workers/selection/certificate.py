@@ -11,16 +11,14 @@ from workers.selection.curvature import curvature, curvature_factor
 from workers.selection.result import Guarantees
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from workers.selection.picked import Trace
     from workers.selection.problem import Problem
 
 #: Rounding allowed, in nats for each unit of gain, before an epsilon counts as beyond its bound.
 _ROUNDING = 1e-9
 
-#: Picks whose overlaps are computed at once, and picks before them that they are held against at once.
-_BLOCK, _EARLIER = 256, 4096
+#: Picks whose overlaps are computed at once.
+_BLOCK = 256
 
 
 def epsilon_bound_violations(problem: Problem, trace: Trace) -> int:
@@ -29,7 +27,13 @@ def epsilon_bound_violations(problem: Problem, trace: Trace) -> int:
     order = torch.from_numpy(trace.indices).to(device)
     base = problem.base_gains()[order]
     scaled = problem.alpha * problem.squared_norms[order]
-    overlap = _overlaps(problem, order)
+    overlap = torch.zeros_like(base)  # sum of (z.y)^2 over the picks before
+    for start in range(0, len(order), _BLOCK):
+        mine = slice(start, start + _BLOCK)
+        rows = problem.sketches.gather(order[mine], torch.float64)
+        for earlier in torch.split(order[:start], 16 * _BLOCK):
+            overlap[mine] += (rows @ problem.sketches.gather(earlier, torch.float64).T).square_().sum(dim=1)
+        overlap[mine] += (rows @ rows.T).square_().tril_(-1).sum(dim=1)
     v = problem.alpha * (problem.alpha * overlap) / (1 + scaled)
     # -log(1 - a / (1 + a)) = log(1 + a), written so because 1 - u is lost to rounding for large a.
     bound = torch.where(v < scaled / (1 + scaled), -torch.log1p(-v.clamp_max(1.0)), base)
@@ -62,16 +66,3 @@ def guarantees(
         curvature_factor=curvature_factor(c) if theorem_holds and price == 0 and c is not None else None,
         epsilon_bound_violations=epsilon_bound_violations(problem, trace),
     )
-
-
-def _overlaps(problem: Problem, order: Tensor) -> Tensor:
-    """For each pick, the sum of squared inner products with all picks before it, shape (k,), float64."""
-    found = torch.zeros(order.numel(), dtype=torch.float64, device=order.device)
-    for start in range(0, order.numel(), _BLOCK):
-        mine = slice(start, min(start + _BLOCK, order.numel()))
-        rows = problem.sketches.gather(order[mine], torch.float64)
-        for before in range(0, start, _EARLIER):
-            earlier = problem.sketches.gather(order[before : min(before + _EARLIER, start)], torch.float64)
-            found[mine] += (rows @ earlier.T).square_().sum(dim=1)
-        found[mine] += (rows @ rows.T).square_().tril_(-1).sum(dim=1)
-    return found

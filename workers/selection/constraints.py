@@ -168,6 +168,19 @@ class Constraints:
         if self.sources is not None:
             self.sources.check_feasible(budget, eligible, included)
 
+    def most_rows(self, n: int) -> int:
+        """How many of n rows exclusion and the sources let in together.
+
+        Args:
+            n: Number of rows.
+        """
+        if self.sources is None:
+            return n - len(self.exclude)
+        usable = np.ones(n, dtype=bool)
+        usable[self.exclude] = False
+        there = np.bincount(self.sources.of_row[usable], minlength=len(self.sources.names))
+        return int(np.minimum(there, self.sources.most).sum())
+
     def of(self, rows: NDArray[np.int64]) -> Constraints:
         """The same for some rows alone, as parts need them: a source with few rows there has to give only those.
 

@@ -1,7 +1,7 @@
 """The front: the few rows that can win soon, copied together and up to date with every pick.
 
-All of it is float64 and on the host, whatever the device: a pick costs one product of a small matrix with a vector and
-some operations on vectors as long as the front, a few microseconds each.
+It is on the host and in float64, whatever the device: a pick costs one product of a small matrix with a vector and some
+operations on vectors as long as the front, a few microseconds each.
 """
 
 from __future__ import annotations
@@ -36,12 +36,9 @@ class Front:
     Attributes:
         rows: Row numbers, shape (m,), int64, ascending.
         picked: Where in the front its picks are, in order.
-        residuals: |W z|^2 of its rows today, shape (m,).
-        errors: Their errors, shape (m,).
-        white: W z of its rows with W of the picks before it, shape (m, p).
-        sketches: Its rows as they are, in bulk precision, shape (m, p).
-        entered: Which rows the front before had not, shape (m,), bool.
-        closed: Which rows are picked or may not be, shape (m,), bool.
+        residuals, errors: |W z|^2 of its rows today, and their errors, shape (m,).
+        sketches, white: Its rows as they are, in bulk precision, and with W of the picks before it, shape (m, p).
+        entered, closed: Which rows the front before had not, and which are or may not be picked, shape (m,), bool.
         changes: How often each was turned since it was whitened, shape (m,).
     """
 
@@ -107,11 +104,6 @@ class Front:
         self.closed[at] = True
         self.picked.append(at)
         self.turn(mean)
-
-    def close(self, rows: NDArray[np.bool_] | None) -> None:
-        """Take rows, shape (m,), out of the competition; None for none."""
-        if rows is not None:
-            self.closed |= rows
 
     def turn(self, mean: Mean) -> None:
         """Bring the conflicts up to date with the mean of the picks."""

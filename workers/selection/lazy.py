@@ -12,29 +12,26 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from workers.selection.front import Front
-from workers.selection.picked import Picked
-from workers.selection.pool import Outside, Pool
-from workers.selection.rules import Rules
+from workers.selection.rules import Rules, started
 from workers.selection.whitening import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from workers.selection.picked import Picked
+    from workers.selection.pool import Outside, Pool
     from workers.selection.problem import Problem
     from workers.selection.progress import Watch
     from workers.selection.result import StopReason
 
 #: Bytes of a front to begin with, in float64: it is read once a pick, so it should stay in a processor's cache.
 _FRONT_BYTES = 2**20
-
-#: Rows of a front at least, however long they are.
-_FRONT_ROWS = 64
+_FRONT_ROWS = 64  # at least, however long they are
 
 #: Picks that a front should last: fewer waste the work of building it, more the work of carrying it.
 _LASTING = (24, 96)
 
-#: A front is carried once a pick and spares a sweep over all n rows. Where its rows times its picks are more than so
-#: many times n it is too large, and where they are less than n it may grow.
+#: A front whose rows times its picks are more than so many times all rows is dearer than the sweep that it spares.
 _CARRIED = 8
 
 #: A gain this close to where an early stop begins, as a share of it, is computed exactly.
@@ -65,7 +62,7 @@ def lazy_greedy(problem: Problem, watch: Watch, abandon: Callable[[Picked, Pool]
     front, allowance = None, 0.0
     stop: StopReason | None = None
     while stop is None:
-        pool.close(rules.closed())
+        rules.close(pool)
         rows, outside = pool.leaders(size, allowance)
         if len(rows) == 0 or abandon(picked, pool):
             return Climb(picked, pool, rules.ended())
@@ -83,18 +80,6 @@ def lazy_greedy(problem: Problem, watch: Watch, abandon: Callable[[Picked, Pool]
     return Climb(picked, pool, stop)
 
 
-def started(problem: Problem) -> tuple[Picked, Pool, Rules]:
-    """The set of the rows that have to be in it, all rows up to date with it, and what may be added."""
-    picked, pool, rules = Picked(problem), Pool(problem), Rules(problem)
-    include = [] if problem.constraints is None else problem.constraints.include.tolist()
-    if include:
-        pool.sweep(picked.add(include), picked.mean)
-        pool.close(np.array(include))
-        for row in include:
-            rules.take(row, problem.sketches.row(row))
-    return picked, pool, rules
-
-
 def _next_size(size: int, lasted: int, n: int) -> int:
     """Rows of the next front of n, from those of the last and the picks that it lasted."""
     # A front that lasted no pick has its best row tied with rows outside: only a wider one can tell.
@@ -108,7 +93,7 @@ def _pick(
 ) -> StopReason | None:
     """Pick from a front as long as no row outside can win; why the greedy has to end, if it has to."""
     front.turn(picked.mean)
-    front.close(rules.forbid(front.rows, front.sketches, front.entered))
+    front.closed |= rules.forbid(front.rows, front.sketches, front.entered)
     while len(front.picked) < BLOCK:
         if len(picked.rows) == problem.budget:
             return "budget"
@@ -126,6 +111,6 @@ def _pick(
         picked.take(row, sketch)
         rules.take(row, sketch)
         front.take(at, picked.mean)
-        front.close(rules.forbid(front.rows, front.sketches))
+        front.closed |= rules.forbid(front.rows, front.sketches)
         watch.step("picking", len(picked.rows), problem.budget)
     return None

@@ -80,9 +80,7 @@ class Picked:
     """The picks so far, in order.
 
     Attributes:
-        rows: Their row numbers.
-        mean: Their mean.
-        whitener: W of those that were absorbed.
+        rows, mean, whitener: Their row numbers, their mean, and W of those that were absorbed.
         first_gain: Gain of the first that the greedy chose, nats; None before it.
     """
 

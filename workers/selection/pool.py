@@ -1,9 +1,8 @@
 """All rows, each with an upper bound on its score; brought up to date together, by one matrix product.
 
-What is known of a row's residual is an estimate and its error. The estimate starts from a value a that is exact (the
-anchor) and loses (u . z)^2 for each pick. These sum to at most a, so with bulk products that are, as a vector, wrong by
-at most e the estimate is wrong by at most 2 e sqrt(a) + e^2. A row that was in a front gets a new anchor, so
-near-duplicates of huge rows, whose residual is tiny beside |z|^2, soon have a tiny error too.
+A row's residual is known as an estimate and its error. The estimate starts from an exact value a (the anchor) and loses
+(u . z)^2 for each pick. These sum to at most a, so by Cauchy and Schwarz its error is that of `residual_error` at a. A
+row of a front gets a new anchor: near-duplicates of huge rows soon have a tiny error too.
 """
 
 from __future__ import annotations
@@ -81,10 +80,9 @@ class Pool:
             self._residuals[where] -= products[: len(directions)].square_().sum(dim=0, dtype=torch.float64)
         self._residuals.clamp_min_(0.0)
 
-    def close(self, rows: NDArray[np.int64] | NDArray[np.bool_] | None) -> None:
-        """Take rows, by their numbers or a mask, out of the competition for good; None for none."""
-        if rows is not None:
-            self._open[torch.from_numpy(rows).to(self._open.device)] = False
+    def close(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> None:
+        """Take rows, by their numbers or a mask, out of the competition for good."""
+        self._open[torch.from_numpy(rows).to(self._open.device)] = False
 
     def anchor(self, rows: NDArray[np.int64], residuals: NDArray[np.float64], errors: NDArray[np.float64]) -> None:
         """Put residuals that a front knows, and their errors, in place of estimates; each of shape (m,)."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workers.selection.constraints import Constraints
+from workers.selection.picked import Picked
+from workers.selection.pool import Pool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +22,18 @@ if TYPE_CHECKING:
     from workers.selection.result import StopReason
 
 _EPS32 = float(np.finfo(np.float32).eps)
+
+
+def started(problem: Problem) -> tuple[Picked, Pool, Rules]:
+    """The set of the rows that have to be in it, all rows up to date with it, and what may be added."""
+    picked, pool, rules = Picked(problem), Pool(problem), Rules(problem)
+    include = [] if problem.constraints is None else problem.constraints.include.tolist()
+    if include:
+        pool.sweep(picked.add(include), picked.mean)
+        pool.close(np.array(include))
+        for row in include:
+            rules.take(row, problem.sketches.row(row))
+    return picked, pool, rules
 
 
 class Rules:
@@ -42,14 +56,15 @@ class Rules:
         self._count = 0
         self._all = np.arange(problem.sketches.n)
 
-    def closed(self) -> NDArray[np.bool_] | None:
-        """Which of all rows tokens and sources forbid beside the set, shape (n,); None for none."""
-        return None if self._quotas is None and self._tokens_left is None else ~self.open(self._all)
+    def close(self, pool: Pool) -> None:
+        """Take out of the competition all rows that tokens and sources forbid beside the set."""
+        if self._quotas is not None or self._tokens_left is not None:
+            pool.close(~self.open(self._all))
 
     def forbid(
         self, rows: NDArray[np.int64], sketches: NDArray[Any], entered: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.bool_] | None:
-        """Which of a front's rows are forbidden beside the set; None for none.
+    ) -> NDArray[np.bool_] | bool:
+        """Which of a front's rows are forbidden beside the set; False for none.
 
         Args:
             rows: Row numbers, shape (m,).
@@ -57,7 +72,7 @@ class Rules:
             entered: Which rows are held against the whole set for the first time, shape (m,); None to hold all against
                 the latest row of the set alone.
         """
-        forbidden = None if self._quotas is None and self._tokens_left is None else ~self.open(rows)
+        forbidden = False if self._quotas is None and self._tokens_left is None else ~self.open(rows)
         if self._cosine is None or self._count == 0:
             return forbidden
         near = np.zeros(len(rows), dtype=bool)
@@ -65,7 +80,7 @@ class Rules:
             near = self.near(sketches, latest=1)
         else:
             near[entered] = self.near(sketches[entered])
-        return near if forbidden is None else near | forbidden
+        return near | forbidden
 
     def ended(self) -> StopReason:
         """Why there is no row left: all that may be picked are, or no other has room in the token budget."""

@@ -62,6 +62,7 @@ class Sketches:
     """A matrix of sketches, shape (n, p), that may be half precision, memory-mapped and on another device.
 
     Attributes:
+        data: The matrix as it came.
         n: Number of rows.
         p: Length of a row.
         device: Where computations happen.
@@ -80,18 +81,18 @@ class Sketches:
             SketchShapeError: If `data` is not a float matrix with n >= 1 and p >= 1.
             ConfigError: If the device is a CUDA device and there is none.
         """
-        self._data = _as_tensor(data)
-        shape = tuple(self._data.shape)
-        if len(shape) != _MATRIX or 0 in shape or not self._data.is_floating_point():
-            raise SketchShapeError(f"sketches must be a float matrix (n, p); got {self._data.dtype} of shape {shape}")
-        self.n, self.p = self._data.shape
-        self.device = torch.device(device) if device is not None else self._data.device
+        self.data = _as_tensor(data)
+        shape = tuple(self.data.shape)
+        if len(shape) != _MATRIX or 0 in shape or not self.data.is_floating_point():
+            raise SketchShapeError(f"sketches must be a float matrix (n, p); got {self.data.dtype} of shape {shape}")
+        self.n, self.p = self.data.shape
+        self.device = torch.device(device) if device is not None else self.data.device
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(f"device is {device!r}, but torch finds no CUDA device here; 'cpu' or None needs none")
-        self.dtype = torch.float64 if self._data.dtype == torch.float64 else torch.float32
+        self.dtype = torch.float64 if self.data.dtype == torch.float64 else torch.float32
         self._scale: Tensor | None = None
-        far = self.device.type == "cuda" and self._data.device.type == "cpu"
-        self._staging = Staging(self._data, self.device, TILE_BYTES) if far else None
+        far = self.device.type == "cuda" and self.data.device.type == "cpu"
+        self._staging = Staging(self.data, self.device, TILE_BYTES) if far else None
 
     def scaled(self, scale: Tensor) -> Sketches:
         """The same rows, row i multiplied by `scale[i]` wherever it is read.
@@ -100,7 +101,7 @@ class Sketches:
             scale: Factors, shape (n,), float64, on the compute device.
         """
         other = object.__new__(Sketches)
-        other._data, other._staging = self._data, self._staging
+        other.data, other._staging = self.data, self._staging
         other._scale = scale if self._scale is None else self._scale * scale
         other.n, other.p, other.device, other.dtype = self.n, self.p, self.device, self.dtype
         return other
@@ -151,7 +152,7 @@ class Sketches:
         height = max(1, TILE_BYTES // (self.p * dtype.itemsize)) if rows is None else rows
         for start in range(0, self.n, height):
             where = slice(start, min(start + height, self.n))
-            kept = self._data[where].to(self.device) if self._staging is None else self._staging.send(where)
+            kept = self.data[where].to(self.device) if self._staging is None else self._staging.send(where)
             tile = kept.to(dtype)
             yield where, tile if self._scale is None else tile * self._scale[where].to(dtype).unsqueeze(1)
 
@@ -186,14 +187,14 @@ class Sketches:
         rows = torch.nonzero(~torch.isfinite(squared_norms)).flatten()
         reasons = []
         for row in rows.tolist():
-            values = self._data[row]
+            values = self.data[row]
             reasons.append("nan" if values.isnan().any() else "inf" if values.isinf().any() else "overflow")
         return Dropped(rows.cpu().numpy().astype(np.int64), tuple(reasons))
 
     def _fetch(self, rows: Tensor) -> Tensor:
         """A copy of some rows on the compute device, in the precision of the input."""
-        at = rows.to(self._data.device)
-        return self._data.index_select(0, at).to(self.device) if self._staging is None else self._staging.gather(at)
+        at = rows.to(self.data.device)
+        return self.data.index_select(0, at).to(self.device) if self._staging is None else self._staging.gather(at)
 
 
 def _as_tensor(data: Any) -> Tensor:  # noqa: ANN401 - numpy or torch

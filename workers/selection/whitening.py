@@ -8,7 +8,7 @@ when norms differ by many orders: the error of |W z| is about machine epsilon ti
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +21,7 @@ BLOCK = 128
 _CANCELLATION = 100.0
 
 
-@dataclass(frozen=True, slots=True)
-class Absorbed:
+class Absorbed(NamedTuple):
     """What some picks gained and changed.
 
     Attributes:
@@ -39,9 +38,8 @@ class Absorbed:
 class Whitener:
     """W after any number of picks, in float64.
 
-    W is kept as B W0: W0 the identity or a dense p x p matrix, and B = I - Y^T A Y a product of the updates for up to a
-    few hundred picks in compact form (Y the whitened picks, A block lower triangular). While there are fewer
-    picks than about p / 2 this needs O(kp) numbers and never a p x p matrix.
+    It is kept as B W0: W0 the identity or a dense p x p matrix, B = I - Y^T A Y a product of updates in compact form (Y
+    the whitened picks, A block lower triangular). For up to p / 2 picks this needs O(kp) numbers, no p x p matrix.
     """
 
     def __init__(self, p: int, alpha: float, capacity: int, device: torch.device) -> None:
@@ -79,11 +77,8 @@ class Whitener:
         cancelled = (1 + self.alpha * whole > _CANCELLATION * root.diagonal().square()).any()
         if len(rows) > 1 and bool(cancelled | (broken > 0)):
             first, second = (self.absorb(half) for half in torch.tensor_split(rows, 2))
-            return Absorbed(
-                torch.cat([first.residuals, second.residuals]),
-                torch.cat([first.directions, second.directions]),
-                first.steps + second.steps,
-            )
+            residuals, directions = (torch.cat(parts) for parts in zip(first[:2], second[:2], strict=True))
+            return Absorbed(residuals, directions, first.steps + second.steps)
         residuals = whole - root.tril(-1).square().sum(dim=1) / self.alpha
         inverse = torch.linalg.solve_triangular(root, one, upper=False)
         update = torch.linalg.solve_triangular((root + one).T, self.alpha * inverse, upper=True)

@@ -260,7 +260,7 @@ class _Run:
         }
         self.heartbeat.stop()
         with self.context.sessions() as session:
-            waiting = parts.park(session, self.heartbeat.lease, [min(config.budget, size) for size in sizes], plan)
+            waiting = parts.park(session, self.heartbeat.lease, [min(config.budget or size, size) for size in sizes], plan)
         self.context.queue.put_or_leave(waiting)
         if not waiting:
             raise Stopped
@@ -340,7 +340,7 @@ class _Run:
             sketched.values,
             picks,
             config,
-            on_progress=self._selecting(config.budget),
+            on_progress=self._selecting(config.budget or len(sketched.values)),
             should_stop=self.heartbeat.should_stop,
         )
 
@@ -348,7 +348,7 @@ class _Run:
         return select(
             sketched.values,
             config,
-            on_progress=self._selecting(config.budget),
+            on_progress=self._selecting(config.budget or len(sketched.values)),
             should_stop=self.heartbeat.should_stop,
         )
 

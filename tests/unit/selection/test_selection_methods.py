@@ -1,11 +1,13 @@
 """Methods, early stops and sweeps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.published_loop import published_loop
-from workers.selection import ConfigError, SelectionConfig, select, sweep
+from workers.selection import ConfigError, Constraints, Grid, SelectionConfig, select, sweep
 
 
 def gaussian(n: int = 200, p: int = 16, seed: int = 0, shift: float = 0.0) -> np.ndarray:
@@ -53,26 +55,31 @@ def test_grad_norm_is_the_order_of_norms_and_random_is_a_seeded_sample() -> None
     assert abs(counts - 60).max() < 5 * np.sqrt(60)
 
 
-def test_a_sweep_gives_what_each_setting_gives_alone() -> None:
+@pytest.mark.parametrize("constraints", [None, Constraints(include=np.array([5, 2]), near_cosine=0.9)])
+def test_a_sweep_gives_what_each_setting_gives_alone(constraints: Constraints | None) -> None:
     sketches = gaussian(300, 10, shift=-0.3)
     config = SelectionConfig(budget=80)
-    points = sweep(sketches, config, penalties=(0.0, 0.5), early_stop_ratios=(None, 0.3, 0.6))
-    assert len(points) == 6
+    grid = Grid(conflict_penalty=(0.1, 0.5), early_stop_ratio=(None, 0.3, 0.6), alpha=("auto", 1.0))
+    points = sweep(sketches, config, grid, constraints)
+    assert len(points) == 12
+    assert points[0].shared == 1.0  # the config's own setting
     for point in points:
-        alone = select(
-            sketches,
-            SelectionConfig(
-                budget=80, conflict_penalty=point.conflict_penalty, early_stop_ratio=point.early_stop_ratio
-            ),
+        own = replace(
+            config,
+            conflict_penalty=point.conflict_penalty,
+            early_stop_ratio=point.early_stop_ratio,
+            alpha=point.alpha,
         )
+        alone = select(sketches, own, constraints)
         np.testing.assert_array_equal(point.indices, alone.indices)
+        np.testing.assert_allclose(point.log_det, alone.log_det)
         assert point.k == len(alone.indices)
-        assert point.log_det == pytest.approx(alone.log_det[-1])
         assert point.mean_conflict == pytest.approx(alone.conflicts.mean())
+        assert point.certificate == pytest.approx(alone.certificate, abs=1e-4)
     with pytest.raises(ConfigError, match="early_stop_ratio is 2"):
-        sweep(sketches, config, early_stop_ratios=(2.0,))
+        sweep(sketches, config, Grid(early_stop_ratio=(2.0,)))
     with pytest.raises(ConfigError, match="exact score"):
-        sweep(sketches, SelectionConfig(budget=8, fisher="reference"))
+        sweep(sketches, SelectionConfig(budget=8, fisher="reference"), Grid())
 
 
 @pytest.mark.parametrize("method", ["spice", "fisher"])
