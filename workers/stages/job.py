@@ -260,7 +260,9 @@ class _Run:
         }
         self.heartbeat.stop()
         with self.context.sessions() as session:
-            waiting = parts.park(session, self.heartbeat.lease, [min(config.budget or size, size) for size in sizes], plan)
+            waiting = parts.park(
+                session, self.heartbeat.lease, [min(config.budget or size, size) for size in sizes], plan
+            )
         self.context.queue.put_or_leave(waiting)
         if not waiting:
             raise Stopped
