@@ -23,7 +23,8 @@ from app.local import EmbeddedServers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TEMPLATE = "spice_template"
+    from tests.one_database import OneDatabase
+
 _numbers = count(1)
 
 
@@ -48,25 +49,16 @@ def servers() -> Iterator[EmbeddedServers]:
 
 
 @pytest.fixture(scope="session")
-def _template(servers: EmbeddedServers) -> str:
-    """Name of a database that was migrated once, for each test to have a copy of."""
-    from app.core.db.migrate import upgrade  # noqa: PLC0415 - tests without a database do not need it
+def _database(servers: EmbeddedServers) -> OneDatabase:
+    from tests.one_database import OneDatabase  # noqa: PLC0415 - tests without a database do not need it
 
-    _administer(servers, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
-    upgrade(servers.postgres.url(TEMPLATE))
-    return TEMPLATE
+    return OneDatabase(servers)
 
 
 @pytest.fixture
-def database_url(servers: EmbeddedServers, _template: str) -> Iterator[str]:
-    """SQLAlchemy's URL of a migrated database that no other test has seen."""
-    name = sql.Identifier(f"test_{next(_numbers)}")
-    _administer(
-        servers,
-        sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(name, sql.Identifier(_template)),
-    )
-    yield servers.postgres.url(name.as_string().strip('"'))
-    _administer(servers, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+def database_url(_database: OneDatabase) -> str:
+    """SQLAlchemy's URL of a migrated database in which no other test has left anything."""
+    return _database.fresh()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from benchmarks.smollm2 import smollm2_directory
 from demo.client import Client
 from demo.dataset import write_dataset
 from demo.service import running
@@ -25,6 +24,8 @@ BEYOND_PATIENCE_S = 900  # a slow, busy machine computes 20 tokens a second
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory with the model and a dataset in it."""
+    from benchmarks.smollm2 import smollm2_directory  # noqa: PLC0415 - it imports torch and transformers
+
     data = tmp_path_factory.mktemp("e2e")
     smollm2_directory(data / "models")
     (data / "datasets").mkdir()

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import statistics
+import sys
 import textwrap
 import time
 from dataclasses import dataclass
@@ -20,9 +21,6 @@ from app.core.db.engine import make_engine, make_sessions
 from app.core.queue import queue_name
 from app.core.settings import Settings, get_settings
 from app.main import create_app
-from tests.integration.tiny_model import save_tiny_model
-from workers.main import InProcessWorker
-from workers.runtime.context import current_context
 
 pytest.register_assert_rewrite("tests.integration.settled", "tests.integration.problems")  # a failure shows values
 
@@ -84,6 +82,8 @@ class Service:
 
     def work(self) -> None:
         """Run a worker in this process until the queue is empty."""
+        from workers.main import InProcessWorker  # noqa: PLC0415 - torch, which many tests do without
+
         queues = [queue_name(self.settings, kind) for kind in self.settings.worker_queues]
         with Redis.from_url(str(self.settings.redis_url)) as connection:
             InProcessWorker(queues, connection=connection, serializer=JSONSerializer).work(burst=True)
@@ -112,6 +112,8 @@ class Service:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of the tiny model."""
+    from tests.integration.tiny_model import save_tiny_model  # noqa: PLC0415 - it imports torch and transformers
+
     texts = [row["prompt"] + " " + row["response"] for row in real_rows()]
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny", texts)
 
@@ -156,12 +158,17 @@ def service(
     """The service; its worker's settings come from the environment, as everywhere."""
     for name, value in environment(service_settings).items():
         monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
-    current_context.cache_clear()
+    _forget_settings()
     with TestClient(create_app(service_settings), "http://localhost", raise_server_exceptions=False) as http:
         yield Service(http, service_settings, tmp_path, tiny_model.as_uri())
-    current_context.cache_clear()
+    _forget_settings()
+
+
+def _forget_settings() -> None:
+    """Those of another test, and the worker's context that was made of them, where a worker has been imported."""
     get_settings.cache_clear()
+    if "workers.runtime.context" in sys.modules:
+        sys.modules["workers.runtime.context"].current_context.cache_clear()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import mlflow
 import pytest
 from typer.testing import CliRunner
 
@@ -18,12 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from mlflow import MlflowClient
+
     from tests.integration.conftest import Service
 
 
 @pytest.fixture
-def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[mlflow.MlflowClient]:
+def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
     """An empty store of its own."""
+    import mlflow  # noqa: PLC0415 - seconds, which no other test waits for
+
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)  # where artifacts go
     mlflow.set_tracking_uri(None)
@@ -33,8 +36,10 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[mlflow
 
 
 def test_settings_numbers_curve_and_report_of_a_job_are_logged(
-    service: Service, tracking: mlflow.MlflowClient, tmp_path: Path
+    service: Service, tracking: MlflowClient, tmp_path: Path
 ) -> None:
+    import mlflow  # noqa: PLC0415
+
     found = service.run({**service.request(baselines=["random"]), "name": "nightly", "metadata": {"team": "search"}})
     with served(create_app(service.settings)) as url, SpiceClient(url) as client:
         job, curve = client.jobs.get(found["id"]), client.curve(found["id"])
@@ -62,7 +67,7 @@ def test_settings_numbers_curve_and_report_of_a_job_are_logged(
 
 
 def test_the_command_line_logs_the_report_that_it_saves(
-    service: Service, tracking: mlflow.MlflowClient, tmp_path: Path
+    service: Service, tracking: MlflowClient, tmp_path: Path
 ) -> None:
     found = service.run(service.request())
     with served(create_app(service.settings)) as url:
@@ -75,7 +80,7 @@ def test_the_command_line_logs_the_report_that_it_saves(
     assert (tmp_path / "report.html").exists()
 
 
-def test_a_job_without_a_result_is_refused_and_leaves_no_run(service: Service, tracking: mlflow.MlflowClient) -> None:
+def test_a_job_without_a_result_is_refused_and_leaves_no_run(service: Service, tracking: MlflowClient) -> None:
     done = service.run(service.request())
     waiting = service.submit(service.request())
     with served(create_app(service.settings)) as url, SpiceClient(url) as client:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from transformers import AutoModelForCausalLM
 
 from app.main import create_app
 from spice_client import SpiceClient
@@ -102,6 +101,8 @@ def assert_trained(trained: Path, model: Path) -> None:
 
 
 def weights(directory: Path) -> dict[str, Any]:
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - a second of imports
+
     return dict(AutoModelForCausalLM.from_pretrained(directory).state_dict())
 
 

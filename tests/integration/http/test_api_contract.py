@@ -183,7 +183,7 @@ def test_a_body_that_cannot_be_taken_apart(service: Service, content: bytes) -> 
 
 
 @pytest.mark.parametrize("says_its_length", [True, False])
-@pytest.mark.parametrize("path", ["/jobs", f"/jobs/{uuid.uuid4()}/cancel"])
+@pytest.mark.parametrize("path", ["/jobs", f"/jobs/{uuid.UUID(int=1)}/cancel"])
 def test_a_body_without_end_is_not_read(service: Service, path: str, says_its_length: bool) -> None:
     most = service.settings.request_max_bytes
     sent = 0

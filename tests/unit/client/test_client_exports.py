@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import pytest
 import yaml
@@ -88,6 +87,8 @@ def test_instructions_are_read_as_the_worker_read_them(instruction: str, given_i
 def test_trl_takes_prompt_and_completion_or_messages(shape: Shape, tmp_path: Path) -> None:
     rows, columns = shape
     written = formats.write_trl(tmp_path, "train", rows, columns)
+    import datasets  # noqa: PLC0415 - with pandas, seconds of imports
+
     (path,) = written.files
     read = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     if columns is CHAT:
@@ -177,6 +178,8 @@ def test_axolotl_finds_its_stanza_and_the_conversations(shape: Shape, tmp_path: 
 
 
 def test_indices_are_what_a_dataset_selects_by(tmp_path: Path) -> None:
+    import datasets  # noqa: PLC0415
+
     as_json, as_npy = formats.write_indices(tmp_path, "picked", [4, 0, 2]).files
     dataset = datasets.Dataset.from_dict({"x": list("abcde")})
     assert dataset.select(json.loads(as_json.read_text()))["x"][:] == ["e", "a", "c"]

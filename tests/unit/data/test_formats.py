@@ -463,7 +463,7 @@ class TestDescribe:
             ("a.csv", b""),
             ("a.csv", b"a,b\n"),
             ("a.parquet", parquet(pa.table({"a": pa.array([], pa.string())}))),
-            ("a.jsonl.gz", gzip.compress(b"")),
+            ("a.jsonl.gz", gzip.compress(b"", mtime=0)),
             ("a.csv.zst", zstandard.compress(b"")),
         ],
     )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from autograd_reference import adapter_gradients, sample_loss
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_networks import made_up_samples, tiny_model, tiny_network
 
@@ -22,11 +21,14 @@ from workers.models.errors import ModelError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 
 def save_peft(network: PreTrainedModel, path: Path, **changes: Any) -> PeftModel:
     """An adapter whose B is not zero, made and saved by PEFT itself."""
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - a second of imports
+
     choices = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM", **changes}
     peft_model: PeftModel = get_peft_model(network, LoraConfig(**choices))
     with torch.no_grad():
