@@ -38,10 +38,11 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
         shards.drop_finished(session)
         session.commit()
         for table in TASKS:
+            # First, since a row that is reclaimed is queued, and not yet in the queue.
+            waiting += leases.waiting_since(session, table, settings.reconcile_s)
             reclaimed = leases.reclaim_expired(session, table, settings.max_attempts)
             dead += [replace(work, dispatch=work.dispatch - 1) for work in (*reclaimed.again, *reclaimed.ended)]
             due += reclaimed.again
-            waiting += leases.waiting_since(session, table, settings.reconcile_s)
         lost = queue.missing(waiting)
         due += [work for work in (leases.redispatch(session, work) for work in lost) if work is not None]
         due += shards.wake(session)

@@ -120,7 +120,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def service_settings(settings: Settings, tiny_model: Path) -> Settings:
-    """Small shards, quick leases, and the model's directory allowed."""
+    """Small shards, quick leases, and the model's directory allowed; nothing expires but where a test has it expire."""
     return settings.model_copy(
         update={
             "allowed_roots": (*settings.allowed_roots, str(tiny_model.parent)),
@@ -129,6 +129,7 @@ def service_settings(settings: Settings, tiny_model: Path) -> Settings:
             "torch_threads": 1,
             "reconcile_s": 0.5,
             "lease_s": 2.0,
+            "expiry_s": 3600.0,
             "chunk_rows": 5,
         }
     )
