@@ -2,11 +2,13 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format lock openapi schema docs docs-settings docs-measured clean
+.PHONY: help demo test test-slow check types bench lint format lock openapi schema docs docs-settings docs-measured clean
 
 # Rows of the demo's dataset, and further arguments of pytest, of the demo and of the benchmarks.
 ROWS ?= 320
 ARGS ?=
+# Processes that share the tests; each has its own servers and takes about a gigabyte.
+PROCESSES ?= 2
 
 UV_VERSION := 0.13.9
 TORCH_VERSION := 2.13.0
@@ -33,17 +35,30 @@ help: ## Show this list
 demo: $(BASE) $(DEMO) ## Run the whole service here and select from a real dataset with a real model (ROWS=320)
 	@$(PY) -m demo --rows $(ROWS) $(ARGS)
 
-test: $(BASE) $(DEMO) ## Run all tests (ARGS="-k name" for some)
+# As many processes as cores: a second thread in each would wait for the others' threads.
+test test-slow check: export OMP_NUM_THREADS ?= 1
+
+test: $(BASE) $(DEMO) ## Run all tests but those of minutes (ARGS="-k name" for some, PROCESSES=2)
 	@scripts/browser.sh >/dev/null || true  # without one the browser tests fail, and say what to do
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(PROCESSES) --dist worksteal -m "not slow" $(ARGS)
+
+test-slow: $(BASE) $(DEMO) ## Run the tests that take minutes: training with TRL, the soak
+	$(PY) -m pytest -n $(PROCESSES) --dist worksteal -m slow $(ARGS)
+
+check: $(BASE) $(DEMO) types ## Before each commit: style, types, unit tests
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest -n $(PROCESSES) --dist worksteal -m "not slow" tests/unit $(ARGS)
+
+types: $(BASE)
+	$(PY) -m mypy --strict -p app -p spice_client -p workers -p demo
 
 bench: $(BASE) $(DEMO) $(BENCH) ## Measure, print a table and write benchmarks/results.json
 	$(PY) -m benchmarks $(ARGS)
 
-lint: $(BASE) ## Check style, types, links of the documentation, compose file, Dockerfile, workflows, shell scripts
+lint: $(BASE) types ## Check style, types, links of the documentation, compose file, Dockerfile, workflows, shell scripts
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy --strict -p app -p spice_client -p workers -p demo
 	$(PY) scripts/settings_page.py --check
 	$(PY) -m scripts.measured_table --check
 	$(PY) -m scripts.scaling_plan --check

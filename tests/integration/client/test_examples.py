@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
 
 from app.main import create_app
@@ -38,6 +39,7 @@ flow_run = SimpleNamespace(id="4711")
 """
 
 
+@pytest.mark.slow
 def test_the_pipeline_ends_with_a_model_trained_on_the_subset(
     service: Service, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -60,6 +62,7 @@ def test_the_pipeline_ends_with_a_model_trained_on_the_subset(
     assert_trained(out / "model", tiny_model)
 
 
+@pytest.mark.slow
 def test_the_flow_ends_with_a_model_trained_on_the_subset(service: Service, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "prefect").mkdir()
     (tmp_path / "prefect" / "__init__.py").write_text(STANDS_IN_FOR_PREFECT)

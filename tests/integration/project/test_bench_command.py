@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "benchmarks" / "results.json"
 
 
+@pytest.mark.slow
 def test_a_quick_look_prints_its_rows_and_keeps_the_results() -> None:
     before = RESULTS.read_bytes()
     command = [sys.executable, "-m", "benchmarks", "soak", "--quick"]
