@@ -100,7 +100,7 @@ class Service:
         Work ends when the queue is empty, also where a busy machine let the reconciler put a row back a moment later.
         """
         job_id = self.submit(body)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             self.work()
             job = self.job(job_id)

@@ -74,7 +74,7 @@ class Running:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def wait(self, timeout: float = 30) -> int | None:
+    def wait(self, timeout: float = 90) -> int | None:
         """The exit code; negative for a signal."""
         self._process.join(timeout)
         assert self._process.exitcode is not None, f"process {self.pid} still runs after {timeout} s"
@@ -102,7 +102,7 @@ class Processes:
         port = _free_port()
         running = self._started(_serve, self._environment({"port": port}), faults)
         url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             try:
                 httpx.get(f"{url}/healthz", trust_env=False)

@@ -18,7 +18,7 @@ from app.housekeeping.reconciler import reconcile
 from app.housekeeping.retention import UNFINISHED_S, sweep
 from workers.data.leftovers import remove_leftovers
 
-DEADLINE_S = 60
+DEADLINE_S = 120
 SHARD_ROWS = 16  # as in the service's settings
 HOUR_S = 3600.0
 LISTS_OF_RQ = ("rq:queues", "rq:workers", "rq:failed:")

@@ -47,7 +47,7 @@ def test_an_api_that_is_killed_between_commit_and_enqueue(service: Service, work
 def test_an_api_that_ends_among_submissions_has_kept_what_it_answered(
     service: Service, workers: Processes, sessions: Sessions, number: signal.Signals
 ) -> None:
-    """Submissions that come at once share a transaction: those that were answered are stored, each with its message."""
+    """Submissions come at once; those that were answered are stored, each with its message."""
     api, url = workers.api()
     body, answered = service.request(), list[UUID]()
 
