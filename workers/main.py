@@ -12,14 +12,14 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 from rq import SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from app.core.queue import TASKS, queue_name
+from app.core.queue import TASK, queue_name
 from app.core.settings import get_settings
 from app.core.telemetry import logs, tracing
 from workers.models.errors import ModelError
@@ -33,11 +33,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ALLOWED: Final = frozenset(TASKS.values())
-
 
 class NamedTask(Job):
-    """A message of the queue. It may name the service's tasks only: who can write to Redis must not run code here.
+    """A message of the queue. It may name the service's task only: who can write to Redis must not run code here.
 
     RQ would also call functions, and send requests to servers, that a message names for when its task has ended.
     """
@@ -56,7 +54,7 @@ class NamedTask(Job):
         Raises:
             ValueError: The message names something else.
         """
-        if self.func_name not in ALLOWED:
+        if self.func_name != TASK:
             raise ValueError(f"message {self.id} names {self.func_name!r}, which is not a task of this service")
         function: Callable[..., Any] = super().func
         return function

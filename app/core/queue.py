@@ -1,7 +1,9 @@
 """The queue: the one place on this side that knows RQ.
 
-Messages are JSON and name a row and its dispatch; everything else is read from Postgres. The worker's functions
-are named, not imported: the service does not need what a GPU machine has installed.
+A message wakes a worker; Postgres decides which row the worker takes (`app.core.lifecycle.turns`). There is a message
+for each dispatch of a row, so that there are as many as there is work; a message of a row that has ended wakes a worker
+for whatever else waits, and costs nothing. The worker's function is named, not imported: the service does not need what
+a GPU machine has installed.
 """
 
 from __future__ import annotations
@@ -29,13 +31,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TASKS: Final[dict[Work, str]] = {
-    Job: "workers.stages.job.run_job",
-    Dataset: "workers.stages.registration.register_dataset",
-    Preview: "workers.stages.preview.run_preview",
-    Shard: "workers.stages.shard.run_shard",
-    Part: "workers.stages.part.run_part",
+TASK: Final = "workers.stages.turns.take_turns"
+"""The one function that a message may name."""
+KINDS: Final[dict[Work, str]] = {
+    Dataset: "selection",
+    Preview: "selection",
+    Job: "selection",
+    Part: "selection",
+    Shard: "gradients",
 }
+"""The queue of each table's rows."""
 QueueUnavailable = RedisError
 
 AT_ONCE: Final = 1000
@@ -52,10 +57,10 @@ class TaskQueue:
         self._redis = Redis.from_url(
             str(settings.redis_url), socket_connect_timeout=2, socket_timeout=5, health_check_interval=30
         )
-        selection, gradients = (
-            Queue(queue_name(settings, kind), connection=self._redis, serializer=JSONSerializer) for kind in QUEUES
-        )
-        self._queues: dict[Work, Queue] = {table: gradients if table is Shard else selection for table in TASKS}
+        self._queues = {
+            kind: Queue(queue_name(settings, kind), connection=self._redis, serializer=JSONSerializer)
+            for kind in QUEUES
+        }
 
     def put(self, rows: Sequence[Waiting]) -> None:
         """Enqueue a message for each row's dispatch, in one round trip for up to 1,000 rows.
@@ -72,8 +77,8 @@ class TaskQueue:
 
     def _put(self, rows: Sequence[Waiting]) -> None:
         with self._redis.pipeline() as pipeline:
-            for queue in {self._queues[row.table] for row in rows}:
-                messages = [Queue.prepare_data(**_message(row)) for row in rows if self._queues[row.table] is queue]
+            for kind, queue in self._queues.items():
+                messages = [Queue.prepare_data(**_message(row)) for row in rows if KINDS[row.table] == kind]
                 queue.enqueue_many(messages, pipeline=pipeline)
             pipeline.execute()
 
@@ -101,8 +106,8 @@ class TaskQueue:
         """
         if not waiting:
             return []
-        queues = {self._queues[work.table] for work in waiting}
-        present = {message for queue in queues for message in queue.job_ids}
+        kinds = {KINDS[work.table] for work in waiting}
+        present = {message for kind in kinds for message in self._queues[kind].job_ids}
         return [work for work in waiting if _message_id(work.id, work.dispatch) not in present]
 
     def lengths(self) -> dict[str, int]:
@@ -111,7 +116,7 @@ class TaskQueue:
         Raises:
             QueueUnavailable: Redis does not answer.
         """
-        return {kind: queue.count for kind, queue in zip(QUEUES, (self._queues[Job], self._queues[Shard]), strict=True)}
+        return {kind: queue.count for kind, queue in self._queues.items()}
 
     def ping(self) -> None:
         """Raise QueueUnavailable if Redis does not answer."""
@@ -130,8 +135,7 @@ def queue_name(settings: Settings, kind: str) -> str:
 def _message(work: Waiting) -> dict[str, Any]:
     """What RQ is told of a row's dispatch, by the names of `Queue.prepare_data`."""
     return {
-        "func": TASKS[work.table],
-        "args": (str(work.id), work.dispatch),
+        "func": TASK,
         "job_id": _message_id(work.id, work.dispatch),
         "timeout": -1,  # a job's length is its own affair, and Postgres keeps what came of it
         "ttl": MESSAGE_TTL_S,

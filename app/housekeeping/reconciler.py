@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from app.core.lifecycle import counts, deadlines, leases, shards
-from app.core.queue import TASKS
+from app.core.queue import KINDS
 
 if TYPE_CHECKING:
     from app.core.db.engine import Sessions
@@ -37,7 +37,7 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
         deadlines.enforce(session)
         shards.drop_finished(session)
         session.commit()
-        for table in TASKS:
+        for table in KINDS:
             # First, since a row that is reclaimed is queued, and not yet in the queue.
             waiting += leases.waiting_since(session, table, settings.reconcile_s)
             reclaimed = leases.reclaim_expired(session, table, settings.max_attempts)

@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.core.contracts.job_request import EXAMPLE_REQUEST, Columns, DatasetRef, Gradients, ModelRef, SelectionSpec
+from app.core.contracts.job_request import (
+    EXAMPLE_REQUEST,
+    Columns,
+    DatasetRef,
+    Gradients,
+    ModelRef,
+    Priority,
+    SelectionSpec,
+)
 from app.core.contracts.schema import Metadata, Progress, Response
 from app.core.db.tables import Stage, State
 from app.core.uris.datasets import Format
@@ -133,6 +141,7 @@ class JobResponse(Response):
     model: ModelRef
     gradients: Gradients
     selection: SelectionSpec
+    priority: Priority = "normal"
     timeout_s: float | None = None
     error: ProblemDetails | None
     result: JobResult | None

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from app.core.contracts.job_request import PRIORITIES
 from app.core.db.scoping import project_of
 from app.core.db.tables import Job, State
 from app.core.lifecycle import deletion, leases, quotas, shards
@@ -62,6 +63,7 @@ def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
         metadata_=dict(request.metadata),
         dataset_id=request.dataset.id,
         request=request.model_dump(mode="json", exclude={"name", "metadata", "expires_at"}),
+        priority=PRIORITIES[request.priority],
         timeout_s=min((s for s in (request.timeout_s, settings.job_timeout_s) if s is not None), default=None),
         rows=None if dataset is None else dataset.rows,
         expires_at=request.expires_at or _default_expiry(settings),

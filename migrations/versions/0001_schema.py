@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("rows_per_day", sa.BigInteger(), nullable=True),
         sa.Column("webhook_rotation", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("webhook_overlap_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("served_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_projects")),
         sa.UniqueConstraint("name", name=op.f("uq_projects_name")),
     )
@@ -207,6 +208,7 @@ def upgrade() -> None:
         ),
         sa.Column("dataset_id", sa.UUID(), nullable=True),
         sa.Column("request", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("priority", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column(
             "stage",
             sa.Enum(
@@ -464,6 +466,9 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("state IN ('queued', 'running')"),
     )
+    op.create_index(
+        "ix_parts_waiting", "parts", ["job_id", "number"], unique=False, postgresql_where=sa.text("state = 'queued'")
+    )
     op.create_table(
         "rejected_rows",
         sa.Column("job_id", sa.UUID(), nullable=False),
@@ -530,6 +535,9 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("state IN ('queued', 'running')"),
     )
+    op.create_index(
+        "ix_shards_waiting", "shards", ["job_id", "number"], unique=False, postgresql_where=sa.text("state = 'queued'")
+    )
     op.create_table(
         "selection_chunks",
         sa.Column("job_id", sa.UUID(), nullable=False),
@@ -565,10 +573,12 @@ def downgrade() -> None:
         "LOOP EXECUTE 'DROP FUNCTION ' || f || ' CASCADE'; END LOOP; END $$"
     )
     op.drop_table("selection_chunks")
+    op.drop_index("ix_shards_waiting", table_name="shards", postgresql_where=sa.text("state = 'queued'"))
     op.drop_index("ix_shards_open", table_name="shards", postgresql_where=sa.text("state IN ('queued', 'running')"))
     op.drop_table("shards")
     op.drop_table("selections")
     op.drop_table("rejected_rows")
+    op.drop_index("ix_parts_waiting", table_name="parts", postgresql_where=sa.text("state = 'queued'"))
     op.drop_index("ix_parts_open", table_name="parts", postgresql_where=sa.text("state IN ('queued', 'running')"))
     op.drop_table("parts")
     op.drop_table("job_statistics")

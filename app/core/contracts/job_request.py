@@ -42,6 +42,9 @@ EXAMPLE_REQUEST: dict[str, Any] = {
 
 Method = Literal["spice", "fisher", "dpp", "grad_norm", "random"]
 
+Priority = Literal["low", "normal", "high"]
+PRIORITIES: dict[Priority, int] = {"low": -1, "normal": 0, "high": 1}
+
 SMALLEST_ALPHA, LARGEST_ALPHA = 1e-100, 1e100
 """No product with the squared norm of a float32 sketch, or with its inverse, is beyond what float64 holds."""
 
@@ -295,6 +298,10 @@ class JobRequest(Request):
         gt=0,
         le=LONGEST_S,
         description="Seconds that the job may take from its start; then it fails as `timed-out`.",
+    )
+    priority: Priority = Field(
+        default="normal",
+        description="Which of the project's jobs workers take first. Projects take turns, whatever the priority.",
     )
     name: Name | None = None
     metadata: Metadata = Field(default_factory=dict)

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     Text,
     UniqueConstraint,
     func,
@@ -135,6 +136,11 @@ def _open_index(table: str) -> Index:
     return Index(f"ix_{table}_open", "state", "queued_at", postgresql_where=text("state IN ('queued', 'running')"))
 
 
+def _waiting_index(table: str) -> Index:
+    """The first unit of a job that waits for a worker."""
+    return Index(f"ix_{table}_waiting", "job_id", "number", postgresql_where=text("state = 'queued'"))
+
+
 class Scope(enum.StrEnum):
     """What an API key may do; each scope includes those before it."""
 
@@ -165,6 +171,8 @@ class Project(Base):
     # How often its webhook secret was replaced, and how long the one before is used beside it.
     webhook_rotation: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
     webhook_overlap_until: Mapped[datetime | None]
+    # When a worker last took something of it: projects take turns.
+    served_at: Mapped[datetime | None]
 
 
 class ApiKey(Base):
@@ -281,6 +289,7 @@ class Job(Owned, Leased, Resource, Base):
     metadata_: Mapped[Json] = mapped_column("metadata", server_default=text("'{}'"))
     dataset_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     request: Mapped[Json]
+    priority: Mapped[int] = mapped_column(SmallInteger, default=0, server_default=text("0"))
     timeout_s: Mapped[float | None] = mapped_column(sort_order=11)
     stage: Mapped[Stage | None] = mapped_column(_text_enum(Stage, "stage"))
     progress: Mapped[Json | None]
@@ -350,7 +359,11 @@ class Shard(Leased, Base):
     """
 
     __tablename__ = "shards"
-    __table_args__ = (_open_index("shards"), UniqueConstraint("job_id", "number"))
+    __table_args__ = (
+        _open_index("shards"),
+        _waiting_index("shards"),
+        UniqueConstraint("job_id", "number"),
+    )
 
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     number: Mapped[int]
@@ -367,7 +380,11 @@ class Part(Leased, Base):
     """
 
     __tablename__ = "parts"
-    __table_args__ = (_open_index("parts"), UniqueConstraint("job_id", "number"))
+    __table_args__ = (
+        _open_index("parts"),
+        _waiting_index("parts"),
+        UniqueConstraint("job_id", "number"),
+    )
 
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     number: Mapped[int]

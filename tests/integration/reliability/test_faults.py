@@ -7,7 +7,6 @@ import socket
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import pytest
 from redis import Redis
@@ -131,7 +130,7 @@ def called(*given: object) -> None:
     CALLS.append(given)
 
 
-@pytest.mark.parametrize("task", ["workers.stages.shard.run_shard", "os.mkdir"])
+@pytest.mark.parametrize("task", ["workers.stages.turns.take_turns", "os.mkdir"])
 def test_what_a_message_names_for_its_end_is_neither_called_nor_sent_to(service: Service, task: str) -> None:
     from rq import Callback, Queue, Webhook  # noqa: PLC0415
     from rq.serializers import JSONSerializer  # noqa: PLC0415
@@ -144,7 +143,6 @@ def test_what_a_message_names_for_its_end_is_neither_called_nor_sent_to(service:
         queue = Queue(queue_name(service.settings, "selection"), connection=redis, serializer=JSONSerializer)
         queue.enqueue(
             task,
-            args=(str(uuid4()), 1),
             on_success=Callback(f"{__name__}.called"),
             on_failure=Callback(f"{__name__}.called"),
             webhooks=[Webhook(url, status, timeout=1) for status in ("finished", "failed")],

@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 from sqlalchemy import select
 
 from app.core.db.tables import Job
-from app.core.queue import queue_name
+from app.core.queue import TASK, queue_name
 from tests.integration.conftest import real_rows
 from tests.integration.processes import SHORT_LEASE_S
 from tests.integration.settled import assert_settled, final, in_gradients, wait_for
@@ -63,7 +63,7 @@ def test_a_job_whose_message_comes_to_two_workers_is_done_once(service: Service,
     with Redis.from_url(str(service.settings.redis_url)) as redis:
         queue = Queue(queue_name(service.settings, "selection"), connection=redis, serializer=JSONSerializer)
         for copy in range(4):
-            queue.enqueue("workers.stages.job.run_job", args=(job_id, 1), job_id=f"copy-{copy}", result_ttl=0)
+            queue.enqueue(TASK, job_id=f"copy-{copy}", result_ttl=0)
     workers.start()
     workers.start()
     assert wait_for(service, job_id, final)["state"] == "succeeded"

@@ -1,0 +1,155 @@
+"""Whose turn it is: which of all rows that wait a free worker takes.
+
+Four rules, in this order:
+
+1. Projects take turns. The project whose last turn is longest ago comes first, however many rows another one has
+   queued: a project's only job waits for at most the unit of work at hand.
+2. Within a project, what belongs to a job of higher priority comes first. Previews and registrations, which take
+   seconds and whose clients wait for them, have the highest.
+3. What is begun is finished before something new begins: jobs whose shards or parts are done, then shards and parts,
+   then new jobs.
+4. The older job comes first, and its shards in order.
+
+A new job waits while a job over the same data and model is being read: afterwards the tokens are there for both.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import String, and_, case, func, literal, or_, select, true, union_all, update
+from sqlalchemy.orm import aliased
+
+from app.core.contracts.job_request import PRIORITIES
+from app.core.db.tables import Dataset, Job, Part, Preview, Project, Shard, Stage, State
+from app.core.lifecycle.leases import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy.orm import Session
+
+    from app.core.lifecycle.leases import Work
+
+TURNS_LOCK = 7_301_955_027
+"""Any fixed number. Workers choose one after the other, or two would choose the same row and the same project."""
+
+SHORT, BEGUN, UNIT, NEW = range(4)
+HIGHEST = max(PRIORITIES.values())
+
+
+def next_row(session: Session, tables: Collection[Work]) -> Waiting | None:
+    """The row whose turn it is, and its project's turn is taken; commits.
+
+    Args:
+        session: For this transaction alone.
+        tables: Whose rows the worker serves.
+
+    Returns:
+        None if nothing waits. Another worker may claim the row first: ask again then.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(TURNS_LOCK)))
+    waiting = union_all(*(_WAITING[table]() for table in tables)).subquery()
+    chosen = session.execute(
+        select(waiting)
+        .join(Project, Project.id == waiting.c.project_id)
+        .order_by(
+            Project.served_at.asc().nulls_first(),
+            waiting.c.priority.desc(),
+            waiting.c.rank,
+            waiting.c.since,
+            waiting.c.number,
+        )
+        .limit(1)
+    ).one_or_none()
+    if chosen is not None:
+        session.execute(update(Project).where(Project.id == chosen.project_id).values(served_at=func.clock_timestamp()))
+    session.commit()
+    if chosen is None:
+        return None
+    table = next(table for table in tables if table.__tablename__ == chosen.table_name)
+    return Waiting(table, chosen.id, chosen.dispatch)
+
+
+def _row(
+    table: Work,
+    project_id: Any,  # noqa: ANN401 - a column
+    since: Any,  # noqa: ANN401 - likewise
+    *,
+    priority: Any = literal(HIGHEST),  # noqa: ANN401, B008 - likewise
+    rank: Any = literal(SHORT),  # noqa: ANN401, B008 - likewise
+    number: Any = literal(0),  # noqa: ANN401, B008 - likewise
+) -> Select[Any]:
+    return select(
+        literal(table.__tablename__, String).label("table_name"),
+        table.id.label("id"),
+        table.dispatch.label("dispatch"),
+        project_id.label("project_id"),
+        priority.label("priority"),
+        rank.label("rank"),
+        since.label("since"),
+        number.label("number"),
+    )
+
+
+def _due(table: Work) -> ColumnElement[bool]:
+    """Queued, and not put off until something that is away may be back."""
+    return and_(table.state == State.QUEUED, table.queued_at <= func.now())
+
+
+def _datasets() -> Select[Any]:
+    return _row(Dataset, Dataset.project_id, Dataset.created_at).where(_due(Dataset))
+
+
+def _previews() -> Select[Any]:
+    return _row(Preview, Preview.project_id, Preview.created_at).where(_due(Preview))
+
+
+def _jobs() -> Select[Any]:
+    reading = aliased(Job)
+    same_data = (
+        select(reading.id)
+        .where(
+            reading.state == State.RUNNING,
+            reading.stage == Stage.READING,
+            reading.lease_token.is_not(None),
+            reading.project_id == Job.project_id,
+            reading.request["dataset"] == Job.request["dataset"],
+            reading.request["model"] == Job.request["model"],
+        )
+        .exists()
+    )
+    rank = case((Job.started_at.is_(None), NEW), else_=BEGUN)
+    return _row(Job, Job.project_id, Job.created_at, priority=Job.priority, rank=rank).where(
+        _due(Job), or_(Job.started_at.is_not(None), ~same_data)
+    )
+
+
+def _units(table: type[Shard] | type[Part]) -> Select[Any]:
+    """The first unit that waits of each parked job: an index finds it, however many there are."""
+    unit = aliased(table)
+    first = (
+        select(unit.id)
+        .where(unit.job_id == Job.id, unit.state == State.QUEUED, unit.queued_at <= func.now())
+        .order_by(unit.number)
+        .limit(1)
+        .lateral()
+    )
+    return (
+        _row(table, Job.project_id, Job.created_at, priority=Job.priority, rank=literal(UNIT), number=table.number)
+        .select_from(Job)
+        .join(first, true())
+        .join(table, table.id == first.c.id)
+        .where(Job.state == State.RUNNING, Job.lease_token.is_(None))
+    )
+
+
+_WAITING: dict[Work, Callable[[], Select[Any]]] = {
+    Dataset: _datasets,
+    Preview: _previews,
+    Job: _jobs,
+    Part: partial(_units, Part),
+    Shard: partial(_units, Shard),
+}

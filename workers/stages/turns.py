@@ -1,0 +1,50 @@
+"""What a message has a worker do: take rows off Postgres, the most urgent first, until nothing waits."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from app.core.db.tables import Dataset, Job, Part, Preview, Shard
+from app.core.lifecycle import turns
+from app.core.queue import KINDS
+from workers.runtime.context import current_process
+from workers.runtime.tidying import tidy
+from workers.stages.job import run_job
+from workers.stages.part import run_part
+from workers.stages.preview import run_preview
+from workers.stages.registration import register_dataset
+from workers.stages.shard import run_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.core.lifecycle.leases import Work
+
+STAGES: Final[dict[Work, Callable[[str, int], None]]] = {
+    Dataset: register_dataset,
+    Preview: run_preview,
+    Job: run_job,
+    Part: run_part,
+    Shard: run_shard,
+}
+
+
+TIDY_EVERY_S: Final = 600
+"""As often as RQ has an idle worker do it."""
+
+
+def take_turns() -> None:
+    """The queue's entry: carry on with rows that wait, until none does or the process is told to stop."""
+    process = current_process()
+    tables = [table for table in STAGES if KINDS[table] in process.settings.worker_queues]
+    tidied = time.monotonic()
+    while not process.stopping.is_set():
+        with process.sessions() as session:
+            waiting = turns.next_row(session, tables)
+        if waiting is None:
+            return
+        STAGES[waiting.table](str(waiting.id), waiting.dispatch)
+        if time.monotonic() - tidied > TIDY_EVERY_S:
+            tidy(process)
+            tidied = time.monotonic()
