@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from app.core.db.tables import Dataset, Job, Part, Preview, Shard
 from app.core.lifecycle import turns
 from app.core.queue import KINDS
-from workers.runtime.context import current_process
+from workers.runtime.context import current_context
 from workers.runtime.tidying import tidy
 from workers.stages.job import run_job
 from workers.stages.part import run_part
@@ -36,15 +36,15 @@ TIDY_EVERY_S: Final = 600
 
 def take_turns() -> None:
     """The queue's entry: carry on with rows that wait, until none does or the process is told to stop."""
-    process = current_process()
-    tables = [table for table in STAGES if KINDS[table] in process.settings.worker_queues]
+    context = current_context()
+    tables = [table for table in STAGES if KINDS[table] in context.settings.worker_queues]
     tidied = time.monotonic()
-    while not process.stopping.is_set():
-        with process.sessions() as session:
+    while not context.stopping.is_set():
+        with context.sessions() as session:
             waiting = turns.next_row(session, tables)
         if waiting is None:
             return
         STAGES[waiting.table](str(waiting.id), waiting.dispatch)
         if time.monotonic() - tidied > TIDY_EVERY_S:
-            tidy(process)
+            tidy(context)
             tidied = time.monotonic()

@@ -113,7 +113,7 @@ def _jobs() -> Select[Any]:
         select(reading.id)
         .where(
             reading.state == State.RUNNING,
-            reading.stage == Stage.READING,
+            or_(reading.stage.is_(None), reading.stage == Stage.READING),  # null: claimed a moment ago
             reading.lease_token.is_not(None),
             reading.project_id == Job.project_id,
             reading.request["dataset"] == Job.request["dataset"],
