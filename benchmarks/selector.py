@@ -19,7 +19,7 @@ from benchmarks.plain_greedy import plain_greedy
 from benchmarks.published_loop import published_loop
 from benchmarks.row import BenchRow
 from benchmarks.text_gradients import described, text_gradients
-from workers.selection import SelectionConfig, merge, partition, select, select_part, settle
+from workers.selection import Constraints, SelectionConfig, Sources, merge, partition, select, select_part, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,6 +182,37 @@ def small_call(*, quick: bool) -> BenchRow:
     return BenchRow("selector/small_call", min(ratios), "x", 1.0, f"plain greedy in a dozen lines of numpy; {what}")
 
 
+def constrained(*, quick: bool) -> BenchRow:
+    """What constraints cost in time: each against the unconstrained greedy of as many rows."""
+    n, p, k = (4000, 256, 400) if quick else (20000, 512, 1000)
+    sketches, rng = gaussian(n, p), np.random.default_rng(0)
+    tokens = np.maximum(8, rng.lognormal(5.0, 0.6, n)).astype(np.int64)
+    least, most = np.array([k // 5, 0, 0, 0]), np.array([k, k // 5, k // 5, k])
+    sources = Sources(("a", "b", "c", "d"), rng.integers(0, 4, n), least, most)
+    budget = int(tokens.mean() * k * 0.6)
+    kinds = {
+        "sources": (k, Constraints(sources=sources)),
+        "near-duplicates": (k, Constraints(near_cosine=0.98)),
+        "tokens": (None, Constraints(tokens=tokens, token_budget=budget)),
+        "all": (
+            None,
+            Constraints(tokens=tokens, token_budget=budget, sources=sources, near_cosine=0.98, include=np.arange(20)),
+        ),
+    }
+    ratios = {}
+    for name, (rows, constraints) in kinds.items():
+        picked = len(select(sketches, SelectionConfig(budget=rows), constraints).indices)
+        bound, free = math.inf, math.inf
+        for _ in range(1 if quick else 2):  # in turn, so that other work on the machine disturbs both alike
+            config = SelectionConfig(budget=rows)
+            bound = min(bound, fastest(lambda c=config, k=constraints: select(sketches, c, k), 1))
+            free = min(free, fastest(lambda c=SelectionConfig(budget=picked): select(sketches, c), 1))
+        ratios[name] = bound / free
+    said = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+    baseline = f"the unconstrained greedy of as many rows, the slowest of: {said}; n={n} p={p}"
+    return BenchRow("selector/constrained", max(ratios.values()), "x", 1.5, baseline, smaller_is_better=True)
+
+
 def randgreedi(*, quick: bool) -> BenchRow:
     """What is lost when the pool is cut into parts, and what one of as many processes has to do."""
     n, p, k, parts = (4000, 256, 100, 8) if quick else (20000, 512, 500, 8)
@@ -268,6 +299,7 @@ def rows(quick: bool = False) -> list[BenchRow]:
         *lazy_against_plain(quick=quick),
         *against_packages(quick=quick),
         small_call(quick=quick),
+        constrained(quick=quick),
         randgreedi(quick=quick),
         growth(quick=quick),
         peak_memory(quick=quick),

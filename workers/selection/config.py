@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+Fisher = Literal["exact", "reference", "reference_top_k"]
 Method = Literal["spice", "fisher", "dpp", "grad_norm", "random"]
 
 #: Methods that add rows one by one by a marginal gain, so that an early stop has a meaning.
@@ -29,7 +30,8 @@ class SelectionConfig:
         method: "spice" (penalised log-det), "fisher" (log-det alone), "dpp" (greedy MAP of a determinantal
             process on the cosine kernel), "grad_norm" (largest norms) or "random" (uniform).
         seed: Seeds the random method and the partition.
-        fisher: "exact", or "reference" for the diagonal score of the published code (spice and fisher only).
+        fisher: "exact", or what reproduces the published code (spice and fisher only): "reference" for its greedy on
+            the diagonal score, "reference_top_k" for its largest gains at the empty set.
         on_invalid: "raise" for an error that names the rows with NaN or inf, "drop" to leave them out.
         curvature: Also compute the curvature of the objective, which needs every row (method with lambda = 0).
         device: Torch device to compute on; None means where the sketches are.
@@ -44,7 +46,7 @@ class SelectionConfig:
     early_stop_ratio: float | None = None
     method: Method = "spice"
     seed: int = 0
-    fisher: Literal["exact", "reference"] = "exact"
+    fisher: Fisher = "exact"
     on_invalid: Literal["raise", "drop"] = "raise"
     curvature: bool = False
     device: str | None = None
@@ -86,7 +88,7 @@ class SelectionConfig:
     def _check_names(self) -> None:
         allowed: dict[str, tuple[str, ...]] = {
             "method": get_args(Method),
-            "fisher": ("exact", "reference"),
+            "fisher": get_args(Fisher),
             "on_invalid": ("raise", "drop"),
         }
         for name, values in allowed.items():
@@ -110,7 +112,7 @@ class SelectionConfig:
     def _check_combinations(self) -> None:
         if self.early_stop_ratio is not None and self.method not in GREEDY_METHODS:
             raise ConfigError(f"early_stop_ratio needs marginal gains; method {self.method!r} has none")
-        if self.fisher == "reference" and self.method not in {"spice", "fisher"}:
-            raise ConfigError(f"fisher='reference' is a score of spice and fisher; method is {self.method!r}")
+        if self.fisher != "exact" and self.method not in {"spice", "fisher"}:
+            raise ConfigError(f"fisher={self.fisher!r} is a score of spice and fisher; method is {self.method!r}")
         if self.curvature and (self.penalty > 0 or self.method not in {"spice", "fisher"}):
             raise ConfigError("curvature bounds the plain log-det greedy; it needs spice or fisher with lambda = 0")

@@ -59,6 +59,29 @@ def diagonal_greedy(problem: Problem, watch: Watch) -> tuple[NDArray[np.int64], 
     return np.array(order, dtype=np.int64), "budget"
 
 
+def diagonal_top_k(problem: Problem) -> tuple[NDArray[np.int64], StopReason]:
+    """The rows of the largest published gains at the empty set, log(1 + alpha |z|^2) (ties: the lowest index).
+
+    An early stop leaves out the first gain at omega times the largest, and all after it.
+
+    Args:
+        problem: What is selected from.
+
+    Returns:
+        Row numbers in order, and why they are no more.
+    """
+    gains = torch.where(problem.eligible, problem.base_gains(), 0.0)
+    order = torch.sort(gains, descending=True, stable=True).indices[: problem.budget]
+    order = order[gains[order] > 0]
+    stop: StopReason = "budget" if len(order) == problem.budget else "exhausted"
+    if problem.early_stop_ratio is not None and len(order):
+        low = torch.nonzero(gains[order] <= problem.early_stop_ratio * gains[order[0]]).flatten()
+        low = low[low > 0]
+        if len(low):
+            order, stop = order[: int(low[0])], "early_stop"
+    return order.cpu().numpy(), stop
+
+
 class _DiagonalScore:
     """den, the mean of the picks, and an old gain of every row."""
 

@@ -13,7 +13,7 @@ from workers.selection.baselines import at_random, by_norm
 from workers.selection.bounds import fractional_knapsack, outside_bound
 from workers.selection.certificate import guarantees
 from workers.selection.config import ConfigError
-from workers.selection.diagonal import diagonal_greedy
+from workers.selection.diagonal import diagonal_greedy, diagonal_top_k
 from workers.selection.kernels import unit_rows
 from workers.selection.lazy import Climb, lazy_greedy
 from workers.selection.picked import Picked
@@ -178,10 +178,10 @@ def _order(
         order = at_random(usable, count, config.seed)
     elif config.method == "grad_norm":
         order = by_norm(torch.where(problem.eligible, problem.squared_norms, 0.0), count)
-    elif config.fisher == "reference":
+    elif config.fisher != "exact":
         if bound:
-            raise ConfigError("fisher is 'reference', which keeps to no constraints; use the exact score")
-        return diagonal_greedy(problem, watch)
+            raise ConfigError(f"fisher is {config.fisher!r}, which keeps to no constraints; use the exact score")
+        return diagonal_greedy(problem, watch) if config.fisher == "reference" else diagonal_top_k(problem)
     else:
         found = climb(unit_rows(problem), watch)
         return found.picked.trace().indices, found.stop

@@ -23,6 +23,31 @@ def test_the_reference_score_reproduces_the_published_index_lists(scale: float, 
     assert select(gradients, config).indices.tolist() == expected
 
 
+@pytest.mark.parametrize("ratio", [None, 0.5, 0.9])
+@pytest.mark.parametrize("seed", range(8))
+def test_the_reference_top_k_and_its_half_life_are_the_published_ones(seed: int, ratio: float | None) -> None:
+    gradients = gaussian(60, 32, seed=seed) * np.random.default_rng(seed).uniform(0.1, 1, (60, 1)).astype(np.float32)
+    gains = [float(np.log(1.0 + 0.5 * (row * row).sum())) for row in gradients]
+    order = sorted(range(60), key=lambda row: -gains[row])[:30]
+    if ratio is not None:
+        order = [row for row in order if gains[row] > ratio * gains[order[0]]]
+    config = SelectionConfig(budget=30, alpha=0.5, fisher="reference_top_k", early_stop_ratio=ratio)
+    assert select(gradients, config).indices.tolist() == order
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_reference_greedy_without_a_penalty_stops_at_its_half_life(seed: int) -> None:
+    gradients = 2 * gaussian(60, 32, seed=seed)
+    whole = published_loop(torch.from_numpy(gradients), 60, alpha=1.0, penalty=0.0)
+    den, gains = np.ones(32), []
+    for row in whole:
+        gains.append(np.log1p((gradients[row].astype(float) ** 2 / den).sum()))
+        den += gradients[row].astype(float) ** 4
+    kept = next((at for at, gain in enumerate(gains) if at and gain <= 0.5 * gains[0]), 60)
+    config = SelectionConfig(budget=60, alpha=1.0, method="fisher", fisher="reference", early_stop_ratio=0.5)
+    assert select(gradients, config).indices.tolist() == whole[:kept]
+
+
 def test_fisher_is_spice_without_the_penalty() -> None:
     sketches = gaussian(shift=-0.2)
     fisher = select(sketches, SelectionConfig(budget=50, method="fisher", conflict_penalty=0.7))
