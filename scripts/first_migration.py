@@ -44,7 +44,7 @@ def upgrade() -> None:
 ROWS = """
     projects = sa.table("projects", sa.column("id", sa.UUID()), sa.column("name", sa.Text()))
     op.bulk_insert(projects, [{"id": DEFAULT_PROJECT, "name": "default"}])
-    op.get_bind().exec_driver_sql(TRIGGERS.read_text(encoding="utf-8"))
+    op.execute(TRIGGERS.read_text(encoding="utf-8"))
 
 
 def downgrade() -> None:

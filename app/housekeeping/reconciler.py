@@ -11,7 +11,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from app.core.lifecycle import counts, deadlines, leases, shards
+from app.core.lifecycle import counts, deadlines, leases, parking
 from app.core.queue import KINDS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
     waiting: list[Waiting] = []
     with sessions() as session:
         deadlines.enforce(session)
-        shards.drop_finished(session)
+        parking.drop_units(session)
         session.commit()
         for table in KINDS:
             # First, since a row that is reclaimed is queued, and not yet in the queue.
@@ -45,7 +45,7 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
             due += reclaimed.again
         lost = queue.missing(waiting)
         due += [work for work in (leases.redispatch(session, work) for work in lost) if work is not None]
-        due += shards.wake(session)
+        due += parking.wake_jobs(session)
         counts.count_ended(session)
     for work in dead:
         queue.drop(work)

@@ -10,10 +10,10 @@ from app.jobs.schemas import JobResponse, Links
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from app.core.lifecycle.shards import WorkerProgress
+    from app.core.lifecycle.parking import UnitProgress
 
 
-def to_response(job: Job, workers: Sequence[WorkerProgress] = ()) -> JobResponse:
+def to_response(job: Job, workers: Sequence[UnitProgress] = ()) -> JobResponse:
     """The job as clients see it."""
     url = f"/jobs/{job.id}"
     done = job.state is State.SUCCEEDED

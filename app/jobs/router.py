@@ -10,7 +10,7 @@ from fastapi import APIRouter, Body, Response, status
 from app.core.contracts.job_request import EXAMPLE_REQUEST, JobRequest
 from app.core.contracts.schema import Changes, Page
 from app.core.db.tables import Job, Stage
-from app.core.lifecycle import shards
+from app.core.lifecycle import parking
 from app.core.lifecycle.leases import Waiting
 from app.http.caching import ValidatorsDep  # noqa: TC001
 from app.http.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
@@ -103,7 +103,7 @@ def get(sessions: SessionsDep, job_id: uuid.UUID, validators: ValidatorsDep) -> 
     with sessions() as session:
         job = service.find_job(session, job_id)
         headers = validators.polled(job)
-        workers = shards.workers(session, job.id) if job.stage in (Stage.GRADIENTS, Stage.SELECTING) else ()
+        workers = parking.workers_of(session, job.id) if job.stage in (Stage.GRADIENTS, Stage.SELECTING) else ()
     if not job.state.final:
         headers |= {"Retry-After": str(POLL_AFTER_S)}
     # Written here: of a model FastAPI would make the answer on a thread of its own, and what polls is most of the load.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from app.core.contracts.job_request import PRIORITIES
 from app.core.db.scoping import project_of
 from app.core.db.tables import Job, State
-from app.core.lifecycle import deletion, leases, quotas, shards
+from app.core.lifecycle import deletion, leases, parking, quotas
 from app.core.storage import StorageFailed, rows_prefix
 from app.core.uris.datasets import UriRefused, check_uri
 from app.core.uris.models import check_adapter_uri, check_model_uri
@@ -128,7 +128,7 @@ def cancel(session: Session, job_id: uuid.UUID) -> Job:
         JobFinished: It has succeeded or failed. (One that is cancelled stays so: that is no error.)
     """
     state = leases.request_cancel(session, Job, job_id)
-    shards.drop_finished(session)
+    parking.drop_units(session)
     if state in (State.SUCCEEDED, State.FAILED):
         raise JobFinished(f"Job {job_id} has {state} and can't be cancelled.")
     return find_job(session, job_id)

@@ -120,6 +120,7 @@ def upgrade() -> None:
         sa.Column("error", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("origin", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("outage_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("outage_of", sa.Text(), nullable=True),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_datasets_project_id_projects")),
@@ -258,6 +259,7 @@ def upgrade() -> None:
         sa.Column("error", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("origin", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("outage_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("outage_of", sa.Text(), nullable=True),
         sa.Column("timeout_s", sa.Double(), nullable=True),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
@@ -372,6 +374,7 @@ def upgrade() -> None:
         sa.Column("error", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("origin", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("outage_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("outage_of", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(
             ["dataset_id"], ["datasets.id"], name=op.f("fk_previews_dataset_id_datasets"), ondelete="CASCADE"
         ),
@@ -455,6 +458,7 @@ def upgrade() -> None:
         sa.Column("error", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("origin", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("outage_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("outage_of", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_parts_job_id_jobs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_parts")),
         sa.UniqueConstraint("job_id", "number", name=op.f("uq_parts_job_id_number")),
@@ -524,6 +528,7 @@ def upgrade() -> None:
         sa.Column("error", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("origin", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("outage_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("outage_of", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_shards_job_id_jobs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_shards")),
         sa.UniqueConstraint("job_id", "number", name=op.f("uq_shards_job_id_number")),
@@ -563,7 +568,7 @@ def upgrade() -> None:
 
     projects = sa.table("projects", sa.column("id", sa.UUID()), sa.column("name", sa.Text()))
     op.bulk_insert(projects, [{"id": DEFAULT_PROJECT, "name": "default"}])
-    op.get_bind().exec_driver_sql(TRIGGERS.read_text(encoding="utf-8"))
+    op.execute(TRIGGERS.read_text(encoding="utf-8"))
 
 
 def downgrade() -> None:

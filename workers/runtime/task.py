@@ -88,7 +88,7 @@ def _postpone(
     lease, patience_s = heartbeat.lease, context.settings.storage_patience_s
     heartbeat.stop()
     with context.sessions() as session:
-        postponed = leases.postpone(session, lease, patience_s)
+        postponed = leases.postpone(session, lease, patience_s, error.operation)
     if postponed:
         logger.warning("%s %s: it waits, %s", lease.table.__tablename__, lease.id, error)
     else:

@@ -12,14 +12,15 @@ import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from app.core.contracts.job_plan import JobPlan
 from app.core.db import clock
 from app.core.db.selections import MAIN
 from app.core.db.tables import Job, Stage
-from app.core.lifecycle import parts, quotas, shards, sketch_use
+from app.core.lifecycle import parking, quotas, sketch_use
 from app.core.storage import StorageFailed, rows_prefix
 from app.core.telemetry import tracing
 from workers.data.corpus import LAYOUT_VERSION
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from app.core.contracts.job_request import Budget
-    from app.core.db.tables import Json
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat, Meter
     from workers.selection import Progress, Selection, SelectionConfig
@@ -70,7 +70,7 @@ def run_job(job_id: str, dispatch: int) -> None:
 
     run_leased(context, Job, job_id, dispatch, lambda heartbeat: _Run(context, heartbeat).run(), discard)
     with context.sessions() as session:
-        shards.drop_finished(session)
+        parking.drop_units(session)
         session.commit()
 
 
@@ -97,15 +97,15 @@ class _Run:
         self.heartbeat = heartbeat
         self.source = source_of(context, heartbeat.lease.id)
         with context.sessions() as session:
-            self.plan = session.get_one(Job, heartbeat.lease.id).plan or {}
-            self.failure = shards.first_error(session, heartbeat.lease.id)
-            self.parts = parts.of_job(session, heartbeat.lease.id)
-        self.seconds: dict[str, float] = dict(self.plan.get("seconds", {}))
+            self.plan = JobPlan.load(session.get_one(Job, heartbeat.lease.id).plan)
+            self.failure = parking.shard_error(session, heartbeat.lease.id)
+            self.parts = parking.parts_of(session, heartbeat.lease.id)
+        self.seconds: dict[str, float] = dict(self.plan.seconds)
 
     def run(self) -> None:
         """Park the job or finish it; raises what ends it otherwise."""
         failures = [self.failure, *(part.error for part in self.parts)]
-        damaged = any(failure is not None and failure["type"] == parts.DAMAGED for failure in failures)
+        damaged = any(failure is not None and failure["type"] == parking.DAMAGED for failure in failures)
         for failure in failures:
             if failure is not None and not damaged:
                 raise ProblemError(failure)
@@ -117,8 +117,8 @@ class _Run:
         if missing:
             self._park(reading, store, missing)
             return
-        if "parked_at" in self.plan and "parted_at" not in self.plan:
-            self.seconds[Stage.GRADIENTS] = round(self._now() - self.plan["parked_at"], 3)
+        if self.plan.parked_at is not None and self.plan.parted_at is None:
+            self.seconds[Stage.GRADIENTS] = round(self._now() - self.plan.parked_at, 3)
         with self._timed(Stage.SELECTING):
             try:
                 sketched = self._load(reading, store)
@@ -130,8 +130,8 @@ class _Run:
                 self._split(reading, store, sketched)
                 return
             chosen, repeats = self._select(sketched)
-            if "parted_at" in self.plan:
-                self.seconds[Stage.SELECTING] = round(self._now() - self.plan["parted_at"], 3)
+            if self.plan.parted_at is not None:
+                self.seconds[Stage.SELECTING] = round(self._now() - self.plan.parted_at, 3)
         published = Published(
             reading=reading,
             values=sketched.values,
@@ -202,7 +202,7 @@ class _Run:
 
     def _use(self, key: str) -> None:
         """Have the sketches kept until the job ends; before anything is looked for."""
-        if key == self.plan.get("sketches"):
+        if key == self.plan.sketches:
             return
         with self.context.sessions() as session:
             signals = sketch_use.use(session, self.heartbeat.lease, key, self.plan, self.context.settings.lease_s)
@@ -211,7 +211,7 @@ class _Run:
 
     def _park(self, reading: Reading, store: ShardStore, missing: list[int]) -> None:
         """Make shards of what is missing and let go of the job until they are done."""
-        rounds = self.plan.get("rounds", 0) + 1
+        rounds = self.plan.rounds + 1
         if rounds > MOST_ROUNDS:
             raise JobError(
                 "sketches-vanish",
@@ -219,22 +219,18 @@ class _Run:
                 "gradients",
                 f"{len(missing)} shards were missing or damaged after {MOST_ROUNDS} rounds: check the artifact store",
             )
-        plan = {
-            **self._read_plan(reading, store),
-            "parked_at": self.plan.get("parked_at") or self._now(),
-            "rounds": rounds,
-        }
+        plan = JobPlan(**self._of_the_data(reading, store), parked_at=self.plan.parked_at or self._now(), rounds=rounds)
         sizes = {shard: len(store.rows(shard)) for shard in missing}
         self.heartbeat.stop()
         with self.context.sessions() as session:
-            waiting = shards.park(session, self.heartbeat.lease, sizes, plan)
+            waiting = parking.park_job(session, self.heartbeat.lease, parking.SHARDS, sizes, plan)
         self.context.queue.put_or_leave(waiting)
         if not waiting:
             raise Stopped
 
     def _split(self, reading: Reading, store: ShardStore, sketched: Sketched) -> None:
         """Make parts of the samples and let go of the job until each has been selected from."""
-        splits = self.plan.get("splits", 0) + 1
+        splits = self.plan.splits + 1
         if splits > MOST_ROUNDS:
             raise JobError(
                 "sketches-vanish",
@@ -246,23 +242,23 @@ class _Run:
         asked = self._config(len(sketched.rows))
         config = settle(sketched.values, asked, should_stop=self.heartbeat.should_stop)
         sizes = [len(rows) for rows in partition(len(sketched.rows), spec.partitions or 1, spec.seed)]
-        plan = {
-            **self.plan,
-            **self._read_plan(reading, store),
-            "reused": self._reused,
-            "parted_at": self.plan.get("parted_at") or self._now(),
-            "splits": splits,
-            "samples": len(reading.corpus),
-            "usable": len(sketched.rows),
-            "parts": len(sizes),
-            "picks": config.budget,
-            "alpha": config.alpha,
-        }
+        plan = self.plan.model_copy(
+            update={
+                **self._of_the_data(reading, store),
+                "reused": self._reused,
+                "parted_at": self.plan.parted_at or self._now(),
+                "splits": splits,
+                "samples": len(reading.corpus),
+                "usable": len(sketched.rows),
+                "parts": len(sizes),
+                "picks": config.budget,
+                "alpha": config.alpha,
+            }
+        )
+        budgets = {number: min(config.budget or size, size) for number, size in enumerate(sizes)}
         self.heartbeat.stop()
         with self.context.sessions() as session:
-            waiting = parts.park(
-                session, self.heartbeat.lease, [min(config.budget or size, size) for size in sizes], plan
-            )
+            waiting = parking.park_job(session, self.heartbeat.lease, parking.PARTS, budgets, plan)
         self.context.queue.put_or_leave(waiting)
         if not waiting:
             raise Stopped
@@ -270,10 +266,10 @@ class _Run:
     @property
     def _reused(self) -> bool:
         """Whether this job had to compute no sketch."""
-        return bool(self.plan.get("reused", "sketches" not in self.plan))
+        return self.plan.sketches is None if self.plan.reused is None else self.plan.reused
 
-    def _read_plan(self, reading: Reading, store: ShardStore) -> Json:
-        """What others need to know of the job's data."""
+    def _of_the_data(self, reading: Reading, store: ShardStore) -> dict[str, Any]:
+        """The fields of a plan that tell others of the job's data."""
         return {
             "fingerprint": reading.snapshot.fingerprint,
             "corpus": reading.corpus.digest,
@@ -329,7 +325,7 @@ class _Run:
             spec,
             budget=picks_of(spec.budget, usable),
             device=str(self.context.device),
-            alpha=self.plan["alpha"] if self.parts else None,
+            alpha=self.plan.alpha if self.parts else None,
         )
 
     def _merge(self, sketched: Sketched, config: SelectionConfig) -> Selection:

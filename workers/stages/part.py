@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.core.contracts.job_plan import PartPlan
 from app.core.contracts.job_request import JobRequest
 from app.core.db.tables import Job, Part, State
-from app.core.lifecycle import leases, parts, shards
+from app.core.lifecycle import leases, parking
 from workers.gradients.shards import ShardDamaged, ShardStore
 from workers.runtime.context import current_context
 from workers.runtime.failures import ProblemError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     import uuid
 
     from app.core.contracts.job_request import SelectionSpec
-    from app.core.db.tables import Json
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
 
@@ -40,7 +40,7 @@ def run_part(part_id: str, dispatch: int) -> None:
         context, Part, part_id, dispatch, lambda heartbeat: _select(context, heartbeat, job_id), worker=context.name
     )
     with context.sessions() as session:
-        woken = shards.wake(session, job_id)
+        woken = parking.wake_jobs(session, job_id)
     context.queue.put_or_leave(woken)
 
 
@@ -62,9 +62,9 @@ def _select(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     with context.sessions() as session:
         part = session.get_one(Part, heartbeat.lease.id)
         job = session.get_one(Job, job_id)
-    request, plan = JobRequest.model_validate(job.request), job.plan or {}
-    config = selection_config(request.selection, budget=plan["picks"], device=str(context.device), alpha=plan["alpha"])
-    rows = partition(plan["usable"], plan["parts"], config.seed)[part.number]
+    request, plan = JobRequest.model_validate(job.request), PartPlan.load(job.plan)
+    config = selection_config(request.selection, budget=plan.picks, device=str(context.device), alpha=plan.alpha)
+    rows = partition(plan.usable, plan.parts, config.seed)[part.number]
     values = _sketches(context, heartbeat, plan, request.gradients.sketch_dim, rows)
     meter = heartbeat.begin(part.budget, "picks")
     picked = select_part(
@@ -88,19 +88,19 @@ def _select(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
 def _sketches(
     context: WorkerContext,
     heartbeat: LeaseHeartbeat,
-    plan: Json,
+    plan: PartPlan,
     sketch_dim: int,
     rows: np.ndarray[tuple[int], np.dtype[np.int64]],
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """The part's rows, shape (m, p); the others are read past, a shard at a time."""
     store = ShardStore(
         context.artifacts,
-        plan["sketches"],
-        samples=plan["samples"],
+        plan.sketches,
+        samples=plan.samples,
         sketch_dim=sketch_dim,
         shard_rows=context.settings.shard_rows,
     )
     try:
         return store.finite_rows(rows, heartbeat.should_stop)
     except ShardDamaged as error:
-        raise ProblemError({"type": parts.DAMAGED, "title": "Sketches are damaged", "detail": str(error)}) from error
+        raise ProblemError({"type": parking.DAMAGED, "title": "Sketches are damaged", "detail": str(error)}) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.core.contracts.job_plan import JobPlan
 from app.core.contracts.job_request import JobRequest
 from app.core.db.tables import DEFAULT_PROJECT, Dataset, Job
 from app.core.uris.datasets import check_uri
@@ -105,15 +106,15 @@ def source_of(context: WorkerContext, job_id: uuid.UUID) -> Source:
             "dataset-gone", "The dataset is gone", "dataset.id", "the registered dataset was deleted: register it again"
         )
     registered = None if dataset is None else dataset.fingerprint
-    plan = job.plan or {}
+    plan = JobPlan.load(job.plan)
     given = request.gradients.adapter
     return Source(
         request=request,
         uri=uri,
         model=check_model_uri(request.model.uri, context.settings),
         adapter=None if given is None else context.adapters.get(check_adapter_uri(given.uri, context.settings)),
-        fingerprint=plan.get("fingerprint", registered),
-        planned="fingerprint" in plan,
+        fingerprint=plan.fingerprint or registered,
+        planned=plan.fingerprint is not None,
         rows=None if dataset is None else dataset.rows,
         sketch_owner=_sketch_owner(context, job),
     )

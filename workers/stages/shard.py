@@ -6,8 +6,9 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from app.core.contracts.job_plan import ShardPlan
 from app.core.db.tables import Job, Shard, State
-from app.core.lifecycle import counts, leases, shards
+from app.core.lifecycle import counts, leases, parking
 from workers.gradients.shards import ShardStore
 from workers.gradients.starting_point import StartingPoint, shared_starting_point, starting_point
 from workers.runtime.context import current_context
@@ -37,7 +38,7 @@ def run_shard(shard_id: str, dispatch: int) -> None:
         context, Shard, shard_id, dispatch, lambda heartbeat: _sketch(context, heartbeat, job_id), worker=context.name
     )
     with context.sessions() as session:
-        woken = shards.wake(session, job_id)
+        woken = parking.wake_jobs(session, job_id)
     context.queue.put_or_leave(woken)
 
 
@@ -50,22 +51,22 @@ def _job_of(context: WorkerContext, shard_id: str) -> uuid.UUID | None:
 def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID) -> None:
     with context.sessions() as session:
         shard = session.get_one(Shard, heartbeat.lease.id)
-        plan = session.get_one(Job, job_id).plan or {}
+        plan = ShardPlan.load(session.get_one(Job, job_id).plan)
     source = source_of(context, job_id)
-    corpus = _corpus(context, heartbeat, source, plan["corpus"])
+    corpus = _corpus(context, heartbeat, source, plan.corpus)
     store = ShardStore(
         context.artifacts,
-        plan["sketches"],
+        plan.sketches,
         samples=len(corpus),
         sketch_dim=source.gradients.sketch_dim,
         shard_rows=context.settings.shard_rows,
     )
     config = replace(source.gradients, token_budget=context.settings.token_budget)
-    if config.adapter != plan.get("adapter"):
+    if config.adapter != plan.adapter:
         raise _changed("gradients.adapter", context, "adapter")
     path = model_directory(context, source.model, source.request.model.dtype, heartbeat.should_stop)
     model = context.model(path, source.request.model.dtype)
-    if model.revision != plan["model"]:
+    if model.revision != plan.model:
         raise _changed("model.uri", context, "model")
 
     def start() -> StartingPoint:

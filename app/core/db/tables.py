@@ -111,7 +111,8 @@ class Leased:
 
     `dispatch` numbers the times that the row went to the queue: a message of an older dispatch claims nothing.
     `lease_token` fences the worker that holds the row: only its statements change it.
-    `queued_at` lies ahead while the row waits for something that is away since `outage_since`.
+    `queued_at` lies ahead while the row waits for something that is away, since the operation `outage_of` failed at
+    `outage_since`.
     `origin` is what asked for the row: the request's id and its trace.
     """
 
@@ -123,6 +124,7 @@ class Leased:
     lease_expires_at: Mapped[datetime | None]
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     outage_since: Mapped[datetime | None] = mapped_column(sort_order=10)
+    outage_of: Mapped[str | None] = mapped_column(sort_order=10)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

@@ -5,7 +5,7 @@
 CREATE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     unseen CONSTANT text[] :=
-        '{lease_token,lease_expires_at,dispatch,crashes,queued_at,outage_since,plan,updated_at,counted,origin}';
+        '{lease_token,lease_expires_at,dispatch,crashes,queued_at,outage_since,outage_of,plan,updated_at,counted,origin}';
 BEGIN
     IF to_jsonb(NEW) - unseen IS DISTINCT FROM to_jsonb(OLD) - unseen THEN
         NEW.updated_at := greatest(clock_timestamp(), OLD.updated_at + interval '1 microsecond');
@@ -67,64 +67,48 @@ CREATE TRIGGER owe_webhook BEFORE UPDATE ON jobs FOR EACH ROW
     EXECUTE FUNCTION owe_webhook();
 
 
--- The progress of a parked job is that of its shards. The trigger does not wait for the job's row, whose holder may be
--- waiting for the shard; the next report of a shard catches up.
-CREATE FUNCTION count_shards() RETURNS trigger LANGUAGE plpgsql AS $$
+-- The progress of a parked job is the sum over its shards, or over its parts. The trigger's arguments are the column
+-- with the size of a unit and the name of what it counts. The trigger does not wait for the job's row, whose holder may
+-- be waiting for the unit; the next report of a unit catches up.
+CREATE FUNCTION add_up_progress() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    size CONSTANT text := TG_ARGV[0];
+    unit CONSTANT text := TG_ARGV[1];
+    counted record;
+    added_up jsonb;
 BEGIN
     PERFORM FROM jobs
         WHERE id = NEW.job_id AND state = 'running' AND lease_token IS NULL
             AND updated_at < clock_timestamp() - interval '0.5 seconds'
         FOR NO KEY UPDATE SKIP LOCKED;
-    IF FOUND THEN
-        UPDATE jobs SET progress = (
-            SELECT jsonb_build_object(
-                'done', done, 'total', total, 'unit', 'samples', 'rate', round(rate::numeric, 3),
-                'eta_s', CASE WHEN rate > 0 THEN round(((total - done) / rate)::numeric, 1) END,
-                'tokens_per_s', round(token_rate::numeric, 1))
-            FROM (
-                SELECT
-                    sum(CASE state WHEN 'succeeded' THEN samples
-                        WHEN 'running' THEN coalesce((progress->>'done')::bigint, 0) ELSE 0 END) AS done,
-                    sum(samples) AS total,
-                    sum((progress->>'rate')::float8) FILTER (WHERE state = 'running') AS rate,
-                    sum((progress->>'tokens_per_s')::float8) FILTER (WHERE state = 'running') AS token_rate
-                FROM shards WHERE job_id = NEW.job_id
-            ) AS counted
-        ) WHERE id = NEW.job_id;
+    IF NOT FOUND THEN
+        RETURN NULL;
     END IF;
+    EXECUTE format($query$
+        SELECT
+            sum(CASE state
+                WHEN 'succeeded' THEN %1$I
+                WHEN 'running' THEN coalesce((progress->>'done')::bigint, 0)
+                ELSE 0 END) AS done,
+            sum(%1$I) AS total,
+            sum((progress->>'rate')::float8) FILTER (WHERE state = 'running') AS rate,
+            sum((progress->>'tokens_per_s')::float8) FILTER (WHERE state = 'running') AS tokens_per_s
+        FROM %2$I WHERE job_id = $1
+    $query$, size, TG_TABLE_NAME) INTO counted USING NEW.job_id;
+    added_up := jsonb_build_object(
+        'done', counted.done, 'total', counted.total, 'unit', unit, 'rate', round(counted.rate::numeric, 3),
+        'eta_s', CASE WHEN counted.rate > 0 THEN
+            round(((counted.total - counted.done) / counted.rate)::numeric, 1) END);
+    IF unit = 'samples' THEN
+        added_up := added_up || jsonb_build_object('tokens_per_s', round(counted.tokens_per_s::numeric, 1));
+    END IF;
+    UPDATE jobs SET progress = added_up WHERE id = NEW.job_id;
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER count_shards AFTER UPDATE ON shards FOR EACH ROW
+CREATE TRIGGER add_up_progress AFTER UPDATE ON shards FOR EACH ROW
     WHEN ((NEW.state, NEW.progress) IS DISTINCT FROM (OLD.state, OLD.progress))
-    EXECUTE FUNCTION count_shards();
-
-
--- As for shards, in picks.
-CREATE FUNCTION count_parts() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM FROM jobs
-        WHERE id = NEW.job_id AND state = 'running' AND lease_token IS NULL
-            AND updated_at < clock_timestamp() - interval '0.5 seconds'
-        FOR NO KEY UPDATE SKIP LOCKED;
-    IF FOUND THEN
-        UPDATE jobs SET progress = (
-            SELECT jsonb_build_object(
-                'done', done, 'total', total, 'unit', 'picks', 'rate', round(rate::numeric, 3),
-                'eta_s', CASE WHEN rate > 0 THEN round(((total - done) / rate)::numeric, 1) END)
-            FROM (
-                SELECT
-                    sum(CASE state WHEN 'succeeded' THEN budget
-                        WHEN 'running' THEN coalesce((progress->>'done')::bigint, 0) ELSE 0 END) AS done,
-                    sum(budget) AS total,
-                    sum((progress->>'rate')::float8) FILTER (WHERE state = 'running') AS rate
-                FROM parts WHERE job_id = NEW.job_id
-            ) AS counted
-        ) WHERE id = NEW.job_id;
-    END IF;
-    RETURN NULL;
-END $$;
-
-CREATE TRIGGER count_parts AFTER UPDATE ON parts FOR EACH ROW
+    EXECUTE FUNCTION add_up_progress('samples', 'samples');
+CREATE TRIGGER add_up_progress AFTER UPDATE ON parts FOR EACH ROW
     WHEN ((NEW.state, NEW.progress) IS DISTINCT FROM (OLD.state, OLD.progress))
-    EXECUTE FUNCTION count_parts();
+    EXECUTE FUNCTION add_up_progress('budget', 'picks');

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CursorResult, case, func, literal, or_, select, update
+from sqlalchemy import CursorResult, and_, case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.core.db.tables import Dataset, Job, Part, Preview, Shard, State
@@ -28,6 +28,8 @@ OPEN = (State.QUEUED, State.RUNNING)
 
 SHORTEST_WAIT = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(seconds=60)
+UNOBSERVED = timedelta(hours=1)
+"""Longer than a store's own retries take."""
 
 WORKER_LOST: Json = {
     "type": "worker-lost",
@@ -149,27 +151,36 @@ def hand_back(session: Session, lease: Lease) -> int | None:
     return row.dispatch if row is not None and row.state is State.QUEUED else None
 
 
-def postpone(session: Session, lease: Lease, patience_s: float) -> bool:
+def postpone(session: Session, lease: Lease, patience_s: float, operation: str) -> bool:
     """Return a row to the queue for later: something that its work needs is away, and may come back.
 
     The next try comes after as long as the outage has lasted, but within a minute. Nobody puts a message for it: the
     reconciler does once `queued_at` has passed.
 
+    An outage is over once the work gets past the operation that failed. Work runs its operations in one order, so a
+    failure of another operation begins another outage. So does a failure that comes more than `UNOBSERVED` (and more
+    than `patience_s`) after the row was due: nobody has seen what was away for most of that time.
+
+    Args:
+        session: For this transaction alone.
+        lease: The worker's hold on the row.
+        patience_s: How long an outage may last.
+        operation: What failed, as the store names it.
+
     Returns:
         False, having changed nothing, if the row is not held or the outage has lasted for `patience_s`.
     """
-    table = lease.table
-    since = func.coalesce(table.outage_since, func.now())
+    table, patience = lease.table, timedelta(seconds=patience_s)
+    goes_on = and_(table.outage_of == operation, table.queued_at > func.now() - max(patience, UNOBSERVED))
+    since = case((goes_on, table.outage_since), else_=func.now())
     result = _execute(
         session,
         update(table)
-        .where(
-            *_held(lease),
-            or_(table.outage_since.is_(None), table.outage_since > func.now() - timedelta(seconds=patience_s)),
-        )
+        .where(*_held(lease), since >= func.now() - patience)
         .values(
             **_let_go(table),
             outage_since=since,
+            outage_of=operation,
             queued_at=func.now() + func.least(func.greatest(func.now() - since, SHORTEST_WAIT), LONGEST_WAIT),
         ),
     )
@@ -233,10 +244,11 @@ def reclaim_expired(session: Session, table: Work, max_attempts: int) -> Reclaim
         .returning(table.id, table.dispatch, table.state)
     ).all()
     session.commit()
-    found = Reclaimed([], [])
+    reclaimed = Reclaimed([], [])
     for row in rows:
-        (found.again if row.state is State.QUEUED else found.ended).append(Waiting(table, row.id, row.dispatch))
-    return found
+        outcome = reclaimed.again if row.state is State.QUEUED else reclaimed.ended
+        outcome.append(Waiting(table, row.id, row.dispatch))
+    return reclaimed
 
 
 def expire_all(session: Session) -> None:
@@ -287,6 +299,11 @@ def _let_go(table: Work) -> dict[str, Any]:
         "lease_token": None,
         "lease_expires_at": None,
     }
+
+
+def held_and_wanted(lease: Lease) -> tuple[Any, ...]:
+    """Conditions: the worker holds the row, and nobody has cancelled it."""
+    return *_held(lease), lease.table.cancel_requested_at.is_(None)
 
 
 def _held(lease: Lease) -> tuple[Any, ...]:

@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from app.core.contracts.job_plan import JobPlan
     from app.core.db.engine import Sessions
-    from app.core.db.tables import Json
     from app.core.lifecycle.leases import Lease, Signals
 
-USES = "uses"
 
-
-def use(session: Session, lease: Lease, key: str, plan: Json, seconds: float) -> Signals:
+def use(session: Session, lease: Lease, key: str, plan: JobPlan, seconds: float) -> Signals:
     """Note in a job's plan that it uses sketches, from now until the job ends; extends the lease, and commits.
 
     Args:
@@ -39,7 +37,7 @@ def use(session: Session, lease: Lease, key: str, plan: Json, seconds: float) ->
         seconds: Of the lease.
     """
     session.execute(select(func.pg_advisory_xact_lock_shared(_lock_number(key))))
-    return leases.extend(session, lease, seconds, plan={**plan, USES: key})
+    return leases.extend(session, lease, seconds, plan=plan.model_copy(update={"uses": key}).stored())
 
 
 @contextmanager
@@ -63,7 +61,7 @@ def live_corpora(session: Session) -> tuple[set[str], set[str]]:
 
 def _used(session: Session) -> set[str]:
     rows = session.execute(
-        select(Job.plan["sketches"].astext, Job.plan[USES].astext).where(Job.state.in_(OPEN), Job.plan.is_not(None))
+        select(Job.plan["sketches"].astext, Job.plan["uses"].astext).where(Job.state.in_(OPEN), Job.plan.is_not(None))
     ).all()
     return {key for row in rows for key in row if key}
 

@@ -24,7 +24,13 @@ _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class StorageFailed(OSError):
-    """The store did not do what it was asked; what was to be written is there whole or not at all."""
+    """The store did not do what it was asked; what was to be written is there whole or not at all.
+
+    Attributes:
+        operation: The verb and the object's name.
+    """
+
+    operation: str = ""
 
 
 class StorageAway(StorageFailed):
@@ -125,4 +131,6 @@ def explained(
         remedy = "see SPICE_ARTIFACTS_URL, and SPICE_S3_ENDPOINT_URL if it is a bucket"
     reason = os.strerror(number) if number and getattr(error, "filename", None) else str(error) or type(error).__name__
     kind = StorageAway if (number in _AWAY if passing is None else passing) else StorageFailed
-    return kind(f"the artifact store {place} could not {action} {name} ({reason}): {remedy}")
+    failure = kind(f"the artifact store {place} could not {action} {name} ({reason}): {remedy}")
+    failure.operation = f"{action} {name}"
+    return failure

@@ -6,12 +6,13 @@ import os
 import socket
 import threading
 import time
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import event
+from sqlalchemy import event, func, select, update
 
 from app.core.db.tables import Job, Stage, State
 from app.core.lifecycle import counts, fleet, leases
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 LONG = 60.0
 GONE = -1.0  # a lease that ran out before it began: a worker that died at once
+WRITE = "write sketches/used"
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -213,7 +216,7 @@ def test_a_row_that_waits_for_an_outage_is_tried_again_later_and_fails_in_the_en
     job = add_job(session)
     lease = leases.claim(session, Job, job.id, 1, LONG)
     assert lease is not None
-    assert leases.postpone(session, lease, patience_s=LONG)
+    assert leases.postpone(session, lease, LONG, WRITE)
     assert state_of(session, job) is State.QUEUED
     assert (job.dispatch, job.crashes, job.lease_token) == (2, 0, None)
     assert job.outage_since is not None
@@ -222,9 +225,45 @@ def test_a_row_that_waits_for_an_outage_is_tried_again_later_and_fails_in_the_en
     assert fleet.backlog(session)["selection"].oldest_s == 0
     again = leases.claim(session, Job, job.id, 2, LONG)
     assert again is not None
-    assert not leases.postpone(session, lease, patience_s=LONG)  # a worker that no longer holds it
-    assert not leases.postpone(session, again, patience_s=0)
+    assert not leases.postpone(session, lease, LONG, WRITE)  # a worker that no longer holds it
+    assert not leases.postpone(session, again, 0, WRITE)
     assert state_of(session, job) is State.RUNNING
+
+
+def after_an_outage(session: Session, *, began: timedelta, due: timedelta) -> leases.Lease:
+    """A worker's hold on a job whose write failed so long ago, and that was due to be tried again so long ago."""
+    job = add_job(session)
+    lease = leases.claim(session, Job, job.id, 1, LONG)
+    assert lease is not None
+    assert leases.postpone(session, lease, LONG, WRITE)
+    then = {"outage_since": func.now() - began, "queued_at": func.now() - due}
+    session.execute(update(Job).where(Job.id == job.id).values(then))
+    session.commit()
+    again = leases.claim(session, Job, job.id, 2, LONG)
+    assert again is not None
+    return again
+
+
+@pytest.mark.parametrize(
+    ("operation", "began", "due", "outcome"),
+    [
+        (WRITE, 59 * MINUTE, MINUTE, "goes on"),
+        (WRITE, 61 * MINUTE, MINUTE, "has lasted too long"),
+        # The work has got past the write that failed then: the store has been there since.
+        ("write rows.jsonl", 61 * MINUTE, MINUTE, "is a new one"),
+        (WRITE, 125 * MINUTE, 59 * MINUTE, "has lasted too long"),
+        # The row was in the queue for more than an hour: nobody has seen whether the store was away all that time.
+        (WRITE, 125 * MINUTE, 61 * MINUTE, "is a new one"),
+    ],
+)
+def test_an_outage_that_is_over_does_not_count(
+    session: Session, operation: str, began: timedelta, due: timedelta, outcome: str
+) -> None:
+    lease = after_an_outage(session, began=began, due=due)
+    assert leases.postpone(session, lease, 3600, operation) is (outcome != "has lasted too long")
+    lasted = session.scalar(select(func.now() - Job.outage_since).where(Job.id == lease.id))
+    assert lasted is not None
+    assert (lasted < MINUTE) is (outcome == "is a new one")
 
 
 @pytest.mark.parametrize("how", ["hand_back", "postpone"])
@@ -236,7 +275,7 @@ def test_a_row_that_was_cancelled_ends_when_its_worker_lets_go_of_it(session: Se
     if how == "hand_back":
         assert leases.hand_back(session, lease) is None
     else:
-        assert leases.postpone(session, lease, patience_s=LONG)
+        assert leases.postpone(session, lease, LONG, WRITE)
     assert state_of(session, job) is State.CANCELLED
     assert job.finished_at is not None
 

@@ -14,9 +14,10 @@ import httpx
 import pytest
 from sqlalchemy import func, select, text
 
+from app.core.contracts.job_plan import JobPlan
 from app.core.contracts.job_request import EXAMPLE_REQUEST
 from app.core.db.tables import Job, JobEvent, Shard, Stage, State
-from app.core.lifecycle import leases, shards
+from app.core.lifecycle import leases, parking
 from app.events import repository
 from app.main import create_app
 from tests.integration.served import served
@@ -179,7 +180,7 @@ def test_the_progress_of_a_parked_job_is_that_of_its_shards(sessions: Sessions) 
     job_id = add_job(sessions)
     lease = begin(sessions, job_id)
     with sessions() as session:
-        waiting = shards.park(session, lease, {0: 60, 1: 40}, {})
+        waiting = parking.park_job(session, lease, parking.SHARDS, {0: 60, 1: 40}, JobPlan())
         assert session.get_one(Job, job_id).progress == {
             "done": 0, "total": 100, "unit": "samples", "rate": None, "eta_s": None
         }  # fmt: skip
@@ -205,7 +206,7 @@ def test_shards_never_wait_for_the_row_of_their_job(sessions: Sessions) -> None:
     """Parking deletes shards with the job's row in hand: a shard that waited for that row would be a deadlock."""
     job_id = add_job(sessions)
     with sessions() as session:
-        (waiting,) = shards.park(session, begin(sessions, job_id), {0: 100}, {})
+        (waiting,) = parking.park_job(session, begin(sessions, job_id), parking.SHARDS, {0: 100}, JobPlan())
     with sessions() as session:
         shard = leases.claim(session, Shard, waiting.id, 1, 60)
         assert shard is not None
@@ -221,7 +222,7 @@ def test_ids_of_a_job_grow_in_the_order_of_commits(sessions: Sessions) -> None:
     job_id = add_job(sessions)
     lease = begin(sessions, job_id)
     with sessions() as session:
-        waiting = shards.park(session, lease, dict.fromkeys(range(4), 100), {})
+        waiting = parking.park_job(session, lease, parking.SHARDS, dict.fromkeys(range(4), 100), JobPlan())
         held = [leases.claim(session, Shard, shard.id, 1, 60) for shard in waiting]
     stop = threading.Event()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from app.core.contracts.job_plan import JobPlan
 from app.core.db.tables import Job, State
 from app.core.lifecycle import leases, sketch_use
 from app.core.storage import open_artifacts
@@ -118,7 +119,7 @@ def test_a_job_that_begins_during_a_deletion_waits_for_its_end(sessions: Session
         with sessions() as session:
             lease = leases.claim(session, Job, job_id, 1, 30)
             assert lease is not None
-            assert sketch_use.use(session, lease, KEYS[0], {"seconds": {}}, 30).held
+            assert sketch_use.use(session, lease, KEYS[0], JobPlan(seconds={}), 30).held
         done.set()
 
     with ThreadPoolExecutor(1) as pool:

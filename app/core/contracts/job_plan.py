@@ -1,0 +1,87 @@
+"""A job's plan: what the worker that parks a job tells the workers of its shards and parts, and its own next worker.
+
+It is JSON in `jobs.plan` while the job is open, and gone when the job has succeeded. A field that nobody has set is not
+stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+
+class JobPlan(BaseModel):
+    """What is known of a job between two turns at it. Workers of shards and parts read the narrower plans below.
+
+    Attributes:
+        seconds: Time that each stage has taken so far.
+        uses: Content key of the sketches that deletion leaves alone, from before anybody looked for them.
+        fingerprint: Of the dataset that was read, ``sha256:<hex>``.
+        corpus: Digest of its samples.
+        model: Revision of the model.
+        adapter: Revision of the adapter, if gradients are taken of one.
+        sketches: Content key of the job's sketches, once the job was parked.
+        parked_at: When the job was first parked for shards, in seconds since 1970 on Postgres's clock.
+        rounds: Times that it was parked for shards.
+        parted_at: When it was first parked for parts since then, likewise.
+        splits: Times that it was parked for parts since then.
+        reused: Whether the job had to compute no sketch; set with the parts.
+        samples: Rows with a sketch.
+        usable: Rows with a finite sketch: the parts are drawn of these.
+        parts: Number of parts.
+        picks: Picks of the whole selection.
+        alpha: Of the whole selection.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seconds: dict[str, float] = {}
+    uses: str | None = None
+    fingerprint: str | None = None
+    corpus: str | None = None
+    model: str | None = None
+    adapter: str | None = None
+    sketches: str | None = None
+    parked_at: float | None = None
+    rounds: int = 0
+    parted_at: float | None = None
+    splits: int = 0
+    reused: bool | None = None
+    samples: int | None = None
+    usable: int | None = None
+    parts: int | None = None
+    picks: int | None = None
+    alpha: float | None = None
+
+    @classmethod
+    def load(cls, stored: dict[str, Any] | None) -> Self:
+        """The plan in a job's row; an empty one where there is none yet.
+
+        Raises:
+            ValidationError: It lacks what this kind of plan must have.
+        """
+        return cls.model_validate(stored or {})
+
+    def stored(self) -> dict[str, Any]:
+        """The plan as a job's row holds it."""
+        return self.model_dump(exclude_unset=True)
+
+
+class ShardPlan(JobPlan):
+    """The plan of a job that is parked for shards."""
+
+    corpus: str
+    model: str
+    sketches: str
+
+
+class PartPlan(JobPlan):
+    """The plan of a job that is parked for parts."""
+
+    sketches: str
+    samples: int
+    usable: int
+    parts: int
+    picks: int
+    alpha: float

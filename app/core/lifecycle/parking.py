@@ -1,0 +1,178 @@
+"""Park work until other rows are done: a job for its shards or its parts, and whatever else waits for rows of its own.
+
+A parked row is running and nobody holds its lease. The rows that it waits for are its units: each is queued, claimed
+and finished like any other work. The worker that ends a unit wakes the parked row once all units are done, or one has
+failed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, exists, func, insert, or_, select, update
+
+from app.core.db.tables import Job, Part, Shard, Stage, State
+from app.core.lifecycle.leases import OPEN, Waiting, held_and_wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import InstrumentedAttribute, Session
+
+    from app.core.contracts.job_plan import JobPlan
+    from app.core.db.tables import Json
+    from app.core.lifecycle.leases import Lease, Work
+
+DAMAGED = "sketches-damaged"
+"""Type of the problem of a part that met a damaged shard: the job has that made again, and is parted anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """What a job is parked for.
+
+    Attributes:
+        table: A row a unit.
+        size: The column with what a unit is made of.
+        unit: What the column counts.
+        stage: The job's stage meanwhile.
+    """
+
+    table: type[Shard] | type[Part]
+    size: InstrumentedAttribute[int]
+    unit: str
+    stage: Stage
+
+
+SHARDS = Units(Shard, Shard.samples, "samples", Stage.GRADIENTS)
+PARTS = Units(Part, Part.budget, "picks", Stage.SELECTING)
+UNITS_OF_JOBS = (SHARDS, PARTS)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitProgress:
+    """What one worker does for a job right now; `shard` is the number of the unit."""
+
+    worker: str
+    shard: int
+    done: int
+    total: int
+    rate: float | None
+    tokens_per_s: float | None
+
+
+def let_go(session: Session, lease: Lease, **values: Any) -> bool:  # noqa: ANN401 - columns of any type
+    """Park the row that a worker holds, in the caller's transaction; its units are made in the same one.
+
+    Returns:
+        False, having changed nothing, if the row is no longer held or was cancelled.
+    """
+    released = {"lease_token": None, "lease_expires_at": None, "outage_since": None, "outage_of": None}
+    parked = update(lease.table).where(*held_and_wanted(lease)).values(**released, **values)
+    return session.execute(parked.returning(lease.table.id)).one_or_none() is not None
+
+
+def wake(session: Session, table: Work, *decided: ColumnElement[bool]) -> list[Waiting]:
+    """Queue the parked rows of a table for which all conditions hold; commits."""
+    rows = session.execute(
+        update(table)
+        .where(table.state == State.RUNNING, table.lease_token.is_(None), *decided)
+        .values(state=State.QUEUED, dispatch=table.dispatch + 1, queued_at=func.now())
+        .returning(table.id, table.dispatch)
+    ).all()
+    session.commit()
+    return [Waiting(table, row.id, row.dispatch) for row in rows]
+
+
+def park_job(session: Session, lease: Lease, units: Units, sizes: Mapping[int, int], plan: JobPlan) -> list[Waiting]:
+    """Let go of a job until its units are done, in one transaction with their making.
+
+    Args:
+        session: For this transaction alone.
+        lease: The worker's hold on the job.
+        units: What the job waits for.
+        sizes: Number and size of each unit.
+        plan: What the units' workers and the job's next worker need to know.
+
+    Returns:
+        The units, to be put into the queue; none if the job is no longer held or was cancelled.
+    """
+    progress = {"done": 0, "total": sum(sizes.values()), "unit": units.unit, "rate": None, "eta_s": None}
+    if not let_go(session, lease, stage=units.stage, progress=progress, plan=plan.stored()):
+        session.rollback()
+        return []
+    for earlier in UNITS_OF_JOBS:
+        session.execute(delete(earlier.table).where(earlier.table.job_id == lease.id))
+    rows = [
+        {"id": uuid.uuid4(), "job_id": lease.id, "number": number, units.size.key: size}
+        for number, size in sizes.items()
+    ]
+    session.execute(insert(units.table), rows)
+    session.commit()
+    return [Waiting(units.table, row["id"], 1) for row in rows]
+
+
+def wake_jobs(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting]:
+    """Queue the parked jobs whose units are all done, or one of which failed; commits.
+
+    Args:
+        session: For this transaction alone.
+        job_id: Look at this job only.
+    """
+    of_job = [(units.table, exists().where(units.table.job_id == Job.id)) for units in UNITS_OF_JOBS]
+    conditions = [
+        or_(
+            ~or_(*(units.where(table.state.in_(OPEN)) for table, units in of_job)),
+            *(units.where(table.state == State.FAILED) for table, units in of_job),
+        )
+    ]
+    if job_id is not None:
+        conditions.append(Job.id == job_id)
+    return wake(session, Job, *conditions)
+
+
+def drop_units(session: Session) -> None:
+    """Delete the units of jobs that have ended, in the caller's transaction.
+
+    A worker that still holds a unit hears of it with its next heartbeat.
+    """
+    for units in UNITS_OF_JOBS:
+        ended = select(Job.id).where(Job.id == units.table.job_id, Job.state.not_in(OPEN))
+        session.execute(delete(units.table).where(units.table.job_id.in_(ended)))
+
+
+def shard_error(session: Session, job_id: uuid.UUID) -> Json | None:
+    """Why a shard of the job failed, if one did."""
+    statement = select(Shard.error).where(Shard.job_id == job_id, Shard.state == State.FAILED)
+    return session.scalar(statement.order_by(Shard.number).limit(1))
+
+
+def parts_of(session: Session, job_id: uuid.UUID) -> Sequence[Part]:
+    """The parts of a job by number; none before it is parked for them."""
+    return session.scalars(select(Part).where(Part.job_id == job_id).order_by(Part.number)).all()
+
+
+def workers_of(session: Session, job_id: uuid.UUID) -> list[UnitProgress]:
+    """Who works on a job's units."""
+    running = [
+        select(units.table.number, units.size.label("total"), units.table.worker, units.table.progress).where(
+            units.table.job_id == job_id, units.table.state == State.RUNNING
+        )
+        for units in UNITS_OF_JOBS
+    ]
+    return [
+        UnitProgress(
+            worker=worker or "",
+            shard=number,
+            done=(progress or {}).get("done", 0),
+            total=total,
+            rate=(progress or {}).get("rate"),
+            tokens_per_s=(progress or {}).get("tokens_per_s"),
+        )
+        for number, total, worker, progress in session.execute(
+            running[0].union_all(*running[1:]).order_by("number")
+        ).all()
+    ]
