@@ -66,7 +66,7 @@ Every error is `application/problem+json` with a stable `type`.
 def periodic_work(
     sessions: Sessions, queue: TaskQueue, artifacts: ArtifactStore, delivery: Delivery, settings: Settings
 ) -> tuple[Periodic, ...]:
-    """What an API process does besides answering requests; each may run in any number of processes at once."""
+    """The periodic loops of an API process; any number of processes may run them at the same time."""
     first_sweep_s = min(FIRST_SWEEP_S, settings.retention_s)
     return (
         Periodic("reconciler", settings.reconcile_s, partial(reconcile, sessions, queue, settings)),
@@ -79,7 +79,7 @@ def periodic_work(
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application. Servers are connected to when it starts, not when it is made."""
+    """Make the application. It connects to servers at its start, not here."""
     settings = settings or get_settings()
 
     @asynccontextmanager

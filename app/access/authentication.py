@@ -1,6 +1,6 @@
-"""Lets nobody in without a key, before anything of a request but its head is read.
+"""Ask every request for an API key, before its body is read.
 
-Pure ASGI: what is not listed here as open is closed, also a path that there is not.
+Pure ASGI. Only the paths listed here are open; any other path needs a key, also a path that does not exist.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _PRINCIPAL = "spice.principal"
 
 
 def principal_of(request: Request) -> Principal:
-    """Who makes a request, as `Authentication` found."""
+    """The principal of a request, set by `Authentication`."""
     return cast("Principal", request.scope[_PRINCIPAL])
 
 
 async def admitted_still(request: Request) -> bool:
-    """Whether the key of a request that was let in opens the service now, for an answer that lasts.
+    """Whether the key of a running request is still valid, for answers that stay open.
 
-    True while Postgres can't say.
+    True while Postgres does not answer.
     """
     try:
         await _principal(request.app.state.resources, request.headers)
@@ -56,7 +56,7 @@ async def admitted_still(request: Request) -> bool:
 
 
 class Authentication:
-    """The middleware."""
+    """The middleware that checks keys and rate limits."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -79,7 +79,7 @@ class Authentication:
 
 
 def is_open(path: str) -> bool:
-    """Whether a path asks for no key."""
+    """Whether a path needs no key."""
     return path in OPEN_PATHS or path.startswith(OPEN_BELOW)
 
 

@@ -1,6 +1,6 @@
-"""From a token to the key that it is, with what was found remembered for some seconds.
+"""Look up the key of a token, and remember it for some seconds.
 
-So a revoked key opens the service for up to `SPICE_AUTH_CACHE_S` seconds more in a process that has just seen it.
+A revoked key therefore opens the service for up to `SPICE_AUTH_CACHE_S` seconds more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REMEMBERED = 10_000
 
 
 class KeyRing:
-    """The keys of one API process. May be asked from any thread."""
+    """The remembered keys of one API process. Safe to use from any thread."""
 
     def __init__(self, sessions: Sessions, remember_s: float) -> None:
         self._sessions = sessions
@@ -30,12 +30,12 @@ class KeyRing:
         self._lock = threading.Lock()
 
     def remembered(self, token: str) -> Principal | None:
-        """Whose token it is, if it was looked up just now."""
+        """The principal of a token, if it was looked up in the last seconds."""
         with self._lock:
             return self._known.get(digest_of(token))
 
     def find(self, token: str) -> Principal | None:
-        """Whose token it is, by Postgres; None if nobody's.
+        """The principal of a token, looked up in Postgres; None if no valid key has this token.
 
         Raises:
             SQLAlchemyError: Postgres does not answer.

@@ -66,7 +66,7 @@ def note_use(session: Session, key_id: uuid.UUID) -> None:
 
 
 def listed(session: Session, project: str | None) -> Sequence[Row[ApiKey, str]]:
-    """The keys, of one project or of all, with the project's name, newest first."""
+    """Keys of one project, or of all projects, each with its project's name, newest first."""
     statement = select(ApiKey, Project.name.label("project")).join(Project, Project.id == ApiKey.project_id)
     if project is not None:
         statement = statement.where(Project.name == project)
@@ -74,7 +74,7 @@ def listed(session: Session, project: str | None) -> Sequence[Row[ApiKey, str]]:
 
 
 def revoke(session: Session, prefix: str) -> bool:
-    """End a key for good, and commit; False if no key has that prefix."""
+    """Revoke a key, and commit; False if no key has this prefix."""
     revoked = session.scalar(
         update(ApiKey)
         .where(ApiKey.prefix == prefix)
@@ -86,6 +86,6 @@ def revoke(session: Session, prefix: str) -> bool:
 
 
 def any_usable(session: Session) -> bool:
-    """Whether there is a key that opens anything."""
+    """Whether any key is valid."""
     usable_ones = ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
     return session.scalar(select(ApiKey.id).where(*usable_ones).limit(1)) is not None

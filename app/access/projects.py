@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class ProjectExists(Exception):
-    """A project of that name is there already."""
+    """A project of this name exists already."""
 
 
 def create(session: Session, name: str) -> Project:
     """Make a project, and commit.
 
     Raises:
-        ProjectExists: There is one of that name.
+        ProjectExists: A project of this name exists already.
     """
     project = Project(name=name)
     session.add(project)
@@ -39,7 +39,11 @@ def create(session: Session, name: str) -> Project:
 
 
 def limit(session: Session, name: str, limits: dict[str, int | None]) -> Project | None:
-    """Set limits of a project by column, None for the settings', and commit; None if there is no such project."""
+    """Set limits of a project by column, and commit; a limit of None falls back to the settings.
+
+    Returns:
+        The project, or None if no project has this name.
+    """
     project = find(session, name)
     if project is not None:
         for column, value in limits.items():
@@ -49,7 +53,7 @@ def limit(session: Session, name: str, limits: dict[str, int | None]) -> Project
 
 
 def replace_webhook_secret(session: Session, project: Project, overlap_s: float) -> int:
-    """Have a project's webhooks signed with another secret, with the one before as well for so long, and commit.
+    """Sign a project's webhooks with a new secret, and for a while with the old secret too; commit.
 
     Returns:
         Number of the secret, as `app.webhooks.signing` takes it.

@@ -1,7 +1,7 @@
-"""How many requests a key may send, counted in Redis for all API processes together.
+"""Rate limits of keys, counted in Redis for all API processes together.
 
-Redis may be away: then every request passes, a line in the log says so, and Redis is left alone for some seconds so
-that its time-outs do not become the API's. Nothing that must hold depends on this; quotas are counted in Postgres.
+While Redis does not answer, every request passes and the log says why; Redis is then not asked for some seconds, so
+that its time-outs do not slow the API down. Limits that must hold are quotas, and Postgres counts quotas.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class RateLimits:
         """Count a request of a key.
 
         Returns:
-            Headers that tell how many are left (draft-ietf-httpapi-ratelimit-headers); none if Redis is away.
+            Headers with the number of requests left (draft-ietf-httpapi-ratelimit-headers); empty if Redis is away.
 
         Raises:
-            RateLimited: It was one too many.
+            RateLimited: The request exceeds the limit.
         """
         if time.monotonic() < self._again_at:
             return {}

@@ -1,7 +1,7 @@
-"""How an API key is written, and what of it is stored.
+"""The format of API keys, and the hash of a key that is stored.
 
-`spice_<prefix>_<secret>`: 12 hexadecimal digits to find it by, then 256 random bits. Only their SHA-256 is stored: a
-slow hash is for what people think up, and nobody guesses 256 bits.
+A key is `spice_<prefix>_<secret>`: the prefix of 12 hexadecimal digits finds the key, the secret has 256 random bits.
+Postgres stores the SHA-256 of the secret. Slow hashes protect passwords that people think up; nobody guesses 256 bits.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ FORM = re.compile(r"spice_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True, slots=True)
 class NewSecret:
-    """A key that has just been made up.
+    """A new key.
 
     Attributes:
-        token: The whole of it, to be shown once.
-        prefix: Its public part.
-        digest: What is stored of it.
+        token: The whole key, shown to its owner once.
+        prefix: The public part of the key.
+        digest: The hash that is stored.
     """
 
     token: str = field(repr=False)
@@ -38,7 +38,7 @@ def make_secret() -> NewSecret:
 
 
 def prefix_of(token: str) -> str | None:
-    """The public part of a key; None for what is no key at all."""
+    """The prefix of a key; None if the text has not the form of a key."""
     found = FORM.fullmatch(token)
     return found[1] if found else None
 
@@ -49,5 +49,5 @@ def digest_of(token: str) -> bytes:
 
 
 def same_digest(one: bytes, other: bytes) -> bool:
-    """Compare in a time that does not tell where they differ."""
+    """Compare two digests in constant time."""
     return hmac.compare_digest(one, other)

@@ -1,7 +1,7 @@
-"""New events for everyone in this process who waits for some: one look at Postgres serves them all.
+"""Give new events to all listeners of this process; one query serves all of them.
 
-A listener is a coroutine: it holds neither a database connection nor a thread. It asks again only when it has handed on
-what it got, so a slow client piles nothing up here.
+A listener is a coroutine and holds neither a database connection nor a thread. It asks for more events only after it
+has sent the last ones, so events for a slow client never pile up in memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EVENTS_AT_ONCE = 500
 
 
 class EventFeed:
-    """Looks every `poll_s` seconds while anybody waits; an unreachable Postgres is asked again."""
+    """Queries Postgres every `poll_s` seconds while a listener waits, also after a query failed."""
 
     def __init__(self, sessions: Sessions, poll_s: float) -> None:
         self._sessions = sessions
@@ -46,7 +46,7 @@ class EventFeed:
                 await task
 
     async def after(self, place: Place) -> list[Event]:
-        """The events after a place, as soon as there is one; none once the job is gone."""
+        """Wait for the events after a place; an empty list means that the job is gone."""
         future: asyncio.Future[list[Event]] = asyncio.get_running_loop().create_future()
         beside = self._waiting.setdefault(place, set())
         beside.add(future)

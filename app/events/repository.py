@@ -48,17 +48,17 @@ COLUMNS = (JobEvent.id, JobEvent.at, JobEvent.kind, JobEvent.data)
 
 
 def after(session: Session, place: Place, limit: int) -> list[Event]:
-    """A job's events after a place, in their order, `limit` at most."""
+    """At most `limit` events of a job after a place, oldest first."""
     job_id, last = place
     statement = select(*COLUMNS).where(JobEvent.job_id == job_id, JobEvent.id > last)
     return [Event(*row) for row in session.execute(statement.order_by(JobEvent.id).limit(limit))]
 
 
 def after_each(session: Session, places: Sequence[Place], limit: int) -> dict[Place, list[Event]]:
-    """What `after` finds for each of many places, in one statement.
+    """The events after each of many places, in one statement.
 
     Returns:
-        The places at which there is something new; with no events where the job is gone.
+        The places with new events; a place whose job is gone has an empty list.
     """
     ids, lasts = zip(*places, strict=True)
     watched = (

@@ -56,12 +56,12 @@ async def _last(
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who waits for events, for as long as the request's key opens the service.
+    """Waits for events while the request's key is valid.
 
     Attributes:
-        feed: Where they come from.
+        feed: Source of the events.
         request: The request.
-        settings: How often the key is looked at: with every comment on the stream.
+        settings: The heartbeat of the stream; the key is checked with each heartbeat.
     """
 
     feed: EventFeed
@@ -69,7 +69,7 @@ class Listener:
     settings: Settings
 
     async def after(self, place: Place) -> Sequence[Event]:
-        """The events after a place, as soon as there is one; none once the job is gone, or the key."""
+        """Wait for the events after a place; an empty list means that the job is gone or the key is no longer valid."""
         while await admitted_still(self.request):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.events_heartbeat_s):

@@ -1,4 +1,4 @@
-"""What the service needs, looked at now: each with what is wrong and what to do about it."""
+"""Checks of everything that the service needs; a failed check says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 STORE_PATIENCE_S = 2.0
 STORE_EVERY_S = 15.0
-"""Seconds between two writes to the store, however often is asked."""
+"""Least seconds between two test writes."""
 
 
 class Check(Response):
-    """One thing that the service needs."""
+    """The check of one requirement."""
 
     name: str
     ok: bool
@@ -45,7 +45,7 @@ class Check(Response):
 
 
 def checks(sessions: Sessions, queue: TaskQueue, store: StoreProbe, loops: Sequence[Periodic] = ()) -> list[Check]:
-    """All of them, in the order in which a service is set up."""
+    """All checks, in the order in which a service is set up."""
     return [*_database(sessions), _redis(queue), store.check(), *map(_loop, loops), *_workers(sessions)]
 
 
@@ -76,7 +76,7 @@ def _redis(queue: TaskQueue) -> Check:
 
 
 def _loop(loop: Periodic) -> Check:
-    """A loop that stands still here leaves its work to the other API processes, if there are any."""
+    """Whether a periodic loop of this process runs; other API processes do the work of a loop that stands still."""
     return _found(
         loop.name,
         None if (why := loop.standstill()) is None else f"{loop.name} {why}",
@@ -87,7 +87,7 @@ def _loop(loop: Periodic) -> Check:
 
 
 def _workers(sessions: Sessions) -> list[Check]:
-    """A worker for each queue: without one the service takes jobs, and they wait."""
+    """Whether each queue has a worker: without workers the service accepts jobs, and the jobs wait."""
     try:
         with sessions() as session:
             alive = fleet.alive(session)
@@ -106,7 +106,7 @@ def _workers(sessions: Sessions) -> list[Check]:
 
 
 class StoreProbe:
-    """Whether artifacts can be written, tried by writing one; now and then, and without waiting long for it."""
+    """Whether the artifact store can be written: a test write on a thread, repeated after `STORE_EVERY_S`."""
 
     def __init__(self, artifacts: ArtifactStore) -> None:
         self._artifacts = artifacts
@@ -117,7 +117,7 @@ class StoreProbe:
         self._tried_at = 0.0
 
     def check(self) -> Check:
-        """The last try, or a new one if that is old."""
+        """The result of the last test write; a new one if the last is old."""
         with self._lock:
             stale = time.monotonic() - self._tried_at > STORE_EVERY_S
             if self._tried is None or (stale and self._tried.done()):
@@ -130,7 +130,7 @@ class StoreProbe:
         return _found("artifacts", wrong, "see SPICE_ARTIFACTS_URL", right="takes writes")
 
     def close(self) -> None:
-        """Try no more."""
+        """End the test writes."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _try(self) -> str | None:

@@ -27,13 +27,13 @@ EXAMPLE_CHECKS: list[dict[str, Any]] = [
 
 
 class Health(Response):
-    """The answer of a healthy service."""
+    """The body of `/healthz`."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(Response):
-    """The answer of a service that can serve; a check that is not ok is a warning."""
+    """The body of `/readyz` with status 200; a check that is not ok is a warning."""
 
     status: Literal["ok"] = "ok"
     checks: list[Check]

@@ -1,6 +1,6 @@
 """Delete what has expired: jobs with their results, rows and events, datasets, answers kept for repeated requests.
 
-This runs in every API process; each deletion holds its row, so any number at once is harmless.
+Every API process runs this. A deletion locks its row, so any number of processes may delete at the same time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 def expire(sessions: Sessions, artifacts: ArtifactStore, settings: Settings) -> int:
-    """Delete all whose time is over; the number of jobs. One whose rows the store does not delete holds up no other.
+    """Delete everything that has expired. A job whose rows can't be deleted stays, and delays no other job.
+
+    Returns:
+        Number of jobs that were deleted.
 
     Raises:
         SQLAlchemyError: Postgres does not answer.

@@ -1,8 +1,8 @@
 """Make the queue agree with Postgres.
 
-Redis may be wiped, a message may be lost between commit and enqueue, a worker may be killed with a message in its
-hands: every row that should be in the queue, or that a dead worker still holds, is found here and queued again.
-Any number of API processes may do this at once; each change is one conditional UPDATE.
+Redis may be wiped, a message may be lost between commit and enqueue, a worker may be killed while it holds a message.
+The reconciler finds every row that should be in the queue, or that a dead worker still holds, and queues it again.
+Any number of API processes may reconcile at the same time; each change is one conditional UPDATE.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
-    """Look once; the number of rows that were put into the queue again.
+    """Queue lost rows again, once.
+
+    Returns:
+        Number of rows that were queued again.
 
     Raises:
         QueueUnavailable: Redis does not answer.
@@ -38,7 +41,7 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
         parking.drop_units(session)
         session.commit()
         for table in KINDS:
-            # First, since a row that is reclaimed is queued, and not yet in the queue.
+            # Before rows are reclaimed: a reclaimed row is queued in Postgres, and its message is sent below.
             waiting += leases.waiting_since(session, table, settings.reconcile_s)
             reclaimed = leases.reclaim_expired(session, table, settings.max_attempts)
             dead += [replace(work, dispatch=work.dispatch - 1) for work in (*reclaimed.again, *reclaimed.ended)]

@@ -1,8 +1,7 @@
-"""Delete artifacts by size and age, what was used last going last, and never what a job uses.
+"""Delete artifacts by size and age, the least recently used first, and never an artifact that a job uses.
 
-This runs in the API, once an hour in each of its processes: there is always one, it has the store and Postgres, and
-a worker that computes for hours has no time for it. Any number of sweeps at once is harmless: each deletion holds a
-lock on its key, and what is gone already is no error.
+Each API process sweeps once an hour: an API process always runs, and a worker may compute for hours. Any number of
+sweeps at the same time is harmless: a deletion locks its key, and an artifact that is already gone is no error.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GRACE_S = 600.0
-"""What was written or used so recently stays: clocks differ, and another service may share the store."""
+"""Artifacts that were written in the last seconds stay: clocks differ, and another service may share the store."""
 UNFINISHED_S = 86400.0
-"""Age of a write that nobody is going to end."""
+"""Age at which an unfinished write counts as abandoned."""
 JOBS_AT_ONCE = 1000
 KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -43,8 +42,8 @@ class Group:
     Attributes:
         name: The content key, or the job's id.
         bytes: Their size in all.
-        used: When the youngest of them was written, in seconds since 1970. A key has an object that is written anew
-            whenever a job uses it.
+        used: Time of the last write to any of the objects, in seconds since 1970. A job that uses a key writes one of
+            its objects again.
     """
 
     name: str
@@ -53,7 +52,7 @@ class Group:
 
 
 def sweep(sessions: Sessions, artifacts: ArtifactStore, settings: Settings, now: float | None = None) -> list[str]:
-    """Look once.
+    """Sweep once.
 
     Args:
         sessions: The database that knows the jobs.
@@ -102,7 +101,7 @@ def _sweep_sketches(sessions: Sessions, artifacts: ArtifactStore, settings: Sett
 
 
 def _sweep_rows(sessions: Sessions, artifacts: ArtifactStore, settings: Settings, now: float) -> list[str]:
-    """Delete the rows of jobs that have no result, and those of an age. An unknown job may be another service's."""
+    """Delete rows of jobs without a result, and old rows. Rows of unknown jobs may belong to another service."""
     groups, removed = _groups(artifacts, ROWS, now)
     for first in range(0, len(groups), JOBS_AT_ONCE):
         jobs = {job_id: group for group in groups[first : first + JOBS_AT_ONCE] if (job_id := _job_id(group.name))}
@@ -118,7 +117,7 @@ def _sweep_rows(sessions: Sessions, artifacts: ArtifactStore, settings: Settings
 
 
 def _deleted(artifacts: ArtifactStore, prefix: str) -> bool:
-    """Delete what is below a prefix; False if the store does not, which holds up nothing else."""
+    """Delete all objects below a prefix; False if the store fails, and the sweep continues."""
     try:
         artifacts.remove_all(prefix)
     except StorageFailed as error:
@@ -128,7 +127,7 @@ def _deleted(artifacts: ArtifactStore, prefix: str) -> bool:
 
 
 def _groups(artifacts: ArtifactStore, prefix: str, now: float) -> tuple[list[Group], list[str]]:
-    """The objects below a prefix by the next part of their names; and the unfinished ones that were deleted."""
+    """Objects below a prefix, grouped by the next part of their names; and the unfinished objects that were deleted."""
     groups: dict[str, Group] = {}
     removed = []
     for stored in artifacts.list(prefix):

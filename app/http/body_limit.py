@@ -1,4 +1,4 @@
-"""How much of a request's body is read: every body here is a small JSON document that is held whole."""
+"""A limit on the size of request bodies: every body here is a small JSON document that is held in memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ TOO_LARGE = 413
 
 
 class BodyLimit:
-    """Stops reading at `max_bytes`, whether or not the request says how long it is."""
+    """Stops reading a body at `max_bytes`, with or without a Content-Length."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on; who reads too much gets an HTTPException, which becomes `BodyTooLarge`."""
+        """Pass the request on. Reading past the limit raises an HTTPException, which is answered as `BodyTooLarge`."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -31,7 +31,7 @@ class BodyLimit:
 
         async def receive_some() -> Message:
             nonlocal read
-            if read > self._max_bytes:  # before a byte of it is in memory, where its length is said
+            if read > self._max_bytes:  # a Content-Length over the limit is refused before the body is read
                 raise self._too_large(read)
             message = await receive()
             if counts:
@@ -47,5 +47,5 @@ class BodyLimit:
             TOO_LARGE,
             f"body: has at least {read} bytes, and {self._max_bytes} are what a request may have "
             "(SPICE_REQUEST_MAX_BYTES): send less; data is read from the dataset's URI.",
-            headers={"Connection": "close"},  # or the rest would be taken in, to be thrown away
+            headers={"Connection": "close"},  # or the server would receive the rest of the body for nothing
         )

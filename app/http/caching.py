@@ -1,4 +1,4 @@
-"""Validators for polling and caching: entity tags out of what tells versions apart, never out of a body."""
+"""Entity tags for polling and caching, made of what identifies a version: no body is needed to know its tag."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOREVER: Final = "private, max-age=86400, immutable"
 
 
 class NotModified(Exception):
-    """The client has it already."""
+    """The client already has this version."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         super().__init__()
@@ -36,9 +36,12 @@ class Validators:
         self._known = if_none_match
 
     def polled(self, *rows: Job | Dataset, also: Iterable[object] = ()) -> dict[str, str]:
-        """Tag an answer by the versions of the rows that it shows; the headers, for who makes the answer itself.
+        """Tag an answer by the versions of the rows that it shows.
 
-        Weak: who works on a job is shown too, and is not a part of the version.
+        The tag is weak: the answer also shows the workers of a job, which are not part of the version.
+
+        Returns:
+            The headers, for an endpoint that makes the response itself.
 
         Raises:
             NotModified: The client has this version.
@@ -85,7 +88,7 @@ def _digest(*parts: object) -> str:
 
 @cache
 def made_by() -> str:
-    """What may write the same version differently."""
+    """Versions of the packages that write answers: another version may write the same result in other bytes."""
     return f"{version('spice-select')} {version('pyarrow')}"
 
 
@@ -99,7 +102,7 @@ async def _validators(
     request: Request,
     response: Response,
     if_none_match: Annotated[
-        str | None, Header(description="The `ETag` of an answer that is at hand; 304 if it is still right.")
+        str | None, Header(description="The `ETag` of the client's copy; 304 if the copy is up to date.")
     ] = None,
 ) -> Validators:
     return Validators(request, response, if_none_match)

@@ -1,4 +1,4 @@
-"""What endpoints are given: the process's settings, queue and database sessions, by type."""
+"""The dependencies of endpoints, by type: settings, queue, database sessions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one API process holds for all requests."""
+    """The connections and settings that one API process shares between all requests."""
 
     settings: Settings
     sessions: Sessions
@@ -43,7 +43,7 @@ class Resources:
 
 
 def resources(request: Request) -> Resources:
-    """The resources that the lifespan made."""
+    """The resources of this process, made at its start."""
     return cast("Resources", request.app.state.resources)
 
 
@@ -52,7 +52,7 @@ def resources(request: Request) -> Resources:
 
 
 async def sessions_of(request: Request) -> Sessions:
-    """Sessions that see the rows of the request's project alone; to read with, if the request only reads."""
+    """Sessions that see only the rows of the request's project; read-only sessions for GET and HEAD."""
     held, principal = resources(request), principal_of(request)
     sessions = held.reading if request.method in READING else held.sessions
     return project_sessions(sessions, principal.project_id)
@@ -67,7 +67,7 @@ async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Ses
         yield session
     finally:
         if request.method in READING or not session.in_transaction():
-            session.close()  # nothing goes over the wire
+            session.close()  # costs no round trip
         else:
             await to_thread.run_sync(session.close)
 

@@ -1,4 +1,4 @@
-"""What lists can be filtered by."""
+"""Query parameters that filter lists."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(Metadata)
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Conditions of a list, all of which hold for what is in it.
+    """Filters of a list; a row must meet all of them.
 
     Attributes:
-        states: One of these, if there are any.
-        name: The whole name.
-        name_prefix: What the name begins with.
-        metadata: Entries that are among its own.
-        created_after: It was made later than that.
-        created_before: It was made earlier than that.
+        states: The row's state is one of these; empty allows every state.
+        name: The row's whole name.
+        name_prefix: The beginning of the row's name.
+        metadata: Entries that the row's metadata must have.
+        created_after: The row is younger.
+        created_before: The row is older.
     """
 
     states: tuple[State, ...]
@@ -41,7 +41,7 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class DatasetFilters:
-    """Which dataset a job reads.
+    """Filters by the dataset that a job reads.
 
     Attributes:
         dataset_id: The id in its request.
@@ -54,20 +54,20 @@ class DatasetFilters:
 
 async def _filters(
     request: Request,
-    state: Annotated[list[State], Query(description="Only those in one of these states.")] = [],  # noqa: B006 - not changed
-    name: Annotated[Text | None, Query(description="Only those of this name.")] = None,
-    name_prefix: Annotated[Text | None, Query(description="Only those whose names begin so.")] = None,
-    created_after: Annotated[AwareDatetime | None, Query(description="Only those made later.")] = None,
-    created_before: Annotated[AwareDatetime | None, Query(description="Only those made earlier.")] = None,
+    state: Annotated[list[State], Query(description="Only rows in one of these states.")] = [],  # noqa: B006 - not changed
+    name: Annotated[Text | None, Query(description="Only rows of this name.")] = None,
+    name_prefix: Annotated[Text | None, Query(description="Only rows whose names begin with this.")] = None,
+    created_after: Annotated[AwareDatetime | None, Query(description="Only rows made after this time.")] = None,
+    created_before: Annotated[AwareDatetime | None, Query(description="Only rows made before this time.")] = None,
 ) -> Filters:
     return Filters(tuple(state), name, name_prefix, _metadata(request), created_after, created_before)
 
 
 def _metadata(request: Request) -> dict[str, str]:
-    """The parameters `metadata.KEY=VALUE`, which OpenAPI has no name for.
+    """The parameters `metadata.KEY=VALUE`, which OpenAPI can't describe.
 
     Raises:
-        InvalidRequest: No metadata could be so.
+        InvalidRequest: A key or value breaks the limits of metadata.
     """
     given = [(key, value) for key, value in request.query_params.multi_items() if key.startswith(METADATA)]
     for key, times in Counter(key for key, _ in given).items():

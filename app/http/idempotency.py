@@ -130,7 +130,7 @@ def keep(session: Session, key: str, fingerprint: bytes, answer: Answer, body: s
 
 
 def forget(session: Session, max_age_s: float) -> None:
-    """Delete the answers that are older than that, of all projects, and commit."""
+    """Delete the answers of all projects that are older than `max_age_s`, and commit."""
     session.execute(_too_old(max_age_s))
     session.commit()
 
@@ -144,8 +144,8 @@ def _response(status: int, headers: Mapping[str, str], body: str) -> Response:
 
 
 def _fingerprint(request: Request, body: bytes) -> bytes:
-    """Of a request: equal for bodies that are the same JSON."""
-    with contextlib.suppress(ValueError, RecursionError):  # empty, or refused later on
+    """Hash of a request; bodies that are equal as JSON have equal hashes."""
+    with contextlib.suppress(ValueError, RecursionError):  # an empty or malformed body: refused later on
         body = json.dumps(json.loads(body), sort_keys=True).encode()
     asked = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
     return hashlib.sha256(asked + body).digest()
@@ -163,7 +163,7 @@ async def _once(
         ),
     ] = None,
 ) -> Once:
-    body = await request.body()  # also where nothing of it is needed: too long a one is refused so
+    body = await request.body()  # reading it refuses a body over the limit, also where the endpoint takes none
     held = resources(request)
     return Once(
         await sessions_of(request),

@@ -28,7 +28,7 @@ def listed(
     created_after: datetime | None = None,
     created_before: datetime | None = None,
 ) -> Select[Listed]:
-    """Rows for which all that is given holds; states are alternatives."""
+    """The statement for the rows that meet all given filters."""
     statement = select(table).order_by(table.created_at.desc(), table.id.desc())
     if states:
         statement = statement.where(table.state.in_(states) if len(states) > 1 else table.state == states[0])
@@ -48,7 +48,7 @@ def listed(
 def over_dataset(
     statement: Select[Job], *, dataset_id: uuid.UUID | None = None, dataset_uri: str | None = None
 ) -> Select[Job]:
-    """Those of the jobs whose requests name a dataset so."""
+    """Restrict a list of jobs to those whose request names this dataset."""
     if dataset_id is not None:
         statement = statement.where(Job.dataset_id == dataset_id)
     if dataset_uri is not None:
@@ -57,5 +57,5 @@ def over_dataset(
 
 
 def at_uri(statement: Select[Dataset], uri: str | None) -> Select[Dataset]:
-    """Those of the datasets that are at a URI."""
+    """Restrict a list of datasets to those at this URI."""
     return statement if uri is None else statement.where(Dataset.uri == uri)

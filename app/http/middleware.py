@@ -1,4 +1,4 @@
-"""What all answers have in common: the version of the API that they are of, gzip where it serves, and HEAD."""
+"""Middleware for all answers: the header with the API's version, gzip, and HEAD requests."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ API_VERSION: Final = "1"
 
 
 class ApiVersion:
-    """Says `Spice-Api-Version` with every answer."""
+    """Adds the header `Spice-Api-Version` to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on."""
+        """Pass the request on, and add the header to its answer."""
 
         async def send_with_version(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -33,22 +33,22 @@ class ApiVersion:
 
 
 class Gzip(GZipMiddleware):
-    """Compresses what clients accept so, but no event stream, and nothing of which a client may ask for ranges."""
+    """Compresses answers for clients that accept gzip, except event streams and files that are served in ranges."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass downloads on as they are: a range of bytes is one of the file, and Parquet is compressed already."""
+        """Leave downloads uncompressed: byte ranges count bytes of the file, and Parquet is compressed already."""
         app = self.app if scope["type"] != "http" or scope["path"].endswith("/subset") else super().__call__
         await app(scope, receive, send)
 
 
 class Head:
-    """Answers HEAD as GET is answered, up to the body: of that nothing is read or computed, and no stream is begun."""
+    """Answers HEAD with the headers of GET. The body is not computed and no stream is opened."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have a GET carried out until it has its headers; not of a range, which only a body has (RFC 9110, 14.2)."""
+        """Run the GET until its headers are sent, without its Range header (RFC 9110, 14.2)."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
@@ -59,8 +59,8 @@ class Head:
             await send(message)
             await send({"type": "http.response.body"})
             answering.cancel()
-            await checkpoint()  # which ends the application here
+            await checkpoint()  # the cancelled scope stops the application here
 
         with CancelScope() as answering:
             await self._app(asked, receive, send_head)
-        scope["route"] = asked.get("route")  # for who looks at it outside
+        scope["route"] = asked.get("route")  # the request log reads the route

@@ -46,7 +46,7 @@ def problems(*kinds: tuple[type[StatusProblem], str]) -> Responses:
 
 
 def announce_problems(app: FastAPI) -> None:
-    """Have the schema say what no endpoint says by itself: what keys, validators, retries and FastAPI answer with."""
+    """Add the answers that no endpoint declares: of keys, conditional requests, repeated POSTs and FastAPI itself."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _complete(operation: dict[str, Any], *, behind_a_key: bool) -> None:
     responses = operation["responses"]
     headers = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "header"}
     if "HTTPValidationError" in str(responses.get("422")):
-        del responses["422"]  # in the service's own shape instead
+        del responses["422"]  # the service has its own shape of validation errors
         _announce(responses, "422", InvalidRequest, "job_id: Input should be a valid UUID (got 'x')")
     if "requestBody" in operation:
         _announce(responses, "400", BodyUnreadable, BODY_UNREADABLE)

@@ -1,8 +1,8 @@
-"""Keeps the pages of other sites out of a service that asks for no keys.
+"""Refuse requests from other sites' pages, where the service asks for no keys.
 
-Any page that this machine's user looks at may send requests to 127.0.0.1, and reads the answers if its own name turns
-into that address (DNS rebinding). The headers that browsers set, and pages can't, tell both. Where keys are asked for
-none of this is needed: a page has none.
+Any web page that this machine's user opens can send requests to 127.0.0.1, and can read the answers if the page's own
+host name is made to resolve to 127.0.0.1 (DNS rebinding). Browsers set the headers Host and Origin, and pages can't
+change them, so these two headers show both cases. Where the service asks for keys the check is off: a page has no key.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def refuse_other_sites(headers: Headers) -> None:
-    """Let only those pass who call this machine by a name of its own, and no page from elsewhere.
+    """Let a request pass if Host names this machine and Origin, if sent, is a page of this machine.
 
     Raises:
-        OtherSite: The request is for another name, or comes from another site's page.
+        OtherSite: Host names another machine, or Origin is another site's page.
     """
     host, origin = headers.get("host"), headers.get("origin")
     if host is not None and not _is_this_machine(host):
@@ -39,7 +39,7 @@ def refuse_other_sites(headers: Headers) -> None:
 
 @lru_cache(maxsize=256)
 def _is_this_machine(authority: str) -> bool:
-    """Whether `host`, `host:port` or `[address]:port` can't be anything but this machine."""
+    """Whether `host`, `host:port` or `[address]:port` is certain to mean this machine."""
     try:
         name = (urlsplit(f"//{authority}").hostname or "").removesuffix(".")
         return name == "localhost" or name.endswith(".localhost") or ip_address(name).is_loopback

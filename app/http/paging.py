@@ -1,4 +1,4 @@
-"""Pages of a list: newest first, each found by where the last one ended."""
+"""Pages of a list, newest first; the cursor of a page holds the last row of the page before."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Cursor = Annotated[str | None, Query(max_length=500, description="`next_cursor` 
 def page_of(
     session: Session, statement: Select[Row], *, limit: int, cursor: str | None
 ) -> tuple[list[Row], str | None]:
-    """A page of what a statement finds, which orders by a time and an id, and the cursor of the next page.
+    """A page of a statement's rows, ordered by a time and an id, and the cursor of the next page.
 
     Raises:
         InvalidRequest: The cursor is not one that this service gave.
@@ -34,7 +34,7 @@ def page_of(
 
 
 def _checked(cursor: str) -> str:
-    """The cursor, if it marks a place in such a list: what it holds goes into a statement."""
+    """The cursor, checked for one time and one id, because its values go into a statement."""
     try:
         marker = unserialize_bookmark(cursor)
         place = marker.place

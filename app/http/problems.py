@@ -286,7 +286,7 @@ class InternalError(StatusProblem):
 
 
 def answer(problem: StatusProblem) -> JSONResponse:
-    """A problem as a response, for what stands outside of the application's own error handling."""
+    """A problem as a response, for middleware, whose errors the application does not handle."""
     return JSONResponse(
         problem.marshal(), problem.status, {**(problem.headers or {}), "content-type": "application/problem+json"}
     )
@@ -331,7 +331,7 @@ def _validation(_handler: object, _request: Request, error: RequestValidationErr
 
 
 def field_error(item: Mapping[str, Any]) -> FieldError:
-    """What one error of pydantic says to a client; `loc` begins with where in the request the field is."""
+    """A pydantic error as a client sees it; `loc` begins with the part of the request: body, query, path."""
     where = item["loc"][1:] if item["loc"] and item["loc"][0] in {"body", "query", "path"} else item["loc"]
     message = str(item["msg"]).removeprefix("Value error, ")
     value = item.get("input")

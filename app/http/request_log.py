@@ -1,4 +1,4 @@
-"""What is told of every request: its id, a line in the log, its time in the metrics, a span. Pure ASGI."""
+"""Give every request an id, a line in the log, a place in the metrics and a span. Pure ASGI."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ FAILED: Final = 500
 
 
 class Telemetry:
-    """The middleware; outermost, so that it sees what the others answer."""
+    """Records each request. It is the outermost middleware, because it has to see the answers of all others."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and tell of it when its last byte is sent."""
+        """Pass a request on, and record it when the last byte of its answer is sent."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -68,12 +68,12 @@ class Telemetry:
 
 
 def _request_id(given: str | None) -> str:
-    """The client's, if it is fit to be repeated in a log; else a new one."""
+    """The request id that the client sent, if a log may repeat it; else a new id."""
     return given if given is not None and SANE.fullmatch(given) else uuid.uuid4().hex
 
 
 def _log(method: str, path: str, status: int, seconds: float) -> None:
-    """A failure is a warning, a change is told, and a look, of which a poller makes many, is for those who debug."""
+    """Log server errors as warnings, changes as info, and reads, which pollers make all the time, as debug."""
     level = logging.WARNING if status >= FAILED else logging.DEBUG if method in READING else logging.INFO
     if logger.isEnabledFor(level):
         facts = {"method": method, "path": path, "status": status, "ms": round(1000 * seconds, 1)}

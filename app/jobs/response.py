@@ -1,4 +1,4 @@
-"""From a job's row to what clients see of it."""
+"""Turn a job's row into the body that clients get."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def to_response(job: Job, workers: Sequence[UnitProgress] = ()) -> JobResponse:
 
 
 def _webhook(job: Job) -> dict[str, Any] | None:
-    """What came of the message that the job owes, if it owes one."""
+    """The state of the job's webhook message, if the job has a webhook."""
     wanted = job.request.get("webhook")
     if wanted is None:
         return None

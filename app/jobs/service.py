@@ -43,13 +43,13 @@ if TYPE_CHECKING:
 
 
 def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
-    """Store a job in the caller's transaction, to be put into the queue after it.
+    """Store a job in the caller's transaction; its message goes out after the commit.
 
-    The row is the promise: if the queue does not answer, the reconciler puts it there later.
+    If the queue does not answer, the reconciler sends the message later.
 
     Raises:
-        InvalidRequest: A field can't be right, as far as can be known without reading the data.
-        QuotaExceeded: The project may not use more, now or ever.
+        InvalidRequest: A field is wrong, as far as the API can tell without reading the data.
+        QuotaExceeded: The job exceeds a quota of the project.
         DatasetNotFound: `dataset.id` names none.
     """
     dataset = None if request.dataset.id is None else find_dataset(session, request.dataset.id)
@@ -172,7 +172,7 @@ def _uri_errors(settings: Settings, request: JobRequest) -> list[FieldError]:
 
 
 def _dataset_errors(dataset: Dataset, request: JobRequest) -> list[FieldError]:
-    """What a registered dataset tells before any worker looks at it again."""
+    """Check a request against the rows and columns of its registered dataset."""
     if dataset.state in (State.FAILED, State.CANCELLED):
         return [FieldError(field="dataset.id", message=f"could not be read: see GET /datasets/{dataset.id}")]
     errors = []

@@ -1,8 +1,8 @@
-"""Metrics of the service as a whole, asked of Postgres and Redis when they are scraped.
+"""Metrics of the whole service, read from Postgres and Redis at each scrape.
 
-Workers have no port of their own: they may be on hosts that nobody can reach, come and go, and are deep in a matrix
-product most of the time. What they count is in Postgres, so every API process tells the same: take the `max` over API
-processes, not the `sum`.
+Workers have no port: they may run on hosts that Prometheus can't reach, come and go, and compute most of the time.
+Their counters are in Postgres, so every API process reports the same numbers: take the `max` over API processes, not
+the `sum`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ logger = logging.getLogger(__name__)
 
 
 class Fleet:
-    """A collector over the service's servers; one that does not answer is told as down, its figures are left out."""
+    """A collector over Postgres and Redis; a server that does not answer is reported as down, without its figures."""
 
     def __init__(self, sessions: Sessions, queue: TaskQueue) -> None:
         self._sessions = sessions
         self._queue = queue
 
     def collect(self) -> Iterator[Metric]:
-        """Ask now."""
+        """Query the servers."""
         up = GaugeMetricFamily("spice_up", "Whether a server that the API needs answers.", labels=("server",))
         found: list[Metric] = [up]
         try:
@@ -96,7 +96,7 @@ def _counted(totals: Amounts) -> Iterator[Metric]:
 
 
 def _buckets(totals: Amounts, stage: str) -> list[tuple[str, float]]:
-    """Cumulative, as the exposition has them."""
+    """Cumulative counts of buckets, as Prometheus expects them."""
     ends = [*map(str, counts.BUCKETS_S), "+Inf"]
     below = 0.0
     buckets = []

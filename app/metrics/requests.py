@@ -1,4 +1,4 @@
-"""What an API process counts itself: requests. What the service as a whole does is in `app.metrics.fleet`."""
+"""Metrics of the requests of one API process. `app.metrics.fleet` has those of the whole service."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Metrics:
         )
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request. Labels are few: routes as they are declared, never paths."""
+        """Count a request by its route as declared; paths with ids would make a label for each job."""
         self._requests.labels(method, route, str(status)).observe(seconds)
 
     def exposition(self, accept: str, *collectors: Collector) -> tuple[bytes, str]:

@@ -45,7 +45,7 @@ def picked_rows(artifacts: ArtifactStore, job: Job, headers: Mapping[str, str]) 
     """The rows of a finished job, in the dataset's format.
 
     Raises:
-        RowsGone: They are not in the artifact store.
+        RowsGone: The artifact store no longer has the rows.
         Unavailable: The store does not answer.
     """
     kind = (job.result or {})["format"]
@@ -67,10 +67,10 @@ def subset_file(
     chosen: SubsetFormat,
     headers: Mapping[str, str],
 ) -> FileResponse:
-    """A subset as a file of the artifact store, written when the first range of it is asked for.
+    """A subset as a file of the artifact store; the first request for a range writes the file.
 
-    Its bytes are those of the stream that clients get without ranges, so a download that broke off goes on from here.
-    The file goes with the job's rows.
+    The file has the same bytes as the stream without ranges, so an interrupted download can continue with ranges.
+    The file is deleted with the job's rows.
 
     Raises:
         Unavailable: The store does not answer.
@@ -105,16 +105,16 @@ def _file(
 
 
 class _RangedFile(FileResponse):
-    """Starlette's answer of a file, where a range that can't be had is a problem of the service's own shape."""
+    """Starlette's FileResponse; a range that the file does not have is answered with a problem document."""
 
     @classmethod
     def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
-        """The ranges asked for, as (first, beyond) bytes; none, and so the whole file, if they can't be read.
+        """The ranges of a request as (first, end) bytes; an empty list, for the whole file, if `Range` is malformed.
 
         A server may ignore `Range` (RFC 9110, 14.2), and must ignore units that it does not know.
 
         Raises:
-            RangeNotSatisfiable: One begins beyond the end of the file.
+            RangeNotSatisfiable: A range begins beyond the end of the file.
         """
         try:
             return super()._parse_range_header(http_range, file_size)
@@ -125,7 +125,7 @@ class _RangedFile(FileResponse):
 
 
 class _RangedObject(_RangedFile):
-    """The same, of bytes that come out of an artifact store."""
+    """A FileResponse whose bytes come from an artifact store."""
 
     chunk_size = 256 * 1024
 
@@ -144,7 +144,7 @@ class _RangedObject(_RangedFile):
         self._name = stored.name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; never by naming a file to the server, as there is none."""
+        """Send the answer without the server's `pathsend`, because there is no local file."""
         extensions = {name: value for name, value in scope.get("extensions", {}).items() if "pathsend" not in name}
         await super().__call__({**scope, "extensions": extensions}, receive, send)
 
@@ -159,7 +159,7 @@ class _RangedObject(_RangedFile):
 
 
 class _Reader:
-    """What `FileResponse` asks of a file, with the waiting done on another thread."""
+    """The file object that `FileResponse` reads, with blocking reads on another thread."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Read and search the excerpts that a job left in the artifact store, a bounded part of them at a time."""
+"""Read and search the excerpts of a job's rows; one request reads a bounded part of them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from app.core.storage import ArtifactStore
 
 SCANNED_BYTES = 8 << 20
-"""Bytes that one request looks through at most: a search for what is nowhere must not read gigabytes."""
+"""Most bytes that one request reads: a search without a match must not read gigabytes."""
 
 READ_BYTES = 1 << 18
 
 
 @dataclass(slots=True)
 class Found:
-    """What one request found.
+    """The rows that one request found.
 
     Attributes:
         items: The rows.
         searched: Rank of the last row looked at; 0 for none.
-        next_cursor: Where to look on, or None at the end.
+        next_cursor: Cursor for the next request, or None at the end.
     """
 
     items: list[PickedRow] = field(default_factory=list)
@@ -42,7 +42,7 @@ def picked_rows(artifacts: ArtifactStore, job_id: uuid.UUID, query: str, limit: 
     """The next rows of a job, best pick first, whose text has the query in it, case aside.
 
     Raises:
-        RowsGone: They are not in the artifact store.
+        RowsGone: The artifact store no longer has the rows.
         InvalidRequest: The cursor is not one that this service gave for this job.
         Unavailable: The store does not answer.
     """
@@ -59,7 +59,7 @@ def picked_rows(artifacts: ArtifactStore, job_id: uuid.UUID, query: str, limit: 
 
 
 def _place(stream: BinaryIO, cursor: str | None, size: int) -> int:
-    """Where the cursor points: the beginning of a line."""
+    """The offset in a cursor: the beginning of a line."""
     if cursor is None:
         return 0
     if cursor.isascii() and cursor.isdigit() and 0 < int(cursor) < size:

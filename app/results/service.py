@@ -42,7 +42,7 @@ def finished_job(session: Session, job_id: uuid.UUID) -> Job:
 
     Raises:
         JobNotFound: There is no such job.
-        ResultNotReady: It has not succeeded.
+        ResultNotReady: The job has not succeeded.
     """
     job = find_job(session, job_id)
     if job.state is not State.SUCCEEDED:
@@ -51,10 +51,10 @@ def finished_job(session: Session, job_id: uuid.UUID) -> Job:
 
 
 def choose_format(name: str | None, accept: str | None) -> SubsetFormat:
-    """The format that the client names, or the one it accepts most; JSON if it does not care.
+    """The format that the client names, or else prefers by `Accept`; JSON if `Accept` allows every format.
 
     Raises:
-        NotAcceptable: It accepts none of them.
+        NotAcceptable: The client accepts none of the formats.
     """
     if name is not None:
         return next(known for known in FORMATS if known.name == name)
@@ -80,7 +80,7 @@ def curve(sessions: Sessions, job_id: uuid.UUID, points: int) -> Curve:
 
 
 def stored_curve(sessions: Sessions, job_id: uuid.UUID, points: int) -> Curve:
-    """The same at the ranks that are stored apart, six digits each: no slower for a million picks than for ten."""
+    """Curves from the ranks that the job stored for figures, six digits each; the time does not grow with the picks."""
     with sessions() as session:
         finished_job(session, job_id)
         heads = selections.heads(session, job_id)
@@ -107,7 +107,7 @@ def rejected(session: Session, job_id: uuid.UUID) -> RejectedList:
 
 
 def _evenly(count: int, most: int) -> list[int]:
-    """At most `most` of the ranks 1 to `count`, evenly; the last is among them."""
+    """At most `most` evenly spaced ranks from 1 to `count`, the last rank included."""
     points = min(most, count)
     return sorted({-(-count * number // points) for number in range(1, points + 1)})
 

@@ -15,11 +15,11 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types figures"
 )
-"""Nothing inline, nothing from other hosts; the one place that parses markup is `figures.js`."""
+"""No inline code, nothing from other hosts; only `figures.js` parses markup."""
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page from `app`. It needs no key: it holds none of anybody's data."""
+    """Serve the page from `app`. It needs no key, because it holds no data."""
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:

@@ -1,4 +1,4 @@
-"""What the pages have in common: static files and their headers."""
+"""Static files of the pages, and their headers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PLACE: Final = Path(__file__).parent
 HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",  # of a file by itself; documents have more
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",  # documents have a policy of their own
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -24,14 +24,14 @@ HEADERS: Final = {
 
 
 class Parts(StaticFiles):
-    """The static files of a directory; never the Python beside them."""
+    """Serves the static files of a directory, and never the Python files beside them."""
 
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
-        """Where a file is, if it is of a kind that a page is made of."""
+        """The path of a file, if its suffix is one that pages use."""
         return super().lookup_path(path) if Path(path).suffix in {".css", ".js", ".svg"} else ("", None)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """The file, with the headers of all parts."""
+        """The file, with the headers of all static files."""
         response = await super().get_response(path, scope)
         response.headers.update(HEADERS)
         return response

@@ -1,4 +1,4 @@
-"""Serve the API's reference at `/docs`: Swagger UI, whose files come out of a package and not from other hosts."""
+"""Serve the API's reference at `/docs`: Swagger UI, with files from an installed package, not from other hosts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""Nothing inline, nothing from other hosts; Swagger UI's style sheet holds its pictures."""
+"""No inline code, nothing from other hosts; Swagger UI's style sheet contains its images."""
 
 
 def install(app: FastAPI) -> None:
-    """Serve the reference from `app`. It needs no key, as the description that it shows needs none."""
+    """Serve the reference from `app`. It needs no key, because the OpenAPI document needs none."""
 
     @app.get("/docs", include_in_schema=False)
     def reference() -> FileResponse:

@@ -1,8 +1,8 @@
-"""Deliver what is due. A message stays in its job's row until it is delivered or given up.
+"""Deliver due webhook messages. A message stays in its job's row until it is delivered or given up.
 
-The row says that a message is due since the transaction in which its job ended (a trigger does that), so none is lost
-and none is sent for what did not happen. Any number of API processes deliver; each takes a message for some seconds.
-What is sent by one that dies is sent again, with the same `webhook-id`.
+A trigger makes the message due in the transaction that ends the job, so no message is lost and none is sent for a job
+that has not ended. Any number of API processes deliver; each takes a message for some seconds. If a process dies while
+it sends a message, another process sends it again with the same `webhook-id`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 64
 LANE: Final = 4
-"""Messages of one project at a time: its slow receivers leave the other places to other projects."""
+"""Most attempts of one project at a time, so that its slow receivers leave places to other projects."""
 TURN_S: Final = 20.0
 LOOK_S: Final = 0.5
-"""Between two looks for what is due, while no receiver answers."""
+"""Seconds between two queries for due messages while no receiver answers."""
 
 
 class Delivery:
@@ -45,10 +45,10 @@ class Delivery:
         self._under_way: dict[Future[None], uuid.UUID] = {}
 
     def turn(self) -> int:
-        """Send what is due, for up to `TURN_S` seconds; an answer that is slow to come is awaited beside later turns.
+        """Send due messages for up to `TURN_S` seconds; slow answers are awaited during later turns.
 
         Returns:
-            Number of messages that were begun with.
+            Number of messages whose sending began.
 
         Raises:
             SQLAlchemyError: Postgres does not answer.
@@ -64,16 +64,16 @@ class Delivery:
         return tried
 
     def finish(self) -> None:
-        """Wait until each message that was begun with has come to an end."""
+        """Wait until every attempt that is under way has ended."""
         wait(self._under_way)
         self._pool.shutdown()
 
     def close(self) -> None:
-        """Begin no more. What is under way ends by itself, or is due again in another process."""
+        """Begin no more attempts. An attempt that is under way ends by itself, or another process repeats it."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self) -> int:
-        """Take as many due messages as there is room for."""
+        """Take due messages for all free places."""
         self._under_way = {future: project for future, project in self._under_way.items() if not future.done()}
         lanes = Counter(self._under_way.values())
         with self._sessions() as session:
@@ -95,7 +95,7 @@ def _deliver(sessions: Sessions, settings: Settings, due: Due) -> None:
     secrets = secrets_in_use(settings, due.project_id, due.rotations)
     try:
         status, wrong = send(due.url, body, signed_headers(secrets, f"msg_{due.job_id.hex}", body), settings)
-    except Exception as error:  # or it would be due for ever
+    except Exception as error:  # or the message would be due for ever
         logger.exception("webhook of job %s could not be sent", due.job_id)
         status, wrong = None, type(error).__name__
     with sessions() as session:

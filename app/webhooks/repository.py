@@ -1,4 +1,4 @@
-"""The messages that ended jobs owe: a trigger has one due with the final state (see `Job.webhook`)."""
+"""The webhook messages of ended jobs; a trigger makes each due with the final state (see `Job.webhook`)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Due:
 
     Attributes:
         job_id: The job that has ended.
-        project_id: Whose secrets sign it.
-        rotations: Which of the project's secrets, the newest first.
-        url: Where to.
+        project_id: The project whose secrets sign the message.
+        rotations: Numbers of the project's valid secrets, the newest first.
+        url: The receiver.
         attempt: Number of this attempt, from 1.
         state: The final state.
-        at: When it was reached.
-        data: What is told of the job.
+        at: Time of the final state.
+        data: The job's fields in the message.
     """
 
     job_id: uuid.UUID
@@ -45,14 +45,14 @@ class Due:
 
 
 def take_due(session: Session, most: int, *, hold_s: float, lane: int, under_way: Mapping[uuid.UUID, int]) -> list[Due]:
-    """Take messages that are due, the longest due first, so that nobody else has them for some seconds; commits.
+    """Take due messages, the longest due first; no other process takes them for `hold_s` seconds. Commits.
 
     Args:
         session: Sees all projects.
         most: Number to take.
-        hold_s: Seconds after which a message is due again, unless something is noted of it.
-        lane: Messages of one project that may be under way at a time.
-        under_way: How many are, by project.
+        hold_s: Seconds after which a message is due again, unless its attempt is recorded.
+        lane: Most attempts of one project at a time.
+        under_way: Attempts under way, by project.
     """
     due = []
     place = func.row_number().over(partition_by=Job.project_id, order_by=Job.webhook_due_at).label("place")
@@ -77,19 +77,19 @@ def take_due(session: Session, most: int, *, hold_s: float, lane: int, under_way
 
 
 def delivered(session: Session, due: Due, status: int | None) -> None:
-    """Note that a message has arrived; commits."""
+    """Record that a message was delivered; commits."""
     _note(session, due, {"state": "delivered", "status": status, "error": None}, None)
 
 
 def failed(session: Session, due: Due, status: int | None, error: str, again_s: float | None) -> None:
-    """Note that an attempt has failed, and when the next one is; None: there is none. Commits."""
+    """Record a failed attempt, and the time of the next one; None gives the message up. Commits."""
     _note(
         session, due, {"state": "failed" if again_s is None else "pending", "status": status, "error": error}, again_s
     )
 
 
 def _note(session: Session, due: Due, outcome: Json, again_s: float | None) -> None:
-    """Unless another process has taken the message since, as this attempt took longer than it was held for."""
+    """Update the message, unless this attempt took longer than `hold_s` and another process has taken the message."""
     due_at: Any = None if again_s is None else func.now() + timedelta(seconds=again_s)
     session.execute(
         update(Job)

@@ -1,4 +1,4 @@
-"""Send one message over HTTP, to an address that was checked, within a time that no receiver can stretch."""
+"""Send one message over HTTP to a checked address, within a time that the receiver can't extend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def send(url: str, body: str, headers: Mapping[str, str], settings: Settings) -> tuple[int | None, str | None]:
-    """POST a message: no redirect is followed, no proxy asked, nothing of the answer read but its status.
+    """POST a message. Redirects are not followed, proxies are not used, and only the answer's status is read.
 
     Returns:
         The status, if there was an answer, and what went wrong, if anything did.
@@ -37,7 +37,7 @@ def send(url: str, body: str, headers: Mapping[str, str], settings: Settings) ->
 
 
 async def _posted(target: httpx.URL, body: str, headers: Mapping[str, str], settings: Settings) -> int:
-    """The status of the answer. httpx has time-outs for each read alone, so a drip would hold it for ever."""
+    """The status of the answer. httpx limits each read, not the whole request: an answer that drips would never end."""
     own = {"Host": target.netloc.decode("ascii"), "Content-Type": "application/json", "User-Agent": "spice-webhooks"}
     async with asyncio.timeout(settings.webhook_timeout_s):
         port = target.port or (443 if target.scheme == "https" else 80)
@@ -56,7 +56,7 @@ async def _posted(target: httpx.URL, body: str, headers: Mapping[str, str], sett
 
 
 async def _on_a_thread(look_up: Callable[[], str]) -> str:
-    """What a look-up gives. Nothing can break one off: whoever has no more time leaves it to end by itself."""
+    """The result of a DNS look-up on a thread. A look-up can't be cancelled; after a time-out it ends by itself."""
     found: concurrent.futures.Future[str] = concurrent.futures.Future()
 
     def run() -> None:
@@ -66,7 +66,7 @@ async def _on_a_thread(look_up: Callable[[], str]) -> str:
             outcome: Callable[[], None] = partial(found.set_exception, error)
         else:
             outcome = partial(found.set_result, result)
-        with contextlib.suppress(concurrent.futures.InvalidStateError, RuntimeError):  # nobody waits any more
+        with contextlib.suppress(concurrent.futures.InvalidStateError, RuntimeError):  # the time-out came first
             outcome()
 
     threading.Thread(target=run, name="webhook-dns", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Where a webhook may go: public servers over https, decided when the connection is made."""
+"""Which URLs may receive webhooks: https on public addresses, checked when the connection is made."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LONGEST_URL = 2000
 
 
 class WebhookRefused(ValueError):
-    """A URL that this service will not send anything to. The message names the value and the remedy."""
+    """A URL that may not receive webhooks. The message names the value and the remedy."""
 
 
 def check_webhook_url(url: str, settings: Settings) -> None:
-    """Check what can be known without a look at the network.
+    """Check a URL without using the network.
 
     Raises:
         WebhookRefused: Webhooks are off, or the URL is not https, has credentials or names a private address.
@@ -53,8 +53,8 @@ def public_address(host: str, port: int, settings: Settings) -> str:
     """An address to connect to, of those that a host has now: what is checked is what is connected to.
 
     Raises:
-        AddressRefused: One of them is not public.
-        OSError: It has none.
+        AddressRefused: An address of the host is not public.
+        OSError: The host has no address.
     """
     found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     refused = [address for address in found if not is_public(address)]
@@ -70,4 +70,4 @@ def _plainly_private(host: str) -> bool:
     try:
         return not is_public(name)
     except ValueError:
-        return False  # a name: what it resolves to is checked at each delivery
+        return False  # a host name: its addresses are checked at each delivery

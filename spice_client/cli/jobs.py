@@ -106,7 +106,7 @@ def delete(
 def list_jobs(  # noqa: PLR0913 - one parameter for each flag
     *,
     state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
-    name_prefix: Annotated[str | None, typer.Option(help="Only jobs whose names begin so.")] = None,
+    name_prefix: Annotated[str | None, typer.Option(help="Only jobs whose names begin with this.")] = None,
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only jobs with it; repeatable.")
     ] = None,

@@ -1,4 +1,4 @@
-"""What one worker process holds: settings, connections, the device, what is in memory, the wish to stop."""
+"""What the tasks of one worker process share: settings, connections, device, loaded model, the signal to stop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class WorkerContext:
     """Shared by all tasks that this process runs, one after the other.
 
-    What was loaded last stays: the shards of a job follow one another, and a model takes seconds to load.
+    The model that was loaded last stays in memory: shards of one job follow one another, and loading takes seconds.
     """
 
     settings: Settings
@@ -65,7 +65,7 @@ class WorkerContext:
         return f"{socket.gethostname()}:{os.getpid()}"
 
     def model(self, path: Path, dtype: str) -> ProxyModel:
-        """A model, the last one if it serves.
+        """Load a model, or return the last one if it is the same.
 
         Raises:
             ModelError: It can't be used.
@@ -81,7 +81,7 @@ class WorkerContext:
     def engine(
         self, model: ProxyModel, config: GradientConfig, key: str, start: Callable[[], StartingPoint]
     ) -> GradientEngine:
-        """An engine for the model that `model` gave last, the last one if it serves.
+        """Make an engine for the model that `model` returned last, or return the last engine if it is the same.
 
         Args:
             model: The model.
@@ -99,7 +99,7 @@ class WorkerContext:
         return self._engine
 
     def free_memory(self) -> None:
-        """Give the device's memory that nothing uses back to other processes; torch keeps it for later otherwise."""
+        """Return unused device memory to other processes; torch would keep it."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -1,4 +1,4 @@
-"""What a failed job or dataset says: one problem document for each kind of failure, and no stack traces."""
+"""Problem documents of failed jobs and datasets: one for each kind of failure, without stack traces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class JobError(Exception):
-    """A job can't go on. The message is for its owner."""
+    """A job has failed. The message is written for the owner of the job."""
 
     def __init__(self, kind: str, title: str, field: str, message: str) -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class JobError(Exception):
 
 
 class ProblemError(Exception):
-    """A job can't go on for a reason that another worker has written down."""
+    """A job has failed for a reason that another worker has stored."""
 
     def __init__(self, problem: Json) -> None:
         super().__init__(problem.get("detail", problem["title"]))
@@ -34,7 +34,7 @@ FIELD = re.compile(r"((?:model|gradients)\.[a-z_.]+): ")
 INTERNAL_ERROR = "internal-error"
 STORAGE_FAILED = "storage-failed"
 UNFORESEEN = frozenset({INTERNAL_ERROR, STORAGE_FAILED})
-"""Of which the worker's log has the traceback."""
+"""Kinds of failure whose traceback is in the worker's log."""
 KINDS: tuple[tuple[type[Exception], str, str, str | None], ...] = (
     (UriRefused, "uri-refused", "The URI may not be read", "dataset.uri"),
     (ModelError, "model-unusable", "The model can't be used", "model.uri"),
@@ -46,7 +46,7 @@ KINDS: tuple[tuple[type[Exception], str, str, str | None], ...] = (
 
 
 def problem_of(error: Exception) -> Json:
-    """The problem document of what stopped a job."""
+    """The problem document of the exception that stopped a job."""
     if isinstance(error, JobError | ProblemError):
         return error.problem
     if isinstance(error, DatasetError):

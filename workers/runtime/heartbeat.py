@@ -1,4 +1,4 @@
-"""Keep a claimed row while work on it goes on: heartbeat, progress, cancellation."""
+"""Hold a claimed row during the work on it: extend its lease, report progress, hear of a cancel."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEAF_S = 2.5
-"""After which a cancelled row is ended although the work has not stopped: a library may be waiting for a server."""
+"""Seconds after a cancel until the heartbeat ends the row itself: the work may be inside a library call that waits."""
 HEARTBEAT_S = 1.0
-"""One statement a second and worker: often enough to watch, and to stop within seconds of a cancel."""
+"""Seconds between heartbeats: one statement a second shows progress, and stops work within seconds of a cancel."""
 
 
 class LeaseHeartbeat:
     """Extends a lease in the background.
 
-    Progress goes out with the heartbeat, never with the work: however often the work reports, Postgres sees one
-    UPDATE a second. While Postgres is away the work goes on; whether the row is still ours shows afterwards.
+    The heartbeat writes the progress, so Postgres gets one UPDATE a second however often the work reports. While
+    Postgres is away the work continues; the next heartbeat that succeeds shows whether the lease still holds.
     """
 
     def __init__(self, context: WorkerContext, lease: Lease) -> None:
@@ -50,11 +50,11 @@ class LeaseHeartbeat:
         self.stop()
 
     def stop(self) -> None:
-        """End the heartbeats: the lease is let go of, or runs out."""
+        """End the heartbeats; the lease is then released, or runs out."""
         self._loop.stop()
 
     def refresh(self) -> None:
-        """Hear now, not with the next heartbeat, whether the row is held and wanted.
+        """Ask Postgres now, not with the next heartbeat, whether the lease holds and the row is not cancelled.
 
         Raises:
             SQLAlchemyError: Postgres does not answer.
@@ -67,7 +67,7 @@ class LeaseHeartbeat:
         return self.cancelled or self.lost or self._context.stopping.is_set()
 
     def enter(self, stage: Stage, total: int | None, unit: str) -> Meter:
-        """Begin a stage of a job; what its meter is told goes out with the heartbeats."""
+        """Begin a stage of a job; heartbeats write what its meter counts."""
         with self._lock:
             self._pending["stage"] = stage
         return self.begin(total, unit)
@@ -79,7 +79,7 @@ class LeaseHeartbeat:
         return meter
 
     def set_progress(self, progress: dict[str, Any]) -> None:
-        """Replace the progress that goes out next."""
+        """Replace the progress that the next heartbeat writes."""
         with self._lock:
             self._pending["progress"] = progress
 
@@ -89,7 +89,7 @@ class LeaseHeartbeat:
         try:
             with self._context.sessions() as session:
                 signals = leases.extend(session, self.lease, self._context.settings.lease_s, **values)
-        except BaseException:  # the next heartbeat tells what this one has not
+        except BaseException:  # the next heartbeat reports this progress
             with self._lock:
                 self._pending = values | self._pending
             raise
@@ -101,13 +101,13 @@ class LeaseHeartbeat:
             self._loop.stop()
 
     def _is_deaf(self) -> bool:
-        """Whether the work was told long ago that it is cancelled, and still goes on."""
+        """Whether the work has not stopped long after its cancel."""
         if self.cancelled and self._cancelled_at is None:
             self._cancelled_at = time.monotonic()
         return self._cancelled_at is not None and time.monotonic() - self._cancelled_at >= DEAF_S
 
     def _cancel(self) -> None:
-        """End the row for the work, which then finds it lost."""
+        """End the row in place of the work, which then finds its lease lost."""
         with self._context.sessions() as session:
             leases.finish(session, self.lease, State.CANCELLED)
             session.commit()

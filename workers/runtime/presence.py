@@ -1,4 +1,4 @@
-"""A worker says that it is there: a row in Postgres, every few seconds, however deep it is in its work."""
+"""A worker reports that it is alive: it updates its row in Postgres every few seconds, also during long work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVERY_S = 10.0
 
 
 class Presence:
-    """Says so in the background from entering to leaving; a worker that is killed is missed after `fleet.ALIVE_S`."""
+    """Reports from a thread of its own inside the block; a killed worker counts as gone after `fleet.ALIVE_S`."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context

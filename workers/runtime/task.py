@@ -40,10 +40,10 @@ def run_leased(
 
     Args:
         context: This worker.
-        table: Whose row it is.
+        table: The table of the row.
         row_id: The row, as the queue names it.
         dispatch: The dispatch that the message stands for; an outdated one claims nothing.
-        work: Does it all and ends by finishing the row as succeeded. What it raises decides how the row ends.
+        work: Does the work, and finishes the row as succeeded at its end. An exception decides how else the row ends.
         discard: Removes what unfinished work may have left.
         **values: Columns to set with the claim.
     """
@@ -84,7 +84,7 @@ def _run_claimed(
 def _postpone(
     context: WorkerContext, heartbeat: LeaseHeartbeat, discard: Callable[[uuid.UUID], None], error: StorageAway
 ) -> None:
-    """Let work wait for a store that is away, until that has lasted too long."""
+    """Put the row back while the store is away; fail it after `storage_patience_s`."""
     lease, patience_s = heartbeat.lease, context.settings.storage_patience_s
     heartbeat.stop()
     with context.sessions() as session:
@@ -98,7 +98,7 @@ def _postpone(
 def _fail(
     context: WorkerContext, heartbeat: LeaseHeartbeat, discard: Callable[[uuid.UUID], None], error: Exception
 ) -> None:
-    """End work that can't go on."""
+    """Fail the row with the problem of an exception."""
     problem, lease = problem_of(error), heartbeat.lease
     # What is known to go wrong says so in a line. Its traceback would tell no more, but for what libraries put into
     # the errors underneath: the whole of a presigned URL, say.
@@ -117,7 +117,7 @@ def _fail(
 
 
 def _still_ours(context: WorkerContext, heartbeat: LeaseHeartbeat, discard: Callable[[uuid.UUID], None]) -> bool:
-    """Whether it is for this worker to end the work; another may have it by now, or have left its result already."""
+    """Whether this worker still holds the lease; another worker may hold it, or may have finished the row."""
     heartbeat.stop()
     heartbeat.refresh()
     if heartbeat.lost:
@@ -129,7 +129,7 @@ def _still_ours(context: WorkerContext, heartbeat: LeaseHeartbeat, discard: Call
 
 
 def _stop(context: WorkerContext, heartbeat: LeaseHeartbeat, discard: Callable[[uuid.UUID], None]) -> None:
-    """End work that was told to stop."""
+    """Cancel the row, or hand it back, for work that was told to stop."""
     lease = heartbeat.lease
     if not _still_ours(context, heartbeat, discard):
         return

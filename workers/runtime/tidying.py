@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def tidy(context: WorkerContext) -> None:
-    """Do it once; a fault is logged and does not stop the worker. Each machine's workers do this for their own."""
+    """Tidy once. An error is logged and does not stop the worker. Workers tidy the cache of their own machine."""
     try:
         leftovers = remove_leftovers(context.settings)
         with context.sessions() as session:

@@ -1,4 +1,4 @@
-"""The one clock that all hosts share."""
+"""The clock that all hosts share: Postgres's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep a project to its own rows: the one place where that is done, for every statement of its sessions.
+"""Restrict every statement of a project's sessions to the project's own rows. No other module does this.
 
 A session that knows a project (`project_sessions`) adds `project_id = ...` to each SELECT, UPDATE and DELETE over a
 table of `Owned` rows, wherever in the statement it stands, and gives the rows that it inserts to the project. A session
@@ -27,7 +27,7 @@ PROJECT = "project_id"
 
 
 def project_sessions(sessions: Sessions, project_id: uuid.UUID) -> Sessions:
-    """Sessions, of those that see all, for which only the rows of one project exist."""
+    """Sessions that see only the rows of one project."""
     return partial(sessions, info={PROJECT: project_id})
 
 
@@ -38,7 +38,7 @@ def project_of(session: Session) -> uuid.UUID:
 
 
 def install(sessions: sessionmaker[Session]) -> None:
-    """Have a factory's sessions keep to their project, if they know one."""
+    """Restrict the sessions of a factory to their project, if they have one."""
     event.listen(sessions, "do_orm_execute", _own_rows_alone)
     event.listen(sessions, "before_flush", _own_new_rows)
 

@@ -1,7 +1,7 @@
-"""Counters of the whole service, kept in Postgres: they survive restarts, and every API process tells the same.
+"""Counters of the whole service, kept in Postgres: they survive restarts, and every API process reads the same.
 
-Jobs end in many ways, so none of these counts: whoever looks (`count_ended`) counts those that were not counted yet,
-each once. A job that is deleted before anybody looked is counted as it goes (`app.core.lifecycle.deletion`).
+Jobs end in many places, and none of these places counts: `count_ended` counts each ended job once, later. A job that is
+deleted before `count_ended` has seen it is counted by the deletion (`app.core.lifecycle.deletion`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def add(session: Session, amounts: Amounts) -> None:
 
 
 def count_ended(session: Session) -> None:
-    """Count the jobs that have ended since anybody last did, and commit."""
+    """Count the ended jobs that were not counted yet, and commit."""
     due = (
         select(Job.id)
         .where(Job.finished_at.is_not(None), ~Job.counted)

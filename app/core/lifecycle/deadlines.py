@@ -1,4 +1,4 @@
-"""Jobs that take longer than they may."""
+"""Timeouts of jobs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TIMED_OUT = "timed-out"
 
 
 def enforce(session: Session) -> None:
-    """Fail the jobs that are past their timeout, whoever works on them.
+    """Fail all jobs that are past their timeout.
 
     The time counts from the job's first start on Postgres's clock. A worker that holds such a job, or a shard of it,
-    hears with its next heartbeat that it is wanted no more.
+    learns of it with its next heartbeat.
     """
     overdue = (
         Job.state.in_(OPEN),

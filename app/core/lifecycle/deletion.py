@@ -1,4 +1,4 @@
-"""Delete jobs and datasets, by wish and by age."""
+"""Delete jobs and datasets, on request and when they expire."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FINAL = tuple(state for state in State if state.final)
 def delete_job(session: Session, job_id: uuid.UUID) -> bool:
     """Delete a job with its results and events in the caller's transaction; False if it has not ended or is gone.
 
-    What it has used stays: in the counters of `app.core.lifecycle.counts`, and for a day in its project's quota.
+    Its usage stays: in the counters of `app.core.lifecycle.counts`, and for a day in its project's quota.
     """
     gone = session.execute(
         delete(Job)
@@ -49,15 +49,15 @@ def delete_dataset(session: Session, dataset_id: uuid.UUID) -> bool:
 
 @contextmanager
 def expired_job(sessions: Sessions, but: Collection[uuid.UUID]) -> Iterator[uuid.UUID | None]:
-    """A job whose time is over, held against everybody else and deleted at the end of the block; None if there is none.
+    """An expired job, locked inside the block and deleted at its end; None if no job has expired.
 
-    One whose end is still to be told to a webhook stays until it is, or is given up.
+    A job whose webhook message is not delivered yet stays until it is delivered or given up.
 
-    An error inside the block leaves it for the next time.
+    After an error inside the block the job stays.
 
     Args:
         sessions: The database.
-        but: Jobs that are left out.
+        but: Jobs to leave out.
     """
     with sessions() as session:
         job_id = session.scalar(
@@ -74,7 +74,7 @@ def expired_job(sessions: Sessions, but: Collection[uuid.UUID]) -> Iterator[uuid
 
 
 def delete_expired_datasets(session: Session) -> int:
-    """Delete the datasets whose time is over and that nothing reads; their number."""
+    """Delete the expired datasets that nothing reads; the number of them."""
     gone = session.execute(delete(Dataset).where(Dataset.expires_at < func.now(), *_unread()).returning(Dataset.id))
     count = len(gone.all())
     session.commit()

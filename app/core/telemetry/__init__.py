@@ -1,1 +1,1 @@
-"""What the service tells its operator: logs, metrics, traces; and where each piece of work came from."""
+"""Logs and traces, and the request that each piece of work came from."""

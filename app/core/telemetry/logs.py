@@ -1,4 +1,4 @@
-"""Logs of every process: as text for people, or as JSON lines, each with the request and the row that it is about."""
+"""Logging for every process, as text or as JSON lines; each line names its request and its row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUIET = ("alembic", "httpx", "httpcore", "botocore", "aiobotocore", "s3fs", "fss
 
 
 class WithOrigin(logging.Filter):
-    """Puts the request and the row at hand on each line."""
+    """Adds the current request id and row to each line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add to every record; none is dropped."""

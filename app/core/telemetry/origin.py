@@ -1,7 +1,7 @@
-"""Where the work at hand came from: the request that asked for it, and the row that it is about.
+"""The origin of the current work: the request that asked for it, and the row that it changes.
 
-The API notes the origin in each row that it queues (`Leased.origin`); the worker that claims the row takes it up. So a
-line in the worker's log, and its spans, name the request that began it all, however often the row was queued again.
+The API writes the origin into each row that it queues (`Leased.origin`), and the worker that claims the row reads it.
+The worker's log lines and spans therefore name the request, also after the row was queued again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ TRACEPARENT = "traceparent"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every line of the log names.
+    """The ids that every log line names.
 
     Attributes:
-        request_id: The request that the work came from.
-        work: The row that is worked on, as `jobs 7d5f...`.
+        request_id: The request that asked for the work.
+        work: The row that the work changes, as `jobs 7d5f...`.
     """
 
     request_id: str | None = None
@@ -37,13 +37,13 @@ _context: ContextVar[Context] = ContextVar("context", default=Context())  # noqa
 
 
 def context() -> Context:
-    """What the work at hand is."""
+    """The context of the current work."""
     return _context.get()
 
 
 @contextmanager
 def request(request_id: str) -> Iterator[None]:
-    """Work for a request."""
+    """Set the context for the handling of a request."""
     token = _context.set(Context(request_id))
     try:
         yield
@@ -52,14 +52,14 @@ def request(request_id: str) -> Iterator[None]:
 
 
 def noted() -> dict[str, Any] | None:
-    """The origin of the work at hand, for a row that is queued now; None if there is nothing to tell."""
+    """The current origin, for a new row of the queue; None without request and span."""
     found = {REQUEST_ID: _context.get().request_id, TRACEPARENT: tracing.traceparent()}
     return {name: value for name, value in found.items() if value} or None
 
 
 @contextmanager
 def taken_up(origin: dict[str, Any] | None, table: str, row_id: object) -> Iterator[None]:
-    """Work on a row whose origin was noted: log lines name both, and a span is the child of the request's."""
+    """Set the context for work on a row: log lines name its request, and spans are children of the request's span."""
     origin = origin or {}
     token = _context.set(Context(origin.get(REQUEST_ID), f"{table} {row_id}"))
     try:

@@ -1,7 +1,7 @@
-"""OpenTelemetry traces, where they are wanted: spans of requests and of stages, one trace across the queue.
+"""OpenTelemetry traces: spans of requests and of stages; one trace follows a job through the queue.
 
-Off unless `SPICE_TRACES` says so; then the extra `otel` is needed, and the standard OTEL_* variables say where to.
-Nothing else here knows OpenTelemetry, and without it nothing here does anything.
+`SPICE_TRACES` switches tracing on. It needs the extra `otel`, and the standard OTEL_* variables name the collector.
+This module alone imports OpenTelemetry; without it every function here does nothing.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ NAME = "spice"
 
 
 class TracingNotInstalled(Exception):
-    """`SPICE_TRACES` is set, but the packages are not there."""
+    """`SPICE_TRACES` is set, but the extra `otel` is not installed."""
 
 
 class _State:
-    """Whether this process traces, and with what."""
+    """The tracer of this process, if tracing is on."""
 
     tracer: Any = None
     provider: Any = None
 
 
 def start(service: str, exporter: SpanExporter | None = None) -> None:
-    """Have this process trace.
+    """Switch tracing on in this process.
 
     Args:
-        service: `service.name`, unless OTEL_SERVICE_NAME says another.
+        service: Value of `service.name`; OTEL_SERVICE_NAME overrides it.
         exporter: Where spans go, each at once; None is OTLP over HTTP in batches, as the OTEL_* variables say.
 
     Raises:
@@ -58,7 +58,7 @@ def start(service: str, exporter: SpanExporter | None = None) -> None:
 
 
 def stop() -> None:
-    """Send what is left, and trace no more."""
+    """Send the spans that are left, and switch tracing off."""
     if _State.provider is not None:
         _State.provider.shutdown()
     _State.provider = _State.tracer = None
@@ -67,13 +67,13 @@ def stop() -> None:
 def span(
     name: str, *, parent: str | None = None, attributes: Mapping[str, str] | None = None, server: bool = False
 ) -> AbstractContextManager[Span | None]:
-    """A span around a block; None where nothing is traced.
+    """A span around a block; None where tracing is off.
 
     Args:
-        name: What is done.
-        parent: A traceparent (W3C) from elsewhere; None for the span that is open here, if any.
-        attributes: What there is to say of it. No contents of rows, and no secrets.
-        server: It answers a request.
+        name: Name of the span.
+        parent: A traceparent (W3C) of another process; None: the current span is the parent.
+        attributes: Attributes of the span: no contents of rows, no secrets.
+        server: The span is the answer to a request.
     """
     if _State.tracer is None:
         return nullcontext()
@@ -107,7 +107,7 @@ def _span(
 
 
 def traceparent() -> str | None:
-    """The open span as W3C has it, to go on from elsewhere."""
+    """The current span as a W3C traceparent, for another process to continue."""
     if _State.tracer is None:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415 - an extra
