@@ -204,9 +204,9 @@ def constrained(*, quick: bool) -> BenchRow:
         picked = len(select(sketches, SelectionConfig(budget=rows), constraints).indices)
         bound, free = math.inf, math.inf
         for _ in range(1 if quick else 2):  # in turn, so that other work on the machine disturbs both alike
-            config = SelectionConfig(budget=rows)
+            config, alone = SelectionConfig(budget=rows), SelectionConfig(budget=picked)
             bound = min(bound, fastest(lambda c=config, k=constraints: select(sketches, c, k), 1))
-            free = min(free, fastest(lambda c=SelectionConfig(budget=picked): select(sketches, c), 1))
+            free = min(free, fastest(lambda c=alone: select(sketches, c), 1))
         ratios[name] = bound / free
     said = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
     baseline = f"the unconstrained greedy of as many rows, the slowest of: {said}; n={n} p={p}"

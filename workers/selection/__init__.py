@@ -10,6 +10,7 @@ Needs numpy and torch, and nothing else of this repository. How it works and why
 
 from workers.selection.config import ConfigError, Method, SelectionConfig
 from workers.selection.constraints import ConstraintError, Constraints, Sources
+from workers.selection.cost import Cost, cost_of
 from workers.selection.partitioned import PartPicks, merge, partition, select_part, select_partitioned, settle
 from workers.selection.problem import BudgetError
 from workers.selection.progress import Progress, SelectionCancelledError
@@ -25,6 +26,7 @@ __all__ = [
     "ConfigError",
     "ConstraintError",
     "Constraints",
+    "Cost",
     "Dropped",
     "Grid",
     "Guarantees",
@@ -43,6 +45,7 @@ __all__ = [
     "StopReason",
     "SweepPoint",
     "cosines",
+    "cost_of",
     "merge",
     "metric",
     "partition",

@@ -15,6 +15,7 @@ from workers.selection import (
     Selection,
     SelectionConfig,
     Sources,
+    cost_of,
     select,
     select_in_order,
     select_partitioned,
@@ -241,6 +242,31 @@ def test_parts_and_orders_keep_to_the_constraints_too() -> None:
         assert not ((selection.indices >= 100) & (selection.indices < 200)).any()
     assert spread.log_det[-1] >= 0.95 * whole.log_det[-1]
     np.testing.assert_array_equal(select_partitioned(sketches, config, 1, limits).indices, whole.indices)
+
+
+def test_the_cost_names_what_kept_the_unconstrained_picks_out() -> None:
+    sketches = 0.1 * np.eye(12)
+    sketches[:6] = np.diag([6.0, 5.0, 4.0, 3.0, 2.0, 1.0]) @ np.eye(6, 12)
+    sketches[6] = 0.9 * sketches[0] + 0.01 * sketches[1]
+    sketches[7] = 2.9 * np.eye(12)[7]
+    tokens, of_row = np.ones(12, dtype=int), np.zeros(12, dtype=int)
+    tokens[2], of_row[[3, 7]] = 9, 1
+    limits = Constraints(
+        tokens=tokens,
+        token_budget=9,
+        exclude=np.array([1]),
+        near_cosine=0.9,
+        sources=Sources(("a", "b"), of_row, np.array([0, 0]), np.array([9, 1])),
+        include=np.array([6, 7]),
+    )
+    config = SelectionConfig(budget=4, alpha=1.0, conflict_penalty=0.0)
+    selection = select(sketches, config, limits)
+    assert selection.indices.tolist() == [6, 7, 4, 5]
+    cost = cost_of(sketches, selection, config, limits)
+    assert sorted(cost.unconstrained) == [0, 1, 2, 3]
+    assert cost.kept_out == {"near_duplicates": 1, "exclude": 1, "tokens": 1, "sources": 1}
+    free = select(sketches, config)
+    assert cost.log_det == pytest.approx(free.log_det[-1] - selection.log_det[-1])
 
 
 @pytest.mark.parametrize(
