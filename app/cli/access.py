@@ -143,6 +143,7 @@ def limit_project(
     *,
     requests_per_minute: Limit = None,
     open_jobs: Limit = None,
+    open_readings: Limit = None,
     rows_per_job: Limit = None,
     rows_per_day: Limit = None,
     as_json: AsJson = False,
@@ -151,6 +152,7 @@ def limit_project(
     given = {
         "requests_per_minute": requests_per_minute,
         "open_jobs": open_jobs,
+        "open_readings": open_readings,
         "rows_per_job": rows_per_job,
         "rows_per_day": rows_per_day,
     }

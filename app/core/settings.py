@@ -68,6 +68,12 @@ class Settings(BaseSettings):
     quota_open_jobs: int | None = Field(
         default=None, ge=0, description="Jobs of a project that may be queued or running; a project may have its own."
     )
+    quota_open_readings: int = Field(
+        default=50,
+        ge=0,
+        description="Datasets and previews of a project that may wait to be read or be under way; a project may have "
+        "its own.",
+    )
     quota_rows_per_job: int | None = Field(
         default=None, ge=0, description="Rows of a job's dataset; a project may have its own. Same for all workers."
     )

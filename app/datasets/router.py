@@ -26,11 +26,12 @@ from app.http.filters import METADATA_PARAMETER, FiltersDep
 from app.http.idempotency import Answer, OnceDep
 from app.http.openapi import empty, example, problems
 from app.http.paging import Cursor, Limit  # noqa: TC001
-from app.http.problems import DatasetInUse, DatasetNotFound, InvalidRequest, PreviewNotFound
+from app.http.problems import DatasetInUse, DatasetNotFound, InvalidRequest, PreviewNotFound, QuotaExceeded
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 POLL_AFTER_S = 2
+QUOTA_USED_UP = "datasets: 50 datasets and previews of the project are not read yet, and 50 may at once: ..."
 NOT_FOUND = (DatasetNotFound, f"No dataset has the id {EXAMPLE_DATASET['id']}: register it with POST /datasets.")
 UNKNOWN = dict.fromkeys(("rows", "bytes", "columns", "shape", "fingerprint", "finished_at"))
 
@@ -41,7 +42,10 @@ UNKNOWN = dict.fromkeys(("rows", "bytes", "columns", "shape", "fingerprint", "fi
     response_model=DatasetResponse,
     summary="Register a dataset",
     responses=example(202, "A worker will read it.", {**EXAMPLE_DATASET, **UNKNOWN, "state": "queued"})
-    | problems((InvalidRequest, "uri: scheme 'ftp' is not among the allowed ones (file, https, s3)")),
+    | problems(
+        (QuotaExceeded, QUOTA_USED_UP),
+        (InvalidRequest, "uri: scheme 'ftp' is not among the allowed ones (file, https, s3)"),
+    ),
 )
 def register(
     settings: SettingsDep,
@@ -132,7 +136,11 @@ def delete(session: SessionDep, dataset_id: uuid.UUID) -> None:
     status_code=status.HTTP_202_ACCEPTED,
     summary="Preview rows as the model will read them",
     responses=example(202, "A worker will read them.", {**EXAMPLE_PREVIEW, "state": "queued", "rows": None})
-    | problems(NOT_FOUND, (InvalidRequest, "model.uri: /models/smollm2 is not a file:// URI")),
+    | problems(
+        NOT_FOUND,
+        (QuotaExceeded, QUOTA_USED_UP),
+        (InvalidRequest, "model.uri: /models/smollm2 is not a file:// URI"),
+    ),
 )
 def preview(
     settings: SettingsDep,
@@ -187,5 +195,6 @@ def _preview_response(preview: Preview) -> PreviewResponse:
             "error": preview.error,
             "created_at": preview.created_at,
             "finished_at": preview.finished_at,
-        }
+        },
+        extra="ignore",
     )

@@ -6,13 +6,14 @@ import uuid
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from app.core.db.scoping import project_of
 from app.core.db.tables import Dataset, Preview
-from app.core.lifecycle import deletion
+from app.core.lifecycle import deletion, quotas
 from app.core.uris.datasets import UriRefused, check_uri
 from app.core.uris.models import check_model_uri
 from app.http import lists
 from app.http.paging import page_of
-from app.http.problems import DatasetInUse, DatasetNotFound, FieldError, InvalidRequest, PreviewNotFound
+from app.http.problems import DatasetInUse, DatasetNotFound, FieldError, InvalidRequest, PreviewNotFound, QuotaExceeded
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -29,11 +30,13 @@ def register(session: Session, settings: Settings, request: DatasetRequest) -> D
 
     Raises:
         InvalidRequest: The URI is not one that this service reads.
+        QuotaExceeded: As many of the project's datasets and previews as may be are not read yet.
     """
     try:
         uri = check_uri(request.uri, settings, request.format)
     except UriRefused as refused:
         raise InvalidRequest(FieldError(field="uri", message=str(refused))) from refused
+    _check_quota(session, settings)
     dataset = Dataset(
         id=uuid.uuid4(),
         uri=uri.uri,
@@ -44,6 +47,12 @@ def register(session: Session, settings: Settings, request: DatasetRequest) -> D
     )
     session.add(dataset)
     return dataset
+
+
+def _check_quota(session: Session, settings: Settings) -> None:
+    excess = quotas.excess_of_reading(session, project_of(session), settings)
+    if excess is not None:
+        raise QuotaExceeded("datasets", excess.message, excess.limit)
 
 
 def find_dataset(session: Session, dataset_id: uuid.UUID) -> Dataset:
@@ -95,12 +104,14 @@ def preview(session: Session, settings: Settings, dataset_id: uuid.UUID, request
     Raises:
         DatasetNotFound: There is no such dataset.
         InvalidRequest: The model's URI is not one that this service reads.
+        QuotaExceeded: As many of the project's datasets and previews as may be are not read yet.
     """
     dataset = find_dataset(session, dataset_id)
     try:
         check_model_uri(request.model.uri, settings)
     except UriRefused as refused:
         raise InvalidRequest(FieldError(field="model.uri", message=str(refused))) from refused
+    _check_quota(session, settings)
     asked = Preview(id=uuid.uuid4(), dataset_id=dataset.id, request=request.model_dump(mode="json"))
     session.add(asked)
     return asked

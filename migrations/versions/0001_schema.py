@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("requests_per_minute", sa.BigInteger(), nullable=True),
         sa.Column("open_jobs", sa.BigInteger(), nullable=True),
+        sa.Column("open_readings", sa.BigInteger(), nullable=True),
         sa.Column("rows_per_job", sa.BigInteger(), nullable=True),
         sa.Column("rows_per_day", sa.BigInteger(), nullable=True),
         sa.Column("webhook_rotation", sa.Integer(), server_default=sa.text("0"), nullable=False),

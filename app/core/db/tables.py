@@ -168,6 +168,7 @@ class Project(Base):
     # The project's own limits; null is the settings'.
     requests_per_minute: Mapped[int | None] = mapped_column(BigInteger)
     open_jobs: Mapped[int | None] = mapped_column(BigInteger)
+    open_readings: Mapped[int | None] = mapped_column(BigInteger)
     rows_per_job: Mapped[int | None] = mapped_column(BigInteger)
     rows_per_day: Mapped[int | None] = mapped_column(BigInteger)
     # How often its webhook secret was replaced, and how long the one before is used beside it.

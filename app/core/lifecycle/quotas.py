@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Select, delete, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.db.tables import DeletedJob, Job, Project
+from app.core.db.tables import Dataset, DeletedJob, Job, Preview, Project
 from app.core.lifecycle.leases import OPEN
 
 if TYPE_CHECKING:
@@ -34,16 +34,19 @@ class Limits:
 
     Attributes:
         open_jobs: Jobs that have not ended.
+        open_readings: Datasets and previews that workers have not read to their end.
         rows_per_job: Rows of one job's dataset.
         rows_per_day: Rows of all jobs that were submitted in the last 24 hours, of deleted ones too.
     """
 
     open_jobs: int | None
+    open_readings: int | None
     rows_per_job: int | None
     rows_per_day: int | None
 
-    def __bool__(self) -> bool:
-        """Whether anything is limited."""
+    @property
+    def of_jobs(self) -> bool:
+        """Whether anything of its jobs is limited."""
         return (self.open_jobs, self.rows_per_job, self.rows_per_day) != (None, None, None)
 
 
@@ -64,14 +67,19 @@ class Excess:
 
 def limits_of(session: Session, project_id: uuid.UUID, settings: Settings) -> Limits:
     """A project's own limits, and those of the settings where it has none."""
-    columns = Project.open_jobs, Project.rows_per_job, Project.rows_per_day
+    columns = Project.open_jobs, Project.open_readings, Project.rows_per_job, Project.rows_per_day
     own = session.connection().execute(select(*columns).where(Project.id == project_id)).one()
     defaults = astuple(_defaults(settings))
     return Limits(*(default if value is None else value for value, default in zip(own, defaults, strict=True)))
 
 
 def _defaults(settings: Settings) -> Limits:
-    return Limits(settings.quota_open_jobs, settings.quota_rows_per_job, settings.quota_rows_per_day)
+    return Limits(
+        settings.quota_open_jobs,
+        settings.quota_open_readings,
+        settings.quota_rows_per_job,
+        settings.quota_rows_per_day,
+    )
 
 
 def excess_of_submission(
@@ -86,7 +94,7 @@ def excess_of_submission(
         rows: Rows of its dataset, if they are known.
     """
     limits = limits_of(session, project_id, settings)
-    if not limits:
+    if not limits.of_jobs:
         return None
     _lock(session, project_id)
     if limits.open_jobs is not None:
@@ -98,6 +106,22 @@ def excess_of_submission(
     return _excess_of_rows(session, project_id, limits, rows or 0, besides=None)
 
 
+def excess_of_reading(session: Session, project_id: uuid.UUID, settings: Settings) -> Excess | None:
+    """What keeps one more dataset or preview from being read; the caller adds it in this transaction."""
+    limit = limits_of(session, project_id, settings).open_readings
+    if limit is None:
+        return None
+    _lock(session, project_id)
+    in_use = sum(
+        session.scalar(select(func.count()).where(table.project_id == project_id, table.state.in_(OPEN))) or 0
+        for table in (Dataset, Preview)
+    )
+    if in_use < limit:
+        return None
+    said = f"{in_use} datasets and previews of the project are not read yet, and {limit} may at once"
+    return Excess("open_readings", f"{said}: wait for one, or {ASK}", passes=True)
+
+
 def count_rows(session: Session, job_id: uuid.UUID, rows: int, settings: Settings) -> Excess | None:
     """Note how many rows a job has, now that they were counted, and commit; what does not fit is noted as well."""
     job = session.get_one(Job, job_id)
@@ -105,7 +129,7 @@ def count_rows(session: Session, job_id: uuid.UUID, rows: int, settings: Setting
         session.rollback()
         return None
     limits = limits_of(session, job.project_id, settings)
-    if limits:
+    if limits.of_jobs:
         _lock(session, job.project_id)
     excess = _excess_of_rows(session, job.project_id, limits, rows, besides=job_id)
     session.execute(update(Job).where(Job.id == job_id).values(rows=0 if excess else rows))

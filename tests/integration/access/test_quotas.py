@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -212,3 +213,37 @@ def test_a_job_that_ended_is_not_open(service: Service, sessions: Sessions) -> N
         session.add_all([Job(request={}, state=State.FAILED) for _ in range(5)])
         session.commit()
         assert quotas.excess_of_submission(session, DEFAULT_PROJECT, service.settings, None) is None
+
+
+@pytest.mark.parametrize("limits", [{"quota_open_readings": 3}], indirect=True)
+def test_datasets_and_previews_wait_in_no_greater_number_than_the_project_may_have(
+    service: Service, http: TestClient, sessions: Sessions
+) -> None:
+    uri = service.write_dataset(real_rows())
+    first, *others = [http.post("/datasets", json={"uri": uri}) for _ in range(4)]
+    assert [answer.status_code for answer in (first, *others)] == [202, 202, 202, 429]
+    problem = problem_of(others[-1], 429)
+    assert (problem["type"], problem["limit"]) == ("quota-exceeded", "open_readings")
+    assert "3 datasets and previews of the project are not read yet, and 3 may at once" in problem["detail"]
+    preview = f"/datasets/{first.json()['id']}/previews"
+    body = {"model": {"uri": service.model_uri}}
+    assert problem_of(http.post(preview, json=body), 429)["limit"] == "open_readings"
+    assert http.post("/datasets", json={"uri": uri}, headers=make_key(sessions, "ads")).status_code == 202
+    assert submit(service, service.request()).status_code == 202, "jobs have a limit of their own"
+    service.work()
+    assert [http.post(preview, json=body).status_code for _ in range(4)] == [202, 202, 202, 429]
+
+
+@pytest.mark.parametrize("limits", [{"quota_open_readings": 3}], indirect=True)
+def test_of_many_datasets_at_once_no_more_are_let_in(service: Service, http: TestClient) -> None:
+    uri = service.write_dataset(real_rows())
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: http.post("/datasets", json={"uri": uri}).status_code, range(8)))
+    assert sorted(statuses) == [202] * 3 + [429] * 5
+
+
+@pytest.mark.parametrize("limits", [{"quota_open_jobs": 1}], indirect=True)
+def test_where_nobody_has_set_a_limit_there_is_one(service: Service, http: TestClient) -> None:
+    uri = service.write_dataset(real_rows())
+    statuses = [http.post("/datasets", json={"uri": uri}).status_code for _ in range(80)]
+    assert statuses == [202] * 50 + [429] * 30
