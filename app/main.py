@@ -22,7 +22,7 @@ from app.core.telemetry import tracing
 from app.datasets.router import router as datasets
 from app.events.feed import EventFeed
 from app.events.router import router as events
-from app.health.readiness import StoreProbe
+from app.health.readiness import Probes
 from app.health.router import router as health
 from app.housekeeping.expiry import expire
 from app.housekeeping.reconciler import reconcile
@@ -31,7 +31,7 @@ from app.http import problems
 from app.http.body_limit import BodyLimit
 from app.http.caching import NotModified, not_modified
 from app.http.dependencies import Resources
-from app.http.middleware import ApiVersion, Gzip, Head
+from app.http.middleware import CommonHeaders, Gzip, Head
 from app.http.openapi import announce_problems
 from app.http.request_log import Telemetry
 from app.jobs.router import router as jobs
@@ -92,9 +92,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         artifacts = open_artifacts(settings)
         keys, rate_limits = KeyRing(sessions, settings.auth_cache_s), RateLimits(settings)
         feed = EventFeed(sessions, settings.events_poll_s)
-        probe = StoreProbe(artifacts)
         delivery = Delivery(sessions, settings)
         loops = periodic_work(sessions, queue, artifacts, delivery, settings)
+        probes = Probes(sessions, queue, artifacts, loops)
         app.state.resources = Resources(
             settings=settings,
             sessions=sessions,
@@ -104,8 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             keys=keys,
             rate_limits=rate_limits,
             feed=feed,
-            store_probe=probe,
-            loops=loops,
+            probes=probes,
         )
         for loop in loops:
             loop.start()
@@ -116,7 +115,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             for loop in reversed(loops):
                 loop.stop(wait=loop.name == "reconciler")
             delivery.close()
-            probe.close()
+            probes.close()
             queue.close()
             await rate_limits.close()
             engine.dispose()
@@ -143,6 +142,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Authentication)
     app.add_middleware(Gzip, minimum_size=GZIP_FROM_BYTES, compresslevel=GZIP_LEVEL)
     app.add_middleware(Head)
-    app.add_middleware(ApiVersion)
+    app.add_middleware(CommonHeaders)
     app.add_middleware(Telemetry, metrics=app.state.metrics)  # the last is the outermost
     return app

@@ -61,6 +61,7 @@ class TaskQueue:
             kind: Queue(queue_name(settings, kind), connection=self._redis, serializer=JSONSerializer)
             for kind in QUEUES
         }
+        self._probe = f"{settings.queue_name}-probe"
 
     def put(self, rows: Sequence[Waiting]) -> None:
         """Enqueue a message for each row's dispatch, in one round trip for up to 1,000 rows.
@@ -118,9 +119,9 @@ class TaskQueue:
         """
         return {kind: queue.count for kind, queue in self._queues.items()}
 
-    def ping(self) -> None:
-        """Raise QueueUnavailable if Redis does not answer."""
-        self._redis.ping()
+    def try_write(self) -> None:
+        """Raise QueueUnavailable if Redis does not answer, or takes no writes."""
+        self._redis.set(self._probe, b"ready", ex=60)
 
     def close(self) -> None:
         """Close the connections."""

@@ -9,29 +9,39 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import Field
-from sqlalchemy.exc import SQLAlchemyError
+from redis.exceptions import ResponseError
+from sqlalchemy import text
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from app.core.contracts.schema import Response
 from app.core.db.migrate import revisions
-from app.core.lifecycle import fleet
+from app.core.lifecycle import counts, fleet
 from app.core.queue import QueueUnavailable
 from app.core.settings import QUEUES
 from app.core.storage import StorageFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from app.core.db.engine import Sessions
     from app.core.periodic import Periodic
     from app.core.queue import TaskQueue
     from app.core.storage import ArtifactStore
 
-STORE_PATIENCE_S = 2.0
+PATIENCE_S = 2.0
+"""Seconds that `/readyz` waits for all checks together."""
 STORE_EVERY_S = 15.0
 """Least seconds between two test writes."""
+STORE_REMEDY = "see SPICE_ARTIFACTS_URL"
+MIGRATE = "run `spice migrate`"
+PROBES = ("readiness_probes", ())
+"""The counter that a test write to Postgres adds to."""
+POSTGRES_AWAY = (OperationalError, InterfaceError, NoConnectionFree)
 
 
 class Check(Response):
@@ -44,35 +54,54 @@ class Check(Response):
     remedy: str | None = Field(default=None, description="What to do about it.")
 
 
-def checks(sessions: Sessions, queue: TaskQueue, store: StoreProbe, loops: Sequence[Periodic] = ()) -> list[Check]:
-    """All checks, in the order in which a service is set up."""
-    return [*_database(sessions), _redis(queue), store.check(), *map(_loop, loops), *_workers(sessions)]
-
-
 def _found(name: str, wrong: str | None, remedy: str, *, right: str = "answers", required: bool = True) -> Check:
     return Check(name=name, ok=wrong is None, required=required, detail=wrong or right, remedy=wrong and remedy)
 
 
 def _database(sessions: Sessions) -> list[Check]:
-    migrate = "run `spice migrate`"
+    """Whether Postgres has the schema, and takes a write: a standby and a full disk only answer."""
     try:
         with sessions() as session:
+            session.execute(text(f"SET LOCAL statement_timeout = {round(1000 * PATIENCE_S)}"))
             present, wanted = revisions(session.connection())
+            if present == wanted:
+                counts.add(session, {PROBES: 1.0})
+            session.commit()
+    except POSTGRES_AWAY:
+        return _postgres_away("Postgres does not answer", "see SPICE_DATABASE_URL")
     except SQLAlchemyError:
-        return [
-            _found("postgres", "Postgres does not answer", "see SPICE_DATABASE_URL"),
-            _found("migrations", "unknown while Postgres is away", migrate),
-        ]
+        return _postgres_away("Postgres does not take writes", "see its log: is it a standby, or its disk full?")
     stale = None if present == wanted else f"the schema is at {present or 'nothing'}, not at {wanted}"
-    return [_found("postgres", None, ""), _found("migrations", stale, migrate, right=f"the schema is at {wanted}")]
+    return [
+        _found("postgres", None, ""),
+        _found("migrations", stale, MIGRATE, right=f"the schema is at {wanted}"),
+    ]
 
 
-def _redis(queue: TaskQueue) -> Check:
+def _postgres_away(what: str, remedy: str) -> list[Check]:
+    return [
+        _found("postgres", what, remedy),
+        _found("migrations", "unknown while Postgres is away", MIGRATE),
+    ]
+
+
+def _redis(queue: TaskQueue) -> list[Check]:
     try:
-        queue.ping()
-    except QueueUnavailable:
-        return _found("redis", "Redis does not answer", "see SPICE_REDIS_URL")
-    return _found("redis", None, "")
+        queue.try_write()
+    except QueueUnavailable as error:
+        answers = isinstance(error, ResponseError)
+        wrong = "Redis does not take writes" if answers else "Redis does not answer"
+        return [_found("redis", wrong, "see its log and its memory" if answers else "see SPICE_REDIS_URL")]
+    return [_found("redis", None, "", right="takes writes")]
+
+
+def _artifacts(artifacts: ArtifactStore, name: str) -> list[Check]:
+    try:
+        artifacts.write(name, b"ready")
+        artifacts.remove(name)
+    except StorageFailed:
+        return [_found("artifacts", "the artifact store does not take writes", STORE_REMEDY)]
+    return [_found("artifacts", None, "", right="takes writes")]
 
 
 def _loop(loop: Periodic) -> Check:
@@ -90,9 +119,12 @@ def _workers(sessions: Sessions) -> list[Check]:
     """Whether each queue has a worker: without workers the service accepts jobs, and the jobs wait."""
     try:
         with sessions() as session:
-            alive = fleet.alive(session)
+            return _worker_checks(fleet.alive(session))
     except SQLAlchemyError:
-        alive = {}
+        return _worker_checks({})
+
+
+def _worker_checks(alive: Mapping[str, int]) -> list[Check]:
     return [
         _found(
             f"worker {queue}",
@@ -105,38 +137,80 @@ def _workers(sessions: Sessions) -> list[Check]:
     ]
 
 
-class StoreProbe:
-    """Whether the artifact store can be written: a test write on a thread, repeated after `STORE_EVERY_S`."""
+class Probe:
+    """A check of a server that may not answer: on a thread of its own, one at a time; a caller waits for a limited time."""
 
-    def __init__(self, artifacts: ArtifactStore) -> None:
-        self._artifacts = artifacts
-        self._name = f"probes/{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="store-probe")
+    def __init__(self, look: Callable[[], list[Check]], silent: list[Check], every_s: float = 0.0) -> None:
+        """Describe the check; nothing is checked yet.
+
+        Args:
+            look: Does the check.
+            silent: The result while the check has not ended in time.
+            every_s: Seconds for which a result is given again.
+        """
+        self._look = look
+        self._silent = silent
+        self._every_s = every_s
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="probe")
         self._lock = threading.Lock()
-        self._tried: Future[str | None] | None = None
-        self._tried_at = 0.0
+        self._looked: Future[list[Check]] | None = None
+        self._looked_at = 0.0
 
-    def check(self) -> Check:
-        """The result of the last test write; a new one if the last is old."""
+    def begin(self) -> Future[list[Check]]:
+        """Start a check, unless one is under way or the last result is still new enough."""
         with self._lock:
-            stale = time.monotonic() - self._tried_at > STORE_EVERY_S
-            if self._tried is None or (stale and self._tried.done()):
-                self._tried, self._tried_at = self._pool.submit(self._try), time.monotonic()
-            tried = self._tried
+            stale = time.monotonic() - self._looked_at >= self._every_s
+            if self._looked is None or (stale and self._looked.done()):
+                self._looked, self._looked_at = self._pool.submit(self._look), time.monotonic()
+            return self._looked
+
+    def found(self, until: float) -> list[Check]:
+        """The result, if the check has ended by `until` on the monotonic clock."""
         try:
-            wrong = tried.result(STORE_PATIENCE_S)
+            return self.begin().result(max(until - time.monotonic(), 0))
         except FutureTimeoutError:
-            wrong = f"the artifact store did not take a write within {STORE_PATIENCE_S:.0f} s"
-        return _found("artifacts", wrong, "see SPICE_ARTIFACTS_URL", right="takes writes")
+            return self._silent
 
     def close(self) -> None:
-        """End the test writes."""
+        """Start no more checks."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _try(self) -> str | None:
-        try:
-            self._artifacts.write(self._name, b"ready")
-            self._artifacts.remove(self._name)
-        except StorageFailed:
-            return "the artifact store does not take writes"
-        return None
+
+class Probes:
+    """All checks, in the order in which a service is set up."""
+
+    def __init__(
+        self, sessions: Sessions, queue: TaskQueue, artifacts: ArtifactStore, loops: Sequence[Periodic] = ()
+    ) -> None:
+        name = f"probes/{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._loops = loops
+        slow = f"within {PATIENCE_S:.0f} s"
+        self._probes = [
+            Probe(
+                partial(_database, sessions),
+                _postgres_away(f"Postgres did not take a write {slow}", "see SPICE_DATABASE_URL"),
+            ),
+            Probe(
+                partial(_redis, queue),
+                [_found("redis", f"Redis did not take a write {slow}", "see SPICE_REDIS_URL")],
+            ),
+            Probe(
+                partial(_artifacts, artifacts, name),
+                [_found("artifacts", f"the artifact store did not take a write {slow}", STORE_REMEDY)],
+                STORE_EVERY_S,
+            ),
+            Probe(partial(_workers, sessions), _worker_checks({})),
+        ]
+
+    def checks(self) -> list[Check]:
+        """The results, within `PATIENCE_S` and little more, also while a server does not answer."""
+        for probe in self._probes:
+            probe.begin()
+        until = time.monotonic() + PATIENCE_S
+        *servers, workers = (probe.found(until) for probe in self._probes)
+        return [*(check for found in servers for check in found), *map(_loop, self._loops), *workers]
+
+    def close(self) -> None:
+        """Start no more checks."""
+        for probe in self._probes:
+            probe.close()

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from fastapi import APIRouter
 
 from app.core.contracts.schema import Response
-from app.health.readiness import Check, checks
-from app.http.dependencies import LoopsDep, QueueDep, ServiceSessionsDep, StoreProbeDep  # noqa: TC001
+from app.health.readiness import Check
+from app.http.dependencies import ProbesDep  # noqa: TC001
 from app.http.openapi import example, problems
 from app.http.problems import Unavailable
 
@@ -51,9 +51,9 @@ def healthz() -> Health:
     responses=example(200, "It can.", {"status": "ok", "checks": EXAMPLE_CHECKS})
     | problems((Unavailable, "Redis does not answer: see SPICE_REDIS_URL; the schema is at 0001, not at 0002: ...")),
 )
-def readyz(sessions: ServiceSessionsDep, queue: QueueDep, store: StoreProbeDep, loops: LoopsDep) -> Readiness:
-    """Looks at Postgres, its schema, Redis, the artifact store and the workers; 503 says what is missing."""
-    found = checks(sessions, queue, store, loops)
+def readyz(probes: ProbesDep) -> Readiness:
+    """Tries Postgres, its schema, Redis and the artifact store by writing, within 2 s; 503 says what is missing."""
+    found = probes.checks()
     missing = [f"{check.detail}: {check.remedy}" for check in found if check.required and not check.ok]
     if missing:
         raise Unavailable("; ".join(missing), checks=[check.model_dump() for check in found])

@@ -12,12 +12,11 @@ from sqlalchemy.orm import Session
 from app.access.authentication import READING, principal_of
 from app.core.db.engine import Sessions
 from app.core.db.scoping import project_sessions
-from app.core.periodic import Periodic
 from app.core.queue import TaskQueue
 from app.core.settings import Settings
 from app.core.storage import ArtifactStore
 from app.events.feed import EventFeed
-from app.health.readiness import StoreProbe
+from app.health.readiness import Probes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,8 +37,7 @@ class Resources:
     keys: KeyRing
     rate_limits: RateLimits
     feed: EventFeed
-    store_probe: StoreProbe
-    loops: tuple[Periodic, ...]
+    probes: Probes
 
 
 def resources(request: Request) -> Resources:
@@ -92,16 +90,11 @@ async def _feed(request: Request) -> EventFeed:
     return resources(request).feed
 
 
-async def _store_probe(request: Request) -> StoreProbe:
-    return resources(request).store_probe
+async def _probes(request: Request) -> Probes:
+    return resources(request).probes
 
 
-async def _loops(request: Request) -> tuple[Periodic, ...]:
-    return resources(request).loops
-
-
-StoreProbeDep = Annotated[StoreProbe, Depends(_store_probe)]
-LoopsDep = Annotated[tuple[Periodic, ...], Depends(_loops)]
+ProbesDep = Annotated[Probes, Depends(_probes)]
 SessionDep = Annotated[Session, Depends(_session)]
 ServiceSessionsDep = Annotated[Sessions, Depends(_service_sessions)]
 """Sessions without a project: for what tells nothing of jobs and datasets."""

@@ -1,4 +1,4 @@
-"""Middleware for all answers: the header with the API's version, gzip, and HEAD requests."""
+"""Middleware for all answers: common headers, gzip, and HEAD requests."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from starlette.middleware.gzip import GZipMiddleware
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-API_VERSION: Final = "1"
+COMMON_HEADERS: Final = {"Spice-Api-Version": "1", "X-Content-Type-Options": "nosniff"}
+"""`nosniff`: a browser does not take a client's text for a page or a script."""
 
 
-class ApiVersion:
-    """Adds the header `Spice-Api-Version` to every answer."""
+class CommonHeaders:
+    """Adds `COMMON_HEADERS` to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and add the header to its answer."""
+        """Pass the request on, and add the headers to its answer."""
 
-        async def send_with_version(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Spice-Api-Version"] = API_VERSION
+                MutableHeaders(scope=message).update(COMMON_HEADERS)
             await send(message)
 
-        await self._app(scope, receive, send_with_version)
+        await self._app(scope, receive, send_with_headers)
 
 
 class Gzip(GZipMiddleware):

@@ -19,6 +19,8 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.responses import JSONResponse
 from starlette.routing import Match
 
+from app.http.middleware import COMMON_HEADERS
+
 if TYPE_CHECKING:
     import logging
     from collections.abc import Mapping
@@ -215,6 +217,17 @@ class RowsGone(NotFoundProblem):
     title = "The rows are gone"
 
 
+class RowsDamaged(StatusProblem):
+    """The picked rows are not what was published."""
+
+    type_ = "rows-damaged"
+    title = "The rows are damaged"
+    status = 500
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: submit the job again, its sketches are used again; its indices are whole.")
+
+
 class NotAcceptable(StatusProblem):
     """None of the formats that the client accepts can be produced."""
 
@@ -300,7 +313,7 @@ def install(app: FastAPI, logger: logging.Logger) -> None:
             logger=logger,
             unhandled_wrappers={"default": InternalError, "400": BodyUnreadable, "413": BodyTooLarge},
             request_validation_handler=_validation,
-            post_hooks=[_allow_all_routes],
+            post_hooks=[_allow_all_routes, _end_connection],
         ),
         generic_swagger_defaults=False,
     )
@@ -319,6 +332,16 @@ def _allow_all_routes(content: dict[str, Any], request: Request, response: Respo
         asked = {method: {**request.scope, "method": method} for method in METHODS}
         allowed = [method for method in METHODS if any(_answers(route, asked[method]) for route in request.app.routes)]
         response.headers["Allow"] = ", ".join([*allowed, *(["HEAD"] if "GET" in allowed else [])])
+    return content, response
+
+
+def _end_connection(content: dict[str, Any], _request: Request, response: Response) -> tuple[dict[str, Any], Response]:
+    """After a fault of the service end the connection: what of the request was not read would be taken for another.
+
+    Such an answer is made outside of all middleware, so it gets the common headers here.
+    """
+    if response.status_code == InternalError.status:
+        response.headers.update({**COMMON_HEADERS, "Connection": "close"})
     return content, response
 
 

@@ -1,32 +1,26 @@
-"""Files of a result as HTTP answers: streamed, with ETag and ranges, out of any artifact store."""
+"""Files of a result as HTTP answers: streamed, checked, with ETag and ranges, out of any artifact store."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
+import logging
+import re
 import tempfile
-from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from email.utils import formatdate
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import anyio
-import anyio.to_thread
-from starlette.responses import FileResponse, MalformedRangeHeader
-from starlette.responses import RangeNotSatisfiable as Unsatisfiable
+from starlette.responses import StreamingResponse
 
-from app.core.storage import StorageFailed, rows_name, subset_name
-from app.core.storage.local import LocalArtifacts
+from app.core.storage import Damaged, StorageFailed, checked, put_checked, rows_name, subset_name
 from app.http.caching import made_by
-from app.http.problems import RangeNotSatisfiable, RowsGone, Unavailable
+from app.http.problems import RangeNotSatisfiable, RowsDamaged, RowsGone, Unavailable
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import AsyncIterator, Iterator, Mapping
-    from typing import BinaryIO
-
-    from starlette.types import Receive, Scope, Send
+    from collections.abc import Collection, Iterator, Mapping
 
     from app.core.db.engine import Sessions
     from app.core.db.tables import Job
@@ -39,24 +33,68 @@ MEDIA_TYPES = {
     "csv": "text/csv",
     "parquet": "application/vnd.apache.parquet",
 }
+logger = logging.getLogger(__name__)
+
+RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII)
 
 
-def picked_rows(artifacts: ArtifactStore, job: Job, headers: Mapping[str, str]) -> FileResponse:
+@dataclass(frozen=True, slots=True)
+class PartAsked:
+    """Which bytes of a file a request asks for.
+
+    Attributes:
+        range: Its `Range`; one that can't be read is ignored, and so is one of several parts (RFC 9110, 14.2).
+        if_range: Its `If-Range`: the part is wanted of this version alone, and the whole of any other.
+    """
+
+    range: str | None
+    if_range: str | None = None
+
+    def of(self, size: int, versions: Collection[str]) -> tuple[int, int] | None:
+        """First and last byte; None for the whole file.
+
+        Args:
+            size: The file's bytes.
+            versions: By which `If-Range` may name the file as it is now: its ETag and its date.
+
+        Raises:
+            RangeNotSatisfiable: The range begins beyond the end of the file.
+        """
+        if self.range is None or (self.if_range is not None and self.if_range not in versions):
+            return None
+        match = RANGE.fullmatch(self.range)
+        if match is None or match[1] == match[2] == "":
+            return None
+        if match[1]:
+            first, last = int(match[1]), min(int(match[2] or size), size - 1)
+            if match[2] and int(match[2]) < first:
+                return None
+        else:
+            first, last = max(size - int(match[2]), 0), size - 1
+        if first >= size:
+            raise RangeNotSatisfiable(self.range, size)
+        return first, last
+
+
+def picked_rows(artifacts: ArtifactStore, job: Job, headers: Mapping[str, str], part: PartAsked) -> StreamingResponse:
     """The rows of a finished job, in the dataset's format.
 
     Raises:
-        RowsGone: The artifact store no longer has the rows.
+        RowsGone: They are not in the artifact store.
+        RowsDamaged: They are not what was published.
         Unavailable: The store does not answer.
     """
     kind = (job.result or {})["format"]
     name = rows_name(job.id, kind)
     try:
         stored = artifacts.stat(name)
+        if stored is None:
+            raise RowsGone(f"The rows of job {job.id} are not in the artifact store any more; its indices are.")
+        return _file(artifacts, stored, f"subset-{job.id}.{kind}", MEDIA_TYPES[kind], headers, part)
+    except Damaged as error:
+        raise RowsDamaged(str(error)) from error
     except StorageFailed as error:
         raise Unavailable(str(error)) from error
-    if stored is None:
-        raise RowsGone(f"The rows of job {job.id} are not in the artifact store any more; its indices are.")
-    return _file(artifacts, stored, f"subset-{job.id}.{kind}", MEDIA_TYPES[kind], headers)
 
 
 def subset_file(
@@ -66,8 +104,9 @@ def subset_file(
     job_id: uuid.UUID,
     chosen: SubsetFormat,
     headers: Mapping[str, str],
-) -> FileResponse:
-    """A subset as a file of the artifact store; the first request for a range writes the file.
+    part: PartAsked,
+) -> StreamingResponse:
+    """A subset as a file of the artifact store, written when the first range of it is asked for, or if it is damaged.
 
     The file has the same bytes as the stream without ranges, so an interrupted download can continue with ranges.
     The file is deleted with the job's rows.
@@ -76,20 +115,35 @@ def subset_file(
         Unavailable: The store does not answer.
     """
     name = subset_name(job_id, hashlib.sha256(made_by().encode()).hexdigest()[:8], chosen.name)
+
+    def answer(stored: Stored | None) -> StreamingResponse:
+        stored = stored or _written(artifacts, name, scratch, chosen.write(sessions, job_id))
+        return _file(artifacts, stored, f"subset-{job_id}.{chosen.name}", chosen.media_type, headers, part)
+
     try:
-        stored = artifacts.stat(name) or _written(artifacts, name, scratch, chosen.write(sessions, job_id))
+        try:
+            return answer(artifacts.stat(name))
+        except Damaged as error:
+            logger.warning("%s; it is written anew", error)
+            return answer(None)
     except StorageFailed as error:
         raise Unavailable(str(error)) from error
-    return _file(artifacts, stored, f"subset-{job_id}.{chosen.name}", chosen.media_type, headers)
 
 
 def _written(artifacts: ArtifactStore, name: str, scratch: Path, parts: Iterator[bytes]) -> Stored:
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="subset-", dir=scratch) as directory:
-        written = Path(directory) / "subset"
-        with written.open("wb") as stream:
-            stream.writelines(parts)
-        artifacts.put(name, written)
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="subset-", dir=scratch) as directory:
+            written = Path(directory) / "subset"
+            with written.open("wb") as stream:
+                stream.writelines(parts)
+            put_checked(artifacts, name, written)
+    except StorageFailed:
+        raise
+    except OSError as error:  # of the cache
+        raise StorageFailed(
+            f"{scratch} takes no file ({error.strerror}): free space there, or ask for the whole file, without Range"
+        ) from error
     stored = artifacts.stat(name)
     if stored is None:
         raise StorageFailed(f"the artifact store {artifacts.place} has lost {name}: ask again")
@@ -97,77 +151,29 @@ def _written(artifacts: ArtifactStore, name: str, scratch: Path, parts: Iterator
 
 
 def _file(
-    artifacts: ArtifactStore, stored: Stored, filename: str, media_type: str, headers: Mapping[str, str]
-) -> FileResponse:
-    if isinstance(artifacts, LocalArtifacts):
-        return _RangedFile(artifacts.path(stored.name), filename=filename, media_type=media_type, headers=dict(headers))
-    return _RangedObject(artifacts, stored, filename=filename, media_type=media_type, headers=headers)
+    artifacts: ArtifactStore,
+    stored: Stored,
+    filename: str,
+    media_type: str,
+    headers: Mapping[str, str],
+    part: PartAsked,
+) -> StreamingResponse:
+    """A file or a part of it. Its first piece is read and checked here, while the answer can still be a problem.
 
-
-class _RangedFile(FileResponse):
-    """Starlette's FileResponse; a range that the file does not have is answered with a problem document."""
-
-    @classmethod
-    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
-        """The ranges of a request as (first, end) bytes; an empty list, for the whole file, if `Range` is malformed.
-
-        A server may ignore `Range` (RFC 9110, 14.2), and must ignore units that it does not know.
-
-        Raises:
-            RangeNotSatisfiable: A range begins beyond the end of the file.
-        """
-        try:
-            return super()._parse_range_header(http_range, file_size)
-        except MalformedRangeHeader:
-            return []
-        except Unsatisfiable as error:
-            raise RangeNotSatisfiable(http_range, file_size) from error
-
-
-class _RangedObject(_RangedFile):
-    """A FileResponse whose bytes come from an artifact store."""
-
-    chunk_size = 256 * 1024
-
-    def __init__(
-        self, artifacts: ArtifactStore, stored: Stored, *, filename: str, media_type: str, headers: Mapping[str, str]
-    ) -> None:
-        status = (stat.S_IFREG | 0o444, 0, 0, 1, 0, 0, stored.size, stored.modified, stored.modified, stored.modified)
-        super().__init__(
-            stored.name,
-            headers={"last-modified": formatdate(stored.modified, usegmt=True), **headers},
-            media_type=media_type,
-            filename=filename,
-            stat_result=os.stat_result(status),
-        )
-        self._artifacts = artifacts
-        self._name = stored.name
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer without the server's `pathsend`, because there is no local file."""
-        extensions = {name: value for name, value in scope.get("extensions", {}).items() if "pathsend" not in name}
-        await super().__call__({**scope, "extensions": extensions}, receive, send)
-
-    @asynccontextmanager
-    async def _open_file(self) -> AsyncIterator[Any]:
-        stream = await anyio.to_thread.run_sync(self._artifacts.open, self._name)
-        try:
-            yield _Reader(stream)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(stream.close)
-
-
-class _Reader:
-    """The file object that `FileResponse` reads, with blocking reads on another thread."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    async def read(self, size: int) -> bytes:
-        """The next bytes; fewer than `size` only at the end."""
-        return await anyio.to_thread.run_sync(self._stream.read, size)
-
-    async def seek(self, offset: int) -> None:
-        """Go to a place, in bytes from the start."""
-        await anyio.to_thread.run_sync(self._stream.seek, offset)
+    Raises:
+        Damaged: The first piece is not what was published. Of a later one, the answer breaks off.
+        StorageFailed: The store does not answer.
+    """
+    told = {
+        "last-modified": formatdate(stored.modified, usegmt=True),
+        "accept-ranges": "bytes",
+        "content-disposition": f'attachment; filename="{filename}"',
+    }
+    span = part.of(stored.size, (headers["ETag"], told["last-modified"]))
+    first, last = span or (0, stored.size - 1)
+    told["content-length"] = str(last - first + 1)
+    if span is not None:
+        told["content-range"] = f"bytes {first}-{last}/{stored.size}"
+    pieces = checked(artifacts, stored.name, stored.size, first, last) if stored.size else iter(())
+    body = chain([next(pieces, b"")], pieces)
+    return StreamingResponse(body, 200 if span is None else 206, {**headers, **told}, media_type)

@@ -12,9 +12,17 @@ from fastapi.responses import StreamingResponse
 from app.http.caching import ValidatorsDep  # noqa: TC001
 from app.http.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
 from app.http.openapi import Responses, example, problems
-from app.http.problems import JobNotFound, NotAcceptable, RangeNotSatisfiable, ResultNotReady, RowsGone, Unavailable
+from app.http.problems import (
+    JobNotFound,
+    NotAcceptable,
+    RangeNotSatisfiable,
+    ResultNotReady,
+    RowsDamaged,
+    RowsGone,
+    Unavailable,
+)
 from app.results import service
-from app.results.downloads import picked_rows, subset_file
+from app.results.downloads import PartAsked, picked_rows, subset_file
 from app.results.formats import FORMATS
 from app.results.schemas import (
     EXAMPLE_CONFLICTS,
@@ -59,7 +67,7 @@ class Asked:
     format: str | None
     rows: bool
     accept: str | None
-    in_part: bool
+    part: PartAsked
 
 
 async def _asked(
@@ -71,8 +79,9 @@ async def _asked(
     range: Annotated[  # noqa: A002 - likewise
         str | None, Header(description="Bytes of the file, such as `bytes=1000-`, with `If-Range`.")
     ] = None,
+    if_range: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Asked:
-    return Asked(format, rows, accept, range is not None)
+    return Asked(format, rows, accept, PartAsked(range, if_range))
 
 
 @router.get(
@@ -84,6 +93,7 @@ async def _asked(
         *PROBLEMS,
         (NotAcceptable, "Accept is 'image/png', but a subset comes as application/json, ..."),
         (RowsGone, f"The rows of job {JOB_ID} are not in the artifact store any more; its indices are."),
+        (RowsDamaged, f"jobs/{JOB_ID}/rows.jsonl in the artifact store /var/spice is damaged between its bytes ..."),
         (RangeNotSatisfiable, "Range: 'bytes=9000-' begins beyond the end of the file, which has 8214 bytes: ..."),
         (Unavailable, "the artifact store s3://bucket/spice could not read jobs/...: see SPICE_ARTIFACTS_URL"),
     ),
@@ -100,11 +110,11 @@ def subset(
     with sessions() as session:
         job = service.finished_job(session, job_id)
     if asked.rows:
-        return picked_rows(artifacts, job, validators.download(job))
+        return picked_rows(artifacts, job, validators.download(job), asked.part)
     chosen = service.choose_format(asked.format, asked.accept)
     headers = {**validators.download(job, chosen.name), "Vary": "Accept"}
-    if asked.in_part:
-        return subset_file(artifacts, sessions, settings.cache_path, job_id, chosen, headers)
+    if asked.part.range is not None:
+        return subset_file(artifacts, sessions, settings.cache_path, job_id, chosen, headers, asked.part)
     name = f"subset-{job_id}.{chosen.name}"
     headers |= {"Content-Disposition": f'attachment; filename="{name}"', "Accept-Ranges": "bytes"}
     return StreamingResponse(chosen.write(sessions, job_id), media_type=chosen.media_type, headers=headers)

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 PLACE: Final = Path(__file__).parent
 HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",  # documents have a policy of their own
-    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",  # of a file by itself; documents have more
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",

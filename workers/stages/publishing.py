@@ -14,7 +14,7 @@ from app.core.db import selections
 from app.core.db.selections import MAIN, Head, Picks
 from app.core.db.tables import Stage, State
 from app.core.lifecycle import leases
-from app.core.storage import excerpts_name, rows_name
+from app.core.storage import excerpts_name, put_checked, rows_name
 from workers.data.excerpts import write_excerpts
 from workers.data.export import write_rows
 from workers.data.sources import count_sources
@@ -126,7 +126,7 @@ def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, 
         picked = replace(snapshot, path=written, compression=None, bytes=written.stat().st_size)
         write_excerpts(picked, published.reading.corpus.shape, _ranked(published), excerpts, context.settings)
         context.artifacts.put(excerpts_name(job_id), excerpts)
-        context.artifacts.put(rows_name(job_id, snapshot.format), written)
+        put_checked(context.artifacts, rows_name(job_id, snapshot.format), written)
     finally:
         written.unlink(missing_ok=True)
         excerpts.unlink(missing_ok=True)

@@ -90,7 +90,7 @@ def test_a_job_runs_with_nothing_shared_but_the_bucket(service: Service, server:
     assert not (service.settings.data_dir / "artifacts").exists()
     assert len(shards_of(server, bucket)) == 4
     assert server.keys(bucket, f"{PREFIX}/jobs/") == [
-        f"{PREFIX}/jobs/{job['id']}/{name}.jsonl" for name in ("excerpts", "rows")
+        f"{PREFIX}/jobs/{job['id']}/{name}" for name in ("excerpts.jsonl", "rows.jsonl", "rows.jsonl.sums")
     ]
     assert list((service.settings.cache_path / "rows").iterdir()) == []
     picked = service.http.get(job["links"]["subset"]).json()["indices"]

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 from fastapi.testclient import TestClient
+from redis import Redis
+from sqlalchemy import text
 
 from app.core.db.engine import make_engine, make_sessions
 from app.core.queue import TaskQueue
 from app.core.storage import StorageFailed
 from app.core.storage.local import LocalArtifacts
-from app.health.readiness import StoreProbe, checks
+from app.health.readiness import Probes
 from app.main import create_app
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from app.core.db.engine import Sessions
     from app.core.settings import Settings
+    from app.core.storage import ArtifactStore
+    from app.local import EmbeddedServers
 
 NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/none"
 
@@ -44,50 +52,103 @@ class Full(LocalArtifacts):
         raise StorageFailed(f"no space for the {len(content)} bytes of {name}")
 
 
-def missing(settings: Settings, probe: StoreProbe) -> dict[str, str]:
+@contextmanager
+def looking(settings: Settings, artifacts: ArtifactStore) -> Iterator[Probes]:
     engine, queue = make_engine(settings), TaskQueue(settings)
-    found = checks(make_sessions(engine), queue, probe)
+    probes = Probes(make_sessions(engine), queue, artifacts)
+    yield probes
+    probes.close()
     queue.close()
     engine.dispose()
-    probe.close()
+
+
+def missing(settings: Settings, artifacts: ArtifactStore) -> dict[str, str]:
+    with looking(settings, artifacts) as probes:
+        found = probes.checks()
     assert all((check.remedy is None) == check.ok for check in found)
     return {check.name: check.detail for check in found if check.required and not check.ok}
 
 
 def test_every_server_that_is_away_is_named(settings: Settings, tmp_path: Path) -> None:
     away = settings.model_copy(update={"database_url": NOWHERE, "redis_url": "redis://127.0.0.1:1/0"})
-    found = missing(away, StoreProbe(Full(tmp_path)))
+    found = missing(away, Full(tmp_path))
     assert found.keys() == {"postgres", "migrations", "redis", "artifacts"}
     assert "does not take writes" in found["artifacts"]
 
 
 def test_an_old_schema_is_named(empty_database_url: str, settings: Settings, tmp_path: Path) -> None:
-    found = missing(
-        settings.model_copy(update={"database_url": empty_database_url}), StoreProbe(LocalArtifacts(tmp_path))
-    )
+    found = missing(settings.model_copy(update={"database_url": empty_database_url}), LocalArtifacts(tmp_path))
     assert found.keys() == {"migrations"}
     assert "nothing" in found["migrations"]
 
 
-def test_a_store_that_does_not_answer_holds_nobody_up(tmp_path: Path) -> None:
+def wrong(probes: Probes) -> dict[str, str]:
+    return {check.name: check.detail for check in probes.checks() if check.required and not check.ok}
+
+
+def test_a_store_that_does_not_answer_holds_nobody_up(settings: Settings, tmp_path: Path) -> None:
     store = Deaf(tmp_path)
-    probe = StoreProbe(store)
-    began = time.monotonic()
-    assert not probe.check().ok
-    assert time.monotonic() - began < 5
-    store.answer.set()
-    deadline = time.monotonic() + 5
-    while not probe.check().ok:
-        assert time.monotonic() < deadline
+    with looking(settings, store) as probes:
+        began = time.monotonic()
+        assert wrong(probes) == {"artifacts": "the artifact store did not take a write within 2 s"}
+        assert time.monotonic() - began < 5
+        store.answer.set()
+        deadline = time.monotonic() + 10
+        while wrong(probes):
+            assert time.monotonic() < deadline
     assert not list(tmp_path.rglob("probes/*")), "it leaves nothing behind"
-    probe.close()
+
+
+def test_a_frozen_postgres_is_told_in_time_and_looked_at_by_one_thread(
+    settings: Settings, servers: EmbeddedServers, tmp_path: Path
+) -> None:
+    """It takes the connection and says nothing: no time limit of a statement would help."""
+    with looking(settings, LocalArtifacts(tmp_path)) as probes:
+        assert wrong(probes) == {}
+        family = [psutil.Process(servers.postgres.pid)]
+        family += family[0].children(recursive=True)
+        before = threading.active_count()
+        try:
+            for process in family:
+                process.suspend()
+            for _ in range(3):
+                began = time.monotonic()
+                assert wrong(probes)["postgres"] == "Postgres did not take a write within 2 s"
+                assert time.monotonic() - began < 6
+            assert threading.active_count() <= before
+        finally:
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+        deadline = time.monotonic() + 30
+        while wrong(probes):
+            assert time.monotonic() < deadline
+
+
+def test_a_postgres_that_takes_no_writes_is_told(settings: Settings, sessions: Sessions, tmp_path: Path) -> None:
+    with sessions() as session:
+        name = session.scalar(text("SELECT current_database()"))
+        session.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
+        session.commit()
+    found = missing(settings, LocalArtifacts(tmp_path))
+    assert found["postgres"] == "Postgres does not take writes"
+
+
+def test_a_redis_that_takes_no_writes_is_told(settings: Settings, tmp_path: Path) -> None:
+    with Redis.from_url(str(settings.redis_url)) as redis:
+        redis.config_set("min-replicas-to-write", 1)
+        try:
+            assert missing(settings, LocalArtifacts(tmp_path)) == {"redis": "Redis does not take writes"}
+        finally:
+            redis.config_set("min-replicas-to-write", 0)
 
 
 def test_the_answer_is_a_problem_with_every_check(settings: Settings) -> None:
     with TestClient(create_app(settings)) as http:
         resources: Any = http.app.state.resources  # type: ignore[attr-defined]
         nowhere = TaskQueue(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
-        http.app.state.resources = replace(resources, queue=nowhere)  # type: ignore[attr-defined]
+        probes = Probes(resources.sessions, nowhere, resources.artifacts)
+        http.app.state.resources = replace(resources, probes=probes)  # type: ignore[attr-defined]
         response = http.get("/readyz")
         assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json")
         assert response.json()["detail"] == "Redis does not answer: see SPICE_REDIS_URL"
@@ -98,7 +159,7 @@ def test_the_answer_is_a_problem_with_every_check(settings: Settings) -> None:
 def test_a_loop_that_stands_still_is_a_warning(settings: Settings) -> None:
     with TestClient(create_app(settings)) as http:
         turning = {check["name"]: check for check in http.get("/readyz").json()["checks"]}
-        loops: Any = http.app.state.resources.loops  # type: ignore[attr-defined]
+        loops: Any = http.app.state.resources.probes._loops  # type: ignore[attr-defined]
         names = [loop.name for loop in loops]
         assert names == ["reconciler", "retention", "expiry", "webhooks"]
         assert all(turning[name]["ok"] and not turning[name]["required"] for name in names)

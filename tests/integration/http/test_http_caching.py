@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from app.core.storage import checksums
+from app.jobs import service as jobs
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.integration.conftest import Service
 
 FORMATS = ("json", "ndjson", "csv", "parquet")
@@ -157,6 +162,82 @@ def test_a_range_that_cannot_be_read_is_ignored(service: Service, finished: str,
         assert (answer.status_code, answer.content) == (200, service.http.get(url).content)
 
 
-def test_every_answer_tells_the_version_of_the_api(service: Service) -> None:
-    for path in ("/jobs", "/jobs/x", "/nothing", "/healthz", "/openapi.json"):
-        assert service.http.get(path).headers["Spice-Api-Version"] == "1"
+def damage(file: Path, how: str) -> None:
+    """Flip a bit of a file's middle byte, or cut the file in half."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content[: len(content) // 2] if how == "half" else content))
+
+
+@pytest.mark.parametrize("how", ["flipped", "half"])
+def test_damaged_rows_are_told_and_never_served(service: Service, finished: str, how: str) -> None:
+    url = f"{finished}/subset?rows=true"
+    assert service.http.get(url).status_code == 200
+    (file,) = service.settings.artifacts_path.rglob("rows.jsonl")
+    damage(file, how)
+    for headers in ({}, {"Range": "bytes=0-9"}):
+        answer = service.http.get(url, headers=headers)
+        assert (answer.status_code, answer.json()["type"]) == (500, "rows-damaged")
+        assert "submit the job again" in answer.json()["detail"]
+        assert "ETag" not in answer.headers
+    assert service.http.get(f"{finished}/subset").status_code == 200, "the indices are whole"
+
+
+@pytest.mark.parametrize("how", ["flipped", "half"])
+def test_a_damaged_subset_file_is_made_again(service: Service, finished: str, how: str) -> None:
+    url = f"{finished}/subset?format=csv"
+    whole = service.http.get(url).content
+    assert service.http.get(url, headers={"Range": "bytes=5-"}).content == whole[5:]
+    (file,) = service.settings.artifacts_path.rglob("subset-*.csv")
+    damage(file, how)
+    assert service.http.get(url, headers={"Range": "bytes=5-"}).content == whole[5:]
+    assert file.read_bytes() == whole
+
+
+def test_damage_far_into_a_file_breaks_the_answer_off_and_leaves_other_parts_whole(
+    service: Service, finished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checksums, "PIECE_BYTES", 100)
+    url = f"{finished}/subset?format=csv"
+    whole = service.http.get(url).content
+    assert len(whole) > 450
+    assert service.http.get(url, headers={"Range": "bytes=0-"}).content == whole
+    (file,) = service.settings.artifacts_path.rglob("subset-*.csv")
+    content = bytearray(whole)
+    content[350] ^= 1
+    file.write_bytes(bytes(content))
+    assert service.http.get(url, headers={"Range": "bytes=50-299"}).content == whole[50:300]
+    broken = service.http.get(url, headers={"Range": "bytes=0-"})
+    assert whole.startswith(broken.content)
+    assert len(broken.content) < int(broken.headers["Content-Length"]) == len(whole)
+    assert service.http.get(url, headers={"Range": "bytes=320-"}).content == whole[320:], "it is made again"
+
+
+def test_a_range_while_the_cache_takes_no_file_is_told(service: Service, finished: str) -> None:
+    (service.settings.cache_path / "x").parent.mkdir(parents=True, exist_ok=True)
+    moved = service.settings.cache_path.rename(service.settings.cache_path.with_name("moved"))
+    service.settings.cache_path.write_text("no directory")
+    answer = service.http.get(f"{finished}/subset?format=csv", headers={"Range": "bytes=5-"})
+    assert (answer.status_code, answer.json()["type"]) == (503, "unavailable")
+    assert "without Range" in answer.json()["detail"]
+    service.settings.cache_path.unlink()
+    moved.rename(service.settings.cache_path)
+
+
+def test_every_answer_tells_the_version_of_the_api_and_is_what_it_says_it_is(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [
+        service.http.get(path) for path in ("/", "/web/page.css", "/jobs", "/jobs/x", "/healthz", "/openapi.json")
+    ]
+    assert not any("Connection" in answer.headers for answer in answers)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise KeyError("nobody foresaw this")
+
+    monkeypatch.setattr(jobs, "list_jobs", fails)
+    failed = service.http.get("/jobs")
+    assert (failed.status_code, failed.headers["Connection"]) == (500, "close")
+    for answer in (*answers, service.http.get("/nothing"), failed):
+        assert answer.headers["Spice-Api-Version"] == "1"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"

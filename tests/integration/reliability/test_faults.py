@@ -156,10 +156,13 @@ def test_what_a_message_names_for_its_end_is_neither_called_nor_sent_to(service:
 
 def test_a_submission_while_redis_is_away_is_kept(service: Service, workers: Processes) -> None:
     from app.core.queue import TaskQueue  # noqa: PLC0415
+    from app.health.readiness import Probes  # noqa: PLC0415
 
     resources: Resources = service.http.app.state.resources  # type: ignore[attr-defined]
     nowhere = service.settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
-    service.http.app.state.resources = replace(resources, queue=TaskQueue(nowhere))  # type: ignore[attr-defined]
+    queue = TaskQueue(nowhere)
+    probes = Probes(resources.sessions, queue, resources.artifacts)
+    service.http.app.state.resources = replace(resources, queue=queue, probes=probes)  # type: ignore[attr-defined]
     job_id = service.submit(service.request())
     ready = service.http.get("/readyz")
     assert ready.status_code == 503
