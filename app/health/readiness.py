@@ -138,7 +138,7 @@ def _worker_checks(alive: Mapping[str, int]) -> list[Check]:
 
 
 class Probe:
-    """A check of a server that may not answer: on a thread of its own, one at a time; a caller waits for a limited time."""
+    """A check of a server that may not answer: on one thread of its own; callers wait for a limited time."""
 
     def __init__(self, look: Callable[[], list[Check]], silent: list[Check], every_s: float = 0.0) -> None:
         """Describe the check; nothing is checked yet.

@@ -97,7 +97,7 @@ class Once:
             row = work(session)
             session.flush()
             answer = tell(row)
-            body = answer.body.model_dump_json()
+            body = answer.body.model_dump_json(warnings=False)
             if self.key is not None:
                 keep(session, self.key, self.fingerprint, answer, body)
             session.commit()

@@ -107,7 +107,9 @@ def get(sessions: SessionsDep, job_id: uuid.UUID, validators: ValidatorsDep) -> 
     if not job.state.final:
         headers |= {"Retry-After": str(POLL_AFTER_S)}
     # Written here: of a model FastAPI would make the answer on a thread of its own, and what polls is most of the load.
-    return Response(to_response(job, workers).model_dump_json(), headers=headers, media_type="application/json")
+    return Response(
+        to_response(job, workers).model_dump_json(warnings=False), headers=headers, media_type="application/json"
+    )
 
 
 @router.patch(

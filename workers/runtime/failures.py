@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from app.core.uris.datasets import UriRefused
 from workers.data.errors import DatasetError
@@ -28,6 +31,26 @@ class ProblemError(Exception):
     def __init__(self, problem: Json) -> None:
         super().__init__(problem.get("detail", problem["title"]))
         self.problem = problem
+
+
+class RequestNotUnderstood(Exception):
+    """A newer release has stored the request, with fields or values that this one does not know."""
+
+
+Contract = TypeVar("Contract", bound=BaseModel)
+
+
+def understood(contract: type[Contract], stored: Json) -> Contract:
+    """A stored request as this release reads it.
+
+    Raises:
+        RequestNotUnderstood: It can't. A worker that left out what it does not know would make another result.
+    """
+    try:
+        return contract.model_validate(stored)
+    except ValidationError as error:
+        unknown = ", ".join(".".join(map(str, item["loc"])) for item in error.errors()[:5])
+        raise RequestNotUnderstood(f"this release ({version('spice-select')}) does not understand {unknown}") from error
 
 
 FIELD = re.compile(r"((?:model|gradients)\.[a-z_.]+): ")

@@ -14,7 +14,7 @@ from app.core.lifecycle.leases import Waiting
 from app.core.storage import StorageAway, StorageFailed
 from app.core.telemetry import origin
 from workers.data.stopping import Stopped
-from workers.runtime.failures import UNFORESEEN, problem_of
+from workers.runtime.failures import UNFORESEEN, JobError, RequestNotUnderstood, problem_of
 from workers.runtime.heartbeat import LeaseHeartbeat
 from workers.selection import SelectionCancelledError
 
@@ -72,7 +72,11 @@ def _run_claimed(
         except (Stopped, SelectionCancelledError):
             _stop(context, heartbeat, discard)
         except StorageAway as error:
-            _postpone(context, heartbeat, discard, error)
+            patience_s = context.settings.storage_patience_s
+            failure = StorageFailed(f"{error}; it was away for {patience_s:g} s")
+            _postpone(context, heartbeat, discard, error, error.operation, failure)
+        except RequestNotUnderstood as error:
+            _postpone(context, heartbeat, discard, error, "understand the request", _no_newer_worker(error))
         except (OperationalError, InterfaceError):
             # Postgres went away. The lease runs out and the row is queued again, or is still ours and this
             # worker's next message finds it; either way nothing is decided here.
@@ -82,17 +86,40 @@ def _run_claimed(
 
 
 def _postpone(
-    context: WorkerContext, heartbeat: LeaseHeartbeat, discard: Callable[[uuid.UUID], None], error: StorageAway
+    context: WorkerContext,
+    heartbeat: LeaseHeartbeat,
+    discard: Callable[[uuid.UUID], None],
+    reason: Exception,
+    operation: str,
+    in_the_end: Exception,
 ) -> None:
-    """Put the row back while the store is away; fail it after `storage_patience_s`."""
-    lease, patience_s = heartbeat.lease, context.settings.storage_patience_s
+    """Put the row back until what it needs may be there; fail it after `storage_patience_s`.
+
+    Args:
+        context: This worker.
+        heartbeat: Of the row.
+        discard: Removes what unfinished work may have left.
+        reason: Why the row waits.
+        operation: What could not be done.
+        in_the_end: How the row fails.
+    """
+    lease = heartbeat.lease
     heartbeat.stop()
     with context.sessions() as session:
-        postponed = leases.postpone(session, lease, patience_s, error.operation)
+        postponed = leases.postpone(session, lease, context.settings.storage_patience_s, operation)
     if postponed:
-        logger.warning("%s %s: it waits, %s", lease.table.__tablename__, lease.id, error)
+        logger.warning("%s %s: it waits, %s", lease.table.__tablename__, lease.id, reason)
     else:
-        _fail(context, heartbeat, discard, StorageFailed(f"{error}; it was away for {patience_s:g} s"))
+        _fail(context, heartbeat, discard, in_the_end)
+
+
+def _no_newer_worker(error: RequestNotUnderstood) -> JobError:
+    return JobError(
+        "request-not-understood",
+        "No worker understands the request",
+        "request",
+        f"{error}, and no worker of a newer one has come: start workers of the release that the API has",
+    )
 
 
 def _fail(

@@ -13,7 +13,7 @@ from app.core.db.tables import Job, Part, State
 from app.core.lifecycle import leases, parking
 from workers.gradients.shards import ShardDamaged, ShardStore
 from workers.runtime.context import current_context
-from workers.runtime.failures import ProblemError
+from workers.runtime.failures import ProblemError, understood
 from workers.runtime.task import run_leased
 from workers.selection import SelectionConfig, partition, select_part
 
@@ -62,7 +62,7 @@ def _select(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     with context.sessions() as session:
         part = session.get_one(Part, heartbeat.lease.id)
         job = session.get_one(Job, job_id)
-    request, plan = JobRequest.model_validate(job.request), PartPlan.load(job.plan)
+    request, plan = understood(JobRequest, job.request), PartPlan.load(job.plan)
     config = selection_config(request.selection, budget=plan.picks, device=str(context.device), alpha=plan.alpha)
     rows = partition(plan.usable, plan.parts, config.seed)[part.number]
     values = _sketches(context, heartbeat, plan, request.gradients.sketch_dim, rows)

@@ -18,6 +18,7 @@ from workers.data.stopping import Stopped
 from workers.data.template_server import template_limits
 from workers.data.tokenisation import ConversationEncoder
 from workers.runtime.context import current_context
+from workers.runtime.failures import understood
 from workers.runtime.task import run_leased
 from workers.stages.reading import dataset_snapshot, model_directory
 
@@ -49,7 +50,7 @@ def _preview(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
     with context.sessions() as session:
         preview = session.get_one(Preview, heartbeat.lease.id)
         dataset = session.get_one(Dataset, preview.dataset_id)
-    wanted = PreviewRequest.model_validate(preview.request)
+    wanted = understood(PreviewRequest, preview.request)
     uri = check_uri(dataset.uri, context.settings, dataset.format)
     model_uri = check_model_uri(wanted.model.uri, context.settings)
     model = context.tokenizers.get(model_directory(context, model_uri, wanted.model.dtype, heartbeat.should_stop))

@@ -17,7 +17,7 @@ from workers.data.fetch import fetch, recall
 from workers.gradients.config import GradientConfig
 from workers.models.errors import ModelError
 from workers.models.local import local_model
-from workers.runtime.failures import JobError
+from workers.runtime.failures import JobError, understood
 
 if TYPE_CHECKING:
     import uuid
@@ -96,7 +96,7 @@ def source_of(context: WorkerContext, job_id: uuid.UUID) -> Source:
     with context.sessions() as session:
         job = session.get_one(Job, job_id)
         dataset = None if job.dataset_id is None else session.get(Dataset, job.dataset_id)
-    request = JobRequest.model_validate(job.request)
+    request = understood(JobRequest, job.request)
     if dataset is not None:
         uri = check_uri(dataset.uri, context.settings, dataset.format)
     elif request.dataset.uri is not None:
