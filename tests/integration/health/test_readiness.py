@@ -130,7 +130,11 @@ def test_a_postgres_that_takes_no_writes_is_told(settings: Settings, sessions: S
         name = session.scalar(text("SELECT current_database()"))
         session.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
         session.commit()
-    found = missing(settings, LocalArtifacts(tmp_path))
+        try:
+            found = missing(settings, LocalArtifacts(tmp_path))
+        finally:
+            session.execute(text(f'ALTER DATABASE "{name}" RESET default_transaction_read_only'))
+            session.commit()
     assert found["postgres"] == "Postgres does not take writes"
 
 
