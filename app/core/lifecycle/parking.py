@@ -106,7 +106,7 @@ def park_job(session: Session, lease: Lease, units: Units, sizes: Mapping[int, i
         return []
     for earlier in UNITS_OF_JOBS:
         session.execute(delete(earlier.table).where(earlier.table.job_id == lease.id))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": uuid.uuid4(), "job_id": lease.id, "number": number, units.size.key: size}
         for number, size in sizes.items()
     ]
