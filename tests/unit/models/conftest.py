@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from app.core.settings import Settings
-from tests.integration.s3_server import CREDENTIALS, S3Server, s3_server
 from tests.integration.tiny_model import save_tiny_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -32,12 +30,3 @@ def make_settings(tmp_path: Path) -> SettingsFactory:
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model as save_pretrained writes it; not to be changed."""
     return save_tiny_model(tmp_path_factory.mktemp("saved") / "tiny", ["the cat sat on the mat"] * 5)
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with pytest.MonkeyPatch.context() as patch, s3_server() as server:
-        for name, value in CREDENTIALS.items():
-            patch.setenv(f"AWS_{name}", value)
-        server.client.create_bucket(Bucket="models")
-        yield server

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from gguf import GGUFReader, dequantize
-from tiny_gguf import LAYERS, WIDTH, write_tiny_gguf
 
 from app.core.uris.models import check_model_uri
+from tests.integration.models.tiny_gguf import LAYERS, WIDTH, write_tiny_gguf
 from workers.data.stopping import Stopped
 from workers.models import gguf as gguf_module
 from workers.models.errors import ModelError

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from hub_server import HubServer, hub_server
 
 from app.core.uris.models import check_model_uri
+from tests.integration.models.hub_server import HubServer, hub_server
 from tests.integration.s3_server import Failing, S3Server
 from workers.data.cache_limits import shrink_cache
 from workers.data.holds import Holds
