@@ -74,10 +74,19 @@ class Columns(Answer):
 
     prompt: str | None = None
     response: str | None = None
+    completion: str | None = None
     instruction: str | None = None
     input: str | None = None
     output: str | None = None
     messages: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
+    text: str | None = None
+    system: str | None = None
+    history: str | None = None
+    tools: str | None = None
+    chat_template_kwargs: str | None = None
+    label: str | None = None
 
 
 class DatasetRef(Answer):
@@ -87,6 +96,8 @@ class DatasetRef(Answer):
     id: UUID | None = None
     format: str | None = None
     columns: Columns | None = None
+    train_on: str = "all"
+    preference: str = "chosen"
     max_rejected_fraction: float = 0.05
 
 
@@ -96,6 +107,7 @@ class ModelRef(Answer):
     uri: str
     dtype: str = "float32"
     max_length: int = 512
+    chat_template: str | None = None
 
 
 class Budget(Answer):
@@ -145,6 +157,7 @@ class Rejected(Answer):
     reason: str
     count: int
     rows: list[int]
+    message: str | None = None
 
 
 class Certificate(Answer):
@@ -194,6 +207,7 @@ class JobResult(Answer):
     selected: int
     truncated: int
     rejected: list[Rejected]
+    ignored_columns: dict[str, int] = {}
     tokens: int
     log_det: float
     alpha: float

@@ -11,16 +11,28 @@ from typing_extensions import TypedDict  # pydantic, and what checks with it, ta
 
 Method = Literal["spice", "fisher", "dpp", "grad_norm", "random"]
 
+TrainOn = Literal["all", "last"]
+Preference = Literal["chosen", "rejected", "dpo", "all"]
+
 
 class ColumnNames(TypedDict, total=False):
     """Which columns hold what, by role."""
 
     prompt: str
     response: str
+    completion: str
     instruction: str
     input: str
     output: str
     messages: str
+    chosen: str
+    rejected: str
+    text: str
+    system: str
+    history: str
+    tools: str
+    chat_template_kwargs: str
+    label: str
 
 
 class DatasetSource(TypedDict, total=False):
@@ -30,6 +42,8 @@ class DatasetSource(TypedDict, total=False):
     id: str
     format: Literal["jsonl", "json", "csv", "parquet"]
     columns: ColumnNames
+    train_on: TrainOn
+    preference: Preference
     source_column: str | None
     max_rejected_fraction: float
 
@@ -40,6 +54,7 @@ class ModelSource(TypedDict):
     uri: str
     dtype: NotRequired[Literal["float32", "bfloat16"]]
     max_length: NotRequired[int]
+    chat_template: NotRequired[str | None]
 
 
 class AdapterReference(TypedDict):
@@ -96,6 +111,8 @@ class JobRequest(TypedDict):
     """A selection job."""
 
     dataset: DatasetSource
+    train_on: NotRequired[TrainOn | None]
+    preference: NotRequired[Preference | None]
     model: ModelSource
     selection: SelectionSettings
     gradients: NotRequired[GradientSettings]

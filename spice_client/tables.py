@@ -6,12 +6,14 @@ import csv
 import importlib
 import io
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from spice_client.problems import PackageMissing
+from spice_client.problems import PackageMissing, SpiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from types import ModuleType
 
     import datasets
@@ -124,24 +126,33 @@ class Rows(Table):
     def __repr__(self) -> str:
         return f"Rows({len(self.content):,} bytes of {self.format})"
 
-    def to_list(self) -> list[Row]:
+    def to_list(self, columns: Collection[str] | None = None) -> list[Row]:
         """A dictionary for each row.
+
+        Args:
+            columns: Those that are wanted of Parquet, so that another column's values need not be readable.
 
         Raises:
             PackageMissing: The rows are Parquet, and pyarrow is not installed.
+            ColumnNotReadable: A column of Parquet holds what Python has no value for.
         """
         if self.format == "parquet":
-            rows: list[Row] = self.to_arrow().to_pylist()
-            return rows
+            return _rows_of(self.to_arrow(), columns)
         text = self.content.decode("utf-8-sig")
         if self.format == "csv":
-            return list(csv.DictReader(io.StringIO(text, newline="")))
-        if self.format == "json":
-            return list(json.loads(text))
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
+            return _csv_rows(text)
+        values = (
+            json.loads(text)
+            if self.format == "json"
+            else [json.loads(line) for line in text.split("\n") if line.strip()]
+        )
+        # A row may be the turns of a conversation alone.
+        return [value if isinstance(value, dict) else {"messages": value} for value in values]
 
     def to_arrow(self) -> pa.Table:
-        """An Arrow table; of Parquet, with its own schema.
+        """An Arrow table; of Parquet, with its own schema, of other formats with the names of all rows.
+
+        A column whose values are of several types holds them as JSON text.
 
         Raises:
             PackageMissing: pyarrow is not installed.
@@ -149,7 +160,77 @@ class Rows(Table):
         arrow = _package("pyarrow", "an Arrow table")
         if self.format == "parquet":
             return importlib.import_module("pyarrow.parquet").read_table(io.BytesIO(self.content))
-        return arrow.Table.from_pylist(self.to_list())
+        return arrow.table({name: _arrow_values(arrow, values) for name, values in self.columns().items()})
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A data frame.
+
+        Raises:
+            PackageMissing: pandas, or for Parquet pyarrow, is not installed.
+        """
+        frames = _package("pandas", "a data frame")
+        frame: pd.DataFrame = (
+            self.to_arrow().to_pandas() if self.format == "parquet" else frames.DataFrame(self.columns())
+        )
+        return frame
+
+    def to_dataset(self) -> datasets.Dataset:
+        """A dataset of the library `datasets`; of Parquet, with the features that its schema tells.
+
+        Raises:
+            PackageMissing: datasets is not installed.
+        """
+        library = _package("datasets", "a Dataset")
+        table = self.to_arrow()
+        return library.Dataset(table) if table.schema.metadata else library.Dataset(library.table.InMemoryTable(table))
+
+
+class ColumnNotReadable(SpiceError):
+    """A column of the rows holds what Python has no value for."""
+
+    def __init__(self, name: str, kind: object, cause: Exception) -> None:
+        first = (str(cause).splitlines() or [type(cause).__name__])[0]
+        detail = (
+            f"column {name!r} of type {kind} has values that cannot be read ({first}): leave it out, or use to_arrow()"
+        )
+        super().__init__({"title": "A column cannot be read", "detail": detail})
+
+
+def _rows_of(table: pa.Table, columns: Collection[str] | None) -> list[Row]:
+    names = [name for name in table.column_names if columns is None or name in columns]
+    lists: dict[str, list[Any]] = {}
+    for name in names:
+        column = table.column(name)
+        try:
+            lists[name] = [_without_nulls(value) for value in column.to_pylist()]
+        except (ValueError, OverflowError, ArithmeticError) as error:
+            raise ColumnNotReadable(name, column.type, error) from None
+    return [dict(zip(names, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+
+
+def _without_nulls(value: Any) -> Any:  # noqa: ANN401 - any Python value
+    """A struct without its null fields: Parquet has no other way to say that a row lacks a field."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _csv_rows(text: str) -> list[Row]:
+    """The rows of CSV, whichever of comma, semicolon and tab its header has most of, and however long a cell is."""
+    header = re.sub(r'"(?:[^"]|"")*"', "", text.lstrip("\r\n").partition("\n")[0])
+    delimiter = max(",;\t", key=lambda character: (header.count(character), character == ","))
+    limit = csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _arrow_values(arrow: ModuleType, values: list[Any]) -> Any:  # noqa: ANN401 - an Arrow array
+    try:
+        return arrow.array(values)
+    except (arrow.ArrowInvalid, arrow.ArrowTypeError):
+        return arrow.array([None if value is None else json.dumps(value, ensure_ascii=False) for value in values])
 
 
 def format_of(media_type: str) -> str:

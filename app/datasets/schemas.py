@@ -112,6 +112,8 @@ class PreviewRow(Response):
 
     row: int
     rejected: str | None = Field(description="Why the row can't be used; all else is then left out.")
+    message: str | None = Field(default=None, description="What the chat template says of a row that it refuses.")
+    ignored: list[str] = Field(default=[], description="Fields that the row has and nothing reads.")
     tokens: int | None = Field(default=None, description="Tokens that the model reads of it.")
     learned_tokens: int | None = Field(default=None, description="Tokens that carry loss.")
     truncated: bool | None = Field(default=None, description="Whether response tokens beyond max_length are cut.")

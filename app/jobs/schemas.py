@@ -29,6 +29,7 @@ class Rejected(Response):
     reason: str
     count: int
     rows: list[int] = Field(description="Their row numbers; the first 100. `GET /jobs/{id}/rejected` has all.")
+    message: str | None = Field(default=None, description="What is known of the first, as in the template's own words.")
 
 
 class Certificate(Response):
@@ -70,6 +71,11 @@ class JobResult(Response):
     selected: int
     truncated: int = Field(description="Usable rows whose end was cut off at max_length.")
     rejected: list[Rejected]
+    ignored_columns: dict[str, int] = Field(
+        default={},
+        description="Fields that rows have and nothing read, neither the chat template nor the selection, with the "
+        "number of rows. Normally empty.",
+    )
     tokens: int
     log_det: float = Field(description="Information of the subset, in nats.")
     alpha: float

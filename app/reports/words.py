@@ -27,6 +27,9 @@ def summary(result: JobResult) -> list[str]:
     if left_out:
         reasons = ", ".join(f"{one.count:,} {one.reason.replace('_', ' ')}" for one in result.rejected)
         picked += f" {left_out:,} rows could not be used: {reasons}."
+    if result.ignored_columns:
+        fields = ", ".join(f"{name} ({rows:,} rows)" for name, rows in result.ignored_columns.items())
+        picked += f" Nothing reads these fields of the rows: {fields}."
     return [picked, *certificate_words(result.certificate, result.selected), *_baselines(result)]
 
 

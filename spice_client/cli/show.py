@@ -34,6 +34,8 @@ def show_job(job: Job) -> None:
 def _result_lines(result: JobResult) -> Iterable[tuple[str, str]]:
     yield "selected", f"{result.selected:,} of {result.rows_total:,} rows (stopped by {result.stop_reason})"
     yield "log det", f"{result.log_det:.3f} nats at alpha {result.alpha:.3g}"
+    for name, rows in result.ignored_columns.items():
+        yield "ignored", f"{name}: {rows:,} rows have it, and nothing reads it"
     value = result.certificate.value
     if value:
         yield "certificate", f"{value:.4f}: no subset of this size has more than {1 / value:.3f} times the information"

@@ -11,15 +11,18 @@ import shutil
 import zipfile
 import zlib
 from array import array
-from dataclasses import dataclass
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
-from workers.data.conversation import to_messages
+from workers.data.conversation import EVERY_REPLY, Conversation, Wanted, to_conversation
 from workers.data.describe import check_not_empty, describe
-from workers.data.formats import BadRecord, iter_records, read_columns
-from workers.data.rejection import Reason
+from workers.data.errors import DatasetError
+from workers.data.formats import BadRecord, iter_records, read_columns, unread_columns
+from workers.data.rejection import Reason, Refusal
 from workers.data.samples import Sample
 from workers.data.shapes import Shape, ShapeName, recognise
 from workers.data.stopping import Stopped
@@ -28,16 +31,17 @@ from workers.data.tokenisation import ConversationEncoder, Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Future
     from pathlib import Path
 
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
     from app.core.settings import Settings
-    from workers.data.conversation import Message
+    from workers.data.chat_template import Rendered
     from workers.data.fetch import Snapshot
 
-LAYOUT_VERSION = 1  # part of a corpus's key: raise it when the same input gives other samples or files
+LAYOUT_VERSION = 2  # part of a corpus's key: raise it when the same input gives other samples or files
 BATCH_ROWS = 256
 BATCH_CHARACTERS = 1 << 20
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -64,6 +68,10 @@ class Corpus:
         rows: Row number of each sample, shape (n,), int64, ascending.
         lengths: Tokens of each sample, shape (n,), int64.
         rejected: Row numbers (int64, ascending) of the rows that cannot be used, by reason.
+        said: What the chat template, or we, said of the first row rejected for a reason.
+        needed: Tokens that ``max_length`` would have to be for all rows whose prompt fills it.
+        ignored: Rows by name of a field that they have and nothing reads.
+        paired: Whether each sample has one that is not preferred beside it.
         truncated: Samples that lost response tokens to ``max_length`` but kept some.
         tokens: Tokens in all.
         digest: ``sha256:<hex>`` over ids, masks, boundaries and row numbers: the content address of the samples.
@@ -75,6 +83,10 @@ class Corpus:
     rows: NDArray[np.int64]
     lengths: NDArray[np.int64]
     rejected: Mapping[Reason, NDArray[np.int64]]
+    said: Mapping[Reason, str]
+    needed: int
+    ignored: Mapping[str, int]
+    paired: bool
     truncated: int
     tokens: int
     digest: str
@@ -96,6 +108,7 @@ class Corpus:
             if _digest({name: _file_digest(path / f"{name}.bin") for name in _DTYPES}) != about["digest"]:
                 raise CorpusDamaged(f"{path}: the samples are not those that were written")
             ids, mask, offsets, rows = (_mapped(path, name) for name in _DTYPES)
+            each = 2 if about["paired"] else 1
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise CorpusDamaged(f"{path}: {error}") from error
         return cls(
@@ -103,8 +116,12 @@ class Corpus:
             shape=Shape(ShapeName(about["shape"]), about["columns"]),
             rows_total=about["rows_total"],
             rows=rows,
-            lengths=np.diff(offsets),
+            lengths=np.diff(offsets[::each]),
             rejected=rejected,
+            said={Reason(name): said for name, said in about["said"].items()},
+            needed=about["needed"],
+            ignored=about["ignored"],
+            paired=about["paired"],
             truncated=about["truncated"],
             tokens=len(ids),
             digest=about["digest"],
@@ -116,13 +133,24 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def longest(self) -> tuple[int, int]:
+        """Row and tokens of the longest text that the model reads; a pair is two."""
+        tokens = np.diff(self._offsets)
+        place = int(tokens.argmax())
+        return int(self.rows[place // 2 if self.paired else place]), int(tokens[place])
+
     def __getitem__(self, i: int) -> Sample:
         """Sample ``i`` of n in file order (negative counts from the end), copied out of the file."""
         n = len(self)
         if not -n <= i < n:
             raise IndexError(f"sample {i} of {n}")
         i %= n
-        start, end = int(self._offsets[i]), int(self._offsets[i + 1])
+        if not self.paired:
+            return self._sample(i, i)
+        return replace(self._sample(i, 2 * i), rejected=self._sample(i, 2 * i + 1))
+
+    def _sample(self, i: int, place: int) -> Sample:
+        start, end = int(self._offsets[place]), int(self._offsets[place + 1])
         return Sample(
             row=int(self.rows[i]),
             input_ids=np.array(self._ids[start:end], dtype=np.int32),
@@ -133,13 +161,15 @@ class Corpus:
         return (self[i] for i in range(len(self)))
 
 
-def build_corpus(
+def build_corpus(  # noqa: PLR0913 - one for each thing that decides the samples
     snapshot: Snapshot,
     tokenizer: PreTrainedTokenizerBase,
     *,
     columns: Mapping[str, str] | None,
     max_length: int,
     settings: Settings,
+    wanted: Wanted = EVERY_REPLY,
+    template: str | None = None,
     on_rows: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Corpus:
@@ -151,6 +181,8 @@ def build_corpus(
         columns: Role to column name, see `workers.data.shapes.recognise`; None recognises by itself.
         max_length: Tokens of a sample at most; the right is cut.
         settings: The limits of reading, and the cache.
+        wanted: What of the rows is learned.
+        template: Name of the chat template, where the tokenizer has several.
         on_rows: Called with the rows read so far, once a batch (at most 256 rows).
         should_stop: Asked as often; True gives up and leaves nothing behind.
 
@@ -162,26 +194,27 @@ def build_corpus(
         DatasetError: ``empty``, and those of `iter_records`, `recognise` and `ConversationEncoder`.
         Stopped: ``should_stop`` said so.
     """
-    encoder = ConversationEncoder(tokenizer, max_length, template_limits(settings))
+    encoder = ConversationEncoder(tokenizer, max_length, template_limits(settings), template)
     names = read_columns(snapshot, settings)
     if not names:
         _fail_without_columns(snapshot, settings)
-    shape = recognise(names, columns)
-    final = settings.cache_path / "corpora" / _key(snapshot, shape, encoder, settings)
+    shape = shape_for(names, columns, wanted)
+    final = settings.cache_path / "corpora" / _key(snapshot, shape, wanted, encoder, settings)
     with contextlib.suppress(CorpusDamaged):
         return Corpus.open(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{os.getpid()}-{secrets.token_hex(8)}")
     temporary.mkdir()
     try:
-        with _Writer(temporary) as writer:
-            for batch in _batches(snapshot, shape, settings):
+        with _Writer(temporary, paired=wanted.preference == "dpo") as writer:
+            for batch, rendered in _rendered(_batches(snapshot, shape, wanted, settings), encoder):
                 if should_stop is not None and should_stop():
                     raise Stopped
-                batch.encode(encoder, writer)
+                batch.write(encoder.tokenise(rendered), writer)
                 if on_rows is not None:
                     on_rows(writer.rows_total)
             check_not_empty(writer.rows_total)
+            writer.ignore(unread_columns(snapshot, settings, frozenset(shape.columns.values())))
             writer.finish(shape)
         return _publish(temporary, final)
     finally:
@@ -193,7 +226,23 @@ def _fail_without_columns(snapshot: Snapshot, settings: Settings) -> None:
     describe(snapshot, settings)
 
 
-def _key(snapshot: Snapshot, shape: Shape, encoder: ConversationEncoder, settings: Settings) -> str:
+def shape_for(names: list[str], columns: Mapping[str, str] | None, wanted: Wanted) -> Shape:
+    """The shape of a dataset's rows; one of pairs if a pair's difference is to be learned.
+
+    Raises:
+        DatasetError: ``no_pairs``, and those of `recognise`.
+    """
+    shape = recognise(names, columns)
+    if wanted.preference == "dpo" and shape.name is not ShapeName.PREFERENCE:
+        raise DatasetError(
+            "no_pairs",
+            f"preference is 'dpo', but the rows are read as {shape.name}: name the columns of the pair with "
+            '"columns": {"chosen": "...", "rejected": "..."}',
+        )
+    return shape
+
+
+def _key(snapshot: Snapshot, shape: Shape, wanted: Wanted, encoder: ConversationEncoder, settings: Settings) -> str:
     made_from = [
         LAYOUT_VERSION,
         snapshot.fingerprint,
@@ -201,6 +250,8 @@ def _key(snapshot: Snapshot, shape: Shape, encoder: ConversationEncoder, setting
         snapshot.compression,
         shape.name,
         sorted(shape.columns.items()),
+        sorted(shape.named),
+        [wanted.train_on, wanted.preference],
         encoder.fingerprint(),
         settings.row_max_bytes,
     ]
@@ -212,7 +263,7 @@ class _Batch:
 
     def __init__(self) -> None:
         self.rows: list[int] = []
-        self.conversations: list[list[Message]] = []
+        self.conversations: list[Conversation] = []
         self.rejected: list[tuple[int, Reason]] = []
         self.characters = 0
 
@@ -221,12 +272,12 @@ class _Batch:
         """Whether it is time to tokenise."""
         return len(self.rows) + len(self.rejected) >= BATCH_ROWS or self.characters >= BATCH_CHARACTERS
 
-    def add(self, row: int, conversation: list[Message] | Reason, row_max_bytes: int) -> None:
+    def add(self, row: int, conversation: Conversation | Reason, row_max_bytes: int) -> None:
         """Take one row."""
         if isinstance(conversation, Reason):
             self.rejected.append((row, conversation))
             return
-        characters = sum(len(message["content"]) for message in conversation)
+        characters = conversation.characters()
         if characters > row_max_bytes:  # Parquet rows are not measured when they are read
             self.rejected.append((row, Reason.ROW_TOO_LONG))
             return
@@ -234,37 +285,64 @@ class _Batch:
         self.conversations.append(conversation)
         self.characters += characters
 
-    def encode(self, encoder: ConversationEncoder, writer: _Writer) -> None:
-        """Tokenise and write."""
+    def all(self) -> list[Conversation]:
+        """The conversations, then those of them that are not preferred."""
+        return [*self.conversations, *(one.rejected for one in self.conversations if one.rejected is not None)]
+
+    def write(self, encoded: list[Encoded | Refusal], writer: _Writer) -> None:
+        """Write the tokens of `all`."""
         for row, reason in self.rejected:
-            writer.reject(row, reason)
-        encoded = encoder.encode(self.conversations)
-        kept: list[tuple[int, Encoded]] = []
-        for row, one in zip(self.rows, encoded, strict=True):
-            if isinstance(one, Reason):
-                writer.reject(row, one)
-            else:
-                kept.append((row, one))
+            writer.reject(row, Refusal(reason))
+        beside = iter(encoded[len(self.conversations) :])
+        kept: list[tuple[int, list[Encoded]]] = []
+        for row, conversation, one in zip(self.rows, self.conversations, encoded, strict=False):
+            pair = [one] if conversation.rejected is None else [one, next(beside)]
+            refused = next((each for each in pair if isinstance(each, Refusal)), None)
+            if refused is not None:
+                writer.reject(row, refused)
+                continue
+            good = [each for each in pair if isinstance(each, Encoded)]
+            writer.ignore(dict.fromkeys(conversation.ignored.union(*(each.ignored for each in good)), 1))
+            kept.append((row, good))
         writer.write(kept)
 
 
-def _batches(snapshot: Snapshot, shape: Shape, settings: Settings) -> Iterator[_Batch]:
+def _batches(snapshot: Snapshot, shape: Shape, wanted: Wanted, settings: Settings) -> Iterator[_Batch]:
     batch = _Batch()
     for record in iter_records(snapshot, settings, frozenset(shape.columns.values())):
-        conversation = record.reason if isinstance(record, BadRecord) else to_messages(record.values, shape)
-        batch.add(record.row, conversation, settings.row_max_bytes)
+        read = record.reason if isinstance(record, BadRecord) else to_conversation(record.values, shape, wanted)
+        batch.add(record.row, read, settings.row_max_bytes)
         if batch.full:
             yield batch
             batch = _Batch()
     yield batch
 
 
+def _rendered(
+    batches: Iterator[_Batch], encoder: ConversationEncoder
+) -> Iterator[tuple[_Batch, list[Rendered | Refusal]]]:
+    """Each batch with its texts; the process that renders is a batch ahead of whoever takes them."""
+    with ThreadPoolExecutor(1, "render") as ahead:
+        waiting: tuple[_Batch, Future[list[Rendered | Refusal]]] | None = None
+        for batch in batches:
+            following = (batch, ahead.submit(encoder.render, batch.all()))
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+            waiting = following
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
+
+
 class _Writer:
     """The four growing files of a corpus and what is told about them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, paired: bool) -> None:
         self._directory = directory
+        self._paired = paired
         self._rejected: dict[Reason, array[int]] = {}
+        self._said: dict[Reason, str] = {}
+        self._needed = 0
+        self._ignored: Counter[str] = Counter()
         self._hashes = {name: hashlib.sha256() for name in _DTYPES}
         self._end = 0
         self._truncated = 0
@@ -281,23 +359,31 @@ class _Writer:
     def __exit__(self, *_: object) -> None:
         self._files.close()
 
-    def reject(self, row: int, reason: Reason) -> None:
+    def reject(self, row: int, refusal: Refusal) -> None:
         """Note a row that cannot be used."""
-        self._rejected.setdefault(reason, array("q")).append(row)
+        self._rejected.setdefault(refusal.reason, array("q")).append(row)
+        if refusal.said:
+            self._said.setdefault(refusal.reason, refusal.said)
+        self._needed = max(self._needed, refusal.needed)
         self.rows_total += 1
 
-    def write(self, samples: list[tuple[int, Encoded]]) -> None:
+    def ignore(self, fields: Mapping[str, int]) -> None:
+        """Count rows that have fields which nothing reads."""
+        self._ignored.update(fields)
+
+    def write(self, rows: list[tuple[int, list[Encoded]]]) -> None:
         """Append samples in order."""
-        if not samples:
+        if not rows:
             return
-        ends = self._end + np.cumsum([len(one.input_ids) for _, one in samples])
-        self._append("ids", np.concatenate([one.input_ids for _, one in samples]))
-        self._append("mask", np.concatenate([one.loss_mask for _, one in samples]))
+        samples = [one for _, pair in rows for one in pair]
+        ends = self._end + np.cumsum([len(one.input_ids) for one in samples])
+        self._append("ids", np.concatenate([one.input_ids for one in samples]))
+        self._append("mask", np.concatenate([one.loss_mask for one in samples]))
         self._append("offsets", ends)
-        self._append("rows", np.array([row for row, _ in samples]))
+        self._append("rows", np.array([row for row, _ in rows]))
         self._end = int(ends[-1])
-        self._truncated += sum(one.truncated for _, one in samples)
-        self.rows_total += len(samples)
+        self._truncated += sum(any(one.truncated for one in pair) for _, pair in rows)
+        self.rows_total += len(rows)
 
     def finish(self, shape: Shape) -> None:
         """Write what is told about the samples."""
@@ -310,6 +396,10 @@ class _Writer:
             "digest": _digest({name: digest.hexdigest() for name, digest in self._hashes.items()}),
             "rows_total": self.rows_total,
             "truncated": self._truncated,
+            "paired": self._paired,
+            "said": self._said,
+            "needed": self._needed,
+            "ignored": dict(sorted(self._ignored.items())),
             "shape": shape.name,
             "columns": dict(shape.columns),
         }

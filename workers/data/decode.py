@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from workers.data.errors import DatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from _typeshed import WriteableBuffer
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from workers.data.fetch import Snapshot
 
 BUFFER_BYTES = 1 << 18
+LOOKED_AT_BYTES = 1 << 16
+_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @contextlib.contextmanager
-def open_decoded(snapshot: Snapshot, settings: Settings) -> Iterator[io.BufferedReader]:
+def open_decoded(snapshot: Snapshot, settings: Settings) -> Iterator[io.BufferedReader[Any]]:
     """Open a snapshot's decoded bytes as a buffered stream.
 
     Limits: ``dataset_max_decoded_bytes``, and ``dataset_max_ratio`` decoded bytes per stored byte once more than
@@ -36,7 +39,9 @@ def open_decoded(snapshot: Snapshot, settings: Settings) -> Iterator[io.Buffered
     """
     with pa.OSFile(str(snapshot.path)) as stored:
         inner = pa.CompressedInputStream(stored, snapshot.compression) if snapshot.compression else stored
-        yield io.BufferedReader(_Decoded(inner, snapshot, settings), BUFFER_BYTES)
+        stream = io.BufferedReader(_Decoded(inner, snapshot, settings), BUFFER_BYTES)
+        recode = None if snapshot.format == "parquet" else _recoding(stream.peek(LOOKED_AT_BYTES)[:LOOKED_AT_BYTES])
+        yield stream if recode is None else io.BufferedReader(_Recoded(stream, recode), BUFFER_BYTES)
 
 
 def decoded_file(snapshot: Snapshot, settings: Settings) -> Path:
@@ -58,6 +63,52 @@ def decoded_file(snapshot: Snapshot, settings: Settings) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     return decoded
+
+
+def _recoding(head: bytes) -> Callable[[bytes, bool], bytes] | None:
+    """What makes UTF-8 with line feeds of a text that begins like this; None if it is that already."""
+    encoding = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
+    if encoding is None and len(head) >= 4 and head.isascii():  # noqa: PLR2004 - two characters of two bytes
+        encoding = {(False, True): "utf-16-le", (True, False): "utf-16-be"}.get(
+            (head[::2][:2] == b"\0\0", head[1::2][:2] == b"\0\0")
+        )
+    if encoding is not None:
+        decoder = codecs.getincrementaldecoder(encoding)()
+
+        def to_utf8(chunk: bytes, final: bool) -> bytes:
+            try:
+                return decoder.decode(chunk, final).encode("utf-8", "surrogatepass")
+            except UnicodeDecodeError as error:
+                raise DatasetError("damaged", f"the file is not the UTF-16 that it begins as ({error})") from error
+
+        return to_utf8
+    if b"\r" in head and b"\n" not in head:  # as old Macs ended lines
+        return lambda chunk, _: chunk.replace(b"\r", b"\n")
+    return None
+
+
+class _Recoded(io.RawIOBase):
+    """A stream in another encoding."""
+
+    def __init__(self, source: io.BufferedReader[Any], recode: Callable[[bytes, bool], bytes]) -> None:
+        self._source = source
+        self._recode = recode
+        self._waiting = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        ended = False
+        while not self._waiting and not ended:
+            chunk = self._source.read(BUFFER_BYTES)
+            ended = not chunk
+            self._waiting = self._recode(chunk, ended)
+        given = self._waiting[: len(view)]
+        self._waiting = self._waiting[len(given) :]
+        view[: len(given)] = given
+        return len(given)
 
 
 class _Decoded(io.RawIOBase):

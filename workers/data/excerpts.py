@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from workers.data.conversation import to_messages
+from workers.data.conversation import Conversation, to_conversation
 from workers.data.formats import BadRecord, iter_records
 from workers.data.rejection import Reason
+from workers.data.template_marks import REASONING_FIELDS, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,8 +47,8 @@ def write_excerpts(
         with spilled.open("wb") as file:
             records = iter_records(picked, settings, frozenset(shape.columns.values()))
             for record, facts in zip(records, ranked, strict=True):
-                conversation = record.reason if isinstance(record, BadRecord) else to_messages(record.values, shape)
-                messages = [] if isinstance(conversation, Reason) else conversation
+                found = record.reason if isinstance(record, BadRecord) else to_conversation(record.values, shape)
+                messages = [] if isinstance(found, Reason) else _shown(found)
                 line = json.dumps({**facts, **_cut(messages)}, ensure_ascii=False, separators=(",", ":")).encode()
                 spans.append((facts["rank"], file.tell(), len(line) + 1))
                 file.write(line + b"\n")
@@ -57,6 +58,24 @@ def write_excerpts(
                 out.write(file.read(length))
     finally:
         spilled.unlink(missing_ok=True)
+
+
+def _shown(conversation: Conversation) -> list[dict[str, str]]:
+    """The turns as text: what is thought and what is called stand before and after what is said."""
+    if conversation.text is not None:
+        return [{"role": "text", "content": conversation.text}]
+    return [{"role": turn["role"], "content": _text_of(turn)} for turn in conversation.messages]
+
+
+def _text_of(turn: Turn) -> str:
+    thought = "".join(turn[name] for name in REASONING_FIELDS if isinstance(turn.get(name), str))
+    content = turn.get("content")
+    parts = [
+        f"<think>{thought}</think>" if thought else "",
+        content if isinstance(content, str) else "" if content is None else json.dumps(content, ensure_ascii=False),
+        *(json.dumps(call, ensure_ascii=False) for call in turn.get("tool_calls", ())),
+    ]
+    return "\n".join(part for part in parts if part)
 
 
 def _cut(messages: Sequence[Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from workers.data.decode import open_decoded
 from workers.data.formats import open_parquet
-from workers.data.split import split_csv, split_json_array, split_lines
+from workers.data.json_rows import split_json
+from workers.data.split import csv_delimiter, split_csv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ PARQUET_BATCH_ROWS = 256
 PARQUET_GROUP_BYTES = 32 << 20
 PARQUET_GROUP_ROWS = 100_000
 WATCHED_ROWS = 1024
+_LINE_ENDS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
 def write_rows(
@@ -75,14 +77,15 @@ def _write_jsonl(
     snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings, watch: Watch
 ) -> None:
     with open_decoded(snapshot, settings) as stream:
-        raws = _picked(split_lines(stream, settings.row_max_bytes), wanted, watch)
-        out.writelines(raw + b"\n" for raw in raws)
+        raws = _picked(split_json(stream, settings.row_max_bytes, lines=True), wanted, watch)
+        # A row over several lines goes on one: a line end in JSON is white space, those in texts are escaped.
+        out.writelines(raw.translate(_LINE_ENDS_TO_SPACES) + b"\n" for raw in raws)
 
 
 def _write_json(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings, watch: Watch) -> None:
     with open_decoded(snapshot, settings) as stream:
         separator = b"[\n"
-        for raw in _picked(split_json_array(stream, settings.row_max_bytes), wanted, watch):
+        for raw in _picked(split_json(stream, settings.row_max_bytes, lines=False), wanted, watch):
             out.write(separator + raw)
             separator = b",\n"
         out.write(b"[]\n" if separator == b"[\n" else b"\n]\n")
@@ -90,7 +93,7 @@ def _write_json(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, se
 
 def _write_csv(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings, watch: Watch) -> None:
     with open_decoded(snapshot, settings) as stream:
-        records = split_csv(stream, settings.row_max_bytes)
+        records = split_csv(stream, settings.row_max_bytes, csv_delimiter(stream))
         header = next(records, None)
         if header is not None:
             out.write(header + b"\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
@@ -16,18 +17,21 @@ import pyarrow.parquet as pq
 from workers.data.conversation import is_unicode
 from workers.data.decode import decoded_file, open_decoded
 from workers.data.errors import DatasetError
+from workers.data.json_rows import is_turns, split_json
 from workers.data.rejection import Reason
-from workers.data.split import ends_inside_quotes, split_csv, split_json_array, split_lines
+from workers.data.split import csv_delimiter, ends_inside_quotes, split_csv
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from app.core.settings import Settings
     from workers.data.fetch import Snapshot
 
-ROWS_THAT_NAME_COLUMNS = 100
 MOST_COLUMNS = 1000
 LONGEST_COLUMN_NAME = 1000
+TURNS = "messages"
+"""The column of a row that is a list of turns and not an object."""
+_BACKSLASH_QUOTE = re.compile(rb'\\"[^,;\t\r\n"]')
 BATCH_ROWS = 64  # of Parquet: few, because a dictionary-encoded row may be as long as a row is allowed to be
 
 
@@ -85,15 +89,49 @@ def iter_records(
 
 
 def read_columns(snapshot: Snapshot, settings: Settings) -> list[str]:
-    """Column names in order: of the CSV header, of the Parquet schema, or of the first 100 readable JSON rows.
+    """Column names in order: of the CSV header, of the Parquet schema, or of all JSON rows.
 
-    At most 1,000, and none that is longer than 1,000 characters or that a database cannot hold as text.
+    At most 1,000, and none that is longer than 1,000 characters or that a database cannot hold as text. The names of a
+    file are found once and remembered by its fingerprint.
 
     Raises:
         DatasetError: As `iter_records`.
     """
-    storable = (name for name in _all_columns(snapshot, settings) if len(name) <= LONGEST_COLUMN_NAME)
-    return list(islice((name for name in storable if is_unicode(name) and "\0" not in name), MOST_COLUMNS))
+    key = (snapshot.fingerprint, snapshot.format, snapshot.compression)
+    if key not in _columns_of:
+        while len(_columns_of) >= FILES_REMEMBERED:
+            _columns_of.pop(next(iter(_columns_of)))
+        storable = (name for name in _all_columns(snapshot, settings) if len(name) <= LONGEST_COLUMN_NAME)
+        _columns_of[key] = list(
+            islice((name for name in storable if is_unicode(name) and "\0" not in name), MOST_COLUMNS)
+        )
+    return list(_columns_of[key])
+
+
+def unread_columns(snapshot: Snapshot, settings: Settings, read: Collection[str]) -> dict[str, int]:
+    """Rows that have a value in each column of a Parquet file that is not read, as its footer tells.
+
+    Where the footer does not count nulls, every row counts. Empty for other formats: their rows are read whole.
+    """
+    if snapshot.format != "parquet":
+        return {}
+    with open_parquet(snapshot, settings) as file:
+        metadata, found = file.metadata, Counter[str]()
+        leaves = {file.schema.column(i).path.split(".")[0]: i for i in reversed(range(metadata.num_columns))}
+        flat = {file.schema.column(i).path for i in range(metadata.num_columns)}
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            for name in file.schema_arrow.names:
+                if name in read or name not in leaves:
+                    continue
+                statistics = metadata.row_group(group).column(leaves[name]).statistics
+                counted = name in flat and statistics is not None and statistics.has_null_count
+                found[name] += rows - statistics.null_count if counted else rows
+    return {name: count for name, count in found.items() if count}
+
+
+_columns_of: dict[tuple[str, str, str | None], list[str]] = {}
+FILES_REMEMBERED = 16
 
 
 def _all_columns(snapshot: Snapshot, settings: Settings) -> list[str]:
@@ -102,27 +140,50 @@ def _all_columns(snapshot: Snapshot, settings: Settings) -> list[str]:
             return list(file.schema_arrow.names)
     if snapshot.format == "csv":
         with open_decoded(snapshot, settings) as stream:
-            header = next(split_csv(stream, settings.row_max_bytes), b"")
-            return [] if header == b"" else _csv_header(header)
-    records = islice((r for r in iter_records(snapshot, settings) if isinstance(r, Record)), ROWS_THAT_NAME_COLUMNS)
-    return list(dict.fromkeys(name for record in records for name in record.values))
+            delimiter = csv_delimiter(stream)
+            header = next(split_csv(stream, settings.row_max_bytes, delimiter), b"")
+            return [] if header == b"" else _csv_header(header, delimiter)
+    names: dict[str, None] = {}
+    with open_decoded(snapshot, settings) as stream:
+        for raw in split_json(stream, settings.row_max_bytes, lines=snapshot.format == "jsonl"):
+            if raw is not None and len(names) <= MOST_COLUMNS:
+                names.update(dict.fromkeys(_names_in(raw)))
+    return list(names)
+
+
+def _names_in(raw: bytes) -> Iterable[str]:
+    """The names in a JSON row; none if it can't be read."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return ()
+    if is_turns(value):
+        return (TURNS,)
+    return value if isinstance(value, dict) else ()
 
 
 def _read_jsonl(snapshot: Snapshot, settings: Settings) -> Iterator[dict[str, Any] | Reason]:
     with open_decoded(snapshot, settings) as stream:
-        yield from map(_parse_json, split_lines(stream, settings.row_max_bytes))
+        yield from map(_parse_json, split_json(stream, settings.row_max_bytes, lines=True))
 
 
 def _read_json(snapshot: Snapshot, settings: Settings) -> Iterator[dict[str, Any] | Reason]:
     with open_decoded(snapshot, settings) as stream:
-        yield from map(_parse_json, split_json_array(stream, settings.row_max_bytes))
+        yield from map(_parse_json, split_json(stream, settings.row_max_bytes, lines=False))
 
 
 def _parse_json(raw: bytes | None) -> dict[str, Any] | Reason:
-    if raw is None:
-        return Reason.ROW_TOO_LONG
+    value = Reason.ROW_TOO_LONG if raw is None else _json_value(raw)
+    if isinstance(value, Reason):
+        return value
+    if is_turns(value):
+        return {TURNS: value}
+    return value if isinstance(value, dict) else Reason.INVALID_JSON
+
+
+def _json_value(raw: bytes) -> Any:  # noqa: ANN401 - any JSON, or the reason why it is none
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates)
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except UnicodeDecodeError:
         return Reason.INVALID_UTF8
     except RecursionError:
@@ -131,7 +192,6 @@ def _parse_json(raw: bytes | None) -> dict[str, Any] | Reason:
         return rejected.reason
     except ValueError:  # not JSON, or a number of thousands of digits
         return Reason.INVALID_JSON
-    return value if isinstance(value, dict) else Reason.INVALID_JSON
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -145,23 +205,37 @@ def _read_csv(snapshot: Snapshot, settings: Settings) -> Iterator[dict[str, Any]
     # The csv module has a limit of its own (128 KiB a field), one for the whole process; our rows are bounded already.
     csv.field_size_limit(max(csv.field_size_limit(), settings.row_max_bytes))
     with open_decoded(snapshot, settings) as stream:
-        records = split_csv(stream, settings.row_max_bytes)
+        delimiter = csv_delimiter(stream)
+        records = split_csv(stream, settings.row_max_bytes, delimiter)
         header = next(records, b"")
         if header == b"":
             return
-        names = _csv_header(header)
+        names = _csv_header(header, delimiter)
         for raw in records:
-            cells = _parse_csv(raw)
-            if isinstance(cells, Reason):
-                yield cells
-            elif len(cells) != len(names):
-                yield Reason.RAGGED_ROW
+            cells = _parse_csv(raw, delimiter)
+            if isinstance(cells, Reason) or len(cells) != len(names):
+                _check_escapes(raw)
+                yield cells if isinstance(cells, Reason) else Reason.RAGGED_ROW
             else:
                 yield dict(zip(names, cells, strict=True))
 
 
-def _csv_header(raw: bytes | None) -> list[str]:
-    names = _parse_csv(raw)
+def _check_escapes(raw: bytes | None) -> None:
+    """See that quotes inside quotes are doubled: by a backslash, other backslashes would be read wrongly.
+
+    Raises:
+        DatasetError: ``backslash_quotes``.
+    """
+    if raw is not None and _BACKSLASH_QUOTE.search(raw):
+        raise DatasetError(
+            "backslash_quotes",
+            'the CSV file has quotes that are escaped by a backslash, as in \\", which cannot be told from text: write '
+            'them doubled, as in "" (pandas does by default), or write JSON Lines',
+        )
+
+
+def _csv_header(raw: bytes | None, delimiter: bytes) -> list[str]:
+    names = _parse_csv(raw, delimiter)
     if isinstance(names, Reason):
         raise DatasetError(
             "bad_header", f"the CSV header cannot be read ({names}): the first line should name the columns"
@@ -169,13 +243,15 @@ def _csv_header(raw: bytes | None) -> list[str]:
     return _check_names(names)
 
 
-def _parse_csv(raw: bytes | None) -> list[str] | Reason:
+def _parse_csv(raw: bytes | None, delimiter: bytes) -> list[str] | Reason:
     if raw is None:
         return Reason.ROW_TOO_LONG
-    if ends_inside_quotes(raw, inside=False):  # a quote never closed has swallowed the rest of the file
+    if ends_inside_quotes(
+        raw, inside=False, delimiter=delimiter
+    ):  # a quote never closed has swallowed the rest of the file
         return Reason.RAGGED_ROW
     try:
-        rows = list(csv.reader([raw.decode("utf-8")]))
+        rows = list(csv.reader([raw.decode("utf-8")], delimiter=delimiter.decode()))
     except UnicodeDecodeError:
         return Reason.INVALID_UTF8
     except csv.Error:  # a carriage return alone, outside quotes
@@ -288,11 +364,26 @@ def _python_values(name: str, column: pa.Array) -> list[Any]:
             entries = column.dictionary.to_pylist()
             return [None if i is None else entries[i] for i in column.indices.to_pylist()]
         values: list[Any] = column.to_pylist()
+        if _holds_structs(column.type):
+            values = [_without_nulls(value) for value in values]
     except UnicodeDecodeError:  # Parquet does not check that strings are UTF-8
         return [_python_value(name, cell) for cell in column]
     except (ValueError, OverflowError, pa.ArrowException, ImportError, KeyError) as error:
         raise _unreadable_column(name, column, error) from error
     return values
+
+
+def _holds_structs(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return True
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _holds_structs(kind.value_type)
+
+
+def _without_nulls(value: Any) -> Any:  # noqa: ANN401 - any Python value
+    """A struct without its null fields: Parquet has no other way to say that a row lacks a field."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _python_value(name: str, cell: pa.Scalar) -> Any:  # noqa: ANN401 - any Python value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,21 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why one row cannot be used, with what is known besides.
+
+    Attributes:
+        reason: The reason.
+        said: The chat template's own words, or ours.
+        needed: Tokens that ``max_length`` would have to be for the row to be used whole.
+    """
+
+    reason: Reason
+    said: str = ""
+    needed: int = 0
 
 
 class Reason(StrEnum):
@@ -40,13 +56,24 @@ class Reason(StrEnum):
     TEMPLATE_REFUSED = "template_refused"
     """The model's chat template raises on this conversation, for example for two user turns in a row."""
     TEMPLATE_NOT_PREFIX_STABLE = "template_not_prefix_stable"
-    """The template renders the turns before a response differently once it is there, so it cannot be located."""
+    """What the chat template writes does not show where the responses are."""
+    UNDESIRABLE = "undesirable"
+    """The row's label says that its response is not desired. Such rows are left out, and count as no fault."""
     NON_FINITE_GRADIENT = "non_finite_gradient"
     """The model's loss or gradient of this row is NaN or infinite."""
 
 
+NO_FAULT = frozenset({Reason.UNDESIRABLE})
+"""Reasons to leave a row out that are what the request asks for."""
+
+
 def enforce_limit(
-    rejected: Mapping[Reason, Sequence[int] | NDArray[np.int64]], rows_total: int, max_rejected_fraction: float = 0.05
+    rejected: Mapping[Reason, Sequence[int] | NDArray[np.int64]],
+    rows_total: int,
+    max_rejected_fraction: float = 0.05,
+    *,
+    said: Mapping[Reason, str] | None = None,
+    needed: int = 0,
 ) -> None:
     """Fail a dataset of which too many rows cannot be used.
 
@@ -54,23 +81,60 @@ def enforce_limit(
         rejected: 0-based row numbers by reason.
         rows_total: Rows of the dataset, the rejected included.
         max_rejected_fraction: In [0, 1]; more than this share of rows is too much.
+        said: What is known of the first row of a reason.
+        needed: Tokens that ``max_length`` would have to be for the rows whose prompt fills it.
 
     Raises:
-        DatasetError: ``no_usable_rows`` if none is left, else ``too_many_rejected``; the message counts by reason
-            and names the first rows.
+        DatasetError: ``no_usable_rows`` if none is left, else ``too_many_rejected``; the message counts by reason,
+            names the first rows and says what mends them.
     """
     count = sum(len(rows) for rows in rejected.values())
-    if count < rows_total and count <= max_rejected_fraction * rows_total:
+    faulty = sum(len(rows) for reason, rows in rejected.items() if reason not in NO_FAULT)
+    if count < rows_total and faulty <= max_rejected_fraction * rows_total:
         return
     by_reason = "; ".join(
-        f"{len(rows):,} {reason} (row {', '.join(str(row) for row in rows[:5])}{', ...' if len(rows) > 5 else ''})"  # noqa: PLR2004
+        _counted(reason, rows, (said or {}).get(reason, ""))
         for reason, rows in sorted(rejected.items(), key=lambda item: -len(item[1]))
         if len(rows)
     )
+    remedy = _remedy([reason for reason, rows in rejected.items() if len(rows)], needed)
     if count >= rows_total:
-        raise DatasetError("no_usable_rows", f"none of the {rows_total:,} rows can be used: {by_reason}")
+        raise DatasetError("no_usable_rows", f"none of the {rows_total:,} rows can be used: {by_reason}. {remedy}")
     raise DatasetError(
         "too_many_rejected",
-        f"{count:,} of {rows_total:,} rows cannot be used, the limit is {max_rejected_fraction:.1%}: {by_reason}. "
-        "Repair them, or allow a larger share",
+        f"{faulty:,} of {rows_total:,} rows cannot be used, the limit is {max_rejected_fraction:.1%}: {by_reason}. "
+        f"{remedy}, or allow a larger share with dataset.max_rejected_fraction",
     )
+
+
+def _counted(reason: Reason, rows: Sequence[int] | NDArray[np.int64], said: str) -> str:
+    shown = ", ".join(str(row) for row in rows[:5]) + (", ..." if len(rows) > 5 else "")  # noqa: PLR2004
+    return f"{len(rows):,} {reason} (row {shown}{f': {said}' if said else ''})"
+
+
+def _remedy(reasons: Sequence[Reason], needed: int) -> str:
+    """What mends the rows, by reason."""
+    remedies: list[str] = []
+    if Reason.RESPONSE_TRUNCATED in reasons:
+        remedies.append(
+            f"The prompts of the rows that are response_truncated fill model.max_length: {needed:,} tokens would hold "
+            "all of these rows whole"
+        )
+    if {Reason.TEMPLATE_REFUSED, Reason.TEMPLATE_NOT_PREFIX_STABLE} & set(reasons):
+        remedies.append("Write the turns as the model's chat template takes them, or use a model with another template")
+    if Reason.UNDESIRABLE in reasons:
+        remedies.append('Rows whose label is false are learned with dataset.preference "rejected" or "all"')
+    if Reason.INVALID_UTF8 in reasons:
+        remedies.append(
+            "Rows that are invalid_utf8 may be in another encoding: convert the file, as by "
+            "iconv -f WINDOWS-1252 -t UTF-8"
+        )
+    if set(reasons) - {
+        Reason.INVALID_UTF8,
+        Reason.RESPONSE_TRUNCATED,
+        Reason.TEMPLATE_REFUSED,
+        Reason.TEMPLATE_NOT_PREFIX_STABLE,
+        Reason.UNDESIRABLE,
+    }:
+        remedies.append("Repair the rows")
+    return ". ".join(remedies)

@@ -19,16 +19,18 @@ class Sample:
         input_ids: Token ids, shape (T,), special tokens included, no padding.
         loss_mask: Shape (T,), bool; True where the token belongs to a response. The loss of sample i is
             the cross-entropy of the True tokens given everything before them.
+        rejected: Of a pair of responses, the one that is not preferred; `input_ids` is then the preferred one.
     """
 
     row: int
     input_ids: NDArray[np.int32]
     loss_mask: NDArray[np.bool_]
+    rejected: Sample | None = None
 
     @property
     def tokens(self) -> int:
-        """Length T in tokens."""
-        return int(self.input_ids.shape[0])
+        """Length T in tokens; of a pair, both."""
+        return int(self.input_ids.shape[0]) + (0 if self.rejected is None else self.rejected.tokens)
 
     @property
     def loss_tokens(self) -> int:

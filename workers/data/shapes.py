@@ -1,4 +1,4 @@
-"""Which columns hold the prompt and the response, told from the column names alone."""
+"""Which columns hold what of a row, told from the column names alone."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 
 class ShapeName(StrEnum):
-    """The three ways in which a row holds a conversation."""
+    """The ways in which a row holds what is learned."""
 
     PROMPT_RESPONSE = "prompt_response"
     ALPACA = "alpaca"
     MESSAGES = "messages"
+    PREFERENCE = "preference"
+    TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +27,42 @@ class Shape:
     """A recognised shape.
 
     Attributes:
-        name: Which of the three.
-        columns: Role to column name; the roles are those of `_ROLES`, ``input`` may be left out.
+        name: Which.
+        columns: Role to column name; the roles are those of `MAIN_ROLES` and `FURTHER_ROLES`.
+        named: The roles that the client named; the others were recognised.
     """
 
     name: ShapeName
     columns: Mapping[str, str]
+    named: frozenset[str] = frozenset()
 
 
-_ROLES: dict[ShapeName, tuple[frozenset[str], frozenset[str]]] = {  # needed, allowed besides
+MAIN_ROLES: dict[ShapeName, tuple[frozenset[str], frozenset[str]]] = {  # needed, allowed besides
     ShapeName.PROMPT_RESPONSE: (frozenset({"prompt", "response"}), frozenset()),
     ShapeName.MESSAGES: (frozenset({"messages"}), frozenset()),
     ShapeName.ALPACA: (frozenset({"instruction", "output"}), frozenset({"input"})),
+    ShapeName.PREFERENCE: (frozenset({"chosen", "rejected"}), frozenset({"prompt"})),
+    ShapeName.TEXT: (frozenset({"text"}), frozenset()),
 }
+FURTHER_ROLES: dict[str, tuple[str, ...]] = {
+    "system": ("system", "system_prompt", "system_message"),
+    "history": ("history",),
+    "tools": ("tools",),
+    "chat_template_kwargs": ("chat_template_kwargs",),
+    "label": ("label",),
+}
+"""What else a row may say, and the columns that are taken for it where the client names none."""
 
-# In order: the first whose columns are all there wins.
+_ALL_MAIN = frozenset().union(*(needed | allowed for needed, allowed in MAIN_ROLES.values()))
+
+# In order: the first whose needed columns are all there wins.
 _KNOWN: tuple[tuple[ShapeName, dict[str, str]], ...] = (
-    (ShapeName.MESSAGES, {"messages": "messages"}),
-    (ShapeName.MESSAGES, {"messages": "conversations"}),
-    (ShapeName.MESSAGES, {"messages": "conversation"}),
-    (ShapeName.ALPACA, {"instruction": "instruction", "input": "input", "output": "output"}),
-    (ShapeName.ALPACA, {"instruction": "instruction", "input": "input", "output": "response"}),
-    (ShapeName.ALPACA, {"instruction": "instruction", "input": "context", "output": "response"}),
+    (ShapeName.PREFERENCE, {"chosen": "chosen", "rejected": "rejected"}),
+    *((ShapeName.MESSAGES, {"messages": name}) for name in ("messages", "conversations", "conversation")),
+    *(
+        (ShapeName.ALPACA, {"instruction": "instruction", "input": given, "output": output})
+        for given, output in (("input", "output"), ("input", "response"), ("context", "response"))
+    ),
     *(
         (ShapeName.PROMPT_RESPONSE, {"prompt": prompt, "response": response})
         for prompt, response in (
@@ -63,6 +79,7 @@ _KNOWN: tuple[tuple[ShapeName, dict[str, str]], ...] = (
             ("prompt", "output"),
         )
     ),
+    (ShapeName.TEXT, {"text": "text"}),
 )
 
 
@@ -71,43 +88,76 @@ def recognise(columns: Sequence[str], mapping: Mapping[str, str] | None = None) 
 
     Args:
         columns: The dataset's columns. Names are compared without regard to case.
-        mapping: Role to column, given by the client: {"prompt", "response"}, {"messages"} or {"instruction",
-            "output"} with or without "input". It overrides what would be recognised; its names are exact.
+        mapping: Role to column, given by the client: those of one shape, those of `FURTHER_ROLES`, or both. It
+            overrides what would be recognised; its names are exact.
 
     Raises:
         DatasetError: ``unknown_role`` or ``unknown_column`` for a mapping that does not fit,
             ``unrecognised_shape`` without one.
     """
-    if mapping is not None:
-        return _mapped(columns, mapping)
-    by_lower_case = {column.lower(): column for column in reversed(columns)}
-    for name, wanted in _KNOWN:
-        if all(column in by_lower_case for column in wanted.values()):
-            return Shape(name, {role: by_lower_case[column] for role, column in wanted.items()})
-    raise DatasetError(
-        "unrecognised_shape",
-        f"no prompt and response among the columns {_listed(columns)}: name them with "
-        '"columns": {"prompt": "...", "response": "..."} or {"messages": "..."}',
-    )
-
-
-def _mapped(columns: Sequence[str], mapping: Mapping[str, str]) -> Shape:
-    roles = frozenset(mapping)
-    fitting = [name for name, (needed, optional) in _ROLES.items() if needed <= roles <= needed | optional]
-    if not fitting:
-        raise DatasetError(
-            "unknown_role",
-            f'"columns" maps {_listed(sorted(roles))}: it should map prompt and response, or messages, or '
-            "instruction and output (and input)",
-        )
+    mapping = dict(mapping or {})
+    if "completion" in mapping:
+        mapping.setdefault("response", mapping.pop("completion"))
     for role, column in mapping.items():
+        if role not in _ALL_MAIN and role not in FURTHER_ROLES:
+            raise _unknown_role(mapping)
         if column not in columns:
             raise DatasetError(
                 "unknown_column",
                 f'"columns" maps {role} to {column!r}, but the dataset\'s columns are '
                 f"{_listed(columns)}: use one of those",
             )
-    return Shape(fitting[0], dict(mapping))
+    further = {role: column for role, column in mapping.items() if role in FURTHER_ROLES}
+    main = {role: column for role, column in mapping.items() if role not in FURTHER_ROLES}
+    name, found = _named(main) if main else _recognised(columns, frozenset(further.values()))
+    by_lower_case = {column.lower(): column for column in reversed(columns)}
+    taken = {*found.values(), *further.values()}
+    for role, usual in FURTHER_ROLES.items():
+        known = next((by_lower_case[column] for column in usual if column in by_lower_case), None)
+        if role not in further and known is not None and known not in taken and _suits(role, name):
+            further[role] = known
+    return Shape(name, {**found, **further}, frozenset(mapping))
+
+
+def _suits(role: str, shape: ShapeName) -> bool:
+    """Whether a column of a usual name is taken for a role: not where the name may mean something else."""
+    if shape is ShapeName.TEXT:
+        return False
+    if role == "history":
+        return shape in (ShapeName.ALPACA, ShapeName.PROMPT_RESPONSE)
+    return role != "label" or shape is ShapeName.PROMPT_RESPONSE
+
+
+def _recognised(columns: Sequence[str], taken: frozenset[str]) -> tuple[ShapeName, dict[str, str]]:
+    by_lower_case = {column.lower(): column for column in reversed(columns) if column not in taken}
+    for name, wanted in _KNOWN:
+        if all(column in by_lower_case for column in wanted.values()):
+            found = {role: by_lower_case[column] for role, column in wanted.items()}
+            if name is ShapeName.PREFERENCE and "prompt" in by_lower_case:
+                found["prompt"] = by_lower_case["prompt"]
+            return name, found
+    raise DatasetError(
+        "unrecognised_shape",
+        f"no prompt and response among the columns {_listed(columns)}: name them with "
+        '"columns": {"prompt": "...", "response": "..."}, {"messages": "..."} or {"text": "..."}',
+    )
+
+
+def _named(mapping: Mapping[str, str]) -> tuple[ShapeName, dict[str, str]]:
+    roles = frozenset(mapping)
+    fitting = [name for name, (needed, optional) in MAIN_ROLES.items() if needed <= roles <= needed | optional]
+    if not fitting:
+        raise _unknown_role(mapping)
+    return fitting[0], dict(mapping)
+
+
+def _unknown_role(mapping: Mapping[str, str]) -> DatasetError:
+    return DatasetError(
+        "unknown_role",
+        f'"columns" maps {_listed(sorted(mapping))}: it should map prompt and response, or messages, or '
+        "instruction and output (and input), or chosen and rejected (and prompt), or text; and perhaps "
+        f"{', '.join(FURTHER_ROLES)}",
+    )
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 BOM = b"\xef\xbb\xbf"
 CHUNK_BYTES = 1 << 18
-LINES_FIRST_BYTES = 64
-"""That tell whether a file is an array; one with more white space before its first object reads as lines."""
 WHITE_SPACE = b" \t\r\n"
 
-_ARRAY_OF_OBJECTS = re.compile(rb"[ \t\r\n]*\[[ \t\r\n]*\{")
+CSV_DELIMITERS = (b",", b";", b"\t")
+_QUOTED = re.compile(rb'"(?:[^"]|"")*"')
 _OUTSIDE_STRING = re.compile(rb'["{}\[\],]')
 _INSIDE_STRING = re.compile(rb'["\\]')
 
@@ -33,17 +32,8 @@ def split_lines(stream: BufferedReader, max_bytes: int) -> Iterator[bytes | None
     Args:
         stream: Decoded bytes.
         max_bytes: The longest row; a longer one is passed over in bounded memory and yields None.
-
-    Raises:
-        DatasetError: ``not_json_lines``.
     """
-    _skip_bom(stream)
-    if _ARRAY_OF_OBJECTS.match(stream.peek(LINES_FIRST_BYTES)):
-        raise DatasetError(
-            "not_json_lines",
-            "the JSON Lines file begins with '[' (it looks like one JSON array: give format json, or name it .json): "
-            "each line should hold an object",
-        )
+    skip_bom(stream)
     most = max_bytes + len(b"\r\n")
     while line := stream.readline(most):
         if len(line) == most and not line.endswith(b"\n"):
@@ -57,7 +47,8 @@ def split_lines(stream: BufferedReader, max_bytes: int) -> Iterator[bytes | None
             yield whole
 
 
-def _skip_bom(stream: BufferedReader) -> None:
+def skip_bom(stream: BufferedReader) -> None:
+    """Pass over a byte order mark."""
     if stream.peek(len(BOM)).startswith(BOM):
         stream.read(len(BOM))
 
@@ -67,21 +58,29 @@ def _skip_line(stream: BufferedReader) -> None:
         pass
 
 
-def split_csv(stream: BufferedReader, max_bytes: int) -> Iterator[bytes | None]:
-    r"""Yield the records of a CSV file (comma, ``"`` doubled inside quotes), header first, without line ends.
+def csv_delimiter(stream: BufferedReader) -> bytes:
+    """What separates the cells of a CSV file: a comma, a semicolon or a tab, whichever its header has most of."""
+    header = stream.peek(CHUNK_BYTES).removeprefix(BOM).lstrip(b"\r\n").split(b"\n", 1)[0]
+    bare = _QUOTED.sub(b"", header)
+    return max(CSV_DELIMITERS, key=lambda delimiter: (bare.count(delimiter), delimiter == b","))
+
+
+def split_csv(stream: BufferedReader, max_bytes: int, delimiter: bytes = b",") -> Iterator[bytes | None]:
+    r"""Yield the records of a CSV file (``"`` doubled inside quotes), header first, without line ends.
 
     A record goes on over line ends inside quotes. Blank lines are no rows.
 
     Args:
         stream: Decoded bytes.
         max_bytes: The longest record; a longer one is passed over in bounded memory and yields None.
+        delimiter: What separates the cells.
     """
     record = bytearray()
     too_long = inside = False
-    _skip_bom(stream)
+    skip_bom(stream)
     most = max_bytes + len(b"\r\n")
     while line := stream.readline(most):
-        inside = ends_inside_quotes(line, inside=inside)
+        inside = ends_inside_quotes(line, inside=inside, delimiter=delimiter)
         too_long = too_long or len(record) + len(line) > most
         if too_long:
             record.clear()
@@ -102,7 +101,7 @@ def _csv_record(record: bytearray, max_bytes: int, *, too_long: bool) -> Iterato
         yield whole
 
 
-def ends_inside_quotes(line: bytes, *, inside: bool) -> bool:
+def ends_inside_quotes(line: bytes, *, inside: bool, delimiter: bytes = b",") -> bool:
     """Whether the record goes on after this line, given whether the line began inside quotes.
 
     A quote opens a field only at the field's start; elsewhere it is text, as Python's csv reader has it.
@@ -122,7 +121,7 @@ def ends_inside_quotes(line: bytes, *, inside: bool) -> bool:
             else:
                 inside, at = False, at + 1
         else:
-            at = line.find(b',"', at)
+            at = line.find(delimiter + b'"', at)
             if at < 0:
                 return False
             inside, at = True, at + 2
@@ -208,9 +207,10 @@ def split_json_array(stream: BufferedReader, max_bytes: int) -> Iterator[bytes |
     if chunk is None:
         return
     if not chunk.startswith(b"["):
-        hint = " (it looks like JSON Lines: give format jsonl, or name it .jsonl)" if chunk[:1] == b"{" else ""
         raise DatasetError(
-            "not_an_array", f"the JSON file does not begin with '['{hint}: it should hold an array of objects"
+            "not_an_array",
+            f"the JSON file begins with {chunk[:1].decode('utf-8', 'replace')!r}: it should hold an array of objects, "
+            "or an object on each line",
         )
     scanner = _ArrayScanner(max_bytes)
     chunk = chunk[1:]
@@ -231,7 +231,7 @@ def split_json_array(stream: BufferedReader, max_bytes: int) -> Iterator[bytes |
 
 def _first_chunk(stream: BufferedReader) -> bytes | None:
     """The first chunk that is not white space, from its first other byte; None for an empty file."""
-    _skip_bom(stream)
+    skip_bom(stream)
     chunk = stream.read(CHUNK_BYTES)
     while not chunk.lstrip(WHITE_SPACE):
         chunk = stream.read(CHUNK_BYTES)

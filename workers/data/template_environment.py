@@ -6,6 +6,7 @@ starts in a tenth of a second.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 # Some templates put today's date into the system prompt; samples, and with them the whole selection, would then
 # depend on the day. This is the date that Llama's template itself falls back to.
-FIXED_DATE = "26 Jul 2024"
+FIXED_DAY = dt.datetime(2024, 7, 26)  # noqa: DTZ001 - templates write it without a zone
+FIXED_DATE = FIXED_DAY.strftime("%d %b %Y")  # also loads what strftime needs, while files can be opened
 
 
 def compiled(source: str) -> jinja2.Template:
@@ -38,7 +40,7 @@ def compiled(source: str) -> jinja2.Template:
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda _format: FIXED_DATE
+    environment.globals["strftime_now"] = _strftime_now
     environment.globals["dict"] = _Dict()
     environment.globals["namespace"] = _Namespace
     return environment.from_string(source)
@@ -51,9 +53,8 @@ class Generation(Extension):
 
     def __init__(self, environment: jinja2.Environment) -> None:
         super().__init__(environment)
-        self._blocks: list[str] | None = None
-        self._spans: list[tuple[int, int]] = []
-        environment.extend(spans_of=self.spans_of)
+        self._around = ("", "")
+        environment.extend(generations_between=self.generations_between)
 
     def parse(self, parser: Parser) -> nodes.Node:
         """Called by Jinja at the tag."""
@@ -62,20 +63,17 @@ class Generation(Extension):
         return nodes.CallBlock(self.call_method("_note"), [], [], body).set_lineno(line)
 
     @contextmanager
-    def spans_of(self, blocks: list[str]) -> Iterator[list[tuple[int, int]]]:
-        """Note where generated text lies in what is being joined in `blocks`: [start, end) in characters."""
-        self._blocks, self._spans = blocks, []
+    def generations_between(self, begin: str, end: str) -> Iterator[None]:
+        """Put characters around what is generated. They go with it through macros, set blocks and filters."""
+        self._around = (begin, end)
         try:
-            yield self._spans
+            yield
         finally:
-            self._blocks = None
+            self._around = ("", "")
 
     def _note(self, caller: Callable[[], str]) -> str:
-        text = caller()
-        if self._blocks is not None:
-            start = sum(map(len, self._blocks))
-            self._spans.append((start, start + len(text)))
-        return text
+        begin, end = self._around
+        return begin + caller() + end
 
 
 def _to_json(
@@ -87,6 +85,11 @@ def _to_json(
 ) -> str:
     """Jinja's own escapes HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _strftime_now(form: str) -> str:
+    """The fixed date in the form that is asked for."""
+    return FIXED_DAY.strftime(str(form))
 
 
 def _raise(message: object) -> None:

@@ -8,7 +8,8 @@ Each line in is a JSON object and is answered by a line, one for each conversati
 
     {}                                        -> {}, once it has started
     {"template": {...}, "seconds": 10}        -> {} or {"syntax": message} or {"memory": true}
-    {"conversations": [...], "seconds": 10}   -> {"text", "responses"} or {"reason"} or {"memory": true}
+    {"conversations": [...], "seconds": 10}   -> {"text", "responses", "ignored"} or {"reason", "said"} or
+                                                 {"memory": true}
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateSyntaxError
 
-from workers.data.template_rendering import NotLocated, Renderer, TextTooLong
+from workers.data.template_located import NotLocated
+from workers.data.template_rendering import Conversation, Renderer, TextTooLong
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +34,10 @@ LOADED = ("html", "jinja2.constants", "jinja2.debug", "pprint", "textwrap", "uni
 """What Jinja imports only when a filter, a global or an error needs it, by which time no file can be opened."""
 CODECS = ("ascii", "unicode_escape")
 """Of the escapes in a template's strings, likewise."""
+
+
+MOST_SAID = 300
+"""Characters of a template's own words that are handed on."""
 
 
 def load() -> None:
@@ -67,9 +73,9 @@ def answers(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
                 yield {}
             _set_alarm(0)
         elif renderer is not None:
-            for messages in request["conversations"]:
+            for conversation in request["conversations"]:
                 _set_alarm(request["seconds"])
-                yield _rendered(renderer, messages)
+                yield _rendered(renderer, conversation)
             _set_alarm(0)
         else:
             yield {}
@@ -80,18 +86,18 @@ def _set_alarm(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
 
 
-def _rendered(renderer: Renderer, messages: list[dict[str, str]]) -> dict[str, Any]:
+def _rendered(renderer: Renderer, conversation: dict[str, Any]) -> dict[str, Any]:
     try:
-        text, responses = renderer.render(messages)
-    except NotLocated:
-        return {"reason": "template_not_prefix_stable"}
+        written = renderer.render(Conversation(**conversation))
+    except NotLocated as error:
+        return {"reason": "template_not_prefix_stable", "said": str(error)}
     except TextTooLong:
         return {"reason": "row_too_long"}
     except MemoryError:
         return {"memory": True}
-    except Exception:  # noqa: BLE001 - a template may raise anything, and refuses the row by it
-        return {"reason": "template_refused"}
-    return {"text": text, "responses": responses}
+    except Exception as error:  # noqa: BLE001 - a template may raise anything, and refuses the row by it
+        return {"reason": "template_refused", "said": str(error)[:MOST_SAID]}
+    return {"text": written.text, "responses": written.responses, "ignored": written.ignored}
 
 
 def main() -> None:

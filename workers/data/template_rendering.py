@@ -1,26 +1,107 @@
-"""Render conversations with a chat template and find the responses in the text."""
+"""Render conversations with a chat template and find in the text what the model is to learn.
+
+The rule, one for every template and every number of turns:
+
+- A conversation is rendered whole and cut afterwards, since templates treat the last turn differently.
+- It is rendered once more with a mark inside each turn's text (`workers.data.template_marks`). Without its marks this
+  must be the very text of the conversation; then the marks say where each turn is.
+- A reply begins after the generation prompt: what the template writes after the turns before it when it is asked for
+  one. Where the text has no such prompt, the reply begins with its own first word. A thought that the template opens
+  and closes without a word of the row is passed over.
+- A reply ends with the end-of-turn token that follows its own last word; white space after that token, further tokens
+  that end the whole text, and the header of the next turn do not belong to it.
+- A template with `{% generation %}` says itself where replies are; what it says must hold the reply's own text.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jinja2.exceptions import TemplateError
+
 from workers.data.template_environment import compiled
+from workers.data.template_located import MARKS_ROOM, Located, NotLocated
+from workers.data.template_marks import (
+    REASONING_FIELDS,
+    Kind,
+    Marker,
+    Turn,
+    common_prefix,
+)
+from workers.data.template_spellings import spellings
+from workers.data.template_words import (
+    EMPTY_THOUGHT,
+    END_TOKENS,
+    PREFILLED_THOUGHT,
+    THOUGHT_BEGINS,
+    THOUGHT_ENDS,
+    Words,
+    ends_a_turn,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-Message = dict[str, str]
+Span = tuple[int, int]
 
-_HAS_MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_KINDS: tuple[tuple[set[Kind], bool], ...] = (
+    ({"content", "reasoning", "call"}, True),
+    ({"content", "reasoning", "call"}, False),
+    ({"content", "call"}, False),
+    ({"content", "reasoning"}, False),
+    ({"content"}, False),
+)
+"""What is marked: as much as the template takes without writing another text for it."""
+_PLAIN_FIELDS = frozenset({"role", "content", "tool_call_id", "id"})
+"""Fields of a turn whose absence in a template loses nothing that is said."""
+_RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
+
+
+BLOCKS_AT_ONCE = 64
+"""Pieces of a text that are taken from a template between two looks at its length."""
 
 
 class TextTooLong(Exception):
     """What a template wrote is longer than the limit."""
 
 
-class NotLocated(Exception):
-    """A template rewrites conversations so that their responses can't be found."""
+class NotWritten(Exception):
+    """A template leaves out what a row is about."""
+
+
+@dataclass(slots=True)
+class Conversation:
+    """What a row says.
+
+    Attributes:
+        messages: The turns, each with `role`, `content` and whatever else the row has.
+        learned: Whether each turn carries loss; only the assistant's can.
+        tools: Descriptions of functions, or None.
+        kwargs: Further variables for the template.
+    """
+
+    messages: list[Turn]
+    learned: list[bool]
+    tools: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A conversation as a template writes it.
+
+    Attributes:
+        text: The whole text.
+        responses: [start, end) in characters of what is learned of each reply, in order.
+        ignored: Names of what the row says and the template leaves out.
+    """
+
+    text: str
+    responses: list[Span]
+    ignored: list[str]
 
 
 class Renderer:
@@ -34,122 +115,261 @@ class Renderer:
         Args:
             source: Jinja.
             variables: Names that the template may use.
-            control_tokens: Tokens that may end a turn.
+            control_tokens: Tokens of the tokenizer that are no ordinary text.
             most_characters: The longest text that it may write.
 
         Raises:
             jinja2.TemplateSyntaxError: It is not valid Jinja.
         """
         self._template = compiled(source)
-        self._marks_responses = _HAS_MARKERS.search(source) is not None
+        self._template.globals = dict(self._template.globals)  # which is copied for each text, and slow as a chain
+        self._words = Words(self._template.environment.parse(source))
         self._variables = variables
-        self._control_tokens = tuple(control_tokens)
         self._most_characters = most_characters
+        ends = variables.get("eos_token") or ()
+        last = {ends} if isinstance(ends, str) else set(ends)
+        tokens = sorted({*control_tokens, *END_TOKENS, *last} - {""}, key=len, reverse=True)
+        self._token = re.compile("|".join(map(re.escape, tokens)))
+        self._run = re.compile(rf"\s*(?:{self._token.pattern})+")
+        self._ends = frozenset(token for token in tokens if ends_a_turn(token, last))
+        self._longest_token = len(tokens[0])
+        named = [name for name in REASONING_FIELDS if name in self._words.names]
+        self._reasoning = named[0] if named else None
 
-    def render(self, messages: list[Message]) -> tuple[str, list[tuple[int, int]]]:
-        """The text of a conversation, and [start, end) in characters of each response, in order.
+    def render(self, conversation: Conversation) -> Written:
+        """The text of a conversation and what is learned of it.
 
-        A template with ``{% generation %}`` markers says itself where they are. Otherwise a response begins where
-        the text of the turns before it and the generation prompt ends, and it ends where the text of the turns up
-        to it ends, less white space after the end-of-turn token. Where those texts do not begin the whole one (some
-        templates leave the reasoning out of all turns but the last), the responses are found by rendering marks
-        in their place, and the end-of-turn token that follows is added.
+        Templates disagree about how a call of a tool is spelled (arguments as an object or as text, content empty or
+        null) and whether a content is text or parts. The row's own spelling is tried first.
 
         Raises:
-            NotLocated: Neither way leads to the responses.
+            NotLocated: The replies can't be found.
+            NotWritten: The template leaves a reply or a call out.
             TextTooLong: The text, or one that is needed on the way, is longer than the limit.
             Exception: Whatever the template raises.
         """
-        if self._marks_responses:
-            blocks: list[str] = []
-            with self._template.environment.spans_of(blocks) as spans:  # type: ignore[attr-defined]
-                text = self._text(messages, blocks=blocks)
-            return text, spans
-        text = self._text(messages)
-        for locate in (self._locate_by_prefixes, self._locate_by_marks):
+        variables, ignored = self._extra(conversation.kwargs)
+        messages = [self._turn(turn, ignored) for turn in conversation.messages]
+        if conversation.tools and "tools" not in self._words.names:
+            ignored.add("tools")
+        first: Exception | None = None
+        for spelled, tools in spellings(messages, conversation.tools):
             try:
-                return text, list(locate(messages, text))
-            except TextTooLong:
+                text, responses, left_out = self._written(spelled, conversation.learned, {**variables, "tools": tools})
+            except MemoryError:
                 raise
-            except Exception:  # noqa: BLE001, S112 - a template may refuse a part of what it takes as a whole
-                continue
-        raise NotLocated
+            except Exception as error:  # noqa: BLE001 - whatever it raises, another spelling may suit
+                first = first or error
+                if isinstance(first, TextTooLong):
+                    break
+            else:
+                return Written(text, responses, sorted(ignored | left_out))
+        raise first or NotLocated
 
-    def _locate_by_prefixes(self, messages: list[Message], text: str) -> Iterator[tuple[int, int]]:
-        for i, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self._text(messages[:i], add_generation_prompt=True)
-            through = text if i + 1 == len(messages) else self._text(messages[: i + 1])
-            if not (text.startswith(before) and text.startswith(through) and len(before) < len(through)):
-                raise NotLocated
-            yield len(before), self._end_of_turn(text, len(through))
+    def _extra(self, kwargs: dict[str, Any] | None) -> tuple[dict[str, Any], set[str]]:
+        """Variables that the row sets, and whether some lead nowhere."""
+        free = {
+            name: value
+            for name, value in (kwargs or {}).items()
+            if name not in _RESERVED and name not in self._variables and not name.startswith("_")
+        }
+        known = {name: value for name, value in free.items() if name in self._words.names}
+        return free, {"chat_template_kwargs"} if len(known) < len(kwargs or {}) else set()
 
-    def _end_of_turn(self, text: str, end: int) -> int:
+    def _turn(self, turn: Turn, ignored: set[str]) -> Turn:
+        """A turn in the names that this template knows; what it does not look at is noted."""
+        role = turn["role"]
+        if role not in self._words.roles and role not in ("system", "user", "assistant"):
+            role = "system" if role == "developer" else "tool"
+        seen = {**turn, "role": role}
+        for name in REASONING_FIELDS:
+            if name in seen and name not in self._words.names and self._reasoning is not None:
+                value = seen.pop(name)
+                seen.setdefault(self._reasoning, value)
+        for name in seen.keys() - _PLAIN_FIELDS - self._words.names:
+            if name == "tool_calls":
+                raise NotWritten("the chat template does not write calls of tools")
+            ignored.add(name)
+        return seen
+
+    def _written(
+        self, messages: list[Turn], learned: list[bool], variables: dict[str, Any]
+    ) -> tuple[str, list[Span], set[str]]:
+        text = self.write(messages, variables)
+        located = self._located(messages, text, variables)
+        left_out: set[str] = set()
+        for number in located.absent():
+            site = located.sites[number]
+            if site.kind == "reasoning":
+                left_out.add(located.name_of(site))
+            elif site.kind == "call":
+                raise NotWritten("the chat template does not write calls of tools")
+            elif learned[site.turn] and messages[site.turn]["role"] == "assistant":
+                raise NotWritten("the chat template leaves out what the assistant says")
+            else:
+                left_out.add(str(messages[site.turn]["role"]))
+        wanted = [i for i, wanted in enumerate(learned) if wanted and located.own(i)]
+        for turn in wanted:
+            located.check_held(turn)
+        spans = self._claimed(located, wanted) if self._words.marks_generations else self._found(located, wanted)
+        if not spans:
+            raise NotLocated
+        return text, spans, left_out
+
+    def _located(self, messages: list[Turn], text: str, variables: dict[str, Any]) -> Located:
+        """Where each turn is in the text.
+
+        Raises:
+            NotLocated: Whatever is marked, the template writes another text for it.
+        """
+        try:
+            marker = Marker(text)
+        except ValueError as error:
+            raise NotLocated(str(error)) from None
+        for kinds, empty in _KINDS:
+            marked, sites = marker.marked(messages, kinds, empty=empty)
+            try:
+                with self._template.environment.generations_between(marker.begin, marker.end):  # type: ignore[attr-defined]
+                    found = marker.unmarked(self.write(marked, variables, room=len(text) + MARKS_ROOM))
+            except TemplateError:
+                continue
+            if found.text == text:
+                return Located(self.write, messages, marked, sites, found, marker, variables)
+        raise NotLocated("the chat template writes another text when a word of a turn changes")
+
+    def _claimed(self, located: Located, wanted: list[int]) -> list[Span]:
+        """What the template itself says is generated, of the turns that are to be learned."""
+        by_turn: dict[int, list[Span]] = {}
+        for start, end in sorted(located.found.generations):
+            turn = located.turn_at(start, end)
+            if turn is not None:
+                by_turn.setdefault(turn, []).append((start, end))
+        spans: list[Span] = []
+        for turn in wanted:
+            claimed = by_turn.get(turn, [])
+            if claimed and not any(start <= located.said_at(turn) <= end for start, end in claimed):
+                raise NotLocated("what the chat template marks as generated does not hold the reply")
+            for place, (start, end) in enumerate(claimed):
+                first = located.begins(turn)
+                begin = self._past_empty_thought(located, start, first) if place == 0 else start
+                spans.append((begin, self._without_white_space(located.text, begin, end)))
+        return [(start, end) for start, end in spans if start < end]
+
+    def _without_white_space(self, text: str, start: int, end: int) -> int:
         """Leave out white space after an end-of-turn token: nobody generates beyond that token."""
-        stripped = text[:end].rstrip()
-        return len(stripped) if stripped.endswith(self._control_tokens) else end
+        stripped = len(text[start:end].rstrip()) + start
+        return stripped if any(text.endswith(token, start, stripped) for token in self._ends) else end
 
-    def _locate_by_marks(self, messages: list[Message], text: str) -> Iterator[tuple[int, int]]:
-        marked = [
-            {"role": "assistant", "content": _mark(i)} if message["role"] == "assistant" else message
-            for i, message in enumerate(messages)
-        ]
-        between, contents = _split_at_marks(self._text(marked), messages)
-        if not text.startswith(between[0]):
-            raise NotLocated
-        at = len(between[0])
-        for content, after in zip(contents, between[1:], strict=True):
-            # Templates strip contents, or do not; the text that follows tells which.
-            found = next((c for c in (content, content.strip()) if text.startswith(c + after, at)), None)
-            if found is None:
-                raise NotLocated
-            end = at + len(found)
-            yield at, end + self._leading_control_token(after)
-            at = end + len(after)
-        if at != len(text):
-            raise NotLocated
+    def _found(self, located: Located, wanted: list[int]) -> list[Span]:
+        return [(self._begin(located, turn), self._end(located, turn)) for turn in wanted]
 
-    def _leading_control_token(self, text: str) -> int:
-        """Characters of the end-of-turn token that the text begins with, after white space; 0 without one."""
-        stripped = text.lstrip()
-        longest = max((len(token) for token in self._control_tokens if stripped.startswith(token)), default=0)
-        return len(text) - len(stripped) + longest if longest else 0
+    def _begin(self, located: Located, turn: int) -> int:
+        """Where a reply begins."""
+        own = located.begins(turn)
+        at, prompt = self._prompt(located, turn)
+        if prompt is not None:
+            bare = PREFILLED_THOUGHT.sub("", prompt)
+            for written in dict.fromkeys((prompt, bare, bare.rstrip())):
+                if written and located.text.startswith(written, at):
+                    begin = self._past_empty_thought(located, at + len(written), own)
+                    if begin >= own or located.calls(turn) or self._prompts(located, turn, at, written):
+                        return begin
+                    break
+        opened = THOUGHT_BEGINS.search(located.text[max(0, own - 64) : own]) if located.thinks(turn) else None
+        return own if opened is None else max(0, own - 64) + opened.start()
 
-    def _text(
-        self, messages: list[Message], *, add_generation_prompt: bool = False, blocks: list[str] | None = None
+    def _past_empty_thought(self, located: Located, begin: int, own: int) -> int:
+        text = located.text
+        empty = EMPTY_THOUGHT.match(text, begin)
+        if empty is None and THOUGHT_BEGINS.search(text[max(0, begin - 64) : begin]):
+            empty = THOUGHT_ENDS.match(text, begin)
+        return min(empty.end(), own) if empty is not None and empty.start() < own else begin
+
+    def _prompt(self, located: Located, turn: int) -> tuple[int, str | None]:
+        """What the template writes after the last mark before a turn when it is asked for a reply, and where."""
+        try:
+            prefix = located.rendered(located.marked[:turn], add_generation_prompt=True)
+        except (TemplateError, TypeError, ValueError, LookupError):  # it may refuse a part of what it takes as a whole
+            return 0, None
+        last = max(prefix.places, key=lambda number: prefix.places[number][-1], default=None)
+        if last is None:
+            return 0, prefix.text
+        place = located.place(last)
+        return (0, None) if place is None else (place, prefix.text[prefix.places[last][-1] :])
+
+    def _prompts(self, located: Located, turn: int, at: int, prompt: str) -> bool:
+        """Whether the prompt is more than what the template writes before a turn that it is not asked for."""
+        try:
+            unasked = located.rendered(located.marked[:turn])
+        except (TemplateError, TypeError, ValueError, LookupError):
+            return True
+        last = max(unasked.places, key=lambda number: unasked.places[number][-1], default=None)
+        place = 0 if last is None else located.place(last)
+        if place != at:
+            return True
+        return not unasked.text[0 if last is None else unasked.places[last][-1] :].startswith(prompt)
+
+    def _end(self, located: Located, turn: int) -> int:
+        """Where a reply ends, its end-of-turn token included."""
+        text, said, limit = located.text, located.ends(turn), located.limit(turn)
+        run = None if located.calls(turn) else self._run.match(text, said, limit)
+        if run is not None:
+            for token in self._token.finditer(text, run.start(), run.end()):
+                if token[0] in self._ends:
+                    return token.end()
+        closed = self._closed(located, turn, limit)
+        if located.calls(turn):
+            for token in self._token.finditer(text, said, closed):
+                if token[0] in self._ends:
+                    return token.end()
+            return max(said, len(text[:closed].rstrip()))
+        run = self._run.match(text, said, closed)
+        return said if run is None else run.end()
+
+    def _closed(self, located: Located, turn: int, limit: int) -> int:
+        """Up to where the text after a reply is the turn's own: what it would be if nothing followed."""
+        text, last = located.text, located.last_site(turn)
+        at = located.place(last)
+        if at is None or turn + 1 == len(located.messages):
+            return limit
+        try:
+            alone = located.rendered(located.marked[: turn + 1])
+        except (TemplateError, TypeError, ValueError, LookupError):
+            return limit
+        if last not in alone.places:
+            return limit
+        closed = at + common_prefix(text[at:limit], alone.text[alone.places[last][0] :])
+        for token in self._token.finditer(text, max(0, closed - self._longest_token), limit):
+            if token.start() < closed < token.end():
+                return token.start()
+        return closed
+
+    def write(
+        self, messages: list[Turn], variables: dict[str, Any], *, add_generation_prompt: bool = False, room: int = 0
     ) -> str:
-        blocks = [] if blocks is None else blocks
-        size = 0
+        """What the template writes of turns.
+
+        Raises:
+            TextTooLong: It is longer than the limit and `room`.
+            Exception: Whatever the template raises.
+        """
+        blocks: list[str] = []
+        size, most = 0, self._most_characters + room
         # Each message is copied: what a template sees of one rendering must not reach the next.
         seen = [dict(message) for message in messages]
-        for block in self._template.generate(
-            messages=seen,
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **self._variables,
-        ):
-            size += len(block)
-            if size > self._most_characters:
+        context = self._template.new_context(
+            {
+                "documents": None,
+                **self._variables,
+                **variables,
+                "messages": seen,
+                "add_generation_prompt": add_generation_prompt,
+            }
+        )
+        written = self._template.root_render_func(context)
+        while some := list(itertools.islice(written, BLOCKS_AT_ONCE)):
+            size += sum(map(len, some))
+            if size > most:
                 raise TextTooLong
-            blocks.append(block)
+            blocks += some
         return "".join(blocks)
-
-
-def _mark(i: int) -> str:
-    """A text for turn i that nobody writes: characters of the private use area."""
-    return f"\ue000{i}\ue001"
-
-
-def _split_at_marks(rendered: str, messages: list[Message]) -> tuple[list[str], list[str]]:
-    """The texts around the marks, one more than there are responses, and the responses' own texts."""
-    between, contents = [], []
-    for i, message in enumerate(messages):
-        if message["role"] == "assistant":
-            before, found, rendered = rendered.partition(_mark(i))
-            if not found:
-                raise NotLocated
-            between.append(before)
-            contents.append(message["content"])
-    return [*between, rendered], contents

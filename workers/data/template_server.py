@@ -72,7 +72,7 @@ class TemplateServer:
             self._load(template, limits)
 
     def render(
-        self, template: dict[str, Any], conversations: list[list[dict[str, str]]], limits: TemplateLimits
+        self, template: dict[str, Any], conversations: list[dict[str, Any]], limits: TemplateLimits
     ) -> list[dict[str, Any]]:
         """The answer for each conversation, see `workers.data.template_process`.
 

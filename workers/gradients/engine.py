@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from workers.gradients.pairs import alone, by_pairs, dpo
 from workers.gradients.passes import Passes, stop_poll
 from workers.gradients.second_moments import damped_roots
 from workers.gradients.sketch import LayerSketch, layer_sketch, unit_length
@@ -82,7 +83,7 @@ class GradientEngine:
         on_batch: Callable[[BatchDone], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Sketches:
-        """Sketch the gradient of each sample's loss.
+        """Sketch the gradient of each sample's loss; of a pair, that of its DPO loss.
 
         Args:
             samples: Call with a shard's worth: the result, (n, sketch_dim) float32, is held in memory.
@@ -95,6 +96,22 @@ class GradientEngine:
             ModelError: A sample has a token or a length that the model doesn't have.
             SampleTooLarge: A sample alone exhausts the device's memory.
         """
+        paired = any(sample.rejected is not None for sample in samples)
+        values, losses = self._summed(alone(samples), by_pairs(on_batch) if paired else on_batch, should_stop)
+        if paired:
+            values, losses = dpo(values, losses)
+        finite = torch.isfinite(values).all(1) & torch.isfinite(losses)
+        if self.config.normalize == "unit":
+            values = unit_length(values)
+        return Sketches(values.cpu().numpy(), losses.cpu().numpy(), finite.cpu().numpy())
+
+    def _summed(
+        self,
+        samples: Sequence[Sample],
+        on_batch: Callable[[BatchDone], None] | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sketches of samples that have no other beside them, (n, sketch_dim), and their losses, (n,)."""
         device, dim = self._passes.model.device, self.config.sketch_dim
         values = torch.zeros((len(samples), dim), dtype=torch.float32, device=device)
         losses = torch.zeros(len(samples), dtype=torch.float32, device=device)
@@ -110,10 +127,7 @@ class GradientEngine:
             values[batch.indices] = z
 
         self._passes.each(samples, run, poll, on_batch)
-        finite = torch.isfinite(values).all(1) & torch.isfinite(losses)
-        if self.config.normalize == "unit":
-            values = unit_length(values)
-        return Sketches(values.cpu().numpy(), losses.cpu().numpy(), finite.cpu().numpy())
+        return values, losses
 
     def gradients(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """The whole per-sample gradients, for tests and small studies.

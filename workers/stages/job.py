@@ -167,11 +167,16 @@ class _Run:
         )
         self._count(reading.corpus.rows_total)
         wanted = self.source.request
-        enforce_limit(reading.corpus.rejected, reading.corpus.rows_total, wanted.dataset.max_rejected_fraction)
+        enforce_limit(
+            reading.corpus.rejected,
+            reading.corpus.rows_total,
+            wanted.dataset.max_rejected_fraction,
+            said=reading.corpus.said,
+            needed=reading.corpus.needed,
+        )
         source_column(reading.snapshot, self.context.settings, wanted.dataset.source_column)
         picks_of(wanted.selection.budget, len(reading.corpus))
-        longest = int(reading.corpus.lengths.argmax())  # a budget that can be met is of one row or more
-        check_length(int(reading.corpus.rows[longest]), int(reading.corpus.lengths[longest]), reading.model.longest)
+        check_length(*reading.corpus.longest(), reading.model.longest)  # a budget that can be met is of one row or more
         self.context.corpus = reading.corpus
         return reading
 

@@ -10,10 +10,10 @@ from app.core.db.tables import Dataset, Preview, State
 from app.core.lifecycle import leases
 from app.core.uris.datasets import check_uri
 from app.core.uris.models import check_model_uri
-from workers.data.conversation import to_messages
+from workers.data.conversation import Wanted, to_conversation
+from workers.data.corpus import shape_for
 from workers.data.formats import BadRecord, iter_records, read_columns
-from workers.data.rejection import Reason
-from workers.data.shapes import recognise
+from workers.data.rejection import Reason, Refusal
 from workers.data.stopping import Stopped
 from workers.data.template_server import template_limits
 from workers.data.tokenisation import ConversationEncoder
@@ -56,10 +56,13 @@ def _preview(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
     model = context.tokenizers.get(model_directory(context, model_uri, wanted.model.dtype, heartbeat.should_stop))
     snapshot = dataset_snapshot(context, uri, dataset.fingerprint, recalled=True, should_stop=heartbeat.should_stop)
     columns = None if wanted.columns is None else wanted.columns.model_dump(exclude_none=True)
-    shape = recognise(read_columns(snapshot, context.settings), columns)
-    encoder = ConversationEncoder(model.tokenizer, wanted.model.max_length, template_limits(context.settings))
+    learned = Wanted(wanted.train_on, wanted.preference)
+    shape = shape_for(read_columns(snapshot, context.settings), columns, learned)
+    encoder = ConversationEncoder(
+        model.tokenizer, wanted.model.max_length, template_limits(context.settings), wanted.model.chat_template
+    )
     records = _records(snapshot, shape, wanted, context.settings, heartbeat.should_stop)
-    content: Json = {"shape": shape.name, "rows": [_shown(record, shape, encoder) for record in records]}
+    content: Json = {"shape": shape.name, "rows": [_shown(record, shape, learned, encoder) for record in records]}
     with context.sessions() as session:
         leases.finish(session, heartbeat.lease, State.SUCCEEDED, content=content)
         session.commit()
@@ -75,13 +78,14 @@ def _records(
     return list(islice(records, wanted.rows))
 
 
-def _shown(record: Record | BadRecord, shape: Shape, encoder: ConversationEncoder) -> dict[str, Any]:
+def _shown(record: Record | BadRecord, shape: Shape, wanted: Wanted, encoder: ConversationEncoder) -> dict[str, Any]:
     """A row for the client: its first tokens as text, each learned or not; or why it can't be used."""
-    conversation = record.reason if isinstance(record, BadRecord) else to_messages(record.values, shape)
-    spelled = conversation if isinstance(conversation, Reason) else encoder.spell(conversation)
-    if isinstance(spelled, Reason):
-        return {"row": record.row, "rejected": str(spelled)}
+    found = record.reason if isinstance(record, BadRecord) else to_conversation(record.values, shape, wanted)
+    spelled = Refusal(found) if isinstance(found, Reason) else encoder.spell(found)
+    if isinstance(spelled, Refusal):
+        return {"row": record.row, "rejected": str(spelled.reason), "message": _storable(spelled.said) or None}
     encoded, pieces = spelled
+    ignored = encoded.ignored if isinstance(found, Reason) else found.ignored.union(encoded.ignored)
     shown, characters = 0, 0
     for piece in pieces[:TOKENS_SHOWN]:
         characters += len(piece)
@@ -95,7 +99,12 @@ def _shown(record: Record | BadRecord, shape: Shape, encoder: ConversationEncode
         # The first token has nothing before it to be told from, so it carries no loss.
         "learned_tokens": int(encoded.loss_mask[1:].sum()),
         "truncated": encoded.truncated,
-        # Postgres stores no NUL character.
-        "pieces": [piece.replace("\0", "\N{REPLACEMENT CHARACTER}") for piece in pieces[:shown]],
+        "pieces": [_storable(piece) for piece in pieces[:shown]],
         "learned": [place > 0 and bool(learned) for place, learned in enumerate(encoded.loss_mask[:shown])],
+        "ignored": sorted(map(_storable, ignored)),
     }
+
+
+def _storable(text: str) -> str:
+    """Postgres stores no NUL character and no half of a surrogate pair."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

@@ -190,9 +190,10 @@ def _result(published: Published, publishing_s: float) -> Json:
         "selected": len(main.indices),
         "truncated": corpus.truncated,
         "rejected": [
-            {"reason": reason, "count": len(rows), "rows": rows[:ROWS_NAMED]}
+            {"reason": reason, "count": len(rows), "rows": rows[:ROWS_NAMED], "message": corpus.said.get(reason)}
             for reason, rows in sorted(published.rejected.items())
         ],
+        "ignored_columns": {name: count for name, count in corpus.ignored.items() if name != published.source_column},
         "tokens": corpus.tokens,
         "log_det": float(main.log_det[-1]),
         "alpha": main.alpha,

@@ -12,6 +12,7 @@ from app.core.contracts.job_request import JobRequest
 from app.core.db.tables import DEFAULT_PROJECT, Dataset, Job
 from app.core.uris.datasets import check_uri
 from app.core.uris.models import check_adapter_uri, check_model_uri
+from workers.data.conversation import Wanted
 from workers.data.corpus import build_corpus
 from workers.data.fetch import fetch, recall
 from workers.gradients.config import GradientConfig
@@ -191,6 +192,8 @@ def read(
         columns=None if columns is None else columns.model_dump(exclude_none=True),
         max_length=source.request.model.max_length,
         settings=context.settings,
+        wanted=Wanted(source.request.dataset.train_on, source.request.dataset.preference),
+        template=source.request.model.chat_template,
         on_rows=on_rows,
         should_stop=should_stop,
     )

@@ -62,31 +62,57 @@ Alpha = Annotated[
 ]
 
 
-class Columns(Request):
-    """Which columns hold what; left out, the shape is recognised by the column names."""
+_SHAPES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (  # needed, allowed besides
+    (frozenset({"prompt", "response"}), frozenset()),
+    (frozenset({"prompt", "completion"}), frozenset()),
+    (frozenset({"instruction", "output"}), frozenset({"input"})),
+    (frozenset({"messages"}), frozenset()),
+    (frozenset({"chosen", "rejected"}), frozenset({"prompt"})),
+    (frozenset({"text"}), frozenset()),
+)
+_FURTHER = frozenset({"system", "history", "tools", "chat_template_kwargs", "label"})
 
-    prompt: Text | None = None
-    response: Text | None = None
+
+class Columns(Request):
+    """Which columns hold what; what is left out is recognised by the column names."""
+
+    prompt: Text | None = Field(default=None, description="Text, or the turns before the completion.")
+    response: Text | None = Field(default=None, description="Text, or turns.")
+    completion: Text | None = Field(default=None, description="Another name for `response`.")
     instruction: Text | None = None
     input: Text | None = None
     output: Text | None = None
-    messages: Text | None = None
+    messages: Text | None = Field(default=None, description="The turns of a conversation.")
+    chosen: Text | None = Field(default=None, description="Of a pair of responses, the preferred one.")
+    rejected: Text | None = Field(default=None, description="Of a pair of responses, the other one.")
+    text: Text | None = Field(default=None, description="Plain text, all of it learned.")
+    system: Text | None = Field(default=None, description="The system prompt.")
+    history: Text | None = Field(default=None, description="Turns before the prompt, as pairs or messages.")
+    tools: Text | None = Field(default=None, description="Descriptions of functions, given to the chat template.")
+    chat_template_kwargs: Text | None = Field(default=None, description="Further variables for the chat template.")
+    label: Text | None = Field(default=None, description="Whether the response is desired, as KTO has it.")
 
     @model_validator(mode="after")
     def _one_shape(self) -> Self:
         given = frozenset(self.model_dump(exclude_none=True))
-        shapes = (
-            {"prompt", "response"},
-            {"instruction", "output"},
-            {"instruction", "input", "output"},
-            {"messages"},
-        )
-        if given not in shapes:
+        main = given - _FURTHER
+        if not given or (main and not any(needed <= main <= needed | allowed for needed, allowed in _SHAPES)):
             raise ValueError(
-                "must name prompt and response, or instruction, output and perhaps input, or messages; "
+                "must name prompt and response, or instruction, output and perhaps input, or messages, or chosen and "
+                "rejected, or text; and perhaps system, history, tools, chat_template_kwargs, label; "
                 f"it names {', '.join(sorted(given)) or 'none'}"
             )
         return self
+
+
+TrainOn = Literal["all", "last"]
+Preference = Literal["chosen", "rejected", "dpo", "all"]
+_TRAIN_ON = "Which replies of a conversation carry loss: every one, or the last alone."
+_PREFERENCE = (
+    "Of rows with a chosen and a rejected response, which is learned; `dpo` takes the gradient of the DPO loss of the "
+    "pair, the model being its own reference. Of rows with a label: `chosen` leaves out those labelled false, "
+    "`rejected` those labelled true, `all` none."
+)
 
 
 class DatasetRef(Request):
@@ -96,6 +122,8 @@ class DatasetRef(Request):
     id: uuid.UUID | None = Field(default=None, description="A registered dataset.")
     format: Format | None = Field(default=None, description="Overrides what the URI's suffix says.")
     columns: Columns | None = None
+    train_on: TrainOn = Field(default="all", description=_TRAIN_ON)
+    preference: Preference = Field(default="chosen", description=_PREFERENCE)
     source_column: Annotated[str, Field(max_length=1000), Storable] | None = Field(
         default=None,
         description="Column that says where a row comes from, for the statistics by source; left out, the first of "
@@ -130,6 +158,11 @@ class ModelRef(Request):
     )
     dtype: Annotated[Literal["float32", "bfloat16"], BeforeValidator(_not_half)] = "float32"
     max_length: int = Field(default=512, ge=2, le=131_072, description="Tokens of a row; longer rows are cut.")
+    chat_template: Name | None = Field(
+        default=None,
+        description="Which of the tokenizer's chat templates, where it has several; left out: `default`, and "
+        "`tool_use` for rows with tools.",
+    )
 
 
 class AdapterRef(Request):
@@ -290,6 +323,8 @@ class JobRequest(Request):
     """A selection job."""
 
     dataset: DatasetRef
+    train_on: TrainOn | None = Field(default=None, description="Short for `dataset.train_on`.")
+    preference: Preference | None = Field(default=None, description="Short for `dataset.preference`.")
     model: ModelRef
     gradients: Gradients = Gradients()
     selection: SelectionSpec
@@ -312,11 +347,26 @@ class JobRequest(Request):
     )
     webhook: Webhook | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_dataset(cls, given: Any) -> Any:  # noqa: ANN401 - whatever was sent
+        """What is short for a field of the dataset goes there."""
+        if not isinstance(given, dict) or not isinstance(given.get("dataset"), dict):
+            return given
+        given, dataset = dict(given), dict(given["dataset"])
+        for name in ("train_on", "preference"):
+            value = given.pop(name, None)
+            if value is not None and dataset.setdefault(name, value) != value:
+                raise ValueError(f"{name} and dataset.{name} must not differ: give one of them")
+        return {**given, "dataset": dataset}
+
 
 class PreviewRequest(Request):
     """Which rows of a registered dataset to show, as which model would read them."""
 
     model: ModelRef
     columns: Columns | None = Field(default=None, description="As for `POST /jobs`.")
+    train_on: TrainOn = Field(default="all", description=_TRAIN_ON)
+    preference: Preference = Field(default="chosen", description=_PREFERENCE)
     first_row: int = Field(default=0, ge=0, lt=2**53, description="Number of the first row, from 0.")
     rows: int = Field(default=20, ge=1, le=50, description="How many rows.")

@@ -19,8 +19,8 @@ export function previewRows(found) {
 }
 
 function row(found, place) {
-  if (found.rejected) return h("li", { class: "rejected" }, `Row ${count(found.row)} can't be used: ${found.rejected.replaceAll("_", " ")}.`);
-  const about = `Row ${count(found.row)}: ${count(found.tokens)} tokens, ${count(found.learned_tokens)} learned${found.truncated ? ", the end is cut off at the length limit" : ""}`;
+  if (found.rejected) return h("li", { class: "rejected" }, `Row ${count(found.row)} can't be used: ${found.rejected.replaceAll("_", " ")}${found.message ? ` (${found.message})` : ""}.`);
+  const about = `Row ${count(found.row)}: ${count(found.tokens)} tokens, ${count(found.learned_tokens)} learned${found.truncated ? ", the end is cut off at the length limit" : ""}${found.ignored?.length ? `; nothing reads ${found.ignored.join(", ")}` : ""}`;
   const rest = found.tokens - found.pieces.length;
   return h(
     "li",

@@ -144,7 +144,7 @@ def test_rows_whose_gradient_is_not_finite_are_left_out(service: Service, monkey
     monkeypatch.setattr(GradientEngine, "sketch", one_nan)
     job = service.run(service.request(budget={"fraction": 1.0}))
     assert job["state"] == "succeeded", job["error"]
-    assert job["result"]["rejected"] == [{"reason": "non_finite_gradient", "count": 1, "rows": [33]}]
+    assert job["result"]["rejected"] == [{"reason": "non_finite_gradient", "count": 1, "rows": [33], "message": None}]
     assert 33 not in service.http.get(job["links"]["subset"]).json()["indices"]
     fails(service, service.request(budget={"count": ROWS}), "budget-too-large", str(ROWS - 1))
 

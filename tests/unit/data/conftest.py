@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from app.core.settings import Settings
 from app.core.uris.datasets import check_uri
+from workers.data.conversation import Conversation
 from workers.data.fetch import Snapshot, fetch
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+def conversation(turns: list[dict[str, Any]]) -> Conversation:
+    """A conversation whose every reply with words is learned."""
+    return Conversation(turns, [turn["role"] == "assistant" and bool(turn["content"].strip()) for turn in turns])
 
 
 class SettingsFactory(Protocol):

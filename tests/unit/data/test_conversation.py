@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from workers.data.conversation import to_messages
+from workers.data.conversation import Conversation, to_conversation
 from workers.data.rejection import Reason
-from workers.data.shapes import recognise
+from workers.data.shapes import Shape, recognise
 
 
 def user(text: str) -> dict[str, str]:
@@ -15,6 +15,11 @@ def user(text: str) -> dict[str, str]:
 
 def assistant(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
+
+
+def turns_of(values: dict[str, Any], shape: Shape) -> object:
+    found = to_conversation(values, shape)
+    return found.messages if isinstance(found, Conversation) else found
 
 
 PAIR = recognise(["prompt", "response"])
@@ -34,12 +39,12 @@ CHAT = recognise(["messages"])
         ({"prompt": "p"}, Reason.MISSING_VALUE),
         ({"prompt": "p", "response": 42}, Reason.WRONG_TYPE),
         ({"prompt": ["p"], "response": "r"}, Reason.WRONG_TYPE),
-        ({"prompt": "p", "response": b"r"}, Reason.WRONG_TYPE),
+        ({"prompt": "p", "response": b"r"}, [user("p"), assistant("r")]),
         ({"prompt": "\ud800", "response": "r"}, Reason.INVALID_UTF8),
     ],
 )
 def test_prompt_and_response(values: dict[str, Any], expected: object) -> None:
-    assert to_messages(values, PAIR) == expected
+    assert turns_of(values, PAIR) == expected
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,7 @@ def test_prompt_and_response(values: dict[str, Any], expected: object) -> None:
     ],
 )
 def test_alpaca(values: dict[str, Any], expected: object) -> None:
-    assert to_messages(values, ALPACA) == expected
+    assert turns_of(values, ALPACA) == expected
 
 
 @pytest.mark.parametrize(
@@ -65,7 +70,7 @@ def test_alpaca(values: dict[str, Any], expected: object) -> None:
             [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
             [user("a"), assistant("b")],
         ),
-        ([user("a"), assistant("b"), user("unanswered")], [user("a"), assistant("b")]),
+        ([user("a"), assistant("b"), user("unanswered")],) * 2,
         ([user("a"), assistant(""), user("b"), assistant("c")],) * 2,
         (
             [user("a"), {"role": "Assistant", "content": [{"type": "text", "text": t} for t in "bc"]}],
@@ -76,17 +81,19 @@ def test_alpaca(values: dict[str, Any], expected: object) -> None:
         ([user("a")], Reason.EMPTY_RESPONSE),
         ([user("a"), assistant(" ")], Reason.EMPTY_RESPONSE),
         (None, Reason.MISSING_VALUE),
-        ("[]", Reason.WRONG_TYPE),
+        ("[]", Reason.EMPTY_RESPONSE),
+        ("a", Reason.WRONG_TYPE),
         (["a"], Reason.WRONG_TYPE),
         ([{"role": "wizard", "content": "a"}], Reason.WRONG_TYPE),
         ([{"role": 1, "content": "a"}], Reason.WRONG_TYPE),
         ([{"content": "a"}], Reason.MISSING_VALUE),
         ([{"role": "user"}], Reason.MISSING_VALUE),
-        ([user("a"), {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}], Reason.WRONG_TYPE),
-        ([user("a"), {"role": "assistant", "content": "b", "tool_calls": [{"id": 1}]}], Reason.WRONG_TYPE),
+        ([user("a"), {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}],) * 2,
+        ([user("a"), {"role": "assistant", "content": "b", "tool_calls": [{"id": 1}]}],) * 2,
+        ([user("a"), {"role": "assistant", "content": "b", "tool_calls": 7}], Reason.WRONG_TYPE),
         ([user("a"), {"role": "assistant", "content": [{"type": "image"}]}], Reason.WRONG_TYPE),
         ([user("a"), {"role": "assistant", "content": 7}], Reason.WRONG_TYPE),
     ],
 )
 def test_chat(turns: object, expected: object) -> None:
-    assert to_messages({"messages": turns}, CHAT) == expected
+    assert turns_of({"messages": turns}, CHAT) == expected

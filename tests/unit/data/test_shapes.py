@@ -28,6 +28,25 @@ from workers.data.shapes import ShapeName, recognise
         ),
         (["messages"], "messages", {"messages": "messages"}),
         (["prompt", "response", "messages"], "messages", {"messages": "messages"}),
+        (["text", "label"], "text", {"text": "text"}),
+        (["chosen", "rejected", "prompt"], "preference", {c: c for c in ("chosen", "rejected", "prompt")}),
+        (
+            ["prompt", "completion", "label"],
+            "prompt_response",
+            {"prompt": "prompt", "response": "completion", "label": "label"},
+        ),
+        (
+            ["instruction", "output", "System_Prompt", "history", "tools"],
+            "prompt_response",
+            {
+                "prompt": "instruction",
+                "response": "output",
+                "system": "System_Prompt",
+                "history": "history",
+                "tools": "tools",
+            },
+        ),
+        (["messages", "tools", "history"], "messages", {"messages": "messages", "tools": "tools"}),
         (["conversations", "source"], "messages", {"messages": "conversations"}),
     ],
 )
@@ -36,7 +55,7 @@ def test_known_columns_are_recognised(columns: list[str], shape: str, roles: dic
     assert (found.name, found.columns) == (shape, roles)
 
 
-@pytest.mark.parametrize("columns", [[], ["text"], ["prompt"], ["foo", "bar"], [f"c{i}" for i in range(100)]])
+@pytest.mark.parametrize("columns", [[], ["prompt"], ["foo", "bar"], [f"c{i}" for i in range(100)]])
 def test_unknown_columns_are_refused_with_what_there_is(columns: list[str]) -> None:
     with pytest.raises(DatasetError, match="no prompt and response among the columns") as caught:
         recognise(columns)
@@ -59,7 +78,7 @@ def test_a_mapping_to_a_column_that_is_not_there_names_both() -> None:
 
 
 @pytest.mark.parametrize(
-    "mapping", [{}, {"prompt": "a"}, {"prompt": "a", "output": "a"}, {"messages": "a", "prompt": "a"}, {"x": "a"}]
+    "mapping", [{"prompt": "a"}, {"prompt": "a", "output": "a"}, {"messages": "a", "prompt": "a"}, {"x": "a"}]
 )
 def test_a_mapping_of_other_roles_is_refused(mapping: dict[str, str]) -> None:
     with pytest.raises(DatasetError, match="it should map prompt and response, or messages") as caught:

@@ -21,21 +21,20 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from workers.data.chat_template import ChatTemplate, Rendered
 from workers.data.errors import DatasetError
-from workers.data.rejection import Reason
+from workers.data.rejection import Reason, Refusal
 from workers.data.template_environment import compiled
 from workers.data.template_process import answers
 from workers.data.template_rendering import Renderer
 from workers.data.template_server import ROOT, SERVER, TemplateLimits
 from workers.data.tokenisation import ConversationEncoder
 
-from .conftest import CHATML
+from .conftest import CHATML, conversation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from workers.data.conversation import Message
 
-CHAT: list[Message] = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]
+CHAT: list[dict[str, Any]] = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]
 LIMITS = TemplateLimits(seconds=20.0, memory_bytes=256 << 20, text_bytes=100_000)
 IMPATIENT = TemplateLimits(seconds=1.0, memory_bytes=256 << 20, text_bytes=100_000)
 MARKED = (
@@ -64,15 +63,17 @@ def test_what_is_written_is_what_transformers_writes(template: str, contents: li
         [messages], chat_template=template, return_assistant_tokens_mask=marked, bos_token="<s>"
     )
     renderer = Renderer(template, {"bos_token": "<s>"}, (), 10_000)
-    if marked:
-        assert renderer.render(messages) == (texts[0], [tuple(span) for span in spans[0]])
-    else:
-        assert renderer._text(messages) == texts[0]
+    assert renderer.write(messages, {"tools": None}) == texts[0]
+    spoken = [i for i, message in enumerate(messages) if i % 2 and message["content"].strip()]
+    if marked and spoken:
+        written = renderer.render(conversation(messages))
+        said = [tuple(spans[0][i]) for i in spoken]
+        assert (written.text, written.responses) == (texts[0], said)
 
 
-def render(tokenizer: PreTrainedTokenizerFast, template: str, limits: TemplateLimits = LIMITS) -> Rendered | Reason:
+def render(tokenizer: PreTrainedTokenizerFast, template: str, limits: TemplateLimits = LIMITS) -> Rendered | Refusal:
     tokenizer.chat_template = template
-    [rendered] = ChatTemplate(tokenizer, limits).render([CHAT])
+    [rendered] = ChatTemplate(tokenizer, limits).render([conversation(CHAT)])
     return rendered
 
 
@@ -112,7 +113,7 @@ def test_one_that_fills_the_memory_fails_the_job(chatml: PreTrainedTokenizerFast
 
 def test_a_text_without_end_refuses_the_row(chatml: PreTrainedTokenizerFast) -> None:
     for endless in ("{% for a in range(99999) %}{{ 'abc' }}{% endfor %}", "{{ 'x' * 200000 }}"):
-        assert render(chatml, endless + CHATML) is Reason.ROW_TOO_LONG
+        assert render(chatml, endless + CHATML) == Refusal(Reason.ROW_TOO_LONG)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_one_that_tries_to_get_out_refuses_the_row(
     mark = tmp_path / "mark"
     result = render(chatml, attempt.replace("MARK", str(mark)) + CHATML)
     # An attribute that the sandbox hides is undefined, and undefined writes nothing.
-    assert result in (Reason.TEMPLATE_REFUSED, render(chatml, CHATML))
+    assert getattr(result, "reason", None) is Reason.TEMPLATE_REFUSED or result == render(chatml, CHATML)
     assert not mark.exists()
 
 
@@ -182,6 +183,7 @@ def test_whoever_is_out_of_the_sandbox_opens_nothing(step: str) -> None:
     assert done.stdout == "Too many open files\n", done.stderr
 
 
+SAID = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
 FILTERS = sorted(set(compiled("").environment.filters) - {"random"})
 
 
@@ -192,29 +194,29 @@ def test_what_jinja_loads_late_is_there_before_nothing_can_be_opened() -> None:
     sources += [r"{{ '\N{LATIN SMALL LETTER E WITH ACUTE}\u00e9\x41' }}", "{{ lipsum(n=1, html=false) | length > 9 }}"]
     sources += ["{{ 'a b' | wordwrap(1) }}", "{{ 1 / 0 }}", "{{ nothing.at.all }}", "{{"]
     for source in sources:
-        template = {"source": f"{source}{{% generation %}}x{{% endgeneration %}}", **UNUSED}
-        lines = [{"template": template, "seconds": 20}, {"conversations": [CHAT], "seconds": 20}]
+        template = {"source": source + SAID, **UNUSED}
+        lines = [
+            {"template": template, "seconds": 20},
+            {"conversations": [conversation(CHAT).document()], "seconds": 20},
+        ]
         compiling, *rendered = answers(json.dumps(line).encode() for line in lines)
         if "syntax" in compiling:
             with pytest.raises(DatasetError, match=re.escape(compiling["syntax"])):
                 SERVER.check(template, LIMITS)
             continue
-        found = SERVER.render(template, [[*CHAT]], LIMITS)
-        assert without_addresses(found) == without_addresses(rendered), source
-
-
-def without_addresses(answered: list[dict[str, Any]]) -> str:
-    """As JSON has it, less where in memory an object was that a template wrote."""
-    return re.sub(r"0x[0-9a-f]+", "0x", json.dumps(answered))
+        if "0x" in json.dumps(rendered) or "another text" in json.dumps(rendered):
+            continue  # a template that writes where in memory an object is writes another text each time
+        found = SERVER.render(template, [conversation(CHAT).document()], LIMITS)
+        assert json.dumps(found) == json.dumps(rendered), source
 
 
 def test_it_starts_again_after_it_was_killed(chatml: PreTrainedTokenizerFast) -> None:
     template = ChatTemplate(chatml, LIMITS)
-    first = template.render([CHAT, CHAT])
+    first = template.render([conversation(CHAT)] * 2)
     assert SERVER._process is not None
     os.kill(SERVER._process.pid, signal.SIGKILL)
     SERVER._process.wait()
-    assert template.render([CHAT, CHAT]) == first
+    assert template.render([conversation(CHAT)] * 2) == first
 
 
 def test_it_ends_with_its_parent() -> None:
@@ -236,8 +238,9 @@ def test_the_protocol() -> None:
     lines: list[dict[str, Any]] = [
         {},
         {"template": template, "seconds": 5},
-        {"conversations": [CHAT], "seconds": 5},
+        {"conversations": [conversation(CHAT).document()], "seconds": 5},
         {"template": {**template, "source": "{{"}, "seconds": 5},
     ]
     started, first, second, third = answers(json.dumps(line).encode() for line in lines)
-    assert (started, first, second["reason"], list(third)) == ({}, {}, "template_not_prefix_stable", ["syntax"])
+    assert (started, first, second["reason"], list(third)) == ({}, {}, "template_refused", ["syntax"])
+    assert second["said"] == "the chat template leaves out what the assistant says"

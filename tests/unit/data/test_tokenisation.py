@@ -14,13 +14,13 @@ from transformers import PreTrainedTokenizerFast
 
 from workers.data.chat_template import Rendered
 from workers.data.errors import DatasetError
-from workers.data.rejection import Reason
+from workers.data.rejection import Reason, Refusal
 from workers.data.tokenisation import ConversationEncoder, Encoded, response_mask
 
-from .conftest import CHATML
+from .conftest import CHATML, conversation
 
 if TYPE_CHECKING:
-    from workers.data.conversation import Message
+    from workers.data.template_marks import Turn
 
 SYSTEM = "<|im_start|>system\nYou are helpful.<|im_end|>\n"
 MARKED = (
@@ -30,15 +30,19 @@ MARKED = (
 )
 
 
-def chat(*texts: str) -> list[Message]:
+def chat(*texts: str) -> list[Turn]:
     return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, messages: list[Message], max_length: int = 512) -> Encoded | Reason:
-    return ConversationEncoder(tokenizer, max_length).encode([messages])[0]
+def encode(tokenizer: PreTrainedTokenizerFast, messages: list[Turn], max_length: int = 512) -> Encoded | Refusal:
+    return ConversationEncoder(tokenizer, max_length).encode([conversation(messages)])[0]
 
 
-def parts(tokenizer: PreTrainedTokenizerFast, one: Encoded | Reason) -> tuple[str, list[str]]:
+def reason(one: Encoded | Refusal) -> Reason | None:
+    return one.reason if isinstance(one, Refusal) else None
+
+
+def parts(tokenizer: PreTrainedTokenizerFast, one: Encoded | Refusal) -> tuple[str, list[str]]:
     """The whole text, and the text of each run of tokens that carry loss."""
     assert isinstance(one, Encoded), one
     edges = np.flatnonzero(np.diff(np.concatenate([[False], one.loss_mask, [False]])))
@@ -52,10 +56,10 @@ def test_a_single_turn(chatml: PreTrainedTokenizerFast) -> None:
     assert responses == ["sat on the mat<|im_end|>"]
 
 
-def test_every_assistant_turn_carries_loss(chatml: PreTrainedTokenizerFast) -> None:
+def test_every_assistant_turn_with_words_carries_loss(chatml: PreTrainedTokenizerFast) -> None:
     turns = chat("a", "the cat", "b", "", "c", "the rat")
     _, responses = parts(chatml, encode(chatml, turns))
-    assert responses == ["the cat<|im_end|>", "<|im_end|>", "the rat<|im_end|>"]
+    assert responses == ["the cat<|im_end|>", "the rat<|im_end|>"]  # of a turn without words, nothing is learned
 
 
 def test_markers_in_the_template_say_where_responses_are(chatml: PreTrainedTokenizerFast) -> None:
@@ -69,7 +73,7 @@ words = st.text(st.characters(codec="utf-8"), max_size=20).filter(lambda text: "
 
 
 @hypothesis_settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(turns=st.lists(st.tuples(words, words), min_size=1, max_size=3))
+@given(turns=st.lists(st.tuples(words, words.filter(str.strip)), min_size=1, max_size=3))
 @pytest.mark.parametrize("template", [CHATML, MARKED])
 def test_the_mask_is_the_responses_whatever_the_text(
     chatml: PreTrainedTokenizerFast, turns: list[tuple[str, str]], template: str
@@ -86,10 +90,10 @@ def test_the_mask_is_the_responses_whatever_the_text(
 
 def test_a_sample_does_not_depend_on_its_neighbours(chatml: PreTrainedTokenizerFast) -> None:
     encoder = ConversationEncoder(chatml, 64)
-    conversations = [chat("the cat", "sat " * n) for n in range(1, 30)]
+    conversations = [conversation(chat("the cat", "sat " * n)) for n in range(1, 30)]
     together = encoder.encode(conversations)
-    for conversation, one in zip(conversations, together, strict=True):
-        alone = encoder.encode([conversation])[0]
+    for same, one in zip(conversations, together, strict=True):
+        alone = encoder.encode([same])[0]
         assert isinstance(one, Encoded)
         assert isinstance(alone, Encoded)
         np.testing.assert_array_equal(alone.input_ids, one.input_ids)
@@ -97,7 +101,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(chatml: PreTrainedTokenizerF
 
 
 def test_without_a_template_the_alpaca_headings_are_used(plain: PreTrainedTokenizerFast) -> None:
-    turns: list[Message] = [{"role": "system", "content": "Be short."}, *chat("a", "the cat", "b", "the rat")]
+    turns: list[Turn] = [{"role": "system", "content": "Be short."}, *chat("a", "the cat", "b", "the rat")]
     text, responses = parts(plain, encode(plain, turns))
     assert text == (
         "Be short.\n\n### Instruction:\na\n\n### Response:\nthe cat</s>\n\n"
@@ -139,7 +143,7 @@ class TestLength:
         assert isinstance(unhurt, Encoded)
         assert not unhurt.truncated
         for length in (start, start - 1, 2):
-            assert encode(chatml, chat("the cat", "sat on the mat " * 10), length) is Reason.RESPONSE_TRUNCATED
+            assert reason(encode(chatml, chat("the cat", "sat on the mat " * 10), length)) is Reason.RESPONSE_TRUNCATED
 
     def test_a_length_without_room_for_a_response_is_a_mistake(self, chatml: PreTrainedTokenizerFast) -> None:
         with pytest.raises(ValueError, match="at least 2 tokens"):
@@ -151,11 +155,11 @@ class TestTemplates:
         self, chatml: PreTrainedTokenizerFast
     ) -> None:
         chatml.chat_template = "{{ messages | length }}" + CHATML.replace("['content']", "['content'] | upper")
-        assert encode(chatml, chat("a", "b")) is Reason.TEMPLATE_NOT_PREFIX_STABLE
+        assert reason(encode(chatml, chat("a", "b"))) is Reason.TEMPLATE_NOT_PREFIX_STABLE
         _, responses = parts(chatml, encode(chatml, chat("A", "B")))  # nothing is rewritten here
         assert responses == ["B<|im_end|>"]
 
-    @pytest.mark.parametrize("content", ["the cat", " the cat\n", ""])
+    @pytest.mark.parametrize("content", ["the cat", " the cat\n"])
     def test_a_template_that_drops_the_reasoning_of_earlier_turns(
         self, chatml: PreTrainedTokenizerFast, content: str
     ) -> None:
@@ -180,17 +184,15 @@ class TestTemplates:
         assert responses == ["the cat<|im_end|>"]
 
     @pytest.mark.parametrize("turns", [chat("a", "b")[1:], [*chat("a", "b"), *chat("a", "b")[1:]]])
-    def test_a_template_that_raises_refuses_the_row(
-        self, chatml: PreTrainedTokenizerFast, turns: list[Message]
-    ) -> None:
+    def test_a_template_that_raises_refuses_the_row(self, chatml: PreTrainedTokenizerFast, turns: list[Turn]) -> None:
         chatml.chat_template = (
             "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
             "{{ raise_exception('roles must alternate') }}{% endif %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
             "{% if add_generation_prompt %}assistant: {% endif %}"
         )
-        assert encode(chatml, turns) is Reason.TEMPLATE_REFUSED
+        assert reason(encode(chatml, turns)) is Reason.TEMPLATE_REFUSED
         _, responses = parts(chatml, encode(chatml, chat("a", "the cat")))
-        assert responses == [" the cat\n"]  # without an end-of-turn token the line end is what ends the turn
+        assert responses == [" the cat"]  # without an end-of-turn token a reply is its own words
 
     def test_the_date_does_not_enter_the_samples(self, chatml: PreTrainedTokenizerFast) -> None:
         chatml.chat_template = (
@@ -198,11 +200,11 @@ class TestTemplates:
             "Today is {{ date_string }}, {{ strftime_now('%Y') }}.\n" + CHATML
         )
         text, _ = parts(chatml, encode(chatml, chat("a", "b")))
-        assert text.startswith("Today is 26 Jul 2024, 26 Jul 2024.\n")
+        assert text.startswith("Today is 26 Jul 2024, 2024.\n")
 
     def test_a_template_cannot_reach_python(self, chatml: PreTrainedTokenizerFast) -> None:
         chatml.chat_template = "{{ messages.__class__.__mro__ }}" + CHATML
-        assert encode(chatml, chat("a", "b")) is Reason.TEMPLATE_REFUSED
+        assert reason(encode(chatml, chat("a", "b"))) is Reason.TEMPLATE_REFUSED
 
     def test_a_template_that_is_no_jinja_fails_the_job(self, chatml: PreTrainedTokenizerFast) -> None:
         chatml.chat_template = "{% for %}"
@@ -278,4 +280,4 @@ def test_a_response_of_one_word_that_joins_the_header_is_not_lost(chatml: PreTra
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
     _, responses = parts(chatml, encode(chatml, chat("a", "the")))
-    assert responses == [" the\n"]
+    assert responses == [" the"]

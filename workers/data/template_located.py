@@ -1,0 +1,142 @@
+"""Where the turns of a conversation are in what a chat template wrote."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from workers.data.template_marks import REASONING_FIELDS, Marker, Site, Turn, Unmarked, common_prefix, common_suffix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MARKS_ROOM = 10_000
+"""Characters that marks may take besides as many as the text has."""
+_WORD_EDGE = re.compile(r"[\s>\]\"\\]")
+
+
+class NotLocated(Exception):
+    """The replies of a conversation can't be found in what a template wrote."""
+
+
+class Located:
+    """A conversation's turns in the text that a template wrote."""
+
+    def __init__(
+        self,
+        write: Callable[..., str],
+        messages: list[Turn],
+        marked: list[Turn],
+        sites: list[Site],
+        found: Unmarked,
+        marker: Marker,
+        variables: dict[str, Any],
+    ) -> None:
+        self._write = write
+        self._marker = marker
+        self._variables = variables
+        self.messages = messages
+        self.marked = marked
+        self.sites = sites
+        self.found = found
+        self.text = found.text
+        self._places = self._in_order()
+        self._of: dict[int, list[int]] = {}
+        for number, site in enumerate(sites):
+            if number in self._places:
+                self._of.setdefault(site.turn, []).append(number)
+
+    def _in_order(self) -> dict[int, int]:
+        """One place for each mark: the first that is not before those of the turns before, else the last."""
+        chosen: dict[int, int] = {}
+        reached = 0
+        for number, _ in enumerate(self.sites):
+            places = self.found.places.get(number)
+            if places:
+                chosen[number] = next((place for place in places if place >= reached), places[-1])
+                reached = max(reached, chosen[number])
+        return chosen
+
+    def rendered(self, marked: list[Turn], *, add_generation_prompt: bool = False) -> Unmarked:
+        """A part of the conversation."""
+        written = self._write(
+            marked, self._variables, add_generation_prompt=add_generation_prompt, room=len(self.text) + MARKS_ROOM
+        )
+        return self._marker.unmarked(written)
+
+    def absent(self) -> Iterator[int]:
+        """Marks that the template did not write; of an empty text nothing is missing."""
+        for number, site in enumerate(self.sites):
+            if number not in self._places and (site.before or site.after):
+                yield number
+
+    def place(self, number: int | None) -> int | None:
+        """Where a mark stands."""
+        return None if number is None else self._places.get(number)
+
+    def own(self, turn: int) -> list[int]:
+        """The marks of a turn."""
+        return self._of.get(turn, [])
+
+    def name_of(self, site: Site) -> str:
+        """The field of a turn that a mark of a thought lies in."""
+        named = (name for name in REASONING_FIELDS if self.messages[site.turn].get(name))
+        return next(named, "reasoning_content")
+
+    def thinks(self, turn: int) -> bool:
+        """Whether what is thought was written."""
+        return any(self.sites[number].kind == "reasoning" for number in self.own(turn))
+
+    def calls(self, turn: int) -> bool:
+        """Whether the turn calls a tool."""
+        return bool(self.messages[turn].get("tool_calls"))
+
+    def last_site(self, turn: int) -> int:
+        """The mark of a turn that stands last in the text."""
+        return max(self.own(turn), key=self._places.__getitem__)
+
+    def begins(self, turn: int) -> int:
+        """Where the first of the turn's own text stands."""
+        number = min(self.own(turn), key=self._places.__getitem__)
+        at = self._places[number]
+        return at - common_suffix(self.text[:at], self.sites[number].before)
+
+    def ends(self, turn: int) -> int:
+        """Where the last of the turn's own text ends."""
+        number = self.last_site(turn)
+        at = self._places[number]
+        return at + common_prefix(self.text[at : at + len(self.sites[number].after)], self.sites[number].after)
+
+    def limit(self, turn: int) -> int:
+        """Where the next turn's first mark stands; the end of the text without one."""
+        at = self._places[self.last_site(turn)]
+        later = [place for number, place in self._places.items() if self.sites[number].turn > turn and place > at]
+        return min(later, default=len(self.text))
+
+    def said_at(self, turn: int) -> int:
+        """A place inside of what a turn says."""
+        said = [number for number in self.own(turn) if self.sites[number].kind != "reasoning"] or self.own(turn)
+        return self._places[said[0]]
+
+    def turn_at(self, start: int, end: int) -> int | None:
+        """The assistant's turn that a part of the text belongs to: the last with a mark in it, or before it."""
+        spoken = sorted((place, self.sites[number].turn) for number, place in self._places.items() if place <= end)
+        inside = [turn for place, turn in spoken if place >= start and self._speaks(turn)]
+        if inside:
+            return inside[-1]
+        return spoken[-1][1] if spoken and self._speaks(spoken[-1][1]) else None
+
+    def _speaks(self, turn: int) -> bool:
+        return bool(self.messages[turn]["role"] == "assistant")
+
+    def check_held(self, turn: int) -> None:
+        """See that what the turn says is in the text as it is, around its mark at least.
+
+        Raises:
+            NotLocated: It is not: the template writes something else for it.
+        """
+        for number in self.own(turn):
+            at, site = self._places[number], self.sites[number]
+            before, after = _WORD_EDGE.split(site.before)[-1], _WORD_EDGE.split(site.after)[0]
+            if not (self.text.endswith(before, 0, at) and self.text.startswith(after, at)):
+                raise NotLocated("the chat template rewrites what the assistant says")
