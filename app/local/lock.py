@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from typing import TYPE_CHECKING, Self
+
+from filelock import FileLock, Timeout
 
 from app.local.process import LocalServerError
 
@@ -28,7 +29,8 @@ class DataDirLock:
     def __init__(self, directory: Path) -> None:
         """Name the directory; nothing is locked yet."""
         self.directory = directory
-        self._file: int | None = None
+        self._lock = FileLock(directory / "service.lock", timeout=0)
+        self._holder = directory / "service.pid"
 
     def acquire(self) -> Self:
         """Take the lock, unless this object holds it.
@@ -36,23 +38,17 @@ class DataDirLock:
         Raises:
             DataDirInUseError: A living process holds it.
         """
-        if self._file is not None:
+        if self._lock.is_locked:
             return self
         self.directory.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.directory / "service.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(file, 32, 0).decode().strip() or "unknown"
-            os.close(file)
+            self._lock.acquire()
+        except Timeout:
+            pid = self._holder.read_text().strip() if self._holder.exists() else "unknown"
             raise DataDirInUseError(self.directory, pid) from None
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
-        self._file = file
+        self._holder.write_text(f"{os.getpid()}\n")
         return self
 
     def release(self) -> None:
         """Let go of the lock, if held."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._lock.release(force=True)

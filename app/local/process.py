@@ -8,12 +8,12 @@ import socket
 import subprocess
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from app.local.tether import die_with_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from signal import Signals
 
@@ -36,6 +36,40 @@ class ServerDiedError(LocalServerError):
     def __init__(self, name: str, status: int | None, log: Path, said: str) -> None:
         super().__init__(f"{name} ended with status {status} before it answered. Its log, {log}, ends:\n{said}")
         self.port_taken = any(words in said for words in PORT_TAKEN)
+
+
+def started(
+    command: Sequence[str],
+    output: int | IO[bytes],
+    environment: Mapping[str, str],
+    dies_by: Signals,
+    *,
+    directory: Path | None = None,
+    account: Account | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a child process that reads nothing, and that does not outlive this process.
+
+    Args:
+        command: Program and arguments.
+        output: Where all that it writes goes, as `subprocess` takes it.
+        environment: All of its environment.
+        dies_by: What it is sent if this process dies.
+        directory: Its working directory; None for ours.
+        account: As whom it runs; None for us.
+    """
+    return subprocess.Popen(  # noqa: S603 - our own programs, or out of an installed wheel
+        list(command),
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others in order
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[] if account else None,
+        env=environment,
+        preexec_fn=die_with_parent(dies_by),  # noqa: PLW1509 - see tether: takes no lock
+    )
 
 
 class ServerProcess:
@@ -111,18 +145,8 @@ class ServerProcess:
             self.log.replace(self.log.with_suffix(".old.log"))
         with self.log.open("ab") as log:
             self._log_from = log.tell()
-            self._process = subprocess.Popen(  # noqa: S603 - the program comes out of an installed wheel
-                list(command),
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches us alone; we stop things in order
-                user=account.uid if account else None,
-                group=account.gid if account else None,
-                extra_groups=[] if account else None,
-                env=plain_environment(),
-                preexec_fn=die_with_parent(self.dies_by),  # noqa: PLW1509 - see tether: takes no lock
+            self._process = started(
+                command, log, plain_environment(), self.dies_by, directory=self.directory, account=account
             )
 
     def _wait(self, answers: Callable[[], bool]) -> None:

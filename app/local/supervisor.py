@@ -15,7 +15,7 @@ import time
 from typing import IO, TYPE_CHECKING
 
 from app.local.output_log import OutputLog
-from app.local.tether import die_with_parent
+from app.local.process import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,16 +70,8 @@ class Child:
 
     def start(self) -> IO[bytes]:
         """Start it; the pipe carries all that it writes."""
-        self._process = subprocess.Popen(  # noqa: S603 - our own commands
-            self._command,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops things in order
-            # What they do is safe to break off at any moment: the database knows how far they were.
-            preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - see tether: takes no lock
-        )
+        # What they do is safe to break off at any moment: the database knows how far they were.
+        self._process = started(self._command, subprocess.PIPE, self._environment, signal.SIGKILL)
         self._started_at = time.monotonic()
         pipe = self._process.stdout
         if pipe is None:
