@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 GZIP_FROM_BYTES, GZIP_LEVEL = 1024, 5
 FIRST_SWEEP_S = 60.0
+STATEMENT_S = 15.0
+"""Seconds that a statement of a request may take. Periodic work may take longer."""
 
 DESCRIPTION = """
 Post a dataset URI and a budget; a worker computes a gradient for every row and picks the subset with the most
@@ -86,14 +88,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if settings.traces == "otlp":
             tracing.start("spice-api")
-        engine = make_engine(settings)
+        engine, background = make_engine(settings, STATEMENT_S), make_engine(settings)
         queue = TaskQueue(settings)
-        sessions = make_sessions(engine)
+        sessions, unlimited = make_sessions(engine), make_sessions(background)
         artifacts = open_artifacts(settings)
         keys, rate_limits = KeyRing(sessions, settings.auth_cache_s), RateLimits(settings)
         feed = EventFeed(sessions, settings.events_poll_s)
-        delivery = Delivery(sessions, settings)
-        loops = periodic_work(sessions, queue, artifacts, delivery, settings)
+        delivery = Delivery(unlimited, settings)
+        loops = periodic_work(unlimited, queue, artifacts, delivery, settings)
         probes = Probes(sessions, queue, artifacts, loops)
         app.state.resources = Resources(
             settings=settings,
@@ -119,6 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             queue.close()
             await rate_limits.close()
             engine.dispose()
+            background.dispose()
             tracing.stop()
 
     app = FastAPI(
