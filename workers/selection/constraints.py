@@ -10,6 +10,8 @@ import numpy as np
 from workers.selection.config import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -82,20 +84,17 @@ class Sources:
         if possible < budget:
             raise ConstraintError("sources", f"the most rows of each source are {possible}, budget is {budget}")
 
-    def check_met(self, rows: NDArray[np.int64]) -> None:
-        """Refuse a set that has fewer rows of a source than it has to have: the other constraints left no more.
+    def lacking(self, rows: Sequence[int]) -> str | None:
+        """The message about the first source that a set of rows has too few of; None if it has enough of each.
 
         Args:
-            rows: Row numbers, shape (k,).
-
-        Raises:
-            ConstraintError: If it has.
+            rows: Row numbers.
         """
-        held = np.bincount(self.of_row[rows], minlength=len(self.names))
+        held = np.bincount(self.of_row[np.array(rows, dtype=np.int64)], minlength=len(self.names))
         for name, least, count in zip(self.names, self.least, held, strict=True):
             if count < least:
-                message = f"source {name!r}: at least {least} rows, and the other constraints left {count}"
-                raise ConstraintError("sources", message)
+                return f"source {name!r}: at least {least} rows, and the other constraints left {count}"
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -52,7 +52,7 @@ class Rules:
             self._reserve = _Reserve(self._quotas, self._tokens, eligible)
         self._cosine = constraints.near_cosine
         self._units = np.empty((0 if self._cosine is None else min(budget, 64), p))
-        self._narrow = self._units.astype(np.float32)
+        self._narrow = np.empty(self._units.shape, dtype=np.float32)
         self._count = 0
         self._all = np.arange(problem.sketches.n)
 

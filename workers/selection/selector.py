@@ -13,6 +13,7 @@ from workers.selection.baselines import at_random, by_norm
 from workers.selection.bounds import fractional_knapsack, outside_bound
 from workers.selection.certificate import guarantees
 from workers.selection.config import ConfigError
+from workers.selection.constraints import ConstraintError
 from workers.selection.diagonal import diagonal_greedy, diagonal_top_k
 from workers.selection.kernels import unit_rows
 from workers.selection.lazy import Climb, lazy_greedy
@@ -129,8 +130,12 @@ def climb(problem: Problem, watch: Watch) -> Climb:
         left = spare - int(tokens[picked.rows].sum())
         return picked.log_det + fractional_knapsack(pool.gains(), tokens, left)[0] <= reached
 
+    sources = constraints.sources
+    if sources is not None and sources.lacking(by_token.picked.rows) is not None:
+        return lazy_greedy(problem, watch)
     by_row = lazy_greedy(problem, watch, is_behind)
-    return by_row if by_row.picked.log_det > (1.0 + _ROUNDING) * reached else by_token
+    better = by_row.picked.log_det > (1.0 + _ROUNDING) * reached
+    return by_row if better and (sources is None or sources.lacking(by_row.picked.rows) is None) else by_token
 
 
 def followed(problem: Problem, order: NDArray[np.int64], stop: StopReason, watch: Watch) -> Climb:
@@ -215,7 +220,9 @@ def report(
     picked, pool, stop = found
     trace, constraints = picked.trace(), problem.constraints
     if constraints is not None and constraints.sources is not None:
-        constraints.sources.check_met(trace.indices)
+        lacking = constraints.sources.lacking(picked.rows)
+        if lacking is not None:
+            raise ConstraintError("sources", lacking)
     outside = pool.bound_outside(picked, outside_bound(problem, picked, stop))
     watch.step("certifying", problem.sketches.n, problem.sketches.n)
     theorem_holds = theorem_holds and (constraints is None or not constraints.bind)
