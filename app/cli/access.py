@@ -1,4 +1,4 @@
-"""Commands of the service's operator: projects and API keys. They speak to the database of the settings, not HTTP."""
+"""Commands for the operator: projects and API keys. They use the database of the settings, not HTTP."""
 
 from __future__ import annotations
 

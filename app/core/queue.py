@@ -1,4 +1,4 @@
-"""The queue: the one place on this side that knows RQ.
+"""The queue. In the service, only this module uses RQ.
 
 A message wakes a worker; Postgres decides which row the worker takes (`app.core.lifecycle.turns`). There is a message
 for each dispatch of a row, so that there are as many as there is work; a message of a row that has ended wakes a worker
@@ -44,7 +44,7 @@ KINDS: Final[dict[Work, str]] = {
 QueueUnavailable = RedisError
 
 AT_ONCE: Final = 1000
-"""Messages of one pipeline: what is held in memory for it is some MB."""
+"""Messages of one pipeline, which bounds the memory for it to some MB."""
 MESSAGE_TTL_S: Final = 7 * 86400
 """Of a message that waits. A worker that ends between taking one and beginning with it leaves it in no list, where
 nobody finds it to delete it. A row that waits for longer gets another message from the reconciler."""

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default="postgresql+psycopg://spice:spice@127.0.0.1:5432/spice",
         repr=False,
-        description="Postgres, the truth. `postgresql://` is taken as `postgresql+psycopg://`.",
+        description="Postgres, which holds all state. `postgresql://` is read as `postgresql+psycopg://`.",
     )
     database_pool_size: int = Field(default=10, ge=1, description="Connections that one process keeps open.")
     redis_url: RedisDsn = Field(
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     auth_cache_s: float = Field(
         default=5,
         ge=0,
-        description="Seconds that a process remembers a key, and so for which a revoked one may still open the API.",
+        description="Seconds that a process remembers a key; a revoked key may open the API for as long.",
     )
     rate_limit_per_minute: int | None = Field(
         default=None, ge=1, description="Requests that one API key may send in a minute; a project may have its own."
@@ -169,7 +169,7 @@ class Settings(BaseSettings):
     model_json_max_bytes: int = Field(
         default=64 * MIB,
         gt=0,
-        description="Bytes of each other file of a model (configuration, tokenizer, template), and of the header of a "
+        description="Bytes of any other file of a model (configuration, tokenizer, template), and of the header of a "
         "weight file.",
     )
     model_unpack_timeout_s: float = Field(
@@ -189,7 +189,9 @@ class Settings(BaseSettings):
         le=LONGEST_S,
         description="Seconds without a heartbeat after which a worker is taken for dead.",
     )
-    reconcile_s: float = Field(default=10, gt=0, description="Seconds between looks for jobs that the queue has lost.")
+    reconcile_s: float = Field(
+        default=10, gt=0, description="Seconds between two runs of the reconciler, which queues lost jobs again."
+    )
     max_attempts: int = Field(
         default=5, ge=1, description="Times that a job is started before a dying worker fails it for good."
     )
@@ -218,7 +220,9 @@ class Settings(BaseSettings):
 
     # Retention: what was used last goes last, what a job uses stays
     artifacts_max_bytes: int | None = Field(
-        default=None, gt=0, description="Bytes of sketches in the artifact store; beyond, the oldest go."
+        default=None,
+        gt=0,
+        description="Bytes of sketches in the artifact store; above the limit the least recently used are deleted.",
     )
     artifacts_max_age_s: float | None = Field(
         default=None, gt=0, description="Seconds since their last use after which sketches are deleted."
@@ -230,15 +234,19 @@ class Settings(BaseSettings):
         default=None, gt=0, description="Bytes of fetched datasets and their samples on each worker's machine."
     )
     cache_max_age_s: float | None = Field(
-        default=None, gt=0, description="Seconds since their last use after which those are deleted."
+        default=None,
+        gt=0,
+        description="Seconds since their last use after which fetched datasets and their samples are deleted.",
     )
     retention_s: float = Field(
-        default=3600, gt=0, description="Seconds between two looks of the API for artifacts to delete."
+        default=3600, gt=0, description="Seconds between two sweeps of an API process for artifacts to delete."
     )
 
     # Events
     events_poll_s: float = Field(
-        default=0.5, gt=0, description="Seconds between two looks of an API process for events that its clients await."
+        default=0.5,
+        gt=0,
+        description="Seconds between two queries of an API process for events that its clients await.",
     )
     events_heartbeat_s: float = Field(
         default=15, gt=0, description="Seconds between comments on an event stream, so that proxies keep it open."
@@ -256,7 +264,7 @@ class Settings(BaseSettings):
         default=None,
         min_length=16,
         repr=False,
-        description="What it was until it was replaced: messages are signed with both, until this is taken away.",
+        description="The secret before the present one. While it is set, messages are signed with both.",
     )
     webhook_attempts: int = Field(default=8, ge=1, description="Times that a message is sent before it is given up.")
     webhook_backoff_s: float = Field(
@@ -267,7 +275,9 @@ class Settings(BaseSettings):
     webhook_timeout_s: float = Field(
         default=10, gt=0, le=LONGEST_S, description="Seconds that a client's server has to answer."
     )
-    webhook_poll_s: float = Field(default=2, gt=0, description="Seconds between two looks of the API for messages.")
+    webhook_poll_s: float = Field(
+        default=2, gt=0, description="Seconds between two queries of an API process for due messages."
+    )
     webhook_allow_private: bool = Field(
         default=False, description="Send webhooks to private and loopback addresses and over http. Tests only."
     )
@@ -282,7 +292,9 @@ class Settings(BaseSettings):
         le=LONGEST_S,
         description="Seconds after which a job is deleted, unless its request says `expires_at`.",
     )
-    expiry_s: float = Field(default=60, gt=0, description="Seconds between two looks of the API for what has expired.")
+    expiry_s: float = Field(
+        default=60, gt=0, description="Seconds between two queries of an API process for expired jobs and datasets."
+    )
 
     # Results
     page_size: int = Field(default=50, ge=1, le=500, description="Default length of a page of a list.")

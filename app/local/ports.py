@@ -1,4 +1,4 @@
-"""Whether the API's port can be had, and who has it if not."""
+"""Whether the API can listen on its port, and which process uses the port if not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.local.process import LocalServerError
 
 
 class PortUnavailableError(LocalServerError):
-    """The API cannot listen where it should."""
+    """The API can't listen on its address."""
 
 
 def check_port(host: str, port: int) -> None:

@@ -44,11 +44,11 @@ ANY_HOSTS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 class NotReadyError(LocalServerError):
-    """The API does not get ready."""
+    """The API did not answer in time."""
 
 
 class _StopRequested(BaseException):
-    """A signal to stop came while something was starting."""
+    """A signal to stop arrived during the start."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def default_roots(settings: Settings) -> tuple[Path, ...]:
 
 
 def _forget_dead_workers(database_url: str) -> None:
-    """What workers held when they were killed is free at once: this start has seen to it that none is left."""
+    """Expire all leases: this start has stopped every worker of earlier runs, so no row is worked on."""
     engine = create_engine(database_url)
     with make_sessions(engine)() as session:
         expire_all(session)
@@ -112,7 +112,7 @@ def _forget_dead_workers(database_url: str) -> None:
 
 
 def _make_first_key(database_url: str, file: Path) -> None:
-    """Where no key opens the service, make one for its owner: there would be no way in otherwise."""
+    """Make an API key for the owner if no key is valid; otherwise nobody could use the service."""
     engine = create_engine(database_url)
     with make_sessions(engine)() as session:
         project = projects.find(session, "default")
@@ -198,7 +198,7 @@ class Service:
         ]
 
     def _environment(self) -> dict[str, str]:
-        """Make the children's environment: ours, with the settings as they are in this run."""
+        """The environment of the children: this process's environment with the settings of this run."""
         settings = self.plan.settings
         environment = {
             **os.environ,
@@ -248,7 +248,7 @@ class Service:
             self._say(OWN_NAME, f"{name} had died and runs again")
 
     def _stop(self) -> None:
-        """Workers first, so that they can still say how far they are; then the API; then the servers."""
+        """Stop the workers first, which still write their progress; then the API; then the servers."""
         if self._supervisor is not None:
             self._say(OWN_NAME, "stopping")
             api, *workers = self._supervisor.children
@@ -266,8 +266,8 @@ class Service:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         numbers = [signal.SIGTERM, signal.SIGINT]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup has it be
-            numbers.append(signal.SIGHUP)  # of a terminal that is closed
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            numbers.append(signal.SIGHUP)  # sent when the terminal is closed
         before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             yield
@@ -277,7 +277,7 @@ class Service:
 
     @contextlib.contextmanager
     def _interruptibly(self) -> Iterator[None]:
-        """Let a signal break off what may take long; elsewhere it is only taken note of."""
+        """Let a signal interrupt the block; outside of such blocks a signal is only recorded."""
         self._interruptible = True
         try:
             if self._asked_to_stop:

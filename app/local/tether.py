@@ -17,7 +17,7 @@ _LIBC = ctypes.PyDLL(None) if sys.platform == "linux" else None
 
 
 def die_with_parent(signal: Signals) -> Callable[[], None]:
-    """Something to run in a child before its program: the kernel then sends `signal` when the parent dies.
+    """A function to run in a child before its program, so that the kernel sends `signal` when the parent dies.
 
     Even a parent killed with SIGKILL takes its children along. Linux only; elsewhere the leftovers of a killed
     parent are found and stopped at the next start (see `app.local.leftovers`). The kernel watches the *thread*

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that a report says.
+    """The contents of a report.
 
     Attributes:
         job: The job, succeeded.
@@ -60,7 +60,7 @@ def figure_style() -> str:
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as dotted names with their values; what was left to its default of nothing is left out."""
+    """Nested settings as dotted names with their values, without those that are null."""
     found: list[tuple[str, str]] = []
     for name, value in fields.items():
         if isinstance(value, dict):

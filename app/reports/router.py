@@ -29,7 +29,7 @@ PROBLEMS = (
     (StatisticsMissing, f"Job {JOB_ID} was finished by a version that kept no statistics: submit it again."),
     (JobNotFound, f"No job has the id {JOB_ID}."),
 )
-# Neither a report nor a drawing runs anything or loads anything, whatever a dataset made them say.
+# Reports and drawings run no script and load nothing, whatever text a dataset puts into them.
 STILL = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 SVG = "image/svg+xml"
 SVG_ANSWER: Responses = example(200, "The figure.", '<svg xmlns="http://www.w3.org/2000/svg">...</svg>', SVG)

@@ -18,7 +18,7 @@ STOPPED = {
 
 
 def summary(result: JobResult) -> list[str]:
-    """The result in some sentences, each a paragraph of its own."""
+    """The result in sentences, each a paragraph."""
     picked = (
         f"{result.selected:,} of {result.rows_usable:,} usable rows are picked. Together they hold "
         f"{result.log_det:.4g} nats of information. {STOPPED[result.stop_reason]}"

@@ -89,7 +89,7 @@ def make_engine(settings: Settings, limit_s: float | None = None) -> Engine:
 
 
 def make_reading_sessions(engine: Engine) -> Sessions:
-    """Sessions without transactions, for those who only read: each statement is one by itself.
+    """Sessions for reading, in autocommit: each statement is its own transaction.
 
     As READ COMMITTED has it, each statement sees what was committed before it; so nothing is lost, and neither a BEGIN
     nor a ROLLBACK goes over the wire.

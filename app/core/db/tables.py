@@ -151,13 +151,13 @@ class Scope(enum.StrEnum):
     ADMIN = "admin"
 
     def includes(self, other: Scope) -> bool:
-        """Whether who has this scope may do what the other allows."""
+        """Whether this scope includes the other."""
         order = list(Scope)
         return order.index(self) >= order.index(other)
 
 
 class Project(Base):
-    """Whose jobs and datasets are whose: what belongs to one project does not exist for the keys of another."""
+    """A project, which owns jobs and datasets; keys of other projects can't see them."""
 
     __tablename__ = "projects"
     __table_args__ = (UniqueConstraint("name"),)
@@ -306,7 +306,7 @@ class Job(Owned, Leased, Resource, Base):
 
 
 class DeletedJob(Owned, Base):
-    """What is left of a job that was deleted, for the day that its rows count in its project's quota."""
+    """The rows of a deleted job, which count in its project's quota for a day."""
 
     __tablename__ = "deleted_jobs"
     __table_args__ = (Index("ix_deleted_jobs_project_id_created_at", "project_id", "created_at"),)
@@ -472,7 +472,7 @@ class Worker(Base):
 
 
 class Counter(Base):
-    """Something that the service has counted since it was set up; see `app.core.lifecycle.counts`."""
+    """A counter of the service; see `app.core.lifecycle.counts`."""
 
     __tablename__ = "counters"
 

@@ -1,4 +1,4 @@
-"""What waits, what runs, and which workers are there: the service as a whole, as Postgres knows it."""
+"""Queue depths, running jobs and living workers of the whole service, read from Postgres."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SERVED: Mapping[str, tuple[Work, ...]] = {"selection": (Job, Part, Dataset, Prev
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in a queue.
+    """The rows that wait in a queue.
 
     Attributes:
         depth: Rows that are queued.

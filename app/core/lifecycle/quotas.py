@@ -1,7 +1,7 @@
-"""What a project may use: limits, what is in use, and whether more fits.
+"""Quotas of projects: limits, present use, and whether more fits.
 
-Whoever is about to use more locks the project's row, counts, and uses it in the same transaction: of two that come at
-once the second counts what the first has used. A project without limits is not locked.
+A request that uses more locks the project's row, counts, and adds its use in the same transaction. Of two requests at
+the same time the second waits and counts the use of the first. A project without limits is not locked.
 """
 
 from __future__ import annotations

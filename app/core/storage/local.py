@@ -132,7 +132,7 @@ class LocalArtifacts:
 
 
 def _unless_missing(error: OSError) -> None:
-    """Have a directory that can't be read known as such, and not taken for an empty one."""
+    """Raise the error of a directory that can't be read; a walk would show it as empty."""
     if not isinstance(error, FileNotFoundError):
         raise error
 

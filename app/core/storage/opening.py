@@ -1,4 +1,4 @@
-"""From the setting to the store."""
+"""Open the artifact store that the settings name."""
 
 from __future__ import annotations
 

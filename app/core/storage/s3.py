@@ -170,7 +170,7 @@ class S3Artifacts:
         return Stored(name, int(info["size"]), info["LastModified"].timestamp(), etag)
 
     def _try(self, action: str, name: str, operation: Callable[[], T]) -> T:
-        """Do it, again if it fails for the moment; StorageFailed if it stays so."""
+        """Run an operation, and repeat it after passing errors; StorageFailed if it does not succeed."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_transient),
             stop=tenacity.stop_after_attempt(ATTEMPTS),

@@ -1,4 +1,4 @@
-"""What every artifact store can do, and how it says that it cannot."""
+"""The interface of artifact stores, and their errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StorageFailed(OSError):
 
 
 class StorageAway(StorageFailed):
-    """It did not do it now, for a reason that passes by itself: the same may well work later."""
+    """An operation failed for a passing reason, such as a server that does not answer; a later try may succeed."""
 
 
 @dataclass(frozen=True, slots=True)

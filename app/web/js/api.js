@@ -38,7 +38,7 @@ export async function send(path, { method = "GET", body, accept = "application/j
 /** No answer, or half of one, as a problem; that the page has left is none. */
 function unreachable(error) {
   if (error.name === "AbortError") return error;
-  return new Problem({ title: "The service does not answer", detail: "Is it running? Nothing is lost: what was submitted goes on.", type: "unreachable" });
+  return new Problem({ title: "The service does not answer", detail: "Is the service running? Submitted jobs are not lost: they go on.", type: "unreachable" });
 }
 
 const read = (response) => response.json().catch((error) => Promise.reject(unreachable(error)));

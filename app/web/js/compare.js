@@ -42,7 +42,7 @@ function numbers(jobs, subsets) {
       row("Mean conflict", (one) => conflict(one.mean_conflict)),
       row("Tokens read", (one) => count(one.tokens)),
     ]),
-    h("p", {}, shared === null ? "The rows that both picked are not counted: the datasets differ, or a subset is large." : `${count(shared)} rows are in both.`),
+    h("p", {}, shared === null ? "Rows that both jobs picked are not counted, because the datasets differ or a subset is large." : `${count(shared)} rows are in both.`),
   ];
 }
 

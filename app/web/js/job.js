@@ -69,7 +69,7 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
       actions.replaceChildren(...buttons(job));
     }
     if (job.state === "succeeded") result(job).catch((problem) => problem.name === "AbortError" || body.append(failure(problem)));
-    else if (FINAL.has(job.state)) body.replaceChildren(job.error ? failure(job.error) : h("p", {}, "Nothing was published. What had been computed is kept for other jobs."), settings(job));
+    else if (FINAL.has(job.state)) body.replaceChildren(job.error ? failure(job.error) : h("p", {}, "Nothing was published. Sketches that were computed are kept for other jobs."), settings(job));
     else running(job);
     const words = FINAL.has(job.state) ? `Job ${job.state}` : heardProgress(job);
     if (words !== heard) announce((heard = words));

@@ -13,7 +13,7 @@ export function askForKey(done) {
       "form",
       { method: "dialog" },
       h("h2", { id: "key-title" }, "API key"),
-      h("p", { class: "soft" }, "Sent with every request of this tab and forgotten when it is closed. A service without keys needs none."),
+      h("p", { class: "soft" }, "The key is sent with every request of this tab and forgotten when the tab is closed. A service without keys needs none."),
       h("label", { for: "api-key" }, "Key"),
       input,
       h("p", { class: "actions" }, h("button", { value: "use", class: "main" }, "Use"), h("button", { value: "forget" }, "Forget"), h("button", { value: "" , formNoValidate: true }, "Close")),
