@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from fastapi_problem.error import (
@@ -22,7 +23,6 @@ from starlette.routing import Match
 from app.http.middleware import COMMON_HEADERS
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Mapping
 
     from fastapi import FastAPI
@@ -305,8 +305,18 @@ def answer(problem: StatusProblem) -> JSONResponse:
     )
 
 
+def _one_line(record: logging.LogRecord) -> bool:
+    """A foreseen problem is a line of the log; only a fault that nobody foresaw has a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, StatusProblem):
+        record.msg, record.args, record.exc_info = f"{error.title}: {error.detail}", (), None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
 def install(app: FastAPI, logger: logging.Logger) -> None:
     """Answer every error of `app` with a problem document."""
+    logger.addFilter(_one_line)
     add_exception_handler(
         app,
         new_exception_handler(

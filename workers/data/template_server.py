@@ -7,25 +7,34 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workers.data.errors import DatasetError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from app.core.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 ROOT = Path(__file__).parents[2]
 """The directory that holds the package `workers`."""
 READ_BYTES = 1 << 20
 START_S = 30.0
+END_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,19 @@ def template_limits(settings: Settings) -> TemplateLimits:
 
 
 class _Ended(Exception):
-    """The process ended, or was ended, before it answered."""
+    """The process ended before it answered, or had not enough memory to answer."""
+
+
+class _OutOfMemory(_Ended):
+    """The process says that a row takes more memory than it may have."""
+
+
+class _Killed(Exception):
+    """A signal ended the process, as the kernel does when the machine is short of memory: not the template's fault."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number).name
 
 
 class TemplateServer:
@@ -69,7 +90,7 @@ class TemplateServer:
             DatasetError: ``chat_template_broken``: it is not valid Jinja, or takes too long or too much.
         """
         with self._lock:
-            self._load(template, limits)
+            self._twice(lambda: self._load(template, limits))
 
     def render(
         self, template: dict[str, Any], conversations: list[dict[str, Any]], limits: TemplateLimits
@@ -81,9 +102,32 @@ class TemplateServer:
         """
         if not conversations:
             return []
-        with self._lock:
+
+        def rendered() -> list[dict[str, Any]]:
             self._load(template, limits)
             return self._ask({"conversations": conversations}, limits, answers=len(conversations))
+
+        with self._lock:
+            return self._twice(rendered)
+
+    def _twice(self, work: Callable[[], Result]) -> Result:
+        """Do the work, and once more if a signal ended the process.
+
+        Raises:
+            DatasetError: ``template_process_killed``: both times.
+        """
+        try:
+            return work()
+        except _Killed as error:
+            logger.warning("%s ended the process that renders chat templates: it is started again", error.signal)
+        try:
+            return work()
+        except _Killed as error:
+            raise DatasetError(
+                "template_process_killed",
+                f"the process that renders the model's chat template was ended twice by {error.signal}: look for "
+                "memory kills on the worker's machine, then submit again",
+            ) from None
 
     def _load(self, template: dict[str, Any], limits: TemplateLimits) -> None:
         if self._process is None or self._process.poll() is not None or self._memory != limits.memory_bytes:
@@ -114,8 +158,11 @@ class TemplateServer:
                 f"the model's chat template took more than {limits.seconds:g} s for one row: correct the model's "
                 "files, or raise SPICE_TEMPLATE_TIMEOUT_S",
             ) from None
-        except (_Ended, BrokenPipeError):
+        except (_Ended, BrokenPipeError) as error:
+            killed_by = self._signal()
             self._end()
+            if killed_by is not None and not isinstance(error, _OutOfMemory):
+                raise _Killed(killed_by) from None
             raise DatasetError(
                 "chat_template_broken",
                 f"the model's chat template takes more than {limits.memory_bytes:,} bytes of memory for one row: "
@@ -149,8 +196,17 @@ class TemplateServer:
         del self._received[: end + 1]
         answer: dict[str, Any] = json.loads(line)
         if "memory" in answer:
-            raise _Ended
+            raise _OutOfMemory
         return answer
+
+    def _signal(self) -> int | None:
+        """The signal that ended the process, if one did."""
+        if self._process is None:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)
+        code = self._process.returncode
+        return -code if code is not None and code < 0 else None
 
     def _end(self) -> None:
         self._template = None

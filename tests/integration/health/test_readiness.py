@@ -147,7 +147,9 @@ def test_a_redis_that_takes_no_writes_is_told(settings: Settings, tmp_path: Path
             redis.config_set("min-replicas-to-write", 0)
 
 
-def test_the_answer_is_a_problem_with_every_check(settings: Settings) -> None:
+def test_the_answer_is_a_problem_with_every_check_and_a_line_of_the_log(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     with TestClient(create_app(settings)) as http:
         resources: Any = http.app.state.resources  # type: ignore[attr-defined]
         nowhere = TaskQueue(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
@@ -158,6 +160,8 @@ def test_the_answer_is_a_problem_with_every_check(settings: Settings) -> None:
         assert response.json()["detail"] == "Redis does not answer: see SPICE_REDIS_URL"
         by_name = {check["name"]: check["ok"] for check in response.json()["checks"]}
         assert (by_name["postgres"], by_name["redis"]) == (True, False)
+    (told,) = [record for record in caplog.records if "Redis does not answer" in record.getMessage()]
+    assert (told.levelname, told.exc_info) == ("WARNING", None)
 
 
 def test_a_loop_that_stands_still_is_a_warning(settings: Settings) -> None:

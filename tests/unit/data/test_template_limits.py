@@ -219,6 +219,34 @@ def test_it_starts_again_after_it_was_killed(chatml: PreTrainedTokenizerFast) ->
     assert template.render([conversation(CHAT)] * 2) == first
 
 
+def kill_at_each(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a signal end the process while it is asked, so many times."""
+    receive, left = SERVER._receive, iter(range(turns))
+
+    def killed(seconds: float) -> dict[str, Any]:
+        if SERVER._template is not None and next(left, None) is not None:
+            assert SERVER._process is not None
+            os.kill(SERVER._process.pid, signal.SIGKILL)
+            SERVER._process.wait()
+        return receive(seconds)
+
+    monkeypatch.setattr(SERVER, "_receive", killed)
+
+
+def test_what_was_killed_while_it_rendered_is_done_again_once(
+    chatml: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = ChatTemplate(chatml, LIMITS)
+    first = template.render([conversation(CHAT)] * 2)
+    kill_at_each(1, monkeypatch)
+    assert template.render([conversation(CHAT)] * 2) == first
+    kill_at_each(2, monkeypatch)
+    with pytest.raises(DatasetError, match="ended twice by SIGKILL") as caught:
+        template.render([conversation(CHAT)] * 2)
+    assert caught.value.reason_code == "template_process_killed"
+    assert "template takes" not in str(caught.value), "the template is not at fault"
+
+
 def test_it_ends_with_its_parent() -> None:
     code = (
         "from workers.data.template_server import SERVER, TemplateLimits as L\n"
