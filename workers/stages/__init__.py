@@ -1,1 +1,1 @@
-"""What a worker does with a message, a module for each stage."""
+"""The stages of a worker's tasks, a module for each."""

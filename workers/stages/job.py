@@ -1,8 +1,8 @@
-"""A job as stages: read -> gradients -> select -> publish.
+"""The stages of a job: read -> gradients -> select -> publish.
 
-`run_job` carries a job as far as it goes. Where sketches are missing it makes shards of them and parks the job; the
-worker that ends the last shard wakes it, and `run_job` runs again, finds the sketches, selects and publishes. Reading
-and gradients leave content-addressed files behind, so whatever was done before is found, by whichever job it was done.
+If sketches are missing, `run_job` makes shards for them and parks the job. The worker that ends the last shard wakes
+the job; `run_job` then runs again, finds all sketches, selects and publishes. Reading and gradients store files under
+names made of their content, so a job also finds the tokens and sketches that another job has made.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ MOST_ROUNDS = 3
 
 
 def run_job(job_id: str, dispatch: int) -> None:
-    """The queue's entry: carry a job as far as it goes."""
+    """Work on a job until it is parked or ends."""
     context = current_context()
 
     def discard(job: uuid.UUID) -> None:
         try:
             context.artifacts.remove_all(rows_prefix(job))
-        except StorageFailed as error:  # which must not keep the job from ending
+        except StorageFailed as error:  # the job ends all the same
             logger.warning("job %s: its rows may have stayed, retention deletes them: %s", job, error)
 
     run_leased(context, Job, job_id, dispatch, lambda heartbeat: _Run(context, heartbeat).run(), discard)
@@ -90,7 +90,7 @@ class Sketched:
 
 
 class _Run:
-    """One turn at a job."""
+    """One run of `run_job` on a leased job."""
 
     def __init__(self, context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
         self.context = context
@@ -103,7 +103,7 @@ class _Run:
         self.seconds: dict[str, float] = dict(self.plan.seconds)
 
     def run(self) -> None:
-        """Park the job or finish it; raises what ends it otherwise."""
+        """Park the job or finish it; an exception ends it in another way."""
         failures = [self.failure, *(part.error for part in self.parts)]
         damaged = any(failure is not None and failure["type"] == parking.DAMAGED for failure in failures)
         for failure in failures:
@@ -181,7 +181,7 @@ class _Run:
         return reading
 
     def _count(self, rows: int) -> None:
-        """Have the rows counted against the project's quota: here they are known for the first time."""
+        """Count the rows against the project's quota: their number is known only after reading."""
         with self.context.sessions() as session:
             excess = quotas.count_rows(session, self.heartbeat.lease.id, rows, self.context.settings)
         if excess is not None:
@@ -206,7 +206,7 @@ class _Run:
         )
 
     def _use(self, key: str) -> None:
-        """Have the sketches kept until the job ends; before anything is looked for."""
+        """Protect the sketches from deletion until the job ends, before the job looks for them."""
         if key == self.plan.sketches:
             return
         with self.context.sessions() as session:
@@ -215,7 +215,7 @@ class _Run:
             raise Stopped
 
     def _park(self, reading: Reading, store: ShardStore, missing: list[int]) -> None:
-        """Make shards of what is missing and let go of the job until they are done."""
+        """Make shards of the missing sketches, and park the job until they are done."""
         rounds = self.plan.rounds + 1
         if rounds > MOST_ROUNDS:
             raise JobError(
@@ -234,7 +234,7 @@ class _Run:
             raise Stopped
 
     def _split(self, reading: Reading, store: ShardStore, sketched: Sketched) -> None:
-        """Make parts of the samples and let go of the job until each has been selected from."""
+        """Make parts of the samples, and park the job until each part is selected from."""
         splits = self.plan.splits + 1
         if splits > MOST_ROUNDS:
             raise JobError(
@@ -270,11 +270,11 @@ class _Run:
 
     @property
     def _reused(self) -> bool:
-        """Whether this job had to compute no sketch."""
+        """Whether all sketches existed before this job."""
         return self.plan.sketches is None if self.plan.reused is None else self.plan.reused
 
     def _of_the_data(self, reading: Reading, store: ShardStore) -> dict[str, Any]:
-        """The fields of a plan that tell others of the job's data."""
+        """The fields of the plan that describe the job's data."""
         return {
             "fingerprint": reading.snapshot.fingerprint,
             "corpus": reading.corpus.digest,
@@ -285,12 +285,12 @@ class _Run:
         }
 
     def _now(self) -> float:
-        """Seconds since 1970: the worker that parks a job and the one that goes on with it may differ about them."""
+        """Seconds since 1970 on Postgres's clock, which all workers share."""
         with self.context.sessions() as session:
             return clock.now(session)
 
     def _load(self, reading: Reading, store: ShardStore) -> Sketched:
-        """All sketches but those that are not finite: their rows count as rejected."""
+        """The finite sketches; rows whose sketch is not finite count as rejected."""
         stored = store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
         corpus = reading.corpus
         rejected = {reason: rows.tolist() for reason, rows in corpus.rejected.items() if len(rows)}
@@ -301,7 +301,7 @@ class _Run:
         return Sketched(stored.values, corpus.rows[stored.finite], rejected)
 
     def _select(self, sketched: Sketched) -> tuple[dict[str, Selection], dict[str, list[Selection]]]:
-        """Run the method asked for, then the baselines on as many picks; by label, further runs of each apart."""
+        """Run the requested method, then the baselines with as many picks; results by label, repeated runs apart."""
         spec = self.source.request.selection
         config = self._config(len(sketched.rows))
         main = self._merge(sketched, config) if self.parts else self._select_one(sketched, config)
@@ -334,7 +334,7 @@ class _Run:
         )
 
     def _merge(self, sketched: Sketched, config: SelectionConfig) -> Selection:
-        """The best of what the parts' workers picked."""
+        """Merge the picks of all parts."""
         picks = [
             PartPicks(np.array(part.picks, dtype=np.int64), np.array(part.gains, dtype=np.float64))
             for part in self.parts
@@ -378,10 +378,10 @@ class _Run:
 
 
 def picks_of(budget: Budget, usable: int) -> int:
-    """The number of picks that a budget stands for: a fraction is of the usable rows, rounded down, at least 1.
+    """The number of picks of a budget. A fraction is of the usable rows, rounded down, and at least 1.
 
     Raises:
-        JobError: It is more than there are usable rows.
+        JobError: The budget exceeds the usable rows.
     """
     if budget.count is None:
         # A fraction such as 0.29 of 100 must give 29 although 0.29 * 100 is a little less in floating point.

@@ -1,4 +1,4 @@
-"""Select from one part of a job's samples: what the workers of a partitioned selection do, each on its own machine."""
+"""Select from one part of a job's samples; the workers of a partitioned selection each take parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_part(part_id: str, dispatch: int) -> None:
-    """The queue's entry: select from a part, and wake its job if it was the last."""
+    """Select from a part, and wake its job after the last part."""
     context = current_context()
     with context.sessions() as session:
         part = session.get(Part, part_id)
@@ -92,7 +92,7 @@ def _sketches(
     sketch_dim: int,
     rows: np.ndarray[tuple[int], np.dtype[np.int64]],
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """The part's rows, shape (m, p); the others are read past, a shard at a time."""
+    """The part's sketches, shape (m, p), read a shard at a time."""
     store = ShardStore(
         context.artifacts,
         plan.sketches,

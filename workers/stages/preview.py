@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from workers.runtime.heartbeat import LeaseHeartbeat
 
 TOKENS_SHOWN = 1024
-"""Tokens of a row that are stored: what is beyond them is counted."""
+"""Most tokens of a row that are stored; further tokens are counted."""
 
 TEXT_SHOWN = 16_384
 """Characters of a row that are stored, likewise: one token may be long."""
 
 
 def run_preview(preview_id: str, dispatch: int) -> None:
-    """The queue's entry: read some rows and store their tokens."""
+    """Read some rows, and store their tokens."""
     context = current_context()
     run_leased(context, Preview, preview_id, dispatch, lambda heartbeat: _preview(context, heartbeat))
 

@@ -1,4 +1,4 @@
-"""The last stage: the picked rows as files, and everything else in one transaction."""
+"""The last stage: write the picked rows as files, and everything else in one transaction."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ROWS_NAMED = 100
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """All that a job found.
+    """Everything that a job publishes.
 
     Attributes:
         reading: The dataset.
@@ -53,10 +53,10 @@ class Published:
         rejected: Row numbers of the rows that can't be used, by reason.
         chosen: The selections by label, `main` among them; their indices are places in `rows`.
         repeats: Further runs of the baselines that draw at random, by label.
-        selection: What was asked for.
+        selection: The requested selection.
         source_column: Column that says where a row comes from, or None.
         sketches: Content key.
-        sketches_reused: Whether this job had to compute none.
+        sketches_reused: Whether all sketches existed before this job.
         seconds: Time of each stage so far.
     """
 
@@ -115,7 +115,7 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
 
 
 def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, watch: Callable[[int], None]) -> None:
-    """Write the picked rows on this machine and hand the files to the store, which shows each whole or not at all."""
+    """Write the picked rows on this machine, and move the files into the store, each whole or not at all."""
     snapshot = published.reading.snapshot
     directory = context.settings.cache_path / "rows"
     directory.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, 
 
 
 def _ranked(published: Published) -> Iterator[Json]:
-    """What is known of each pick besides its text, in file order."""
+    """The fields of each pick besides its text, in file order."""
     main = published.chosen[MAIN]
     rows = published.rows[main.indices]
     for place in np.argsort(rows).tolist():
@@ -147,7 +147,7 @@ def _ranked(published: Published) -> Iterator[Json]:
 
 
 def _statistics(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Published) -> Json:
-    """What the figures are drawn from.
+    """The statistics for the figures.
 
     Raises:
         Stopped: The job was cancelled or lost meanwhile.
@@ -226,7 +226,7 @@ def _result(published: Published, publishing_s: float) -> Json:
 
 
 def _partitions_guarantee(asked: SelectionSpec, count: int) -> Json | None:
-    """What is proven of the random partition beforehand; derived in docs/selection.md."""
+    """The guarantee of the random partition; docs/selection.md derives it."""
     if asked.partitions is None or asked.early_stop_ratio is not None:
         return None
     rho = 1.0 - (1.0 - 1.0 / count) ** count

@@ -1,4 +1,4 @@
-"""From a job's request to its samples: the same on the worker that plans the job and on those that do its shards."""
+"""Read a job's samples; the worker that plans the job and the workers of its shards get the same samples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a job reads, as far as its rows in Postgres tell.
+    """What a job reads, from its rows in Postgres.
 
     Attributes:
         request: What the client asked for.
@@ -87,7 +87,7 @@ class Reading:
 
 
 def source_of(context: WorkerContext, job_id: uuid.UUID) -> Source:
-    """What a job reads.
+    """The source of a job.
 
     Raises:
         JobError: The registered dataset is gone.
@@ -122,7 +122,7 @@ def source_of(context: WorkerContext, job_id: uuid.UUID) -> Source:
 
 
 def _sketch_owner(context: WorkerContext, job: Job) -> str | None:
-    """Whose a job's sketches are. Those of `default` bear no name: they were there before projects were."""
+    """The project that owns a job's sketches; None if projects share sketches, and for the project `default`."""
     shared = context.settings.share_sketches or job.project_id == DEFAULT_PROJECT
     return None if shared else str(job.project_id)
 
@@ -136,18 +136,18 @@ def dataset_snapshot(
     should_stop: Callable[[], bool],
     on_bytes: Callable[[int, int | None], None] | None = None,
 ) -> Snapshot:
-    """Have a dataset's file on this machine.
+    """Fetch a dataset's file to this machine.
 
     Args:
         context: This worker.
-        uri: Where it is.
-        fingerprint: What it must be, if it was seen before.
+        uri: URI of the dataset.
+        fingerprint: The expected fingerprint, if the dataset was read before.
         recalled: Whether a copy of that fingerprint will do, should one be here.
         should_stop: Asked while bytes are copied.
         on_bytes: As for `fetch`.
 
     Raises:
-        JobError: The dataset is not what it was.
+        JobError: The dataset has changed since it was read.
         DatasetError: It can't be read.
         Stopped: `should_stop` said so.
     """
@@ -173,7 +173,7 @@ def read(
     on_bytes: Callable[[int, int | None], None] | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> Reading:
-    """Have the dataset on this machine and its rows as tokens; what is here already is used again.
+    """Fetch the dataset and turn its rows into tokens; copies on this machine are used again.
 
     Raises:
         JobError: The dataset is not what it was.
@@ -218,7 +218,7 @@ def model_directory(context: WorkerContext, uri: ModelUri, dtype: str, should_st
 
 
 def _readable(uri: ModelUri, place: Callable[[], Path]) -> Path:
-    """The directory, if the worker may read what is in it.
+    """The directory, checked to be readable.
 
     Raises:
         ModelError: It may not.

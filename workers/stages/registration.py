@@ -1,4 +1,4 @@
-"""Read a dataset that a client registered, and say what is in it."""
+"""Read a registered dataset, and store its rows, columns, bytes and fingerprint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def register_dataset(dataset_id: str, dispatch: int) -> None:
-    """The queue's entry: fetch, read through, and store what was found."""
+    """Fetch the dataset, read it, and store the findings."""
     context = current_context()
     run_leased(context, Dataset, dataset_id, dispatch, lambda heartbeat: _register(context, heartbeat))
 

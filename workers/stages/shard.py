@@ -1,4 +1,4 @@
-"""Compute the sketches of one shard: what the workers of a job's gradients do, each on its own machine."""
+"""Compute the sketches of one shard; all workers of the queue `gradients` share a job's shards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_shard(shard_id: str, dispatch: int) -> None:
-    """The queue's entry: compute a shard, and wake its job if it was the last."""
+    """Compute a shard, and wake its job after the last shard."""
     context = current_context()
     job_id = _job_of(context, shard_id)
     if job_id is None:
@@ -102,7 +102,7 @@ def _changed(field: str, context: WorkerContext, what: str) -> JobError:
 
 
 def _corpus(context: WorkerContext, heartbeat: LeaseHeartbeat, source: Source, digest: str) -> Corpus:
-    """The job's samples: the ones in memory, or made out of the dataset once more on this machine."""
+    """The job's samples: those in memory, or read from the dataset on this machine."""
     if context.corpus is None or context.corpus.digest != digest:
         context.corpus = read(context, source, heartbeat.should_stop).corpus
     if context.corpus.digest != digest:

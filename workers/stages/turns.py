@@ -1,4 +1,4 @@
-"""What a message has a worker do: take rows off Postgres, the most urgent first, until nothing waits."""
+"""Take waiting rows from Postgres, the most urgent first, until none waits. A message of the queue starts this."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ STAGES: Final[dict[Work, Callable[[str, int], None]]] = {
 
 
 TIDY_EVERY_S: Final = 600
-"""As often as RQ has an idle worker do it."""
+"""Seconds; RQ tidies an idle worker as often."""
 
 
 def take_turns() -> None:
-    """The queue's entry: carry on with rows that wait, until none does or the process is told to stop."""
+    """The queue's entry: work on waiting rows until none is left or the process is told to stop."""
     context = current_context()
     tables = [table for table in STAGES if KINDS[table] in context.settings.worker_queues]
     tidied = time.monotonic()
