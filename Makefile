@@ -56,9 +56,11 @@ types: $(BASE)
 bench: $(BASE) $(DEMO) $(BENCH) ## Measure, print a table and write benchmarks/results.json
 	$(PY) -m benchmarks $(ARGS)
 
-lint: $(BASE) types ## Check style, types, links of the documentation, compose file, Dockerfile, workflows, shell scripts
+lint: $(BASE) types ## Check style, types, who imports whom, dependencies, links of the documentation, compose file, Dockerfile, workflows, shell scripts
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache --no-logo
+	$(VENV)/bin/deptry .
 	$(PY) scripts/settings_page.py --check
 	$(PY) -m scripts.measured_table --check
 	$(PY) -m scripts.scaling_plan --check

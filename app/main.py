@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from app.access.authentication import Authentication
+from app.access.authentication import Access, Authentication
 from app.access.key_ring import KeyRing
 from app.access.rate_limits import RateLimits
 from app.core.db.engine import make_engine, make_reading_sessions, make_sessions
@@ -103,11 +103,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             reading=make_reading_sessions(engine),
             queue=queue,
             artifacts=artifacts,
-            keys=keys,
-            rate_limits=rate_limits,
-            feed=feed,
-            probes=probes,
         )
+        app.state.access = Access(settings, keys, rate_limits)
+        app.state.feed = feed
+        app.state.probes = probes
         for loop in loops:
             loop.start()
         try:

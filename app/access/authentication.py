@@ -5,6 +5,7 @@ Pure ASGI. Only the paths listed here are open; any other path needs a key, also
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from anyio import to_thread
@@ -13,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 
 from app.core.db.tables import Scope
 from app.http.origin_check import refuse_other_sites
-from app.http.principal import ANYBODY, Principal
+from app.http.principal import ANYBODY, NO_KEY, PRINCIPAL, READING, Principal, is_open
 from app.http.problems import DatabaseAway, OtherSite, RateLimited, ScopeMissing, Unauthenticated, answer
 
 if TYPE_CHECKING:
@@ -23,22 +24,21 @@ if TYPE_CHECKING:
     from starlette.types import Scope as Connection
 
     from app.access.key_ring import KeyRing
-    from app.http.dependencies import Resources
+    from app.access.rate_limits import RateLimits
+    from app.core.settings import Settings
 
-OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico"})
-"""Probes, the description of the API, and the page that asks for a key."""
-OPEN_BELOW: Final = ("/web/",)
 ADMIN_PATHS: Final = frozenset({"/metrics"})
 """What tells of all projects at once."""
-READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-NO_KEY = "Send `Authorization: Bearer spice_...`; `spice keys create` on the service's side makes a key."
-BAD_KEY = "The key is not one of this service, or it was revoked or has expired: ask its operator for another."
-_PRINCIPAL = "spice.principal"
+BAD_KEY: Final = "The key is not one of this service, or it was revoked or has expired: ask its operator for another."
 
 
-def principal_of(request: Request) -> Principal:
-    """The principal of a request, set by `Authentication`."""
-    return cast("Principal", request.scope[_PRINCIPAL])
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What one API process knows of keys, at `app.state.access`."""
+
+    settings: Settings
+    keys: KeyRing
+    rate_limits: RateLimits
 
 
 async def admitted_still(request: Request) -> bool:
@@ -47,7 +47,7 @@ async def admitted_still(request: Request) -> bool:
     True while Postgres does not answer.
     """
     try:
-        await _principal(request.app.state.resources, request.headers)
+        await _principal(request.app.state.access, request.headers)
     except Unauthenticated:
         return False
     except DatabaseAway:
@@ -66,32 +66,27 @@ class Authentication:
         if scope["type"] != "http" or is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
-        resources: Resources = scope["app"].state.resources
+        access: Access = scope["app"].state.access
         try:
-            principal = await _principal(resources, Headers(scope=scope))
+            principal = await _principal(access, Headers(scope=scope))
             _check(principal, scope["method"], scope["path"])
-            told = await _counted(resources, principal)
+            told = await _counted(access, principal)
         except (Unauthenticated, OtherSite, ScopeMissing, RateLimited, DatabaseAway) as problem:
             await answer(cast("StatusProblem", problem))(scope, receive, send)
             return
-        scope[_PRINCIPAL] = principal
+        scope[PRINCIPAL] = principal
         await self._app(scope, receive, _with_headers(send, told) if told else send)
 
 
-def is_open(path: str) -> bool:
-    """Whether a path needs no key."""
-    return path in OPEN_PATHS or path.startswith(OPEN_BELOW)
-
-
-async def _principal(resources: Resources, headers: Headers) -> Principal:
-    if resources.settings.auth == "off":
+async def _principal(access: Access, headers: Headers) -> Principal:
+    if access.settings.auth == "off":
         refuse_other_sites(headers)
         return ANYBODY
     scheme, _, token = headers.get("authorization", "").partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated(NO_KEY)
-    principal = resources.keys.remembered(token) or await _looked_up(resources.keys, token)
+    principal = access.keys.remembered(token) or await _looked_up(access.keys, token)
     if principal is None:
         raise Unauthenticated(BAD_KEY, error="invalid_token")
     return principal
@@ -104,11 +99,11 @@ async def _looked_up(keys: KeyRing, token: str) -> Principal | None:
         raise DatabaseAway from error
 
 
-async def _counted(resources: Resources, principal: Principal) -> dict[str, str]:
-    limit = principal.requests_per_minute or resources.settings.rate_limit_per_minute
+async def _counted(access: Access, principal: Principal) -> dict[str, str]:
+    limit = principal.requests_per_minute or access.settings.rate_limit_per_minute
     if principal.key_id is None or limit is None:
         return {}
-    return await resources.rate_limits.count(principal.key_id, limit)
+    return await access.rate_limits.count(principal.key_id, limit)
 
 
 def _with_headers(send: Send, headers: dict[str, str]) -> Send:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import false, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.core.db.tables import ApiKey, Job, Project
 
 if TYPE_CHECKING:
-    import uuid
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
@@ -69,13 +68,6 @@ def replace_webhook_secret(session: Session, project: Project, overlap_s: float)
     )
     session.commit()
     return rotation or 0
-
-
-def webhook_rotations(session: Session, project_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, tuple[int, ...]]:
-    """The numbers of the webhook secrets that each project uses now, the newest first."""
-    both = func.coalesce(Project.webhook_overlap_until > func.now(), false())
-    rows = session.execute(select(Project.id, Project.webhook_rotation, both).where(Project.id.in_(project_ids)))
-    return {id_: (rotation, rotation - 1) if overlaps else (rotation,) for id_, rotation, overlaps in rows}
 
 
 def find(session: Session, name: str) -> Project | None:

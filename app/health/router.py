@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
 
 from app.core.contracts.schema import Response
-from app.health.readiness import Check
-from app.http.dependencies import ProbesDep  # noqa: TC001
+from app.health.readiness import Check, Probes
 from app.http.openapi import example, problems
 from app.http.problems import Unavailable
 
 router = APIRouter(tags=["health"])
+
+
+async def _probes(request: Request) -> Probes:
+    probes: Probes = request.app.state.probes
+    return probes
+
 
 EXAMPLE_CHECKS: list[dict[str, Any]] = [
     {"name": "postgres", "ok": True, "required": True, "detail": "answers", "remedy": None},
@@ -51,7 +56,7 @@ def healthz() -> Health:
     responses=example(200, "It can.", {"status": "ok", "checks": EXAMPLE_CHECKS})
     | problems((Unavailable, "Redis does not answer: see SPICE_REDIS_URL; the schema is at 0001, not at 0002: ...")),
 )
-def readyz(probes: ProbesDep) -> Readiness:
+def readyz(probes: Annotated[Probes, Depends(_probes)]) -> Readiness:
     """Tries Postgres, its schema, Redis and the artifact store by writing, within 2 s; 503 says what is missing."""
     found = probes.checks()
     missing = [f"{check.detail}: {check.remedy}" for check in found if check.required and not check.ok]

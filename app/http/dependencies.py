@@ -1,4 +1,4 @@
-"""The dependencies of endpoints, by type: settings, queue, database sessions."""
+"""The dependencies of endpoints that features share, by type; what one feature uses alone is in its router."""
 
 from __future__ import annotations
 
@@ -9,35 +9,26 @@ from anyio import to_thread
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from app.access.authentication import READING, principal_of
 from app.core.db.engine import Sessions
 from app.core.db.scoping import project_sessions
 from app.core.queue import TaskQueue
 from app.core.settings import Settings
 from app.core.storage import ArtifactStore
-from app.events.feed import EventFeed
-from app.health.readiness import Probes
+from app.http.principal import READING, principal_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from app.access.key_ring import KeyRing
-    from app.access.rate_limits import RateLimits
-
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The connections and settings that one API process shares between all requests."""
+    """The connections and settings that one API process shares between all requests, at `app.state.resources`."""
 
     settings: Settings
     sessions: Sessions
     reading: Sessions
     queue: TaskQueue
     artifacts: ArtifactStore
-    keys: KeyRing
-    rate_limits: RateLimits
-    feed: EventFeed
-    probes: Probes
 
 
 def resources(request: Request) -> Resources:
@@ -86,19 +77,9 @@ async def _artifacts(request: Request) -> ArtifactStore:
     return resources(request).artifacts
 
 
-async def _feed(request: Request) -> EventFeed:
-    return resources(request).feed
-
-
-async def _probes(request: Request) -> Probes:
-    return resources(request).probes
-
-
-ProbesDep = Annotated[Probes, Depends(_probes)]
 SessionDep = Annotated[Session, Depends(_session)]
 ServiceSessionsDep = Annotated[Sessions, Depends(_service_sessions)]
 """Sessions without a project: for what tells nothing of jobs and datasets."""
 QueueDep = Annotated[TaskQueue, Depends(_queue)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 ArtifactsDep = Annotated[ArtifactStore, Depends(_artifacts)]
-FeedDep = Annotated[EventFeed, Depends(_feed)]

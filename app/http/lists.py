@@ -1,4 +1,4 @@
-"""Statements of the lists, newest first."""
+"""What the statements of all lists have in common: newest first, and the filters that every list takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from sqlalchemy import Select, select
 from app.core.db.tables import Dataset, Job
 
 if TYPE_CHECKING:
-    import uuid
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
@@ -43,19 +42,3 @@ def listed(
     if created_before is not None:
         statement = statement.where(table.created_at < created_before)
     return statement
-
-
-def over_dataset(
-    statement: Select[Job], *, dataset_id: uuid.UUID | None = None, dataset_uri: str | None = None
-) -> Select[Job]:
-    """Restrict a list of jobs to those whose request names this dataset."""
-    if dataset_id is not None:
-        statement = statement.where(Job.dataset_id == dataset_id)
-    if dataset_uri is not None:
-        statement = statement.where(Job.request[("dataset", "uri")].astext == dataset_uri)
-    return statement
-
-
-def at_uri(statement: Select[Dataset], uri: str | None) -> Select[Dataset]:
-    """Restrict a list of datasets to those at this URI."""
-    return statement if uri is None else statement.where(Dataset.uri == uri)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from app.access.authentication import NO_KEY, is_open
+from app.http.principal import NO_KEY, is_open
 from app.http.problems import (
     BODY_UNREADABLE,
     BodyTooLarge,

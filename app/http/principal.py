@@ -1,14 +1,25 @@
-"""Who makes a request."""
+"""Who makes a request, and which requests need nobody."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
 from app.core.db.tables import DEFAULT_PROJECT, Scope
 
 if TYPE_CHECKING:
     import uuid
+
+    from fastapi import Request
+
+OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico"})
+"""Probes, the description of the API, and the page that asks for a key."""
+OPEN_BELOW: Final = ("/web/",)
+READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
+NO_KEY: Final = "Send `Authorization: Bearer spice_...`; `spice keys create` on the service's side makes a key."
+PRINCIPAL: Final = "spice.principal"
+"""Where a request's scope holds its principal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +41,13 @@ class Principal:
 
 ANYBODY = Principal(None, DEFAULT_PROJECT, Scope.ADMIN)
 """Whoever reaches a service that asks for no keys."""
+
+
+def principal_of(request: Request) -> Principal:
+    """Who makes a request, as the middleware that authenticates it has found."""
+    return cast("Principal", request.scope[PRINCIPAL])
+
+
+def is_open(path: str) -> bool:
+    """Whether a path asks for no key."""
+    return path in OPEN_PATHS or path.startswith(OPEN_BELOW)

@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from starlette.datastructures import Headers, MutableHeaders
 
@@ -14,8 +14,6 @@ from app.core.telemetry import origin, tracing
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from app.metrics.requests import Metrics
 
 logger = logging.getLogger("app.access_log")
 
@@ -27,10 +25,18 @@ UNKNOWN_ROUTE: Final = "unknown"
 FAILED: Final = 500
 
 
+class RequestMetrics(Protocol):
+    """Counts requests."""
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        ...
+
+
 class Telemetry:
     """Records each request. It is the outermost middleware, because it has to see the answers of all others."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
         self._app = app
         self._metrics = metrics
 

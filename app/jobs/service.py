@@ -15,7 +15,6 @@ from app.core.storage import StorageFailed, rows_prefix
 from app.core.uris.datasets import UriRefused, check_uri
 from app.core.uris.models import check_adapter_uri, check_model_uri
 from app.datasets.service import find_dataset
-from app.http import lists
 from app.http.paging import page_of
 from app.http.problems import (
     FieldError,
@@ -27,6 +26,7 @@ from app.http.problems import (
     TooLargeForQuota,
     Unavailable,
 )
+from app.jobs import repository
 from app.webhooks.urls import WebhookRefused, check_webhook_url
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def list_jobs(
     Raises:
         InvalidRequest: The cursor is not one that this service gave.
     """
-    statement = lists.over_dataset(lists.listed(Job, **asdict(filters)), **asdict(dataset))
+    statement = repository.jobs(**asdict(dataset), **asdict(filters))
     return page_of(session, statement, limit=limit, cursor=cursor)
 
 

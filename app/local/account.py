@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from app.local.process import LocalServerError
+from app.local.errors import LocalServerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

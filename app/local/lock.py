@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock, Timeout
 
-from app.local.process import LocalServerError
+from app.local.errors import LocalServerError
 
 if TYPE_CHECKING:
     from pathlib import Path

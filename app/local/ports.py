@@ -8,7 +8,7 @@ import socket
 
 import psutil  # type: ignore[import-untyped]
 
-from app.local.process import LocalServerError
+from app.local.errors import LocalServerError
 
 
 class PortUnavailableError(LocalServerError):

@@ -19,8 +19,9 @@ import psycopg
 from psycopg import sql
 
 from app.local.account import WORKING_DIRECTORY, Account, account_for, give, reachable, write_for
+from app.local.errors import LocalServerError
 from app.local.leftovers import running_in, stop_all
-from app.local.process import LOOPBACK, LocalServerError, ServerProcess, plain_environment
+from app.local.process import LOOPBACK, ServerProcess, plain_environment
 
 USER = "spice"
 DATABASE = "spice"

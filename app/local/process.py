@@ -10,6 +10,7 @@ import time
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
+from app.local.errors import LocalServerError
 from app.local.tether import die_with_parent
 
 if TYPE_CHECKING:
@@ -24,10 +25,6 @@ PORT_ATTEMPTS = 5
 READY_S = 300.0  # recovery after a crash may have to replay much; a dead process is noticed at once
 LOG_BYTES = 10 * 1024**2
 PORT_TAKEN = ("Address already in use", "could not bind", "Failed listening on port")
-
-
-class LocalServerError(RuntimeError):
-    """The service cannot start on this machine; the message says what is in the way and what to do."""
 
 
 class ServerDiedError(LocalServerError):

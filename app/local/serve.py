@@ -21,10 +21,10 @@ from app.core.db.engine import make_sessions
 from app.core.db.migrate import upgrade
 from app.core.db.tables import Scope
 from app.core.lifecycle.leases import expire_all
+from app.local.errors import LocalServerError
 from app.local.leftovers import MARK, marked, stop_all
 from app.local.output_log import OutputLog
 from app.local.ports import check_port
-from app.local.process import LocalServerError
 from app.local.servers import EmbeddedServers
 from app.local.supervisor import OWN_NAME, Child, Supervisor
 

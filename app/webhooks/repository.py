@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import false, func, select, update
 
-from app.access import projects
-from app.core.db.tables import Job, Json, State
+from app.core.db.tables import Job, Json, Project, State
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -66,7 +65,7 @@ def take_due(session: Session, most: int, *, hold_s: float, lane: int, under_way
         .order_by(Job.webhook_due_at)
         .with_for_update(skip_locked=True)
     ).all()
-    rotations = projects.webhook_rotations(session, {job.project_id for job in jobs})
+    rotations = _rotations(session, {job.project_id for job in jobs})
     for job in jobs:
         attempt = (job.webhook or {}).get("attempts", 0) + 1
         job.webhook = {**(job.webhook or {}), "attempts": attempt}
@@ -119,3 +118,10 @@ def _due(job: Job, attempt: int, rotations: tuple[int, ...]) -> Due:
         job.finished_at,
         data,
     )
+
+
+def _rotations(session: Session, project_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, tuple[int, ...]]:
+    """The numbers of the webhook secrets that each project uses now, the newest first."""
+    both = func.coalesce(Project.webhook_overlap_until > func.now(), false())
+    rows = session.execute(select(Project.id, Project.webhook_rotation, both).where(Project.id.in_(project_ids)))
+    return {id_: (rotation, rotation - 1) if overlaps else (rotation,) for id_, rotation, overlaps in rows}

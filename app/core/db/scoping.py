@@ -17,16 +17,15 @@ from app.core.db.tables import DEFAULT_PROJECT, Owned
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Callable
 
     from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
     from sqlalchemy.orm.interfaces import ORMOption
 
-    from app.core.db.engine import Sessions
-
 PROJECT = "project_id"
 
 
-def project_sessions(sessions: Sessions, project_id: uuid.UUID) -> Sessions:
+def project_sessions(sessions: Callable[..., Session], project_id: uuid.UUID) -> Callable[..., Session]:
     """Sessions that see only the rows of one project."""
     return partial(sessions, info={PROJECT: project_id})
 

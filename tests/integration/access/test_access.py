@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
 from app.access import keys
-from app.access.authentication import is_open
 from app.access.key_ring import KeyRing
 from app.core.db.tables import ApiKey, Scope
+from app.http.principal import is_open
 from app.main import create_app
 from tests.integration.conftest import Service, real_rows
 from tests.integration.events.test_events import heard, ids_of

@@ -199,7 +199,7 @@ def test_without_redis_requests_pass_and_the_log_says_so(
 ) -> None:
     state = service.http.app.state  # type: ignore[attr-defined]
     nowhere = service.settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
-    object.__setattr__(state.resources, "rate_limits", RateLimits(nowhere))
+    object.__setattr__(state.access, "rate_limits", RateLimits(nowhere))
     key = make_key(sessions, "search")
     answers = [service.http.get("/jobs", headers=key) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200] * 3

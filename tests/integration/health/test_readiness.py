@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped]
@@ -151,10 +150,9 @@ def test_the_answer_is_a_problem_with_every_check_and_a_line_of_the_log(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     with TestClient(create_app(settings)) as http:
-        resources: Any = http.app.state.resources  # type: ignore[attr-defined]
+        state: Any = http.app.state  # type: ignore[attr-defined]
         nowhere = TaskQueue(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
-        probes = Probes(resources.sessions, nowhere, resources.artifacts)
-        http.app.state.resources = replace(resources, probes=probes)  # type: ignore[attr-defined]
+        state.probes = Probes(state.resources.sessions, nowhere, state.resources.artifacts)
         response = http.get("/readyz")
         assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json")
         assert response.json()["detail"] == "Redis does not answer: see SPICE_REDIS_URL"
@@ -167,7 +165,7 @@ def test_the_answer_is_a_problem_with_every_check_and_a_line_of_the_log(
 def test_a_loop_that_stands_still_is_a_warning(settings: Settings) -> None:
     with TestClient(create_app(settings)) as http:
         turning = {check["name"]: check for check in http.get("/readyz").json()["checks"]}
-        loops: Any = http.app.state.resources.probes._loops  # type: ignore[attr-defined]
+        loops: Any = http.app.state.probes._loops  # type: ignore[attr-defined]
         names = [loop.name for loop in loops]
         assert names == ["reconciler", "retention", "expiry", "webhooks"]
         assert all(turning[name]["ok"] and not turning[name]["required"] for name in names)

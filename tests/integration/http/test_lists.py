@@ -13,7 +13,9 @@ from sqlalchemy import event, text
 from app.core.contracts.job_request import EXAMPLE_REQUEST
 from app.core.db.scoping import project_sessions
 from app.core.db.tables import DEFAULT_PROJECT, Dataset, Job, State
+from app.datasets.repository import datasets
 from app.http import lists
+from app.jobs.repository import jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,13 +92,13 @@ def test_every_filter_goes_by_an_index(sessions: Sessions) -> None:
         "prefix": lists.listed(Job, name_prefix="nightly-77"),
         "metadata": lists.listed(Job, metadata={"team": "team-7"}),
         "created": lists.listed(Job, created_after=recent, created_before=datetime.now(UTC)),
-        "dataset": lists.over_dataset(lists.listed(Job), dataset_id=dataset_id),
-        "dataset uri": lists.over_dataset(lists.listed(Job), dataset_uri=URI),
+        "dataset": jobs(dataset_id=dataset_id),
+        "dataset uri": jobs(dataset_uri=URI),
         "datasets": lists.listed(Dataset),
         "datasets by name": lists.listed(Dataset, name="set-7"),
         "datasets by prefix": lists.listed(Dataset, name_prefix="set-77"),
         "datasets by metadata": lists.listed(Dataset, metadata={"team": "team-7"}),
-        "datasets by uri": lists.at_uri(lists.listed(Dataset), URI),
+        "datasets by uri": datasets(uri=URI),
     }
     with project_sessions(sessions, DEFAULT_PROJECT)() as session:
         plans: list[str] = []

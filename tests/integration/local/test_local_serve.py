@@ -22,8 +22,9 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from app.core.settings import Settings
+from app.local.errors import LocalServerError
 from app.local.leftovers import marked, running_in
-from app.local.process import LocalServerError, free_port
+from app.local.process import free_port
 from app.local.serve import ServePlan, Service, default_roots
 from tests.integration.conftest import real_rows
 

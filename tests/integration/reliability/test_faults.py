@@ -158,16 +158,18 @@ def test_a_submission_while_redis_is_away_is_kept(service: Service, workers: Pro
     from app.core.queue import TaskQueue  # noqa: PLC0415
     from app.health.readiness import Probes  # noqa: PLC0415
 
-    resources: Resources = service.http.app.state.resources  # type: ignore[attr-defined]
+    state = service.http.app.state  # type: ignore[attr-defined]
+    resources: Resources = state.resources
+    probes: Probes = state.probes
     nowhere = service.settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     queue = TaskQueue(nowhere)
-    probes = Probes(resources.sessions, queue, resources.artifacts)
-    service.http.app.state.resources = replace(resources, queue=queue, probes=probes)  # type: ignore[attr-defined]
+    state.resources = replace(resources, queue=queue)
+    state.probes = Probes(resources.sessions, queue, resources.artifacts)
     job_id = service.submit(service.request())
     ready = service.http.get("/readyz")
     assert ready.status_code == 503
     assert "Redis" in ready.json()["detail"]
-    service.http.app.state.resources = resources  # type: ignore[attr-defined]
+    state.resources, state.probes = resources, probes
     workers.start()
     assert wait_for(service, job_id, final)["state"] == "succeeded"
     workers.stop()
