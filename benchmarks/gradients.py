@@ -72,7 +72,7 @@ class Adapted:
     @classmethod
     def of(cls, model: PreTrainedModel) -> Adapted:
         layers = target_layers(model, GradientConfig(rank=RANK))
-        return cls(model, {name: LoraLinear(layer, name) for name, layer in layers.items()})
+        return cls(model, {name: LoraLinear(layer.module, name) for name, layer in layers.items()})
 
     def __enter__(self) -> None:
         for name, adapter in self.adapters.items():

@@ -220,6 +220,8 @@ class JobResult(Answer):
     model_revision: str
     sketches: str
     sketches_reused: bool
+    left_out: list[str] | None = None
+    weights_stored_as: str | None = None
     seconds: dict[str, float]
     baselines: dict[str, Baseline]
     partitions: int | None = None

@@ -92,6 +92,15 @@ class JobResult(Response):
     model_revision: str
     sketches: str = Field(description="Content key of the gradient sketches.")
     sketches_reused: bool = Field(description="Whether an earlier job had computed them.")
+    left_out: list[str] | None = Field(
+        default=None,
+        description="Layers and parts of the model's blocks that no gradient was taken of although they have weights: "
+        "convolutions, state-space parameters, routers, experts that were not asked for, layers that are never called. "
+        "`*` stands for every block's number. Null for results of old.",
+    )
+    weights_stored_as: str | None = Field(
+        default=None, description="Format of quantised weights, such as `nf4`; null where they are plain numbers."
+    )
     seconds: dict[str, float] = Field(description="Time of each stage.")
     baselines: dict[str, Baseline] = Field(description="What each baseline came to with as many picks.")
     versions: dict[str, str]

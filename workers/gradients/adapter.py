@@ -29,12 +29,11 @@ class LowRank:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """S B A x for each token: (..., in) -> (..., out)."""
-        return linear(linear(x, self.down), self.up).mul_(self.scale)
+        return linear(linear(x.to(self.down.dtype), self.down), self.up).mul_(self.scale)
 
-    def like(self, weight: torch.Tensor) -> LowRank:
-        """The same adapter in the dtype and on the device of the layer's weight."""
-        down, up = (part.to(weight.device, weight.dtype) for part in (self.down, self.up))
-        return LowRank(down, up, self.scale)
+    def to(self, device: torch.device, dtype: torch.dtype) -> LowRank:
+        """The same adapter in the dtype and on the device of a layer."""
+        return LowRank(self.down.to(device, dtype), self.up.to(device, dtype), self.scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

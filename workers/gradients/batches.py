@@ -79,7 +79,9 @@ def input_lengths(samples: Sequence[Sample]) -> NDArray[np.int64]:
     return lengths
 
 
-def plan_batches(lengths: NDArray[np.int64], indices: NDArray[np.int64], token_budget: int) -> list[NDArray[np.int64]]:
+def plan_batches(
+    lengths: NDArray[np.int64], indices: NDArray[np.int64], token_budget: int, short: int | None = None
+) -> list[NDArray[np.int64]]:
     """Group samples of like length so that rows x longest stays within the budget.
 
     Longest first, so that a budget too large shows at once. A sample longer than the budget goes alone.
@@ -88,10 +90,16 @@ def plan_batches(lengths: NDArray[np.int64], indices: NDArray[np.int64], token_b
         lengths: Positions of every sample, (n,).
         indices: The samples to plan for.
         token_budget: Positions of one batch, padding included.
+        short: A length that no batch crosses; see `workers.models.architecture.short_length`.
 
     Returns:
         The batches, each an array of indices.
     """
+    if short is not None:
+        beyond = lengths[indices] > short
+        return [
+            batch for part in (indices[beyond], indices[~beyond]) for batch in plan_batches(lengths, part, token_budget)
+        ]
     order = indices[np.lexsort((indices, -lengths[indices]))]
     batches: list[NDArray[np.int64]] = []
     start = 0

@@ -1,47 +1,49 @@
-"""Hooks that catch, in one batched pass, what the per-sample gradients of linear layers are made of."""
+"""Hooks that catch, in one batched pass, what the per-sample gradients of linear maps are made of."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from workers.gradients.experts import watched
 from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    import torch
     from torch import nn
 
     from workers.gradients.adapter import LowRank
     from workers.gradients.sketch import LayerFold
+    from workers.models.layers import LinearMap
 
     Receive = Callable[[str, torch.Tensor, torch.Tensor], None]
-    Hook = Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor | None]
-
-BATCHED = 3
-"""Axes of a layer's input that keeps samples apart: (B, T, in)."""
+    Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], torch.Tensor], torch.Tensor | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tap:
-    """What is done at one linear layer.
+    """What is done at one linear map.
 
     Attributes:
-        layer: The layer.
+        layer: The map.
         folds: The maps I and O of every gradient that is taken there, by the gradient's name; may be none.
         low_rank: The adapter that is part of the forward pass, in the layer's dtype; None where there is none, or
             where its B is 0.
     """
 
-    layer: nn.Linear
+    layer: LinearMap
     folds: Mapping[str, LayerFold]
     low_rank: LowRank | None = None
 
 
 @contextmanager
-def captured(taps: Mapping[str, Tap], receive: Receive, poll: Callable[[], None]) -> Iterator[None]:
+def captured(
+    taps: Mapping[str, Tap], receive: Receive, poll: Callable[[], None], shape: tuple[int, int]
+) -> Iterator[None]:
     """Inside, every backward pass gives `receive` each layer's factors as soon as they are known.
 
     The forward pass keeps only the folded input of a layer (for the B of an adapter r numbers a token); the output's
@@ -52,44 +54,68 @@ def captured(taps: Mapping[str, Tap], receive: Receive, poll: Callable[[], None]
         taps: By the layers' names.
         receive: Called with a gradient's name, u = I x (B, T, b) and d = O delta (B, T, a).
         poll: Called at every layer, forward and backward; what it raises ends the pass.
+        shape: The batch's rows B and positions T.
     """
-    handles = [tap.layer.register_forward_hook(_forward_hook(name, tap, receive, poll)) for name, tap in taps.items()]
-    try:
+    of_experts: dict[nn.Module, dict[tuple[str, int], Tap]] = {}
+    with ExitStack() as stack:
+        for name, tap in taps.items():
+            if tap.layer.weights:
+                of_experts.setdefault(tap.layer.module, {})[tap.layer.weights, tap.layer.expert] = tap
+                continue
+            hook = _forward_hook(name, tap, receive, poll, shape)
+            stack.callback(tap.layer.module.register_forward_hook(hook, with_kwargs=True).remove)
+        stack.enter_context(watched(of_experts, receive, poll, shape))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _forward_hook(name: str, tap: Tap, receive: Receive, poll: Callable[[], None]) -> Hook:
+def by_sample(values: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor | None:
+    """What a layer saw or made, sample by sample: (B, ..., f) or (B T, ..., f) -> (B, -1, f); None: neither."""
+    rows, width = shape
+    if values.dim() < 2 or values.shape[0] not in (rows, rows * width):  # noqa: PLR2004 - tokens and features
+        return None
+    return values.reshape(rows, -1, values.shape[-1])
+
+
+def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    """A module's input, by whichever name it was given."""
+    found: torch.Tensor = args[0] if args else next(iter(kwargs.values()))
+    return found
+
+
+def differentiable(output: torch.Tensor) -> torch.Tensor:
+    """The output as part of a graph, which begins there if nothing below is differentiated.
+
+    A copy in that case: what a graph begins with can't be changed in place, as some models do with their projections.
+    """
+    return output if output.requires_grad else output.detach().requires_grad_(True).clone()
+
+
+def _forward_hook(name: str, tap: Tap, receive: Receive, poll: Callable[[], None], shape: tuple[int, int]) -> Hook:
     """The hook of one layer: add the adapter and fold the input now, the output's gradient later."""
 
-    def forward(_layer: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
+    def forward(
+        _layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor
+    ) -> torch.Tensor | None:
         poll()
-        x: torch.Tensor = args[0]
-        if x.dim() != BATCHED:
+        x = first_input(args, kwargs)
+        adapted = output if tap.low_rank is None else output + tap.low_rank(x).to(output.dtype)
+        if not tap.folds or not torch.is_grad_enabled():
+            return None if tap.low_rank is None else adapted
+        seen = by_sample(x.detach(), shape)
+        if seen is None:
             raise ModelError(
                 f"gradients.layers: {name} sees an input of shape {tuple(x.shape)} that mixes samples: leave it out"
             )
-        adapted = output if tap.low_rank is None else output + tap.low_rank(x)
-        if tap.folds:
-            _catch_gradient(tap, x.detach(), adapted, receive, poll)
-        return None if tap.low_rank is None else adapted
+        inputs = {part: fold.inputs(seen) for part, fold in tap.folds.items()}
+        adapted = differentiable(adapted)
+
+        def backward(delta: torch.Tensor) -> None:
+            poll()
+            made = delta.reshape(shape[0], -1, delta.shape[-1])
+            for part, fold in tap.folds.items():
+                receive(part, inputs[part], fold.outputs(made))
+
+        adapted.register_hook(backward)  # type: ignore[no-untyped-call]
+        return adapted
 
     return forward
-
-
-def _catch_gradient(
-    tap: Tap, x: torch.Tensor, output: torch.Tensor, receive: Receive, poll: Callable[[], None]
-) -> None:
-    inputs = {part: fold.inputs(x) for part, fold in tap.folds.items()}
-    if not output.requires_grad:
-        # The first target layers: the graph begins at their outputs, so nothing below them is differentiated.
-        output.requires_grad_(True)
-
-    def backward(delta: torch.Tensor) -> None:
-        poll()
-        for part, fold in tap.folds.items():
-            receive(part, inputs[part], fold.outputs(delta))
-
-    output.register_hook(backward)  # type: ignore[no-untyped-call]

@@ -18,6 +18,7 @@ from workers.gradients.second_moments import damped_roots
 from workers.gradients.sketch import LayerSketch, layer_sketch, unit_length
 from workers.gradients.starting_point import FRESH
 from workers.gradients.taps import make_taps
+from workers.gradients.targets import targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +52,12 @@ class Sketches:
 
 
 class GradientEngine:
-    """Sketches samples with one model and one configuration. Not for use by two threads at once."""
+    """Sketches samples with one model and one configuration. Not for use by two threads at once.
+
+    Attributes:
+        config: The configuration.
+        left_out: Names of what the model's blocks are made of besides and no gradient is taken of.
+    """
 
     def __init__(self, model: ProxyModel, config: GradientConfig, start: StartingPoint = FRESH) -> None:
         """Choose the layers, draw their projections, and try the model on a few made-up tokens.
@@ -68,6 +74,7 @@ class GradientEngine:
         self.config = config
         self._start = start
         self._passes = Passes(model.model, config)
+        self.left_out = targets(model.model, config, start.adapter).left_out
         self._taps = make_taps(model.model, config, start.adapter, sketched=True)
         self._sketches = self._layer_sketches()
 
@@ -121,7 +128,7 @@ class GradientEngine:
             z = values.new_zeros((batch.input_ids.shape[0], dim))
 
             def receive(part: str, u: torch.Tensor, d: torch.Tensor) -> None:
-                z.add_(self._sketches[part](u, d))
+                z.add_(self._sketches[part](u, d).to(device))
 
             losses[batch.indices] = self._passes.run(batch, self._taps, receive, poll)
             values[batch.indices] = z
@@ -160,10 +167,12 @@ class GradientEngine:
         return {part: found[part] for part in folds if part in found}
 
     def _layer_sketches(self) -> dict[str, LayerSketch]:
-        device, moments = self._passes.model.device, self._start.second_moments
+        moments = self._start.second_moments
         weights = {} if moments is None else {part: damped_roots(moment) for part, moment in moments.items()}
         return {
-            part: layer_sketch(part, fold, self.config, device, weights[part].to(device) if weights else None)
+            part: layer_sketch(
+                part, fold, self.config, tap.layer.device, weights[part].to(tap.layer.device) if weights else None
+            )
             for tap in self._taps.values()
             for part, fold in tap.folds.items()
         }

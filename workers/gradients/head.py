@@ -3,7 +3,8 @@
 The output head of a small model costs as much as several blocks, so it runs on the label positions alone. What
 a model does around its head differs (soft-capped or scaled logits, scaled hidden states), so a head is chosen by
 trying the model, never by its name: `PlainHead` where head and model agree to the bit, else `OwnHead`, which
-runs the model's own forward pass.
+runs the model's own forward pass with the label positions alone at its head, and where that gives other logits
+`WholeHead`, which leaves the forward pass alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
+
+from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +107,31 @@ class OwnHead:
         finally:
             for handle in handles:
                 handle.remove()
+        return losses.detach()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WholeHead:
+    """For models whose logits are made otherwise: their own forward pass, at all positions."""
+
+    model: PreTrainedModel
+
+    def run(self, batch: Batch, tap: HeadTap | None = None) -> torch.Tensor:
+        """As in `Head`.
+
+        Raises:
+            ModelError: The head's own gradient is asked for, which can't be seen here.
+        """
+        if tap is not None:
+            raise ModelError(
+                f"gradients.target: {type(self.model).__name__} makes its logits by more than one linear layer, so "
+                "last_layer has no gradient there: use lora or linear"
+            )
+        every: torch.Tensor = self.model(input_ids=batch.input_ids, use_cache=False).logits
+        logits = every[batch.label_row.to(every.device), batch.label_position.to(every.device)]
+        losses = nn.functional.cross_entropy(logits.float(), batch.targets.to(every.device), reduction="none")
+        losses = losses.to(batch.weights.device)
+        torch.autograd.backward((losses * batch.weights).sum())
         return losses.detach()
 
 

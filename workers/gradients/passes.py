@@ -14,7 +14,7 @@ from workers.data.stopping import Stopped
 from workers.gradients.batches import Batch, collate, input_lengths, padded_to, plan_batches
 from workers.gradients.capture import captured
 from workers.gradients.probe import choose_head
-from workers.models.architecture import check_length, frozen, longest_input, vocabulary_size
+from workers.models.architecture import check_length, frozen, longest_input, short_length, vocabulary_size
 from workers.models.errors import ModelError, SampleTooLarge
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class Passes:
             losses = self._head.run(batch, frames.add)
             receive(part, *frames.framed())
             return losses
-        with captured(taps, receive, poll):
+        rows, width = batch.input_ids.shape
+        with captured(taps, receive, poll, (rows, width)):
             return self._head.run(batch)
 
     def each(
@@ -129,8 +130,9 @@ class Passes:
             SampleTooLarge: A sample alone exhausts the device's memory.
         """
         self._check_tokens(samples)
-        lengths = self._padded(input_lengths(samples))
-        pending = plan_batches(lengths, np.arange(len(samples)), self.token_budget)
+        lengths = self._padded(samples)
+        short = short_length(self.model.config)
+        pending = plan_batches(lengths, np.arange(len(samples)), self.token_budget, short)
         while pending:
             if poll is not None:
                 poll()
@@ -147,7 +149,7 @@ class Passes:
             self.token_budget = max(1, int(indices.size * lengths[indices].max()) // 2)
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
-            pending = plan_batches(lengths, np.concatenate(pending), self.token_budget)
+            pending = plan_batches(lengths, np.concatenate(pending), self.token_budget, short)
 
     def _try(
         self, samples: Sequence[Sample], indices: NDArray[np.int64], width: int, run: Callable[[Batch], None]
@@ -168,11 +170,17 @@ class Passes:
             return None
         return BatchDone(len(indices), batch.tokens, batch.input_ids.numel(), self.token_budget)
 
-    def _padded(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Lengths as they are computed: in steps, within what the model takes."""
+    def _padded(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
+        """Lengths as they are computed: in steps, within what the model takes, on the row's own side of longrope's."""
+        lengths = input_lengths(samples)
         step, longest = padded_to(self.model), longest_input(self.model.config)
         padded = -(-lengths // step) * step
-        return padded if longest is None else np.maximum(lengths, np.minimum(padded, longest))
+        padded = padded if longest is None else np.maximum(lengths, np.minimum(padded, longest))
+        short = short_length(self.model.config)
+        if short is None:
+            return padded
+        beyond = np.array([sample.tokens for sample in samples]) > short
+        return np.where(beyond, np.maximum(padded, short + 1), np.maximum(lengths, np.minimum(padded, short)))
 
     def _check_tokens(self, samples: Sequence[Sample]) -> None:
         """Refuse what the model has no embedding for, before a GPU turns it into an assertion."""

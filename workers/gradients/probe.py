@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workers.gradients.head import OwnHead, PlainHead
-from workers.models.architecture import decoder, output_head, vocabulary_size
-from workers.models.errors import ModelError
+from workers.data.stopping import Stopped
+from workers.gradients.head import OwnHead, PlainHead, WholeHead
+from workers.models.architecture import decoder, maybe_output_head, vocabulary_size
+from workers.models.errors import ModelError, in_brief
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from torch import nn
     from transformers import PreTrainedModel
 
     from workers.gradients.head import Head
+
+logger = logging.getLogger(__name__)
 
 LOUD = 200.0
 """Largest logit of the trial: beyond every known soft cap (30 and 50), so that a cap shows."""
@@ -23,21 +30,51 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 """Relative difference of hidden states that rounding may make; a leak from padding is of order 1."""
 
 
+@contextmanager
+def running(model: PreTrainedModel) -> Iterator[None]:
+    """Around trying a model: whatever it raises on tokens alone is a model that can't be used, not a fault of ours.
+
+    Raises:
+        ModelError: It raised.
+    """
+    try:
+        yield
+    except (ModelError, Stopped, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # an architecture raises whatever it lacks
+        logger.warning("%s can't be tried", type(model).__name__, exc_info=True)
+        raise ModelError(
+            f"model.uri: {type(model).__name__} can't be run or differentiated with tokens as its only input "
+            f"({in_brief(error)}): choose another proxy model"
+        ) from error
+
+
 def choose_head(model: PreTrainedModel) -> Head:
     """The fastest head that is right for this model.
 
     Raises:
-        ModelError: The model's logits at a position are not a function of the hidden state there, or padding on
-            the right changes a sample (attention that is not causal).
+        ModelError: The model makes no logits for a position, or padding on the right changes a sample (attention that
+            is not causal).
     """
-    backbone, head = decoder(model), output_head(model)
-    ids = _made_up_tokens(model)
-    with torch.no_grad():
-        _check_padding(model, backbone, ids)
-        if _head_is_plain(model, backbone, head, ids):
+    with torch.no_grad(), running(model):
+        ids, head = _made_up_tokens(model), maybe_output_head(model)
+        logits = model(input_ids=ids, use_cache=False).logits
+        if logits.shape[:2] != ids.shape:
+            raise ModelError(
+                f"model.uri: {type(model).__name__} makes logits of shape {tuple(logits.shape)} out of {ids.shape[1]} "
+                "tokens: choose a causal language model"
+            )
+        backbone = decoder(model)
+        apart = backbone is not model and hasattr(backbone(input_ids=ids, use_cache=False), "last_hidden_state")
+        if apart:
+            _check_padding(model, ids, lambda tokens: backbone(input_ids=tokens, use_cache=False).last_hidden_state)
+        else:
+            _check_padding(model, ids, lambda tokens: model(input_ids=tokens, use_cache=False).logits)
+        if head is not None and apart and _head_is_plain(model, backbone, head, ids):
             return PlainHead(decoder=backbone, head=head)
-        _check_own_head(model, head, ids)
-    return OwnHead(model=model, head=head)
+        if head is not None and _head_is_by_position(model, head, ids):
+            return OwnHead(model=model, head=head)
+    return WholeHead(model=model)
 
 
 def _made_up_tokens(model: PreTrainedModel) -> torch.Tensor:
@@ -45,14 +82,14 @@ def _made_up_tokens(model: PreTrainedModel) -> torch.Tensor:
     return (torch.arange(12, device=model.device) * 37 % vocabulary_size(model)).unsqueeze(0)
 
 
-def _check_padding(model: PreTrainedModel, backbone: nn.Module, ids: torch.Tensor) -> None:
+def _check_padding(model: PreTrainedModel, ids: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Refuse a model in which a padded row of a batch differs from the row alone, or that makes nothing of a row."""
     length = 7
     padded = ids[:, :1].expand_as(ids).clone()
     padded[:, :length] = ids[:, :length]
     both = torch.cat([padded, ids.flip(-1)])
-    together = backbone(input_ids=both, use_cache=False).last_hidden_state[:1, :length]
-    alone = backbone(input_ids=ids[:, :length], use_cache=False).last_hidden_state
+    together = run(both)[:1, :length]
+    alone = run(ids[:, :length])
     size = float(alone.float().norm())
     if size == 0 or not math.isfinite(size):
         raise ModelError(
@@ -97,18 +134,26 @@ def _head_is_plain(model: PreTrainedModel, backbone: nn.Module, head: nn.Linear,
     return torch.equal(seen["input"], hidden) and torch.equal(seen["output"].float(), seen["logits"].float())
 
 
-def _check_own_head(model: PreTrainedModel, head: nn.Linear, ids: torch.Tensor) -> None:
-    """Refuse a model whose logits at some positions change when only these positions reach the head."""
+def _head_is_by_position(model: PreTrainedModel, head: nn.Linear, ids: torch.Tensor) -> bool:
+    """Whether logits at some positions stay what they are when only these positions reach the head."""
     some = torch.tensor([2, 5], device=ids.device)
     whole = model(input_ids=ids, use_cache=False).logits[0, some]
-    handle = head.register_forward_pre_hook(lambda _head, args: (args[0][:, some],))
+    seen: list[torch.Size] = []
+
+    def only_some(_head: nn.Module, args: tuple[Any, ...]) -> tuple[torch.Tensor] | None:
+        seen.append(args[0].shape)
+        return (args[0][:, some.to(args[0].device)],) if args[0].shape[:2] == ids.shape else None
+
+    handle = head.register_forward_pre_hook(only_some)
     try:
         picked = model(input_ids=ids, use_cache=False).logits[0]
+    except (RuntimeError, ValueError):  # what follows the head needs all positions
+        return False
     finally:
         handle.remove()
     tolerance = TOLERANCE[model.dtype]
-    if picked.shape != whole.shape or not torch.allclose(picked.float(), whole.float(), tolerance, tolerance):
-        raise ModelError(
-            f"model.uri: {type(model).__name__} makes the logits of a position out of more than its hidden state: "
-            "choose another proxy model"
-        )
+    return (
+        len(seen) == 1
+        and picked.shape == whole.shape
+        and torch.allclose(picked.float(), whole.float(), tolerance, tolerance)
+    )

@@ -42,9 +42,11 @@ def mean_squares(
     """
     folds = {part: fold for tap in taps.values() for part, fold in tap.folds.items()}
     check_size(folds)
-    device = passes.model.device
-    sums = {part: torch.zeros(fold.shape, device=device) for part, fold in folds.items()}
-    counts = {part: torch.zeros((), device=device) for part in folds}
+    devices = {part: tap.layer.device for tap in taps.values() for part in tap.folds}
+    experts = {part for tap in taps.values() if tap.layer.weights for part in tap.folds}
+    sums = {part: torch.zeros(fold.shape, device=devices[part]) for part, fold in folds.items()}
+    counts = {part: torch.zeros((), device=devices[part]) for part in folds}
+    reached: set[str] = set()
 
     def run(batch: Batch) -> None:
         found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -61,10 +63,13 @@ def mean_squares(
         for part, (squares, count) in found.items():
             sums[part] += squares
             counts[part] += count
+            reached.add(part)
 
     passes.each(samples, run, poll)
     for part, count in counts.items():
-        if not float(count):
+        if not float(count) and part in experts - reached:
+            counts[part] = torch.ones_like(count)  # no row was routed there: its moments are 0
+        elif not float(count):
             raise ModelError(
                 f"gradients.preconditioner: none of {len(samples)} rows has a finite gradient at {part}: use float32, "
                 "or another model"

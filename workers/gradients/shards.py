@@ -100,6 +100,19 @@ class StoredSketches:
     finite: NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the sketches of a key are of, as the engine that made them says it.
+
+    Attributes:
+        left_out: Names of what the model's blocks are made of besides and no gradient was taken of.
+        weights_stored_as: Format that the model's files hold weights in, such as ``nf4``; None: as plain numbers.
+    """
+
+    left_out: tuple[str, ...] = ()
+    weights_stored_as: str | None = None
+
+
 class ShardStore:
     """The shards of one content key."""
 
@@ -154,6 +167,19 @@ class ShardStore:
         there = [shard for shard in range(self.shards) if self._has_size(shard, sizes.get(self._name(shard), 0))]
         whole = {shard for shard in there if not verify or self._read(shard) is not None}
         return [shard for shard in range(self.shards) if shard not in whole]
+
+    def keep_scored(self, scored: Scored) -> None:
+        """Keep what the sketches are of, for every job that uses them."""
+        content = json.dumps({"left_out": scored.left_out, "weights_stored_as": scored.weights_stored_as})
+        self._artifacts.write_new(f"{sketches_prefix(self.key)}scored.json", content.encode())
+
+    def scored(self) -> Scored | None:
+        """What the sketches are of; None where nothing was kept."""
+        content = self._artifacts.read(f"{sketches_prefix(self.key)}scored.json")
+        if content is None:
+            return None
+        found = json.loads(content)
+        return Scored(tuple(found["left_out"]), found["weights_stored_as"])
 
     def mark_used(self) -> None:
         """Note in the store that the key is in use now: what was used last is the last to be deleted for space."""

@@ -44,8 +44,9 @@ from workers.selection.seeds import random_signs
 if TYPE_CHECKING:
     from workers.gradients.adapter import LowRank
     from workers.gradients.config import GradientConfig
+    from workers.models.layers import LinearMap
 
-    LinearMap = torch.Tensor | CountSketch | None
+    Projection = torch.Tensor | CountSketch | None
 
 MATERIALISED_ELEMENTS = 1 << 25
 """Gradient entries that exist at one time; more samples than fit are folded in turns."""
@@ -62,8 +63,8 @@ class LayerFold:
         scale: What a gradient is multiplied with.
     """
 
-    input_map: LinearMap
-    output_map: LinearMap
+    input_map: Projection
+    output_map: Projection
     shape: tuple[int, int]
     scale: float
 
@@ -111,32 +112,32 @@ class LayerSketch:
 
 
 def layer_folds(
-    layer: str, weight: torch.Tensor, config: GradientConfig, low_rank: LowRank | None = None, *, sketched: bool
+    layer: str, linear: LinearMap, config: GradientConfig, low_rank: LowRank | None = None, *, sketched: bool
 ) -> dict[str, LayerFold]:
     """The maps I and O of the gradients at a layer, by the gradients' names.
 
     Args:
         layer: The layer's full name; with the seed it decides every random choice.
-        weight: Its weight, (out, in); gives the sizes, the dtype and the device.
+        linear: The layer itself; gives the sizes, the dtype and the device.
         config: Target, rank, kind and seed.
         low_rank: The layer's adapter, in its dtype; None for a fresh one and for other targets.
         sketched: False leaves the gradients whole (but for the adapter), whatever the kind.
     """
-    outputs, inputs = weight.shape
+    outputs, inputs, device = linear.out_features, linear.in_features, linear.device
     folds = sketched and config.kind == "factorised"
 
     def folded(size: int, role: str) -> CountSketch | None:
         if not folds or size <= FACTOR_SIDE:
             return None
-        return CountSketch.of(size, FACTOR_SIDE, seed=config.seed, role=role, layer=layer, device=weight.device)
+        return CountSketch.of(size, FACTOR_SIDE, seed=config.seed, role=role, layer=layer, device=device)
 
-    def shaped(input_map: LinearMap, output_map: LinearMap, scale: float) -> LayerFold:
+    def shaped(input_map: Projection, output_map: Projection, scale: float) -> LayerFold:
         return LayerFold(input_map, output_map, (_length(output_map, outputs), _length(input_map, inputs)), scale)
 
     if config.target != "lora":
         return {layer: shaped(folded(inputs, "input"), folded(outputs, "output"), 1.0)}
     if low_rank is None:
-        signs = adapter_signs(layer, inputs, config.rank, config.seed).to(weight.device, weight.dtype)
+        signs = adapter_signs(layer, inputs, config.rank, config.seed).to(device, linear.dtype)
         return {layer: shaped(signs, folded(outputs, "output"), 1.0 / math.sqrt(config.rank))}
     return {
         part_a(layer): shaped(folded(inputs, "input"), low_rank.up.T.contiguous(), low_rank.scale),
@@ -177,16 +178,16 @@ def adapter_signs(layer: str, inputs: int, rank: int, seed: int) -> torch.Tensor
     return torch.from_numpy(signs).view(rank, inputs)
 
 
-def _mapped(linear_map: LinearMap, values: torch.Tensor) -> torch.Tensor:
-    if linear_map is None:
+def _mapped(projection: Projection, values: torch.Tensor) -> torch.Tensor:
+    if projection is None:
         return values
-    if isinstance(linear_map, torch.Tensor):
-        return torch.nn.functional.linear(values, linear_map)
-    return linear_map(values)
+    if isinstance(projection, torch.Tensor):
+        return torch.nn.functional.linear(values.to(projection.dtype), projection)
+    return projection(values)
 
 
-def _length(linear_map: LinearMap, whole: int) -> int:
+def _length(projection: Projection, whole: int) -> int:
     """Length of what a map makes of a vector of length `whole`."""
-    if linear_map is None:
+    if projection is None:
         return whole
-    return linear_map.shape[0] if isinstance(linear_map, torch.Tensor) else linear_map.outputs
+    return projection.shape[0] if isinstance(projection, torch.Tensor) else projection.outputs

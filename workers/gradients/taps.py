@@ -32,14 +32,13 @@ def make_taps(
     targets = target_layers(model, config, adapter)
     if adapter is None:
         return {
-            name: Tap(layer, layer_folds(name, layer.weight, config, sketched=sketched))
-            for name, layer in targets.items()
+            name: Tap(layer, layer_folds(name, layer, config, sketched=sketched)) for name, layer in targets.items()
         }
     taps: dict[str, Tap] = {}
     adapted = check_adapter(model, adapter)
     for name in [*targets, *(name for name in adapted if name not in targets)]:
-        weight = adapted[name].weight
-        low_rank = adapter.layers[name].like(weight)
-        folds = layer_folds(name, weight, config, low_rank, sketched=sketched) if name in targets else {}
-        taps[name] = Tap(adapted[name], folds, low_rank)
+        layer = adapted[name]
+        low_rank = adapter.layers[name].to(layer.device, layer.dtype)
+        folds = layer_folds(name, layer, config, low_rank, sketched=sketched) if name in targets else {}
+        taps[name] = Tap(layer, folds, low_rank)
     return taps

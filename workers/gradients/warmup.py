@@ -23,7 +23,7 @@ from workers.models.errors import ModelError
 from workers.selection.seeds import random_permutation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -58,18 +58,17 @@ def warm_up(
     Raises:
         ModelError: No step had a finite gradient.
     """
-    names = {name: layer.weight for name, layer in target_layers(passes.model, config).items()}
+    layers = target_layers(passes.model, config)
     parameters: Parameters = {}
-    for name, weight in names.items():
-        outputs, inputs = weight.shape
-        signs = adapter_signs(name, inputs, config.rank, config.seed).to(weight.device).float()
-        parameters[part_a(name)] = signs / math.sqrt(3 * inputs)
-        parameters[part_b(name)] = torch.zeros(outputs, config.rank, device=weight.device)
+    for name, layer in layers.items():
+        signs = adapter_signs(name, layer.in_features, config.rank, config.seed).to(layer.device).float()
+        parameters[part_a(name)] = signs / math.sqrt(3 * layer.in_features)
+        parameters[part_b(name)] = torch.zeros(layer.out_features, config.rank, device=layer.device)
     adam = _Adam(parameters, config.warmup_learning_rate)
     order = random_permutation(len(samples), seed=config.seed, role="warmup/rows", layer="")
     for step in range(config.warmup_steps):
         rows = [samples[int(row)] for row in _rows_of(order, step)]
-        gradients = _mean_gradient(passes, config, _adapter(names, parameters), rows, poll)
+        gradients = _mean_gradient(passes, config, _adapter(layers, parameters), rows, poll)
         if bool(torch.stack([torch.isfinite(gradient).all() for gradient in gradients.values()]).all()):
             adam.step(gradients)
     if not adam.steps:
@@ -78,7 +77,7 @@ def warm_up(
             "the warm-up out"
         )
     parameters = {part: values.cpu() for part, values in parameters.items()}
-    return _adapter(names, parameters), {part: values.cpu() for part, values in adam.second_moments().items()}
+    return _adapter(layers, parameters), {part: values.cpu() for part, values in adam.second_moments().items()}
 
 
 class _Adam:
@@ -104,7 +103,7 @@ class _Adam:
         return {part: moment / (1 - BETAS[1] ** self.steps) for part, moment in self._second.items()}
 
 
-def _adapter(names: dict[str, torch.Tensor], parameters: Parameters) -> Adapter:
+def _adapter(names: Iterable[str], parameters: Parameters) -> Adapter:
     return Adapter({name: LowRank(parameters[part_a(name)], parameters[part_b(name)], SCALE) for name in names})
 
 
@@ -121,7 +120,11 @@ def _mean_gradient(
     taps = make_taps(passes.model, config, adapter, sketched=False)
     folds = {part: fold for tap in taps.values() for part, fold in tap.folds.items()}
     check_size(folds)
-    total = {part: torch.zeros(fold.shape, device=passes.model.device) for part, fold in folds.items()}
+    total = {
+        part: torch.zeros(fold.shape, device=tap.layer.device)
+        for tap in taps.values()
+        for part, fold in tap.folds.items()
+    }
 
     def run(batch: Batch) -> None:
         found: Parameters = {}

@@ -11,7 +11,8 @@ from workers.models.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+LENGTHS = ("max_position_embeddings", "max_seq_len", "max_sequence_length")
+"""Fields in which configurations say how many tokens a model was made for."""
 
 
 def decoder(model: PreTrainedModel) -> nn.Module:
@@ -30,14 +31,22 @@ def output_head(model: PreTrainedModel) -> nn.Linear:
     """The layer that makes logits.
 
     Raises:
-        ModelError: There is none, or it is not a plain linear layer.
+        ModelError: There is none, or it is not a linear layer.
     """
-    head: object = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if type(head) is not nn.Linear:
+    head = maybe_output_head(model)
+    if head is None:
+        found: object = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         raise ModelError(
-            f"model.uri: the output head is {type(head).__name__}, not torch.nn.Linear: choose a causal language model"
+            f"model.uri: the output head is {type(found).__name__}, not torch.nn.Linear: choose another target than "
+            "last_layer, or another model"
         )
     return head
+
+
+def maybe_output_head(model: PreTrainedModel) -> nn.Linear | None:
+    """The layer that makes logits; None where that is not one linear layer."""
+    head: object = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return head if isinstance(head, nn.Linear) else None
 
 
 def output_head_name(model: PreTrainedModel) -> str:
@@ -54,8 +63,23 @@ def vocabulary_size(model: PreTrainedModel) -> int:
 
 def longest_input(config: PreTrainedConfig) -> int | None:
     """Number of tokens that a model was made for; None where its configuration doesn't say."""
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return longest if isinstance(longest, int) else None
+    text = config.get_text_config()
+    found = [getattr(text, name, None) for name in LENGTHS]
+    return next((length for length in found if isinstance(length, int) and length > 0), None)
+
+
+def short_length(config: PreTrainedConfig) -> int | None:
+    """Tokens up to which a model turns positions by another table than beyond (longrope); None: one table for all.
+
+    The whole batch is turned by the table of its longest row, so a batch must keep to one side.
+    """
+    text = config.get_text_config()
+    parameters: object = getattr(text, "rope_parameters", None)
+    if not isinstance(parameters, dict):
+        return None
+    each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    lengths = [one.get("original_max_position_embeddings") for one in each if one.get("rope_type") == "longrope"]
+    return next((length for length in lengths if isinstance(length, int)), None)
 
 
 def check_length(row: int, tokens: int, longest: int | None) -> None:
@@ -71,35 +95,17 @@ def check_length(row: int, tokens: int, longest: int | None) -> None:
         )
 
 
-def block_prefix(model: PreTrainedModel) -> str:
-    """What the names of all modules in the decoder's blocks begin with, as in ``model.layers.``.
+def block_prefixes(model: PreTrainedModel) -> tuple[str, ...]:
+    """What the names of the modules in the decoder's blocks begin with, as in ``model.layers.``.
 
-    Raises:
-        ModelError: The model has no single list of blocks.
+    Where no list has as many entries as the configuration says that there are blocks, the decoder's outermost lists
+    count as the blocks, and where it has none, the whole decoder.
     """
-    depth = model.config.get_text_config().num_hidden_layers
-    lists = [
-        name for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) == depth
-    ]
-    outer = [name for name in lists if not any(name.startswith(other + ".") for other in lists)]
-    if len(outer) != 1:
-        raise ModelError(
-            f"model.uri: {type(model).__name__} has no single list of {depth} blocks: choose a decoder-only model"
-        )
-    return f"{outer[0]}."
-
-
-def refuse_experts(model: PreTrainedModel) -> None:
-    """Refuse mixtures of experts, whose layers see tokens in another order than the batch's.
-
-    Raises:
-        ModelError: The configuration speaks of more than one expert.
-    """
-    config = model.config.get_text_config()
-    for field in EXPERT_COUNTS:
-        experts = getattr(config, field, None)
-        if isinstance(experts, int) and experts > 1:
-            raise ModelError(
-                f"model.uri: a mixture of experts ({field} = {experts}) can't be a proxy: "
-                "choose a dense model of the same family"
-            )
+    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    inside = decoder(model)
+    here = next(str(name) for name, module in model.named_modules() if module is inside)
+    start = f"{here}." if here else ""
+    lists = {start + name: len(module) for name, module in inside.named_modules() if isinstance(module, nn.ModuleList)}
+    deep = [name for name, length in lists.items() if length == depth] or list(lists)
+    outer = [name for name in deep if not any(name.startswith(other + ".") for other in deep)]
+    return tuple(f"{name}." for name in outer) or (start,)

@@ -144,6 +144,7 @@ class _Run:
                 reading.snapshot, self.context.settings, self.source.request.dataset.source_column
             ),
             sketches=store.key,
+            scored=store.scored(),
             sketches_reused=self._reused,
             seconds=self.seconds,
         )
@@ -293,6 +294,8 @@ class _Run:
         """The finite sketches; rows whose sketch is not finite count as rejected."""
         stored = store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
         corpus = reading.corpus
+        if stored.finite.any() and not any_information(stored.values):
+            raise no_information(len(stored.values))
         rejected = {reason: rows.tolist() for reason, rows in corpus.rejected.items() if len(rows)}
         if stored.finite.all():
             return Sketched(stored.values, corpus.rows, rejected)
@@ -306,13 +309,7 @@ class _Run:
         config = self._config(len(sketched.rows))
         main = self._merge(sketched, config) if self.parts else self._select_one(sketched, config)
         if not len(main.indices):
-            raise JobError(
-                "no-information",
-                "The gradients say nothing",
-                "gradients",
-                f"all {len(sketched.rows)} gradients are zero, so no row is better than another: check the model's "
-                "weights and gradients.target",
-            )
+            raise no_information(len(sketched.rows))
         chosen: dict[str, Selection] = {MAIN: main}
         repeats: dict[str, list[Selection]] = {}
         for method in spec.baselines:
@@ -375,6 +372,22 @@ class _Run:
         with tracing.span(f"stage {stage}"):
             yield
         self.seconds.setdefault(stage, round(time.monotonic() - began, 3))
+
+
+def any_information(values: NDArray[np.float32]) -> bool:
+    """Whether any sketch is not zero, (m, p); looks no further than it must, as the matrix may be a map of a file."""
+    return any(bool(values[start : start + 1024].any()) for start in range(0, len(values), 1024))
+
+
+def no_information(rows: int) -> JobError:
+    """All gradients are zero: an empty or arbitrary selection must not look like a result."""
+    return JobError(
+        "no-information",
+        "The gradients say nothing",
+        "gradients",
+        f"all {rows} gradients are zero, so no row is better than another: check the model's weights, "
+        "gradients.target and gradients.layers",
+    )
 
 
 def picks_of(budget: Budget, usable: int) -> int:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from app.core.contracts.job_request import SelectionSpec
     from app.core.db.tables import Json
     from workers.data.rejection import Reason
+    from workers.gradients.shards import Scored
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
     from workers.selection import Selection
@@ -56,6 +57,7 @@ class Published:
         selection: The requested selection.
         source_column: Column that says where a row comes from, or None.
         sketches: Content key.
+        scored: What the sketches are of; None where that was not kept.
         sketches_reused: Whether all sketches existed before this job.
         seconds: Time of each stage so far.
     """
@@ -69,6 +71,7 @@ class Published:
     selection: SelectionSpec
     source_column: str | None
     sketches: str
+    scored: Scored | None
     sketches_reused: bool
     seconds: dict[str, float]
 
@@ -214,6 +217,8 @@ def _result(published: Published, publishing_s: float) -> Json:
         "fingerprint": published.reading.snapshot.fingerprint,
         "model_revision": published.reading.model.revision,
         "sketches": published.sketches,
+        "left_out": None if published.scored is None else list(published.scored.left_out),
+        "weights_stored_as": None if published.scored is None else published.scored.weights_stored_as,
         "sketches_reused": published.sketches_reused,
         "seconds": {**published.seconds, Stage.PUBLISHING: round(publishing_s, 3)},
         "baselines": {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from app.core.contracts.job_plan import ShardPlan
 from app.core.db.tables import Job, Shard, State
 from app.core.lifecycle import counts, leases, parking
-from workers.gradients.shards import ShardStore
+from workers.gradients.shards import Scored, ShardStore
 from workers.gradients.starting_point import StartingPoint, shared_starting_point, starting_point
 from workers.runtime.context import current_context
 from workers.runtime.failures import JobError
@@ -79,6 +79,7 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
         )
 
     engine = context.engine(model, config, store.key, start)
+    store.keep_scored(Scored(engine.left_out))
     meter = heartbeat.begin(shard.samples, "samples")
     sketches = engine.sketch(
         [corpus[i] for i in store.rows(shard.number)],

@@ -199,8 +199,8 @@ def test_a_sample_that_can_not_be_differentiated_is_refused(bad: Sample, message
 @pytest.mark.parametrize(
     ("architecture", "config", "message"),
     [
-        ("mixtral", CONFIG, "mixture of experts .num_experts = 4. .* choose a dense model"),
-        ("gpt2", CONFIG, "transformer.h.0.attn.c_attn is a Conv1D, not a plain linear layer"),
+        ("mixtral", GradientConfig(layers=("gate",)), "0.mlp.gate is a MixtralTopKRouter, not a linear layer"),
+        ("llama", GradientConfig(layers=("experts",)), "no linear layer is named experts: .*down_proj"),
         ("llama", GradientConfig(layers=("c_attn", "q_proj")), "no linear layer is named c_attn: .*down_proj"),
     ],
 )
