@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from contextlib import contextmanager
@@ -64,6 +65,7 @@ def choose_head(model: PreTrainedModel) -> Head:
                 f"model.uri: {type(model).__name__} makes logits of shape {tuple(logits.shape)} out of {ids.shape[1]} "
                 "tokens: choose a causal language model"
             )
+        _check_mask(model, ids, logits)
         backbone = decoder(model)
         apart = backbone is not model and hasattr(backbone(input_ids=ids, use_cache=False), "last_hidden_state")
         if apart:
@@ -101,6 +103,19 @@ def _check_padding(model: PreTrainedModel, ids: torch.Tensor, run: Callable[[tor
         raise ModelError(
             f"model.uri: padding changes a sample in {type(model).__name__} "
             f"(relative difference {float(error):.1e}): choose a decoder-only model with causal attention"
+        )
+
+
+def _check_mask(model: PreTrainedModel, ids: torch.Tensor, logits: torch.Tensor) -> None:
+    """Refuse a model that makes other logits where it is told, as in training, that every token is one."""
+    if "attention_mask" not in inspect.signature(model.forward).parameters:
+        return
+    told = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    error = float((told - logits).float().norm() / logits.float().norm().clamp_min(1e-30))
+    if error > TOLERANCE[model.dtype]:
+        raise ModelError(
+            f"model.uri: {type(model).__name__} makes other logits with an attention mask of ones than without "
+            f"(relative difference {error:.1e}): choose another proxy model"
         )
 
 

@@ -17,7 +17,8 @@ LENGTHS = ("max_position_embeddings", "max_seq_len", "max_sequence_length")
 
 def decoder(model: PreTrainedModel) -> nn.Module:
     """The model without its output head: token ids to last hidden states."""
-    return cast("nn.Module", model.get_decoder())  # type: ignore[no-untyped-call]
+    found = cast("nn.Module", model.get_decoder())  # type: ignore[no-untyped-call]
+    return model.base_model if isinstance(found, nn.Linear) else found  # a head of that name
 
 
 def frozen(model: PreTrainedModel) -> PreTrainedModel:
