@@ -199,6 +199,13 @@ class Baseline(Answer):
     overlap: float
 
 
+class GradientsComputed(Answer):
+    """Rows whose gradients a job computed, and rows whose sketches it found."""
+
+    computed: int
+    reused: int
+
+
 class JobResult(Answer):
     """Numbers of a succeeded job: log-det in nats, times in seconds."""
 
@@ -222,6 +229,7 @@ class JobResult(Answer):
     sketches_reused: bool
     left_out: list[str] | None = None
     weights_stored_as: str | None = None
+    gradients: GradientsComputed | None = None
     seconds: dict[str, float]
     baselines: dict[str, Baseline]
     partitions: int | None = None
@@ -251,6 +259,7 @@ class Job(Answer):
     finished_at: datetime | None = None
     updated_at: datetime | None = None
     expires_at: datetime | None = None
+    priority: str = "normal"
     timeout_s: float | None = None
     webhook: WebhookDelivery | None = None
 

@@ -63,6 +63,13 @@ class PartitionsGuarantee(Response):
     loss: float = Field(description="(1 - (1 - 1/k)^k) k conflict_penalty, in nats.")
 
 
+class GradientsComputed(Response):
+    """Whose gradients were computed for a job."""
+
+    computed: int = Field(description="Rows whose gradients were computed for this job.")
+    reused: int = Field(description="Rows whose sketches were there, or which another job computed meanwhile.")
+
+
 class JobResult(Response):
     """Numbers of a succeeded job; the picks are at `links.subset`."""
 
@@ -101,6 +108,7 @@ class JobResult(Response):
     weights_stored_as: str | None = Field(
         default=None, description="Format of quantised weights, such as `nf4`; null where they are plain numbers."
     )
+    gradients: GradientsComputed | None = Field(default=None, description="Null for results of old.")
     seconds: dict[str, float] = Field(description="Time of each stage.")
     baselines: dict[str, Baseline] = Field(description="What each baseline came to with as many picks.")
     versions: dict[str, str]

@@ -145,7 +145,7 @@ class _Run:
             ),
             sketches=store.key,
             scored=store.scored(),
-            sketches_reused=self._reused,
+            computed=self.plan.computed,
             seconds=self.seconds,
         )
         publish(self.context, self.heartbeat, published)
@@ -216,7 +216,7 @@ class _Run:
             raise Stopped
 
     def _park(self, reading: Reading, store: ShardStore, missing: list[int]) -> None:
-        """Make shards of the missing sketches, and park the job until they are done."""
+        """Let go of the job until what is missing is there: another job computes it already, or its own shards will."""
         rounds = self.plan.rounds + 1
         if rounds > MOST_ROUNDS:
             raise JobError(
@@ -225,11 +225,20 @@ class _Run:
                 "gradients",
                 f"{len(missing)} shards were missing or damaged after {MOST_ROUNDS} rounds: check the artifact store",
             )
-        plan = JobPlan(**self._of_the_data(reading, store), parked_at=self.plan.parked_at or self._now(), rounds=rounds)
         sizes = {shard: len(store.rows(shard)) for shard in missing}
+        plan = JobPlan(
+            **self._of_the_data(reading, store),
+            parked_at=self.plan.parked_at or self._now(),
+            rounds=self.plan.rounds,
+            computed=self.plan.computed,
+        )
+        made = plan.model_copy(update={"rounds": rounds, "computed": plan.computed + sum(sizes.values())})
+        lease = self.heartbeat.lease
         self.heartbeat.stop()
         with self.context.sessions() as session:
-            waiting = parking.park_job(session, self.heartbeat.lease, parking.SHARDS, sizes, plan)
+            if parking.park_behind(session, lease, sizes, plan):
+                return
+            waiting = parking.park_job(session, lease, parking.SHARDS, sizes, made)
         self.context.queue.put_or_leave(waiting)
         if not waiting:
             raise Stopped
@@ -251,7 +260,6 @@ class _Run:
         plan = self.plan.model_copy(
             update={
                 **self._of_the_data(reading, store),
-                "reused": self._reused,
                 "parted_at": self.plan.parted_at or self._now(),
                 "splits": splits,
                 "samples": len(reading.corpus),
@@ -268,11 +276,6 @@ class _Run:
         self.context.queue.put_or_leave(waiting)
         if not waiting:
             raise Stopped
-
-    @property
-    def _reused(self) -> bool:
-        """Whether all sketches existed before this job."""
-        return self.plan.sketches is None if self.plan.reused is None else self.plan.reused
 
     def _of_the_data(self, reading: Reading, store: ShardStore) -> dict[str, Any]:
         """The fields of the plan that describe the job's data."""

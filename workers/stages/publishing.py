@@ -58,7 +58,7 @@ class Published:
         source_column: Column that says where a row comes from, or None.
         sketches: Content key.
         scored: What the sketches are of; None where that was not kept.
-        sketches_reused: Whether all sketches existed before this job.
+        computed: Samples whose sketches were computed for this job; the others' were there, or another job's.
         seconds: Time of each stage so far.
     """
 
@@ -72,7 +72,7 @@ class Published:
     source_column: str | None
     sketches: str
     scored: Scored | None
-    sketches_reused: bool
+    computed: int
     seconds: dict[str, float]
 
 
@@ -219,7 +219,11 @@ def _result(published: Published, publishing_s: float) -> Json:
         "sketches": published.sketches,
         "left_out": None if published.scored is None else list(published.scored.left_out),
         "weights_stored_as": None if published.scored is None else published.scored.weights_stored_as,
-        "sketches_reused": published.sketches_reused,
+        "sketches_reused": published.computed == 0,
+        "gradients": {
+            "computed": published.computed,
+            "reused": max(len(published.reading.corpus) - published.computed, 0),
+        },
         "seconds": {**published.seconds, Stage.PUBLISHING: round(publishing_s, 3)},
         "baselines": {
             label: _baseline(main, [one, *published.repeats.get(label, ())])

@@ -24,9 +24,10 @@ class JobPlan(BaseModel):
         sketches: Content key of the job's sketches, once the job was parked.
         parked_at: When the job was first parked for shards, in seconds since 1970 on Postgres's clock.
         rounds: Times that it was parked for shards.
+        behind: Whether the job waits for another job that computes the same sketches; unset where it does not.
+        computed: Samples of the shards that were made for this job.
         parted_at: When it was first parked for parts since then, likewise.
         splits: Times that it was parked for parts since then.
-        reused: Whether the job had to compute no sketch; set with the parts.
         samples: Rows with a sketch.
         usable: Rows with a finite sketch: the parts are drawn of these.
         parts: Number of parts.
@@ -45,9 +46,10 @@ class JobPlan(BaseModel):
     sketches: str | None = None
     parked_at: float | None = None
     rounds: int = 0
+    behind: bool | None = None
+    computed: int = 0
     parted_at: float | None = None
     splits: int = 0
-    reused: bool | None = None
     samples: int | None = None
     usable: int | None = None
     parts: int | None = None

@@ -103,6 +103,15 @@ BEGIN
         added_up := added_up || jsonb_build_object('tokens_per_s', round(counted.tokens_per_s::numeric, 1));
     END IF;
     UPDATE jobs SET progress = added_up WHERE id = NEW.job_id;
+    -- Jobs that wait for the same sketches have the same progress.
+    IF unit = 'samples' THEN
+        UPDATE jobs SET progress = added_up WHERE id IN (
+            SELECT behind.id FROM jobs AS behind JOIN jobs AS computing
+                ON behind.plan->>'sketches' = computing.plan->>'sketches'
+            WHERE computing.id = NEW.job_id AND behind.state = 'running' AND behind.lease_token IS NULL
+                AND behind.plan ? 'behind'
+            FOR NO KEY UPDATE OF behind SKIP LOCKED);
+    END IF;
     RETURN NULL;
 END $$;
 

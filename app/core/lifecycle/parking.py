@@ -11,7 +11,8 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, exists, func, insert, or_, select, update
+from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy.orm import aliased
 
 from app.core.db.tables import Job, Part, Shard, Stage, State
 from app.core.lifecycle.leases import OPEN, Waiting, held_and_wanted
@@ -100,12 +101,8 @@ def park_job(session: Session, lease: Lease, units: Units, sizes: Mapping[int, i
     Returns:
         The units, to be put into the queue; none if the job is no longer held or was cancelled.
     """
-    progress = {"done": 0, "total": sum(sizes.values()), "unit": units.unit, "rate": None, "eta_s": None}
-    if not let_go(session, lease, stage=units.stage, progress=progress, plan=plan.stored()):
-        session.rollback()
+    if not _let_go_of_job(session, lease, units, sizes, plan):
         return []
-    for earlier in UNITS_OF_JOBS:
-        session.execute(delete(earlier.table).where(earlier.table.job_id == lease.id))
     rows: list[dict[str, Any]] = [
         {"id": uuid.uuid4(), "job_id": lease.id, "number": number, units.size.key: size}
         for number, size in sizes.items()
@@ -115,22 +112,77 @@ def park_job(session: Session, lease: Lease, units: Units, sizes: Mapping[int, i
     return [Waiting(units.table, row["id"], 1) for row in rows]
 
 
+def park_behind(session: Session, lease: Lease, sizes: Mapping[int, int], plan: JobPlan) -> bool:
+    """Let go of a job until another job, which computes the very sketches that this job lacks, has them.
+
+    This takes a lock of the content key until the transaction ends, so that of several jobs that come at once one makes
+    shards. The other job's shards get this job's priority if it is higher.
+
+    Returns:
+        False if no job computes these sketches: `park_job` comes next, in the same transaction.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(_lock_number(plan))))
+    computing = select(Job.id).where(
+        Job.id != lease.id, _same_sketches(plan.sketches), exists().where(Shard.job_id == Job.id, Shard.state.in_(OPEN))
+    )
+    first = session.scalar(computing.limit(1))
+    if first is None:
+        return False
+    priority = select(Job.priority).where(Job.id == lease.id).scalar_subquery()
+    session.execute(update(Job).where(Job.id == first).values(priority=func.greatest(Job.priority, priority)))
+    behind = plan.model_copy(update={"behind": True})
+    if _let_go_of_job(session, lease, SHARDS, sizes, behind):
+        session.commit()
+    return True
+
+
+def _let_go_of_job(session: Session, lease: Lease, units: Units, sizes: Mapping[int, int], plan: JobPlan) -> bool:
+    progress = {"done": 0, "total": sum(sizes.values()), "unit": units.unit, "rate": None, "eta_s": None}
+    if not let_go(session, lease, stage=units.stage, progress=progress, plan=plan.stored()):
+        session.rollback()
+        return False
+    for earlier in UNITS_OF_JOBS:
+        session.execute(delete(earlier.table).where(earlier.table.job_id == lease.id))
+    return True
+
+
+def _same_sketches(key: Any) -> ColumnElement[bool]:  # noqa: ANN401 - a text or a column
+    return and_(Job.state.in_(OPEN), Job.plan["sketches"].astext == key)
+
+
+def _lock_number(plan: JobPlan) -> int:
+    """The plan's sketches as the signed 64 bits that Postgres names a lock by; not the number of `sketch_use`."""
+    assert plan.sketches is not None  # noqa: S101 - who parks a job for shards has named them
+    return int.from_bytes(bytes.fromhex(plan.sketches[16:32]), signed=True)
+
+
 def wake_jobs(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting]:
     """Queue the parked jobs whose units are all done, or one of which failed; commits.
 
+    A job that is parked behind another job's shards is queued once none of those is open.
+
     Args:
         session: For this transaction alone.
-        job_id: Look at this job only.
+        job_id: Look only at this job, and at those behind it.
     """
     of_job = [(units.table, exists().where(units.table.job_id == Job.id)) for units in UNITS_OF_JOBS]
+    other = aliased(Job)
+    open_elsewhere = exists().where(
+        Shard.job_id == other.id,
+        Shard.state.in_(OPEN),
+        other.id != Job.id,
+        other.plan["sketches"].astext == Job.plan["sketches"].astext,
+    )
     conditions = [
         or_(
             ~or_(*(units.where(table.state.in_(OPEN)) for table, units in of_job)),
             *(units.where(table.state == State.FAILED) for table, units in of_job),
-        )
+        ),
+        or_(Job.plan["behind"].is_(None), ~open_elsewhere),
     ]
     if job_id is not None:
-        conditions.append(Job.id == job_id)
+        sketches = select(other.plan["sketches"].astext).where(other.id == job_id).scalar_subquery()
+        conditions.append(or_(Job.id == job_id, and_(Job.plan["behind"].is_not(None), _same_sketches(sketches))))
     return wake(session, Job, *conditions)
 
 
