@@ -35,6 +35,6 @@ def test_a_job_goes_on_by_itself_when_the_one_that_computed_for_both_is_cancelle
     first, second = service.submit(body), service.submit(body)
     workers.start(("at", "gradients", "die"))
     wait_for(service, first, lambda job: job["stage"] == "gradients")
-    workers.start()
     assert service.http.post(f"/jobs/{first}/cancel").status_code < 300
+    workers.start()
     assert wait_for(service, second, final)["state"] == "succeeded"
