@@ -129,7 +129,7 @@ def test_a_second_job_finds_the_sketches_by_one_listing(service: Service, server
     second = succeeded(service, service.request(conflict_penalty=0.5))
     assert second["result"]["sketches_reused"]
     assert second["result"]["sketches"] == first["result"]["sketches"]
-    assert sorted(written(server, bucket)) == ["excerpts.jsonl", "rows.jsonl", "used"]
+    assert sorted(written(server, bucket)) == ["excerpts.jsonl", "rows.jsonl", "rows.jsonl.sums", "used"]
     assert sum("shard-" in call.path for call in server.calls) == 4  # each is read once
 
 
