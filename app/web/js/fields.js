@@ -16,6 +16,8 @@ export const SECTIONS = [
       { path: "dataset.format", label: "Format", kind: "select", options: [["", "as the name ends"], ["jsonl"], ["json"], ["csv"], ["parquet"]], help: "Needed only if the file's name has no known suffix.", folded: true },
       { path: "dataset.columns", label: "Columns", kind: "columns", help: "Which columns hold prompt, response or messages. If empty, the usual names are recognised.", folded: true },
       { path: "dataset.source_column", label: "Source column", help: "The column with the source of each row, for the figure by source. If empty: source, dataset or domain, if the dataset has such a column.", folded: true },
+      { path: "dataset.train_on", label: "Learned turns", kind: "select", options: [["all", "all answers"], ["last", "the last answer"]], value: "all", help: "Which answers of a conversation are learned.", folded: true },
+      { path: "dataset.preference", label: "Preference pairs", kind: "select", options: [["chosen", "chosen answer"], ["rejected", "rejected answer"], ["dpo", "dpo: gradient of the DPO loss"], ["all", "all answers"]], value: "chosen", help: "Which answer of a row with a chosen and a rejected one is learned; dpo takes the gradient of the DPO loss of the pair.", folded: true },
       { path: "dataset.max_rejected_fraction", label: "Unusable rows allowed", kind: "number", value: 0.05, help: "The job fails if a larger share of all rows can't be used.", folded: true },
     ],
   },
@@ -24,6 +26,7 @@ export const SECTIONS = [
     fields: [
       { path: "model.uri", label: "URI", required: true, placeholder: "file:///models/smollm2", help: "The proxy model whose gradients score the rows: a small one of the family that you train." },
       { path: "model.max_length", label: "Longest row, tokens", kind: "number", value: 512, help: "Longer rows are cut on the right." },
+      { path: "model.chat_template", label: "Chat template", maxLength: 200, placeholder: "default", help: "Name of a chat template, if the tokenizer has several. If empty: default, and tool_use for rows with tools.", folded: true },
       { path: "model.dtype", label: "Numbers", kind: "select", options: [["float32"], ["bfloat16"]], value: "float32", help: "bfloat16 halves memory, on GPUs that have it.", folded: true },
     ],
   },
@@ -62,6 +65,7 @@ export const SECTIONS = [
     title: "Job",
     fields: [
       { path: "name", label: "Name", maxLength: 200, placeholder: "nightly", help: "To find it again." },
+      { path: "priority", label: "Priority", kind: "select", options: [["low"], ["normal"], ["high"]], value: "normal", help: "Workers take a project's jobs of higher priority first. Projects take turns, whatever the priority.", folded: true },
       { path: "timeout_s", label: "Time limit, seconds", kind: "number", placeholder: "none", help: "Counted from the job's start; a job that takes longer fails.", folded: true },
       { path: "expires_at", label: "Delete at", placeholder: "2027-01-01T00:00:00Z", help: "A time with its zone, after which the job is deleted with all its results. If empty, the service's default holds.", folded: true },
       { path: "webhook.url", label: "Webhook", placeholder: "https://\u2026", help: "A public https:// URL that gets a signed POST when the job ends.", folded: true },

@@ -1,8 +1,8 @@
 /* Knobs that `fields.js` has no words for: taken from the API's own description, so that the form lacks none. */
 
-// Offered as one control, or not at all: a dataset is named by its URI here.
+// Offered as one control; and not at all: a dataset is named by its URI here, and two fields are short for the dataset's.
 const WHOLE = new Set(["dataset.columns", "selection.budget", "metadata"]);
-const ELSEWHERE = new Set(["dataset.id"]);
+const ELSEWHERE = new Set(["dataset.id", "train_on", "preference"]);
 
 /** Fields for all leaves of a request that are not among `known`. */
 export function furtherFields(openapi, known) {
