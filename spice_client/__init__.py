@@ -10,7 +10,7 @@ from spice_client.downloads import Downloaded, FileNotWritable, NotResumable
 from spice_client.exports.conversation import RowNotReadable
 from spice_client.exports.formats import RegistryNotReadable
 from spice_client.exports.operation import Exported, ExportImpossible
-from spice_client.models import Conflicts, Curve, Dataset, Event, Job, JobResult
+from spice_client.models import Conflicts, Curve, Dataset, Event, Job, JobResult, Proof, ProofArm, ProofComparison
 from spice_client.problems import (
     Conflict,
     InvalidRequest,
@@ -22,6 +22,7 @@ from spice_client.problems import (
     NotFound,
     NotTheService,
     PackageMissing,
+    ProofFailed,
     Refused,
     ServiceFault,
     ServiceUnreachable,
@@ -61,6 +62,10 @@ __all__ = [
     "NotTheService",
     "PackageMissing",
     "Patience",
+    "Proof",
+    "ProofArm",
+    "ProofComparison",
+    "ProofFailed",
     "Refused",
     "RegistryNotReadable",
     "RowNotReadable",

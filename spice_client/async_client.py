@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self, Unpack
 
-from spice_client import comparison, datasets, jobs, results, waiting
+from spice_client import comparison, datasets, jobs, proofs, results, waiting
 from spice_client.async_transport import AsyncTransport
 from spice_client.binding import awaitable
 from spice_client.connection import Connection
@@ -59,6 +59,21 @@ class AsyncDatasets:
     wait = awaitable(waiting.wait_for_dataset)
 
 
+class AsyncProofs:
+    """Proofs of the service: `client.proofs`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    submit = awaitable(proofs.submit)
+    get = awaitable(proofs.get)
+    page = awaitable(proofs.page)
+    cancel = awaitable(proofs.cancel)
+    runs = awaitable(proofs.runs)
+    report = awaitable(proofs.report)
+    wait = awaitable(proofs.wait)
+
+
 class AsyncSpiceClient:
     """The service, from an event loop: as `SpiceClient`, with methods to await.
 
@@ -87,6 +102,7 @@ class AsyncSpiceClient:
         self._transport = AsyncTransport(connection)
         self.jobs = AsyncJobs(self._transport)
         self.datasets = AsyncDatasets(self._transport)
+        self.proofs = AsyncProofs(self._transport)
 
     async def __aenter__(self) -> Self:
         return self

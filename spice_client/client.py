@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self, Unpack
 
-from spice_client import comparison, datasets, jobs, results, waiting
+from spice_client import comparison, datasets, jobs, proofs, results, waiting
 from spice_client.binding import blocking
 from spice_client.connection import Connection
 from spice_client.exports import operation as exporting
@@ -58,6 +58,21 @@ class Datasets:
     wait = blocking(waiting.wait_for_dataset)
 
 
+class Proofs:
+    """Proofs of the service: `client.proofs`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    submit = blocking(proofs.submit)
+    get = blocking(proofs.get)
+    page = blocking(proofs.page)
+    cancel = blocking(proofs.cancel)
+    runs = blocking(proofs.runs)
+    report = blocking(proofs.report)
+    wait = blocking(proofs.wait)
+
+
 class SpiceClient:
     """The service, from a program.
 
@@ -94,6 +109,7 @@ class SpiceClient:
         self._transport = Transport(connection)
         self.jobs = Jobs(self._transport)
         self.datasets = Datasets(self._transport)
+        self.proofs = Proofs(self._transport)
 
     def __enter__(self) -> Self:
         return self

@@ -278,6 +278,64 @@ class Job(Answer):
         return self.model_copy(update={"state": event.data["state"]})
 
 
+ProofStage = Literal["reading", "gradients", "selecting", "training", "comparing"]
+Verdict = Literal["better", "worse", "equivalent", "not_enough_runs"]
+
+
+class ProofArm(Answer):
+    """An arm of a proof: what was trained on, and how it scored, by metric."""
+
+    name: str
+    rows: float
+    tokens: float
+    steps: int
+    left_out: dict[str, int] = {}
+    runs: list[Json] = []
+    mean: dict[str, float] = {}
+    interval: dict[str, tuple[float, float] | None] = {}
+
+
+class ProofComparison(Answer):
+    """An arm against another by one metric: arm minus against. Of a loss, below 0 is better."""
+
+    arm: str
+    against: str
+    metric: str
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    p_value: float | None = None
+    smallest_effect: float
+    verdict: Verdict
+    runs_needed: int | None = None
+    seeds: int
+
+
+class Proof(Answer):
+    """A proof. Arms, comparisons, premise and cost are there once `state` is succeeded."""
+
+    id: UUID
+    name: str | None
+    metadata: dict[str, str]
+    state: State
+    stage: ProofStage | None
+    progress: Progress | None
+    cancel_requested: bool = False
+    job: UUID | None = None
+    error: ProblemDetails | None
+    arms: list[ProofArm] = []
+    comparisons: list[ProofComparison] = []
+    premise: Json | None = None
+    cost: Json | None = None
+    notes: list[str] = []
+    created_at: datetime
+    finished_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the proof's state is final."""
+        return self.state in FINAL
+
+
 class Event(Answer):
     """Something that happened to a job: its state, its stage or its progress."""
 

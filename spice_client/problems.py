@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import httpx
 
 if TYPE_CHECKING:
-    from spice_client.models import Job
+    from spice_client.models import Job, Proof
 
 BODY_SHOWN = 500
 FIRST_FAULT = 500
@@ -201,6 +201,14 @@ class JobCancelled(JobUnsuccessful):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job, {"title": "The job was cancelled", "detail": f"Job {job.id} was cancelled."})
+
+
+class ProofFailed(SpiceError):
+    """The proof failed or was cancelled; `proof` is it as it was then."""
+
+    def __init__(self, proof: Proof) -> None:
+        self.proof = proof
+        super().__init__(proof.error.document() if proof.error else {"title": f"The proof is {proof.state}"})
 
 
 class WaitTimedOut(SpiceError):

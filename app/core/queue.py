@@ -19,7 +19,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
-from app.core.db.tables import Dataset, Job, Part, Preview, Shard
+from app.core.db.tables import Dataset, Job, Part, Preview, Proof, ProofRun, Shard
 from app.core.settings import QUEUES
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ KINDS: Final[dict[Work, str]] = {
     Preview: "selection",
     Job: "selection",
     Part: "selection",
+    Proof: "selection",
     Shard: "gradients",
+    ProofRun: "proofs",
 }
 """The queue of each table's rows."""
 QueueUnavailable = RedisError
@@ -129,7 +131,7 @@ class TaskQueue:
 
 
 def queue_name(settings: Settings, kind: str) -> str:
-    """RQ's name of the `selection` queue (jobs, their parts, datasets) or of the `gradients` queue (shards)."""
+    """RQ's name of `selection` (jobs, their parts, datasets, proofs), `gradients` (shards) or `proofs` (their runs)."""
     return f"{settings.queue_name}-{kind}"
 
 

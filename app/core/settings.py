@@ -17,7 +17,7 @@ MIB = 1024**2
 LONGEST_S = 10**9
 """32 years, in seconds: what is added to a time stays within what Python and Postgres hold."""
 
-QUEUES = ("selection", "gradients")
+QUEUES = ("selection", "gradients", "proofs")
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -179,9 +179,9 @@ class Settings(BaseSettings):
     # Queue and worker
     queue_name: str = Field(default="spice", min_length=1, description="Prefix of the names of the RQ queues.")
     worker_queues: CommaSeparated = Field(
-        default=("selection", "gradients"),
+        default=QUEUES,
         description="What a worker does, comma separated, what is first in line first: `selection` (reads and "
-        "selects, no GPU needed) and `gradients`.",
+        "selects, no GPU needed), `gradients`, and `proofs` (trains and scores).",
     )
     lease_s: float = Field(
         default=30,
@@ -217,6 +217,9 @@ class Settings(BaseSettings):
         default=4096, ge=16, description="Tokens of one batch, padding included; bounds the worker's memory."
     )
     shard_rows: int = Field(default=1024, ge=1, description="Rows of one shard of sketches.")
+    proof_checkpoint_s: float = Field(
+        default=60, ge=0, le=LONGEST_S, description="Seconds from one checkpoint of a proof's run to the next."
+    )
 
     # Retention: what was used last goes last, what a job uses stays
     artifacts_max_bytes: int | None = Field(
@@ -313,7 +316,7 @@ class Settings(BaseSettings):
     @classmethod
     def _known_queues(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or set(value) - set(QUEUES):
-            raise ValueError(f"must name one or both of {', '.join(QUEUES)}")
+            raise ValueError(f"must name one or more of {', '.join(QUEUES)}")
         return value
 
     @field_validator("database_url")

@@ -59,7 +59,7 @@ def register(
             DatasetResponse.model_validate(dataset),
             status.HTTP_202_ACCEPTED,
             {"Location": f"/datasets/{dataset.id}", "Retry-After": str(POLL_AFTER_S)},
-            queued=Waiting(Dataset, dataset.id, dataset.dispatch),
+            queued=[Waiting(Dataset, dataset.id, dataset.dispatch)],
         )
 
     return once.answer(lambda session: service.register(session, settings, body), accepted)
@@ -157,7 +157,7 @@ def preview(
             _preview_response(asked),
             status.HTTP_202_ACCEPTED,
             {"Location": f"/datasets/{dataset_id}/previews/{asked.id}", "Retry-After": str(POLL_AFTER_S)},
-            queued=Waiting(Preview, asked.id, asked.dispatch),
+            queued=[Waiting(Preview, asked.id, asked.dispatch)],
         )
 
     return once.answer(lambda session: service.preview(session, settings, dataset_id, body), accepted)

@@ -11,7 +11,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from app.core.lifecycle import counts, deadlines, leases, parking
+from app.core.lifecycle import counts, deadlines, leases, parking, proofs
 from app.core.queue import KINDS
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
     with sessions() as session:
         deadlines.enforce(session)
         parking.drop_units(session)
+        proofs.drop_finished(session)
         session.commit()
         for table in KINDS:
             # Before rows are reclaimed: a reclaimed row is queued in Postgres, and its message is sent below.
@@ -49,6 +50,7 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
         lost = queue.missing(waiting)
         due += [work for work in (leases.redispatch(session, work) for work in lost) if work is not None]
         due += parking.wake_jobs(session)
+        due += proofs.wake(session)
         counts.count_ended(session)
     for work in dead:
         queue.drop(work)

@@ -12,7 +12,7 @@ from fastapi import Depends, Header, Request, Response, status
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from app.core.db.tables import Dataset, Job
+    from app.core.db.tables import Dataset, Job, Proof
 
 POLLED: Final = "private, no-cache"
 FOREVER: Final = "private, max-age=86400, immutable"
@@ -35,7 +35,7 @@ class Validators:
         self._response = response
         self._known = if_none_match
 
-    def polled(self, *rows: Job | Dataset, also: Iterable[object] = ()) -> dict[str, str]:
+    def polled(self, *rows: Job | Dataset | Proof, also: Iterable[object] = ()) -> dict[str, str]:
         """Tag an answer by the versions of the rows that it shows.
 
         The tag is weak: the answer also shows the workers of a job, which are not part of the version.

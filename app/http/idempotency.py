@@ -23,7 +23,7 @@ from app.http.dependencies import resources, sessions_of
 from app.http.problems import IdempotencyKeyInUse, IdempotencyKeyReused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic import BaseModel
     from sqlalchemy import Delete
@@ -48,13 +48,13 @@ class Answer:
         body: The document.
         status: HTTP status.
         headers: Besides those of the document.
-        queued: A new row, to be put into the queue after the commit.
+        queued: New rows, to be put into the queue after the commit.
     """
 
     body: BaseModel
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
-    queued: Waiting | None = None
+    queued: Sequence[Waiting] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ class Once:
             if self.key is not None:
                 keep(session, self.key, self.fingerprint, answer, body)
             session.commit()
-        if answer.queued is not None:
-            self.queue.put_or_leave([answer.queued])
+        if answer.queued:
+            self.queue.put_or_leave(answer.queued)
         return _response(answer.status, answer.headers, body)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Select, select
 
-from app.core.db.tables import Dataset, Job
+from app.core.db.tables import Dataset, Job, Proof
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from app.core.db.tables import State
 
-Listed = TypeVar("Listed", Dataset, Job)
+Listed = TypeVar("Listed", Dataset, Job, Proof)
 
 
 def listed(

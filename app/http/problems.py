@@ -124,6 +124,34 @@ class JobNotFound(NotFoundProblem):
     title = "There is no such job"
 
 
+class ProofNotFound(NotFoundProblem):
+    """No proof has this id."""
+
+    type_ = "proof-not-found"
+    title = "There is no such proof"
+
+
+class ProofNotReady(ConflictProblem):
+    """The proof has no result (yet)."""
+
+    type_ = "proof-not-ready"
+    title = "The proof has no result"
+
+
+class ScoresNotReady(ConflictProblem):
+    """The scores of a proof are not there (yet)."""
+
+    type_ = "scores-not-ready"
+    title = "The scores are not there"
+
+
+class ProofFinished(ConflictProblem):
+    """A finished proof can't be cancelled."""
+
+    type_ = "proof-finished"
+    title = "The proof has ended already"
+
+
 class DatasetNotFound(NotFoundProblem):
     """No dataset has this id."""
 

@@ -64,7 +64,7 @@ def submit(
             to_response(job),
             status.HTTP_202_ACCEPTED,
             {"Location": f"/jobs/{job.id}", "Retry-After": str(POLL_AFTER_S)},
-            queued=Waiting(Job, job.id, job.dispatch),
+            queued=[Waiting(Job, job.id, job.dispatch)],
         )
 
     return once.answer(lambda session: service.submit(session, settings, body), accepted)

@@ -91,18 +91,18 @@ class Delivery:
 
 
 def _deliver(sessions: Sessions, settings: Settings, due: Due) -> None:
-    body = json.dumps({"type": f"job.{due.state}", "timestamp": due.at.isoformat(), "data": due.data})
+    body = json.dumps({"type": f"{due.kind}.{due.state}", "timestamp": due.at.isoformat(), "data": due.data})
     secrets = secrets_in_use(settings, due.project_id, due.rotations)
     try:
-        status, wrong = send(due.url, body, signed_headers(secrets, f"msg_{due.job_id.hex}", body), settings)
+        status, wrong = send(due.url, body, signed_headers(secrets, f"msg_{due.id.hex}", body), settings)
     except Exception as error:  # or the message would be due for ever
-        logger.exception("webhook of job %s could not be sent", due.job_id)
+        logger.exception("webhook of %s %s could not be sent", due.kind, due.id)
         status, wrong = None, type(error).__name__
     with sessions() as session:
         if wrong is None:
             repository.delivered(session, due, status)
         else:
-            logger.warning("webhook of job %s, attempt %d: %s", due.job_id, due.attempt, wrong)
+            logger.warning("webhook of %s %s, attempt %d: %s", due.kind, due.id, due.attempt, wrong)
             last = due.attempt >= settings.webhook_attempts
             again_s = None if last else min(settings.webhook_backoff_s * 2 ** (due.attempt - 1), 3600.0)
             repository.failed(session, due, status, wrong, again_s)

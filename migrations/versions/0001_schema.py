@@ -475,6 +475,96 @@ def upgrade() -> None:
         "ix_parts_waiting", "parts", ["job_id", "number"], unique=False, postgresql_where=sa.text("state = 'queued'")
     )
     op.create_table(
+        "proofs",
+        sa.Column("id", sa.UUID(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=True),
+        sa.Column(
+            "metadata",
+            postgresql.JSONB(none_as_null=True, astext_type=sa.Text()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+        ),
+        sa.Column("job_id", sa.UUID(), nullable=True),
+        sa.Column("own_job", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("request", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column(
+            "stage",
+            sa.Enum(
+                "reading",
+                "gradients",
+                "selecting",
+                "training",
+                "comparing",
+                name="proof_stage",
+                native_enum=False,
+                create_constraint=True,
+                length=16,
+            ),
+            nullable=True,
+        ),
+        sa.Column("progress", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("plan", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("result", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column(
+            "project_id", sa.UUID(), server_default=sa.text("'5b1ce000-0000-4000-8000-000000000000'"), nullable=False
+        ),
+        sa.Column(
+            "state",
+            sa.Enum(
+                "queued",
+                "running",
+                "succeeded",
+                "failed",
+                "cancelled",
+                name="state",
+                native_enum=False,
+                create_constraint=True,
+                length=16,
+            ),
+            nullable=False,
+        ),
+        sa.Column("dispatch", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("lease_token", sa.UUID(), nullable=True),
+        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("queued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("origin", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("outage_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("outage_of", sa.Text(), nullable=True),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("webhook", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("webhook_due_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_proofs_job_id_jobs"), ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_proofs_project_id_projects")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_proofs")),
+    )
+    op.create_index("ix_proofs_job_id", "proofs", ["job_id"], unique=False)
+    op.create_index(
+        "ix_proofs_open",
+        "proofs",
+        ["state", "queued_at"],
+        unique=False,
+        postgresql_where=sa.text("state IN ('queued', 'running')"),
+    )
+    op.create_index(
+        "ix_proofs_project_id_created_at_id",
+        "proofs",
+        ["project_id", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
+        unique=False,
+    )
+    op.create_index(
+        "ix_proofs_webhook_due_at",
+        "proofs",
+        ["webhook_due_at"],
+        unique=False,
+        postgresql_where=sa.text("webhook_due_at IS NOT NULL"),
+    )
+    op.create_table(
         "rejected_rows",
         sa.Column("job_id", sa.UUID(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
@@ -545,6 +635,84 @@ def upgrade() -> None:
         "ix_shards_waiting", "shards", ["job_id", "number"], unique=False, postgresql_where=sa.text("state = 'queued'")
     )
     op.create_table(
+        "proof_events",
+        sa.Column("proof_id", sa.UUID(), nullable=False),
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "kind",
+            sa.Enum(
+                "state", "stage", "progress", name="event_kind", native_enum=False, create_constraint=True, length=16
+            ),
+            nullable=False,
+        ),
+        sa.Column("data", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["proof_id"], ["proofs.id"], name=op.f("fk_proof_events_proof_id_proofs"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("proof_id", "id", name=op.f("pk_proof_events")),
+    )
+    op.create_index(
+        "ix_proof_events_turns",
+        "proof_events",
+        ["proof_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("kind <> 'progress'"),
+    )
+    op.create_table(
+        "proof_runs",
+        sa.Column("id", sa.UUID(), nullable=False),
+        sa.Column("proof_id", sa.UUID(), nullable=False),
+        sa.Column("arm", sa.Text(), nullable=False),
+        sa.Column("seed", sa.Integer(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("steps", sa.Integer(), nullable=False),
+        sa.Column("worker", sa.Text(), nullable=True),
+        sa.Column("progress", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("outcome", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("reused", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column(
+            "state",
+            sa.Enum(
+                "queued",
+                "running",
+                "succeeded",
+                "failed",
+                "cancelled",
+                name="state",
+                native_enum=False,
+                create_constraint=True,
+                length=16,
+            ),
+            nullable=False,
+        ),
+        sa.Column("dispatch", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("lease_token", sa.UUID(), nullable=True),
+        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("queued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("origin", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("outage_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("outage_of", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["proof_id"], ["proofs.id"], name=op.f("fk_proof_runs_proof_id_proofs"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_proof_runs")),
+        sa.UniqueConstraint("proof_id", "arm", "seed", name=op.f("uq_proof_runs_proof_id_arm_seed")),
+    )
+    op.create_index(
+        "ix_proof_runs_open",
+        "proof_runs",
+        ["state", "queued_at"],
+        unique=False,
+        postgresql_where=sa.text("state IN ('queued', 'running')"),
+    )
+    op.create_table(
         "selection_chunks",
         sa.Column("job_id", sa.UUID(), nullable=False),
         sa.Column("label", sa.Text(), nullable=False),
@@ -579,11 +747,24 @@ def downgrade() -> None:
         "LOOP EXECUTE 'DROP FUNCTION ' || f || ' CASCADE'; END LOOP; END $$"
     )
     op.drop_table("selection_chunks")
+    op.drop_index(
+        "ix_proof_runs_open", table_name="proof_runs", postgresql_where=sa.text("state IN ('queued', 'running')")
+    )
+    op.drop_table("proof_runs")
+    op.drop_index("ix_proof_events_turns", table_name="proof_events", postgresql_where=sa.text("kind <> 'progress'"))
+    op.drop_table("proof_events")
     op.drop_index("ix_shards_waiting", table_name="shards", postgresql_where=sa.text("state = 'queued'"))
     op.drop_index("ix_shards_open", table_name="shards", postgresql_where=sa.text("state IN ('queued', 'running')"))
     op.drop_table("shards")
     op.drop_table("selections")
     op.drop_table("rejected_rows")
+    op.drop_index(
+        "ix_proofs_webhook_due_at", table_name="proofs", postgresql_where=sa.text("webhook_due_at IS NOT NULL")
+    )
+    op.drop_index("ix_proofs_project_id_created_at_id", table_name="proofs")
+    op.drop_index("ix_proofs_open", table_name="proofs", postgresql_where=sa.text("state IN ('queued', 'running')"))
+    op.drop_index("ix_proofs_job_id", table_name="proofs")
+    op.drop_table("proofs")
     op.drop_index("ix_parts_waiting", table_name="parts", postgresql_where=sa.text("state = 'queued'"))
     op.drop_index("ix_parts_open", table_name="parts", postgresql_where=sa.text("state IN ('queued', 'running')"))
     op.drop_table("parts")

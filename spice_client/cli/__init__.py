@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from spice_client.cli import compare, export, jobs, subsets
+from spice_client.cli import compare, export, jobs, prove, subsets
 from spice_client.cli.exit_codes import TABLE
 
 if TYPE_CHECKING:
@@ -22,5 +22,6 @@ def add_to(app: typer.Typer) -> None:
     add("export")(export.export)
     add("report")(subsets.report)
     add("compare")(compare.compare)
+    add("prove")(prove.prove)
     add("cancel")(jobs.cancel)
     add("delete")(jobs.delete)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from spice_client.models import Json
 
 TITLE = "The request is not valid"
+SECTIONS = (("dataset", "--dataset"), ("model", "--model"), ("selection", "--budget"))
+"""What a request can't do without, and the flags that give it."""
 
 
 @dataclass
@@ -42,6 +44,32 @@ def build_request(file: str | None, flags: RequestFlags) -> Json:
     Raises:
         CommandFailedError: Something is missing or cannot be read.
     """
+    request = _filled(file, flags)
+    for section, flag in SECTIONS:
+        if section not in request:
+            raise refusal(TITLE, f"there is no {section}: give {flag}, or a request file that has one")
+    return _sendable(request)
+
+
+def build_proof_request(file: str | None, flags: RequestFlags, further: Json) -> Json:
+    """The body of `POST /proofs`: as that of a job, or with the job that has all of it.
+
+    Args:
+        file: Path of a JSON file, `-` for standard input, None for flags alone.
+        flags: Override what the file says.
+        further: Fields of the proof itself; override it likewise.
+
+    Raises:
+        CommandFailedError: Something is missing or cannot be read.
+    """
+    request = {**_filled(file, flags), **further}
+    if "job" not in request and (missing := [flag for section, flag in SECTIONS if section not in request]):
+        raise refusal(TITLE, f"there is no job: give --job, or {', '.join(missing)}, or a request file that has them")
+    return _sendable(request)
+
+
+def _filled(file: str | None, flags: RequestFlags) -> Json:
+    """What the file says, overridden by the flags."""
     request = _read(file) if file else {}
     if flags.dataset is not None:
         dataset = _section(request, "dataset")
@@ -59,9 +87,10 @@ def build_request(file: str | None, flags: RequestFlags) -> Json:
     for entry in flags.settings:
         path, value = pair("--set", entry)
         _put(request, path, _literal(value))
-    for section, flag in (("dataset", "--dataset"), ("model", "--model"), ("selection", "--budget")):
-        if section not in request:
-            raise refusal(TITLE, f"there is no {section}: give {flag}, or a request file that has one")
+    return request
+
+
+def _sendable(request: Json) -> Json:
     try:
         json.dumps(request, allow_nan=False, ensure_ascii=False).encode()
     except ValueError as error:  # not a number, infinite, or bytes of the command line that are no text

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 def remove_leftovers(settings: Settings) -> int:
     """Delete what is unfinished in the cache and was not written to for ``fetch_timeout_s``.
 
-    Copies of datasets and models, corpora, files of picked rows. Finished ones are never touched: unfinished ones have
-    names that begin with a dot. Safe to call at any time, by any number of workers.
+    Copies of datasets and models, corpora, files of picked rows and of trainings. Finished ones are never touched:
+    unfinished ones have names that begin with a dot. Safe to call at any time, by any number of workers.
 
     Returns:
         How many were deleted.
     """
     oldest = time.time() - settings.fetch_timeout_s
     removed = 0
-    for directory in (settings.cache_path / name for name in ("datasets", "corpora", "models", "rows")):
+    for directory in (settings.cache_path / name for name in ("datasets", "corpora", "models", "rows", "training")):
         for path in directory.glob(".*"):
             with contextlib.suppress(FileNotFoundError):  # another worker was quicker
                 inside = path.iterdir() if path.is_dir() else ()

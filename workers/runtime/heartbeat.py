@@ -12,7 +12,7 @@ from app.core.lifecycle import leases
 from app.core.periodic import Periodic
 
 if TYPE_CHECKING:
-    from app.core.db.tables import Stage
+    from app.core.db.tables import ProofStage, Stage
     from app.core.lifecycle.leases import Lease, Signals
     from workers.runtime.context import WorkerContext
 
@@ -66,8 +66,8 @@ class LeaseHeartbeat:
         """Whether the work is to end early: cancelled, lost to another worker, or the process shuts down."""
         return self.cancelled or self.lost or self._context.stopping.is_set()
 
-    def enter(self, stage: Stage, total: int | None, unit: str) -> Meter:
-        """Begin a stage of a job; heartbeats write what its meter counts."""
+    def enter(self, stage: Stage | ProofStage, total: int | None, unit: str) -> Meter:
+        """Begin a stage of a job or of a proof; heartbeats write what its meter counts."""
         with self._lock:
             self._pending["stage"] = stage
         return self.begin(total, unit)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from app.core.contracts.job_plan import JobPlan
 from app.core.db import clock
 from app.core.db.selections import MAIN
 from app.core.db.tables import Job, Stage
-from app.core.lifecycle import parking, quotas, sketch_use
+from app.core.lifecycle import parking, proofs, quotas, sketch_use
 from app.core.storage import StorageFailed, rows_prefix
 from app.core.telemetry import tracing
 from workers.data.corpus import LAYOUT_VERSION
@@ -38,7 +39,6 @@ from workers.stages.publishing import Published, publish
 from workers.stages.reading import read, source_of
 
 if TYPE_CHECKING:
-    import uuid
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
@@ -72,6 +72,8 @@ def run_job(job_id: str, dispatch: int) -> None:
     with context.sessions() as session:
         parking.drop_units(session)
         session.commit()
+        waiting = proofs.wake(session, job_id=uuid.UUID(job_id))
+    context.queue.put_or_leave(waiting)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from app.core.db.tables import Dataset, Job, Part, Preview, Shard
+from app.core.db.tables import Dataset, Job, Part, Preview, Proof, ProofRun, Shard
 from app.core.lifecycle import turns
 from app.core.queue import KINDS
 from workers.runtime.context import current_context
@@ -13,6 +13,8 @@ from workers.runtime.tidying import tidy
 from workers.stages.job import run_job
 from workers.stages.part import run_part
 from workers.stages.preview import run_preview
+from workers.stages.proof import run_proof
+from workers.stages.proof_run import run_proof_run
 from workers.stages.registration import register_dataset
 from workers.stages.shard import run_shard
 
@@ -26,7 +28,9 @@ STAGES: Final[dict[Work, Callable[[str, int], None]]] = {
     Preview: run_preview,
     Job: run_job,
     Part: run_part,
+    Proof: run_proof,
     Shard: run_shard,
+    ProofRun: run_proof_run,
 }
 
 

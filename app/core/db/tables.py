@@ -86,8 +86,18 @@ class Stage(enum.StrEnum):
     PUBLISHING = "publishing"
 
 
+class ProofStage(enum.StrEnum):
+    """What a running proof is doing."""
+
+    READING = "reading"
+    GRADIENTS = "gradients"
+    SELECTING = "selecting"
+    TRAINING = "training"
+    COMPARING = "comparing"
+
+
 class EventKind(enum.StrEnum):
-    """What an event of a job tells."""
+    """What an event of a job or of a proof tells."""
 
     STATE = "state"
     STAGE = "stage"
@@ -396,6 +406,69 @@ class Part(Leased, Base):
     progress: Mapped[Json | None]
     picks: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
     gains: Mapped[list[float] | None] = mapped_column(ARRAY(Double()))
+
+
+class Proof(Owned, Leased, Base):
+    """A proof: the request as it was sent, its state, and where it is.
+
+    `job_id` is the selection job whose dataset, model, gradients and selection it takes; `own_job` says that it was
+    made for the proof. While that job is open, and while runs are, the proof is parked as a job is for its shards.
+    """
+
+    __tablename__ = "proofs"
+    __table_args__ = (
+        _open_index("proofs"),
+        Index("ix_proofs_project_id_created_at_id", "project_id", *_NEWEST_FIRST),
+        Index("ix_proofs_job_id", "job_id"),
+        Index("ix_proofs_webhook_due_at", "webhook_due_at", postgresql_where=text("webhook_due_at IS NOT NULL")),
+    )
+
+    name: Mapped[str | None]
+    metadata_: Mapped[Json] = mapped_column("metadata", server_default=text("'{}'"))
+    job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    own_job: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    request: Mapped[Json]
+    stage: Mapped[ProofStage | None] = mapped_column(_text_enum(ProofStage, "proof_stage"))
+    progress: Mapped[Json | None]
+    plan: Mapped[Json | None]
+    result: Mapped[Json | None]
+    project_id: Mapped[uuid.UUID] = _owner()
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=20)
+    webhook: Mapped[Json | None] = mapped_column(sort_order=30)
+    webhook_due_at: Mapped[datetime | None] = mapped_column(sort_order=31)
+
+
+class ProofRun(Leased, Base):
+    """One training of a proof: an arm's rows with one seed. It stays with its outcome for as long as the proof.
+
+    `key` is the content address of its outcome in the artifact store, where a later run with the same key finds it.
+    """
+
+    __tablename__ = "proof_runs"
+    __table_args__ = (_open_index("proof_runs"), UniqueConstraint("proof_id", "arm", "seed"))
+
+    proof_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("proofs.id", ondelete="CASCADE"))
+    arm: Mapped[str]
+    seed: Mapped[int]
+    key: Mapped[str]
+    steps: Mapped[int]
+    worker: Mapped[str | None]
+    progress: Mapped[Json | None]
+    outcome: Mapped[Json | None]
+    reused: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+
+
+class ProofEvent(Base):
+    """Something that happened to a proof, as `JobEvent` is of a job; triggers on `proofs` write it."""
+
+    __tablename__ = "proof_events"
+    __table_args__ = (Index("ix_proof_events_turns", "proof_id", "id", postgresql_where=text("kind <> 'progress'")),)
+
+    proof_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("proofs.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    kind: Mapped[EventKind] = mapped_column(_text_enum(EventKind, "event_kind"))
+    data: Mapped[Json]
 
 
 class Selection(Base):

@@ -1,4 +1,4 @@
--- What Postgres itself keeps true of jobs and datasets, whichever process changes them.
+-- What Postgres itself keeps true of jobs, proofs and datasets, whichever process changes them.
 -- The first migration runs this file. Until the first release a change is made here.
 
 -- `updated_at` is the version of a row as clients see it: it moves when something moves that they see, always forward.
@@ -121,3 +121,76 @@ CREATE TRIGGER add_up_progress AFTER UPDATE ON shards FOR EACH ROW
 CREATE TRIGGER add_up_progress AFTER UPDATE ON parts FOR EACH ROW
     WHEN ((NEW.state, NEW.progress) IS DISTINCT FROM (OLD.state, OLD.progress))
     EXECUTE FUNCTION add_up_progress('budget', 'picks');
+
+
+CREATE TRIGGER note_change BEFORE UPDATE ON proofs FOR EACH ROW EXECUTE FUNCTION note_change();
+
+CREATE TRIGGER owe_webhook BEFORE UPDATE ON proofs FOR EACH ROW
+    WHEN (
+        NEW.state IN ('succeeded', 'failed', 'cancelled')
+        AND OLD.state NOT IN ('succeeded', 'failed', 'cancelled')
+        AND NEW.request #>> '{webhook,url}' IS NOT NULL
+    )
+    EXECUTE FUNCTION owe_webhook();
+
+
+-- The events of proofs, as those of jobs.
+CREATE FUNCTION tell_proof() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    last_at timestamptz;
+    stage_at timestamptz;
+BEGIN
+    IF NEW.state IS DISTINCT FROM OLD.state
+        OR (TG_OP = 'UPDATE' AND NEW.cancel_requested_at IS NOT NULL AND OLD.cancel_requested_at IS NULL)
+    THEN
+        INSERT INTO proof_events (proof_id, kind, data) VALUES (NEW.id, 'state', jsonb_build_object(
+            'state', NEW.state, 'cancel_requested', NEW.cancel_requested_at IS NOT NULL, 'error', NEW.error));
+    END IF;
+    IF NEW.stage IS DISTINCT FROM OLD.stage AND NEW.stage IS NOT NULL THEN
+        INSERT INTO proof_events (proof_id, kind, data)
+            VALUES (NEW.id, 'stage', jsonb_build_object('stage', NEW.stage));
+    ELSIF NEW.progress IS DISTINCT FROM OLD.progress AND NEW.progress IS NOT NULL THEN
+        SELECT at INTO last_at FROM proof_events WHERE proof_id = NEW.id ORDER BY id DESC LIMIT 1;
+        SELECT at INTO stage_at FROM proof_events WHERE proof_id = NEW.id AND kind <> 'progress'
+            ORDER BY id DESC LIMIT 1;
+        IF last_at IS NULL OR now() - last_at >= least(
+            interval '30 seconds', greatest(interval '0.9 seconds', (now() - stage_at) / 50))
+        THEN
+            INSERT INTO proof_events (proof_id, kind, data) VALUES (
+                NEW.id, 'progress', jsonb_build_object('stage', NEW.stage) || NEW.progress);
+        END IF;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER tell_proof AFTER INSERT OR UPDATE ON proofs FOR EACH ROW EXECUTE FUNCTION tell_proof();
+
+
+-- The progress of a parked proof is that of its runs.
+CREATE FUNCTION count_runs() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM proofs
+        WHERE id = NEW.proof_id AND state = 'running' AND lease_token IS NULL
+            AND updated_at < clock_timestamp() - interval '0.5 seconds'
+        FOR NO KEY UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        UPDATE proofs SET progress = (
+            SELECT jsonb_build_object(
+                'done', done, 'total', total, 'unit', 'steps', 'rate', round(rate::numeric, 3),
+                'eta_s', CASE WHEN rate > 0 THEN round(((total - done) / rate)::numeric, 1) END)
+            FROM (
+                SELECT
+                    sum(CASE state WHEN 'queued' THEN 0
+                        WHEN 'running' THEN coalesce((progress->>'done')::bigint, 0) ELSE steps END) AS done,
+                    sum(steps) AS total,
+                    sum((progress->>'rate')::float8) FILTER (WHERE state = 'running') AS rate
+                FROM proof_runs WHERE proof_id = NEW.proof_id
+            ) AS counted
+        ) WHERE id = NEW.proof_id;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER count_runs AFTER UPDATE ON proof_runs FOR EACH ROW
+    WHEN ((NEW.state, NEW.progress) IS DISTINCT FROM (OLD.state, OLD.progress))
+    EXECUTE FUNCTION count_runs();

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Double, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.db.tables import Dataset, Job, Part, Preview, Shard, State, Worker
+from app.core.db.tables import Dataset, Job, Part, Preview, Proof, ProofRun, Shard, State, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 ALIVE_S = 35.0
 """Seconds since it was seen that a worker counts as alive: it tells every 10."""
 FORGOTTEN = timedelta(days=1)
-SERVED: Mapping[str, tuple[Work, ...]] = {"selection": (Job, Part, Dataset, Preview), "gradients": (Shard,)}
+SERVED: Mapping[str, tuple[Work, ...]] = {
+    "selection": (Job, Part, Dataset, Preview, Proof),
+    "gradients": (Shard,),
+    "proofs": (ProofRun,),
+}
 """What waits in which queue."""
 
 

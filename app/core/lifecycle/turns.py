@@ -22,7 +22,7 @@ from sqlalchemy import String, and_, case, func, literal, or_, select, true, uni
 from sqlalchemy.orm import aliased
 
 from app.core.contracts.job_request import PRIORITIES
-from app.core.db.tables import Dataset, Job, Part, Preview, Project, Shard, Stage, State
+from app.core.db.tables import Dataset, Job, Part, Preview, Project, Proof, ProofRun, Shard, Stage, State
 from app.core.lifecycle.leases import Waiting
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ TURNS_LOCK = 7_301_955_027
 
 SHORT, BEGUN, UNIT, NEW = range(4)
 HIGHEST = max(PRIORITIES.values())
+ORDINARY = PRIORITIES["normal"]
+"""Of proofs, which have no priority of their own."""
 
 
 def next_row(session: Session, tables: Collection[Work]) -> Waiting | None:
@@ -146,10 +148,28 @@ def _units(table: type[Shard] | type[Part]) -> Select[Any]:
     )
 
 
+def _proofs() -> Select[Any]:
+    rank = case((Proof.started_at.is_(None), NEW), else_=BEGUN)
+    return _row(Proof, Proof.project_id, Proof.created_at, priority=literal(ORDINARY), rank=rank).where(_due(Proof))
+
+
+def _proof_runs() -> Select[Any]:
+    """The runs of parked proofs, seed by seed, so that the arms of one seed are done together."""
+    ordinary, rank = literal(ORDINARY), literal(UNIT)
+    return (
+        _row(ProofRun, Proof.project_id, Proof.created_at, priority=ordinary, rank=rank, number=ProofRun.seed)
+        .select_from(ProofRun)
+        .join(Proof, Proof.id == ProofRun.proof_id)
+        .where(_due(ProofRun), Proof.state == State.RUNNING, Proof.lease_token.is_(None))
+    )
+
+
 _WAITING: dict[Work, Callable[[], Select[Any]]] = {
     Dataset: _datasets,
     Preview: _previews,
     Job: _jobs,
     Part: partial(_units, Part),
+    Proof: _proofs,
     Shard: partial(_units, Shard),
+    ProofRun: _proof_runs,
 }

@@ -4,29 +4,55 @@ One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and e
 
     sketches/<key>/manifest.json, shard-00000.safetensors, ..., used
     jobs/<id>/rows.<format>, excerpts.jsonl, and the checksums of the rows: rows.<format>.sums
+    proofs/<id>/held_out.safetensors, arms.safetensors, scores.parquet
+    runs/<key>/outcome.safetensors, checkpoint/..., adapter/...
 """
 
 from __future__ import annotations
 
 from app.core.storage.checksums import Damaged, checked, put_checked
-from app.core.storage.names import ROWS, SKETCHES, excerpts_name, rows_name, rows_prefix, sketches_prefix, subset_name
+from app.core.storage.names import (
+    PROOFS,
+    ROWS,
+    RUNS,
+    SKETCHES,
+    arms_name,
+    excerpts_name,
+    held_out_name,
+    proof_prefix,
+    rows_name,
+    rows_prefix,
+    run_outcome_name,
+    run_prefix,
+    scores_name,
+    sketches_prefix,
+    subset_name,
+)
 from app.core.storage.opening import open_artifacts
 from app.core.storage.store import ArtifactStore, StorageAway, StorageFailed, Stored
 
 __all__ = [
+    "PROOFS",
     "ROWS",
+    "RUNS",
     "SKETCHES",
     "ArtifactStore",
     "Damaged",
     "StorageAway",
     "StorageFailed",
     "Stored",
+    "arms_name",
     "checked",
     "excerpts_name",
+    "held_out_name",
     "open_artifacts",
+    "proof_prefix",
     "put_checked",
     "rows_name",
     "rows_prefix",
+    "run_outcome_name",
+    "run_prefix",
+    "scores_name",
     "sketches_prefix",
     "subset_name",
 ]

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 SKETCHES = "sketches/"
 ROWS = "jobs/"
+PROOFS = "proofs/"
+RUNS = "runs/"
 
 
 def sketches_prefix(key: str) -> str:
@@ -34,3 +36,33 @@ def rows_name(job_id: uuid.UUID, format: str) -> str:  # noqa: A002 - the field'
 def excerpts_name(job_id: uuid.UUID) -> str:
     """The picked rows of a job as text to look through, one JSON line a pick, best pick first."""
     return f"{rows_prefix(job_id)}excerpts.jsonl"
+
+
+def proof_prefix(proof_id: uuid.UUID) -> str:
+    """What the names of all objects of a proof begin with, but those of its runs."""
+    return f"{PROOFS}{proof_id}/"
+
+
+def run_prefix(key: str) -> str:
+    """What the names of all objects of a run begin with: it is any proof's that asks for the same."""
+    return f"{RUNS}{key}/"
+
+
+def run_outcome_name(key: str) -> str:
+    """The scores of a run, item by item."""
+    return f"{run_prefix(key)}outcome.safetensors"
+
+
+def held_out_name(proof_id: uuid.UUID) -> str:
+    """The held-out rows of a proof, as tokens."""
+    return f"{proof_prefix(proof_id)}held_out.safetensors"
+
+
+def scores_name(proof_id: uuid.UUID) -> str:
+    """The scores of a proof's runs, item by item, as Parquet: arm, seed, metric, row, score."""
+    return f"{proof_prefix(proof_id)}scores.parquet"
+
+
+def arms_name(proof_id: uuid.UUID) -> str:
+    """The rows of each arm of a proof."""
+    return f"{proof_prefix(proof_id)}arms.safetensors"

@@ -6,10 +6,13 @@ import { askForKey } from "./key.js";
 import { compareView } from "./compare.js";
 import { jobView } from "./job.js";
 import { jobsView } from "./jobs.js";
+import { proofView, proofsView } from "./proofs.js";
 import { submitView } from "./submit.js";
 
 const ROUTES = [
   [/^#\/new$/, submitView],
+  [/^#\/proofs$/, proofsView],
+  [/^#\/proofs\/([\w-]+)$/, proofView],
   [/^#\/jobs\/([\w-]+)$/, jobView],
   [/^#\/compare\/([\w-]+)\/([\w-]+)$/, compareView],
   [/^(#\/?)?$/, jobsView],

@@ -1,0 +1,1 @@
+"""Proofs: whether training on a selection gives a better model than training on other rows."""

@@ -1,0 +1,167 @@
+"""Submit, list and cancel proofs."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from app.core.contracts.job_request import Gradients, JobRequest
+from app.core.contracts.proof_request import IndicesArm, MethodArm, ProofRequest
+from app.core.db.tables import Dataset, Job, Proof, State
+from app.core.lifecycle import leases, parking, proofs
+from app.core.telemetry import origin
+from app.core.uris.datasets import UriRefused, check_uri
+from app.http import lists
+from app.http.paging import page_of
+from app.http.problems import FieldError, InvalidRequest, ProofFinished
+from app.jobs import service as jobs
+from app.proofs.repository import find_proof
+from app.webhooks.urls import WebhookRefused, check_webhook_url
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from app.core.settings import Settings
+    from app.http.filters import Filters
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A proof, and the job that was made for it, if there was none."""
+
+    proof: Proof
+    job: Job | None
+
+
+def submit(session: Session, settings: Settings, request: ProofRequest) -> Submitted:
+    """A proof to store in the caller's transaction, and to be put into the queue after it.
+
+    A proof that names no job has one made, which computes the sketches: they serve later jobs, as those of any job do.
+
+    Raises:
+        InvalidRequest: A field can't be right, as far as can be known without reading the data.
+        QuotaExceeded: The project may not have another job.
+        DatasetNotFound: `dataset.id` names none.
+    """
+    errors = _errors(session, settings, request)
+    if errors:
+        raise InvalidRequest(*errors)
+    own = None if request.job is not None else _own_job(session, settings, request)
+    job = own or session.get_one(Job, request.job)
+    errors = _errors_of_job(session, job, request)
+    if errors:
+        raise InvalidRequest(*errors)
+    if own is not None:
+        session.add(own)
+        session.flush()  # the proof's row refers to it
+    proof = Proof(
+        id=uuid.uuid4(),
+        name=request.name,
+        metadata_=dict(request.metadata),
+        job_id=job.id,
+        own_job=own is not None,
+        request=request.model_dump(mode="json", exclude={"name", "metadata"}),
+        origin=origin.noted(),
+    )
+    session.add(proof)
+    return Submitted(proof, own)
+
+
+def list_proofs(
+    session: Session, filters: Filters, *, limit: int, cursor: str | None
+) -> tuple[list[Proof], str | None]:
+    """A page of proofs, newest first, and the cursor of the next page.
+
+    Raises:
+        InvalidRequest: The cursor is not one that this service gave.
+    """
+    return page_of(session, lists.listed(Proof, **asdict(filters)), limit=limit, cursor=cursor)
+
+
+def cancel(session: Session, proof_id: uuid.UUID) -> Proof:
+    """Cancel a proof in the caller's transaction, with its runs and the job that was made for it.
+
+    Raises:
+        ProofNotFound: There is no such proof.
+        ProofFinished: It has succeeded or failed. (One that is cancelled stays so: that is no error.)
+    """
+    proof = find_proof(session, proof_id)
+    state = leases.request_cancel(session, Proof, proof_id)
+    if state in (State.SUCCEEDED, State.FAILED):
+        raise ProofFinished(f"Proof {proof_id} has {state} and can't be cancelled.")
+    proofs.drop_finished(session)
+    if proof.own_job and proof.job_id is not None:
+        leases.request_cancel(session, Job, proof.job_id)
+        parking.drop_units(session)
+    session.refresh(proof)
+    return proof
+
+
+def _own_job(session: Session, settings: Settings, request: ProofRequest) -> Job:
+    """The job that computes the sketches of a proof."""
+    assert request.dataset is not None  # noqa: S101 - the request says so itself; tells mypy
+    assert request.model is not None  # noqa: S101
+    assert request.selection is not None  # noqa: S101
+    wanted = JobRequest(
+        dataset=request.dataset,
+        model=request.model,
+        gradients=request.gradients or Gradients(),
+        selection=request.selection,
+        name=request.name,
+        metadata=request.metadata,
+    )
+    return jobs.submit(session, settings, wanted)
+
+
+def _errors(session: Session, settings: Settings, request: ProofRequest) -> list[FieldError]:
+    errors = []
+    if request.webhook is not None:
+        try:
+            check_webhook_url(request.webhook.url, settings)
+        except WebhookRefused as refused:
+            errors.append(FieldError(field="webhook.url", message=str(refused)))
+    held_out = request.held_out.dataset
+    if held_out is not None and held_out.uri is not None:
+        try:
+            check_uri(held_out.uri, settings, held_out.format)
+        except UriRefused as refused:
+            errors.append(FieldError(field="held_out.dataset.uri", message=str(refused)))
+    if held_out is not None and held_out.id is not None and session.get(Dataset, held_out.id) is None:
+        errors.append(FieldError(field="held_out.dataset.id", message="names no registered dataset"))
+    if request.job is not None:
+        job = session.get(Job, request.job)
+        if job is None:
+            errors.append(FieldError(field="job", message=f"no job has the id {request.job}"))
+        elif job.state in (State.FAILED, State.CANCELLED):
+            message = (
+                f"has {job.state}, so there is nothing to prove: name another, or send dataset, model and selection"
+            )
+            errors.append(FieldError(field="job", message=message))
+    return errors
+
+
+def _errors_of_job(session: Session, job: Job, request: ProofRequest) -> list[FieldError]:
+    """What the job's selection and the number of its rows, where that is known, tell of the arms."""
+    spec = JobRequest.model_validate(job.request).selection
+    dataset = None if job.dataset_id is None else session.get(Dataset, job.dataset_id)
+    rows = (job.result or {}).get("rows_total") or (None if dataset is None else dataset.rows)
+    errors = []
+    for number, arm in enumerate(request.arms):
+        field = f"arms.{number}"
+        if isinstance(arm, MethodArm):
+            try:
+                arm.settings(spec)
+            except ValidationError as error:
+                message = f"does not go with the selection: {error.errors()[0]['msg']}"
+                errors.append(FieldError(field=field, message=message))
+        if isinstance(arm, IndicesArm) and rows is not None and max(arm.indices) >= rows:
+            message = f"names row {max(arm.indices)}, and the dataset has {rows} rows, counted from 0"
+            errors.append(FieldError(field=f"{field}.indices", message=message))
+    fraction, count = request.held_out.fraction, spec.budget.count
+    if rows is not None and fraction is not None and count is not None and count > rows - round(fraction * rows):
+        message = f"leaves {rows - round(fraction * rows)} of {rows} rows, and the selection's budget is {count}"
+        errors.append(FieldError(field="held_out.fraction", message=message))
+    return errors

@@ -1,0 +1,100 @@
+/* Proofs: all of them, and what one of them says. */
+
+import { download, getInTheEnd, post, sleep } from "./api.js";
+import { announce, failure, h, table } from "./dom.js";
+import { FINAL, count, progressText, stateText, when } from "./format.js";
+
+const REFRESH_MS = 3000;
+
+export async function proofsView({ view, signal, arrived }) {
+  const list = h("div");
+  view.replaceChildren(h("div", { class: "head" }, h("h1", { tabIndex: -1 }, "Proofs")), list);
+  for (let first = true; ; first = false) {
+    const found = await getInTheEnd("/proofs?limit=50", signal);
+    list.replaceChildren(found.items.length ? rows(found.items) : h("p", { class: "soft" }, "No proof yet. A job that has succeeded can be proved: does training on its picks give a better model?"));
+    if (first) arrived("Proofs");
+    await sleep(REFRESH_MS, signal);
+  }
+}
+
+function rows(proofs) {
+  return table(
+    "Proofs",
+    ["State", "Proof", "Selection against the other arm", "Submitted"],
+    proofs.map((proof) => [
+      h("td", { class: `state ${proof.state}` }, stateText(proof.state), FINAL.has(proof.state) ? null : h("small", {}, ` ${proof.stage ?? ""} ${progressText(proof.progress)}`)),
+      h("th", { scope: "row" }, h("a", { href: `#/proofs/${proof.id}` }, name(proof))),
+      h("td", {}, verdicts(proof)),
+      h("td", { class: "soft" }, when(proof.created_at)),
+    ]),
+  );
+}
+
+const name = (proof) => proof.name ?? `proof ${proof.id.slice(0, 8)}`;
+const words = (verdict) => verdict.replaceAll("_", " ");
+const signed = (value) => (value === null ? "" : `${value > 0 ? "+" : ""}${value.toFixed(4)}`);
+const verdicts = (proof) =>
+  proof.comparisons
+    .filter((one) => one.arm === "selected")
+    .map((one) => `${one.metric}: ${words(one.verdict)}`)
+    .join(", ");
+
+export async function proofView({ view, signal, parts: [id], arrived }) {
+  const state = h("span", { class: "state" });
+  const actions = h("p", { class: "actions" });
+  const body = h("div");
+  let heard = "";
+  for (let first = true; ; first = false) {
+    const proof = await getInTheEnd(`/proofs/${id}`, signal);
+    if (first) {
+      view.replaceChildren(
+        h("p", { class: "crumb" }, h("a", { href: "#/proofs" }, "Proofs")),
+        h("div", { class: "head" }, h("h1", { tabIndex: -1 }, name(proof)), state),
+        proof.job ? h("p", { class: "soft" }, "Of ", h("a", { href: `#/jobs/${proof.job}` }, "its selection job")) : null,
+        actions,
+        body,
+      );
+      arrived(name(proof));
+    }
+    state.className = `state ${proof.state}`;
+    state.textContent = stateText(proof.state);
+    actions.replaceChildren(...buttons(proof));
+    body.replaceChildren(...(FINAL.has(proof.state) ? ended(proof) : [h("p", {}, `${proof.stage ?? "waiting"} ${progressText(proof.progress)}`)]));
+    const said = FINAL.has(proof.state) ? `Proof ${proof.state}` : `${proof.stage ?? "waiting"}`;
+    if (said !== heard) announce((heard = said));
+    if (FINAL.has(proof.state)) return;
+    await sleep(REFRESH_MS, signal);
+  }
+}
+
+function buttons(proof) {
+  if (!FINAL.has(proof.state)) {
+    return [h("button", { type: "button", onclick: () => post(`/proofs/${proof.id}/cancel`) }, "Cancel")];
+  }
+  if (proof.state !== "succeeded") return [];
+  const file = (path, label) => h("button", { type: "button", onclick: () => download(`/proofs/${proof.id}/${path}`) }, label);
+  return [file("report", "Report"), file("runs", "Runs"), file("runs?items=true&format=parquet", "Scores by row")];
+}
+
+function ended(proof) {
+  if (proof.state !== "succeeded") return [proof.error ? failure(proof.error) : h("p", {}, "Nothing was compared. What runs had ended are kept for other proofs.")];
+  const metrics = proof.settings.metrics.map((metric) => metric.name);
+  return [
+    h("h2", {}, "What it says"),
+    table(
+      "Comparisons",
+      ["Arm", "Against", "Metric", "Difference", "95%", "Verdict", "Seeds needed"],
+      proof.comparisons.map((one) => [one.arm, one.against, one.metric, signed(one.difference), one.interval ? `${signed(one.interval[0])} to ${signed(one.interval[1])}` : "", words(one.verdict), one.runs_needed ?? ""].map(String)),
+    ),
+    ...proof.notes.map((note) => h("p", {}, note)),
+    h("h2", {}, "Arms"),
+    table(
+      "Arms",
+      ["Arm", "Rows", "Tokens", "Runs", ...metrics],
+      proof.arms.map((arm) => [arm.name, count(Math.round(arm.rows)), count(Math.round(arm.tokens)), String(arm.runs.length), ...metrics.map((metric) => arm.mean[metric]?.toFixed(4) ?? "")]),
+    ),
+    proof.premise?.spearman === undefined || proof.premise?.spearman === null
+      ? null
+      : h("p", {}, `Over ${proof.premise.points.length} subsets, information and held-out gain have a rank correlation of ${proof.premise.spearman.toFixed(2)}.`),
+  ].filter(Boolean);
+}

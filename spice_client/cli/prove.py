@@ -1,0 +1,154 @@
+"""`spice prove`: whether training on a selection gives a better model, with an exit status for pipelines."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from pathlib import Path  # noqa: TC003 - Typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from spice_client.cli.exit_codes import ExitCode
+from spice_client.cli.failure import refusal, show_problem
+from spice_client.cli.options import URL, ApiKey, AsJson, Url, WaitS, echo_json, service
+from spice_client.cli.request import RequestFlags, build_proof_request
+from spice_client.progress import progress_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from spice_client.client import SpiceClient
+    from spice_client.models import Proof
+
+PATIENCE_S = 60.0
+INTERRUPTED = 130
+WIDTH = 160
+
+
+class ProofExit(IntEnum):
+    """Exit status of `spice prove`, where it is not that of every command."""
+
+    GOOD = 0
+    FAILED = 1
+    WORSE = 3
+    NOT_ENOUGH_RUNS = 4
+    UNREACHABLE = 5
+
+
+def prove(  # noqa: PLR0913 - one parameter for each flag
+    request: Annotated[
+        str | None, typer.Argument(metavar="PROOF.json", help="The request; `-` reads stdin.", show_default=False)
+    ] = None,
+    *,
+    job: Annotated[str | None, typer.Option(help="The selection job to prove; instead of dataset and model.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="URI, path on this machine, or id of a dataset.")] = None,
+    model: Annotated[str | None, typer.Option(help="URI, or path on this machine, of the model.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Rows to pick: `500`, `0.1` or `10%`.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=2, help="Runs of each arm.")] = None,
+    arm: Annotated[str, typer.Option(help="The arm whose verdicts decide the exit status.")] = "selected",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Any field, as in `training.epochs=1`."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Save the report, one HTML file, here.")] = None,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    patience: WaitS = PATIENCE_S,
+    url: Url = URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove a selection: train on it and on other rows, compare on held-out rows, and print what came of it.
+
+    Exit status: 0 better or equivalent by all metrics, 3 worse by any, 4 not enough runs; 1 the proof failed or was
+    cancelled, 2 wrong usage or refused, 5 the service cannot be reached or is out of order.
+    """
+    flags = RequestFlags(dataset, model, budget, None, [], setting or [])
+    body_flags = {**({} if job is None else {"job": job}), **({} if seeds is None else {"seeds": seeds})}
+    try:
+        with service(url, api_key, patience_s=patience, from_the_start=True, as_json=as_json) as client:
+            body = build_proof_request(request, flags, body_flags)
+            proof = _followed(client, body, every, as_json=as_json)
+            if report is not None and proof.state == "succeeded":
+                client.proofs.report(proof, report)
+            _print(proof, as_json=as_json)
+            status = exit_of(proof, arm)
+    except typer.Exit as ended:
+        if ended.exit_code is ExitCode.UNREACHABLE:
+            raise typer.Exit(ProofExit.UNREACHABLE) from None
+        raise
+    raise typer.Exit(status)
+
+
+def exit_of(proof: Proof, arm: str) -> ProofExit:
+    """What the verdicts on an arm come to: the worst of all metrics decides.
+
+    Raises:
+        CommandFailedError: The proof compares no such arm.
+    """
+    if proof.state != "succeeded":
+        return ProofExit.FAILED
+    verdicts = {one.verdict for one in proof.comparisons if one.arm == arm}
+    if not verdicts:
+        known = ", ".join(dict.fromkeys(one.arm for one in proof.comparisons)) or "none"
+        raise refusal("There is no such arm", f"--arm {arm}: the proof compares {known}")
+    if "worse" in verdicts:
+        return ProofExit.WORSE
+    return ProofExit.NOT_ENOUGH_RUNS if "not_enough_runs" in verdicts else ProofExit.GOOD
+
+
+def _print(proof: Proof, *, as_json: bool) -> None:
+    if as_json:
+        echo_json(proof.document())
+    elif proof.state == "succeeded":
+        show_proof(proof)
+    else:
+        show_problem(proof.error.document() if proof.error else {"title": f"The proof is {proof.state}"})
+
+
+def show_proof(proof: Proof) -> None:
+    """Write the comparisons of a proof to stdout, as a table, with what is to be known of them."""
+    console = Console(highlight=False, width=None if Console().is_terminal else WIDTH)
+    console.print(f"proof {proof.id}")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("ARM", "AGAINST", "METRIC", "DIFFERENCE", "95%", "VERDICT", "SEEDS NEEDED"):
+        table.add_column(heading, no_wrap=True)
+    for row in _rows(proof):
+        table.add_row(*row)
+    console.print(table)
+    for note in proof.notes:
+        console.print(note, soft_wrap=True)
+
+
+def _rows(proof: Proof) -> Iterator[tuple[str, ...]]:
+    for one in proof.comparisons:
+        yield (
+            one.arm,
+            one.against,
+            one.metric,
+            "" if one.difference is None else f"{one.difference:+.4f}",
+            "" if one.interval is None else f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}",
+            one.verdict,
+            "" if one.runs_needed is None else str(one.runs_needed),
+        )
+
+
+def _followed(client: SpiceClient, body: dict[str, Any], every: float, *, as_json: bool) -> Proof:
+    submitted = client.proofs.submit(body)
+    if not as_json:
+        typer.echo(f"proof {submitted.id}", err=True)
+    shown = ""
+
+    def show(proof: Proof) -> None:
+        nonlocal shown
+        line = f"{proof.state} {proof.stage or ''} {progress_line(proof.progress) or ''}".strip()
+        if line != shown and not as_json:
+            shown = line
+            typer.echo(line, err=True)
+
+    try:
+        return client.proofs.wait(submitted, every=every, show=show, check=False)
+    except KeyboardInterrupt:
+        typer.echo(f"The proof goes on; to see how far it is: GET /proofs/{submitted.id}", err=True)
+        raise typer.Exit(INTERRUPTED) from None

@@ -1,0 +1,96 @@
+"""Proofs on real servers: what they find, what they train again, what they refuse."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Service
+
+TRAINING = {"rank": 2, "epochs": 1, "batch_tokens": 512, "learning_rate": 0.01}
+
+
+def proof_body(service: Service, **fields: Any) -> dict[str, Any]:
+    """A small proof over the tiny model and real rows."""
+    job = service.request()
+    return {
+        **{name: job[name] for name in ("dataset", "model", "gradients", "selection")},
+        "arms": ["selected", "random"],
+        "seeds": 2,
+        "training": TRAINING,
+        **fields,
+    }
+
+
+def submit_proof(service: Service, body: dict[str, Any]) -> str:
+    response = service.http.post("/proofs", json=body)
+    assert response.status_code == 202, response.text
+    assert response.headers["location"] == f"/proofs/{response.json()['id']}"
+    return str(response.json()["id"])
+
+
+def get_proof(service: Service, proof_id: str) -> dict[str, Any]:
+    response = service.http.get(f"/proofs/{proof_id}")
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def ended(service: Service, proof_id: str) -> dict[str, Any]:
+    """The proof once it has ended, worked on in this process."""
+    deadline = time.monotonic() + 60
+    while True:
+        service.work()
+        proof = get_proof(service, proof_id)
+        if proof["finished_at"] is not None:
+            return proof
+        assert time.monotonic() < deadline, proof
+        time.sleep(0.1)
+
+
+def prove(service: Service, **fields: Any) -> dict[str, Any]:
+    return ended(service, submit_proof(service, proof_body(service, **fields)))
+
+
+def test_a_proof_from_a_request_to_its_verdicts(service: Service) -> None:
+    proof = prove(
+        service,
+        arms=["selected", "random", "random_tokens", "all", "none", {"method": "fisher"}],
+        premise={"subsets": 4},
+        metrics=["loss", {"name": "exact_match", "max_tokens": 4}],
+        name="small",
+    )
+    assert proof["state"] == "succeeded", proof["error"]
+    arms = {arm["name"]: arm for arm in proof["arms"]}
+    assert list(arms) == ["selected", "random", "random_tokens", "all", "none", "fisher"]
+    assert arms["selected"]["rows"] == arms["random"]["rows"] == arms["fisher"]["rows"] == 10  # a fifth of 54
+    assert arms["all"]["rows"] == proof["held_out"]["candidates"] == 54
+    assert proof["held_out"]["rows"] == 6
+    assert arms["selected"]["steps"] == arms["random"]["steps"] == arms["random_tokens"]["steps"]
+    assert arms["all"]["steps"] > arms["selected"]["steps"]
+    assert abs(arms["random_tokens"]["tokens"] - arms["selected"]["tokens"]) < 128  # less than a row
+    assert [len(arm["runs"]) for arm in arms.values()] == [2, 2, 2, 2, 1, 2]
+    assert arms["none"]["rows"] == 0
+    for arm in arms.values():
+        assert arm["mean"]["loss"] == pytest.approx(
+            sum(run["metrics"]["loss"] for run in arm["runs"]) / len(arm["runs"])
+        )
+    compared = {(one["arm"], one["metric"]) for one in proof["comparisons"]}
+    assert compared == {(arm, metric) for arm in arms if arm != "random" for metric in ("loss", "exact_match")}
+    for one in proof["comparisons"]:
+        assert one["against"] == "random"
+        assert one["verdict"] in {"better", "worse", "equivalent", "not_enough_runs"}
+        assert one["difference"] == pytest.approx(
+            arms[one["arm"]]["mean"][one["metric"]] - arms["random"]["mean"][one["metric"]]
+        )
+        assert one["interval"][0] <= one["difference"] <= one["interval"][1]
+    assert len(proof["premise"]["points"]) == 4
+    assert [point["selected_share"] for point in proof["premise"]["points"]] == [0, 0, 0.5, 1]
+    # Fisher picks what the penalised greedy picks here, and the last mixture is the selection: trained once.
+    assert proof["cost"]["runs_trained"] + proof["cost"]["runs_reused"] == 11 + 4
+    assert proof["cost"]["runs_reused"] >= 1
+    assert proof["cost"]["training_s"] > 0
+    job = service.job(proof["job"])
+    assert job["state"] == "succeeded"

@@ -1,0 +1,345 @@
+"""A proof as turns: wait for its job -> choose the arms' rows -> wait for the runs -> compare them.
+
+`run_proof` carries a proof as far as it goes and parks it: for the selection job that makes the sketches, then for the
+runs. Whoever ends the job or the last run wakes it. Held-out rows are no candidates: the selection is made again
+without them, on the sketches that are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import uuid
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.core.contracts.job_request import JobRequest
+from app.core.contracts.proof_plan import PlannedArm, PlannedSubset, ProofPlan
+from app.core.contracts.proof_request import NONE, ProofRequest
+from app.core.db.tables import Job, Proof, ProofStage, State
+from app.core.lifecycle import leases, proofs
+from app.core.lifecycle.leases import OPEN, Waiting
+from app.core.lifecycle.proofs import PlannedRun
+from app.core.storage import arms_name, held_out_name, proof_prefix
+from workers.data.corpus import LAYOUT_VERSION
+from workers.data.stopping import Stopped
+from workers.gradients.shards import ShardDamaged, ShardStore
+from workers.runtime.context import current_context
+from workers.runtime.failures import JobError, ProblemError
+from workers.runtime.task import run_leased
+from workers.selection import select
+from workers.stages.job import picks_of
+from workers.stages.part import selection_config
+from workers.stages.proof_arms import Chooser, shares_of
+from workers.stages.proof_comparison import RunsOfProof
+from workers.stages.proof_files import arm_key, run_key, write_arms
+from workers.stages.proof_held_out import Splitter
+from workers.stages.reading import source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from app.core.contracts.job_request import SelectionSpec
+    from app.core.db.tables import Json
+    from workers.gradients.shards import StoredSketches
+    from workers.runtime.context import WorkerContext
+    from workers.runtime.heartbeat import LeaseHeartbeat
+    from workers.stages.proof_arms import ChosenArm
+    from workers.stages.reading import Reading, Source
+
+logger = logging.getLogger(__name__)
+
+PREMISE = "premise/"
+"""What the names of the premise's arms begin with; no arm of a request may be called so."""
+UNTRAINED = f"{PREMISE}none"
+MOST_JOBS = 3
+"""Jobs that are made for one proof: more than one means that sketches vanished before they were read."""
+
+
+def run_proof(proof_id: str, dispatch: int) -> None:
+    """The queue's entry: carry a proof as far as it goes."""
+    context = current_context()
+    run_leased(context, Proof, proof_id, dispatch, lambda heartbeat: _Turn(context, heartbeat).run())
+    with context.sessions() as session:
+        proofs.drop_finished(session)
+        session.commit()
+        woken = proofs.wake(session, proof_id=uuid.UUID(proof_id))  # what it was parked for may have ended meanwhile
+    context.queue.put_or_leave(woken)
+
+
+def proof_source(context: WorkerContext, job: Job) -> Source:
+    """What a proof's job read, to be read again as it was.
+
+    Raises:
+        JobError: The registered dataset is gone.
+        UriRefused: This worker's settings do not allow a URI.
+        ModelError: The adapter can't be read.
+    """
+    result = job.result or {}
+    return replace(source_of(context, job.id), fingerprint=result["fingerprint"], planned=True)
+
+
+class _Turn:
+    """One turn at a proof."""
+
+    def __init__(self, context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
+        self.context, self.heartbeat = context, heartbeat
+        self.id = heartbeat.lease.id
+        with context.sessions() as session:
+            proof = session.get_one(Proof, self.id)
+            self.job = None if proof.job_id is None else session.get(Job, proof.job_id)
+            self.runs = proofs.runs_of(session, self.id)
+        self.proof = proof
+        self.request = ProofRequest.model_validate(proof.request)
+        self.kept: Json = proof.plan or {}
+
+    def run(self) -> None:
+        """Park the proof or finish it; raises what ends it otherwise."""
+        if self.runs:
+            self._compare()
+            return
+        job = self.job
+        if job is None:
+            raise JobError("job-gone", "The proof's job is gone", "job", "it was deleted: submit the proof again")
+        if job.state in OPEN:
+            self._wait_for(job.id)
+            return
+        if job.state is not State.SUCCEEDED:
+            raise ProblemError(job.error or _cancelled(job.id))
+        try:
+            self._plan(job)
+        except ShardDamaged:
+            logger.warning("proof %s: its job's sketches are gone, they are made again", self.id)
+            self._make_again(job)
+
+    def _wait_for(self, job_id: uuid.UUID) -> None:
+        self.heartbeat.stop()
+        with self.context.sessions() as session:
+            if not proofs.park_for_job(session, self.heartbeat.lease, job_id, self.kept):
+                raise Stopped
+
+    def _make_again(self, job: Job) -> None:
+        """Have a job like the proof's make the sketches that retention has taken meanwhile."""
+        made = self.kept.get("jobs", 1)
+        if made >= MOST_JOBS:
+            raise JobError(
+                "sketches-vanish",
+                "The sketches do not stay",
+                "gradients",
+                f"they were gone after {MOST_JOBS} jobs had made them: raise SPICE_ARTIFACTS_MAX_BYTES",
+            )
+        again = Job(
+            id=uuid.uuid4(),
+            name=job.name,
+            metadata_=dict(job.metadata_),
+            dataset_id=job.dataset_id,
+            request={key: value for key, value in job.request.items() if key != "webhook"},
+            timeout_s=job.timeout_s,
+            priority=job.priority,
+            rows=job.rows,
+            expires_at=job.expires_at,
+            project_id=job.project_id,
+        )
+        with self.context.sessions() as session:
+            session.add(again)
+            session.commit()
+        self.kept = {**self.kept, "jobs": made + 1}
+        self.context.queue.put_or_leave([Waiting(Job, again.id, 1)])
+        self._wait_for(again.id)
+
+    def _plan(self, job: Job) -> None:
+        """Choose the rows of all arms, and let go of the proof until its runs are done."""
+        began = time.monotonic()
+        source = proof_source(self.context, job)
+        spec = source.request.selection
+        splitter = Splitter(
+            self.context, self.heartbeat, self.request, self.proof.project_id, source.request.model.max_length
+        )
+        split, reading = splitter.split(source)
+        sketches = self._sketches(job, reading)
+        finite = np.flatnonzero(sketches.finite)
+        outside = {**split.pool.outside, "non_finite_gradient": np.flatnonzero(~sketches.finite)}
+        pool = replace(split.pool, candidates=np.intersect1d(split.pool.candidates, finite), outside=outside)
+        if not len(pool.candidates):
+            raise JobError(
+                "pool-empty",
+                "No rows are left to choose from",
+                "held_out",
+                f"of {len(reading.corpus)} usable rows {len(split.held_out.samples)} are held out and "
+                f"{split.duplicates} are equal to held-out rows: hold fewer out",
+            )
+        values = sketches.values[np.searchsorted(finite, pool.candidates)]
+        information = _Information(self.context, self.heartbeat, pool.candidates, values)
+        chooser = Chooser(self.request, spec, pool, information.picks)
+        selected = information.picks(spec)
+        arms = chooser.choose(selected)
+        subsets = self._subsets(chooser, selected)
+        untrained = UNTRAINED if subsets and NONE not in self.request.labels else None
+        selection_s = sum((job.result or {}).get("seconds", {}).values()) + time.monotonic() - began
+        planned = [
+            PlannedArm(name=arm.name, steps=arm.steps, drawn=arm.drawn, selects=arm.selects, left_out=arm.left_out)
+            for arm in arms
+        ]
+        plan = ProofPlan(
+            corpus=reading.corpus.digest,
+            model=reading.model.revision,
+            fingerprint=reading.snapshot.fingerprint,
+            arms=planned,
+            baseline=untrained or (NONE if subsets else None),
+            premise=[
+                PlannedSubset(arm=name, log_det=information.log_det(places, spec), selected_share=share)
+                for name, (places, share) in subsets.items()
+            ],
+            selection_s=round(selection_s, 3),
+            held_out=len(split.held_out.samples),
+            candidates=len(pool.candidates),
+            duplicates=split.duplicates,
+            sources=split.sources,
+            not_scored=split.not_scored,
+        )
+        content = split.held_out.content()
+        self.context.artifacts.write(held_out_name(self.id), content)
+        steps = chooser.budget_steps(selected)
+        rows = {arm_key(arm.name, seed, drawn=arm.drawn): places for arm in arms for seed, places in arm.places.items()}
+        rows |= {name: places for name, (places, _) in subsets.items()}
+        if untrained is not None:
+            rows[untrained] = np.empty(0, dtype=np.int64)
+        write_arms(self.context.artifacts, arms_name(self.id), rows)
+        identity = self._identity(source, plan, hashlib.sha256(content).hexdigest())
+        runs = [run for arm in arms for run in self._runs(arm, identity)]
+        runs += [_planned(name, 0, places, steps, identity) for name, (places, _) in subsets.items()]
+        if untrained is not None:
+            runs.append(_planned(untrained, 0, rows[untrained], 0, identity))
+        self._park(runs, plan)
+
+    def _sketches(self, job: Job, reading: Reading) -> StoredSketches:
+        result, request = job.result or {}, JobRequest.model_validate(job.request)
+        store = ShardStore(
+            self.context.artifacts,
+            result["sketches"],
+            samples=len(reading.corpus),
+            sketch_dim=request.gradients.sketch_dim,
+            shard_rows=self.context.settings.shard_rows,
+        )
+        store.mark_used()
+        return store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
+
+    def _subsets(self, chooser: Chooser, selected: NDArray[np.int64]) -> dict[str, tuple[NDArray[np.int64], float]]:
+        wanted = self.request.premise
+        if wanted is None:
+            return {}
+        return {
+            f"{PREMISE}{number:03d}": (chooser.mixture(number, selected, share), share)
+            for number, share in enumerate(shares_of(wanted.subsets))
+        }
+
+    def _identity(self, source: Source, plan: ProofPlan, held_out: str) -> Json:
+        """All that a run's scores depend on besides its rows, its seed and its steps."""
+        return {
+            "corpus": plan.corpus,
+            "model": plan.model,
+            "dtype": source.request.model.dtype,
+            "layout": LAYOUT_VERSION,
+            "training": self.request.training.model_dump(mode="json", exclude={"batch_tokens", "keep_adapters"}),
+            "held_out": held_out,
+            "metrics": [metric.model_dump(mode="json") for metric in self.request.metrics],
+            "owner": source.sketch_owner,
+        }
+
+    def _runs(self, arm: ChosenArm, identity: Json) -> list[PlannedRun]:
+        if not arm.steps:
+            return [_planned(arm.name, 0, arm.places[0], 0, identity)]
+        return [
+            _planned(arm.name, seed, arm.places[seed if arm.drawn else 0], arm.steps, identity)
+            for seed in range(self.request.seeds)
+        ]
+
+    def _park(self, runs: Sequence[PlannedRun], plan: ProofPlan) -> None:
+        self.heartbeat.stop()
+        with self.context.sessions() as session:
+            waiting = proofs.park_for_runs(session, self.heartbeat.lease, runs, plan.model_dump(mode="json"))
+        if not waiting:
+            self.context.artifacts.remove_all(proof_prefix(self.id))
+            raise Stopped
+        self.context.queue.put_or_leave(waiting)
+
+    def _compare(self) -> None:
+        self.heartbeat.enter(ProofStage.COMPARING, None, "runs")
+        found = RunsOfProof(self.context.artifacts, self.id, self.request, self.runs)
+        result = found.result(ProofPlan.model_validate(self.kept))
+        with self.context.sessions() as session:
+            if not leases.finish(
+                session,
+                self.heartbeat.lease,
+                State.SUCCEEDED,
+                result=result.model_dump(mode="json"),
+                stage=None,
+                progress=None,
+                plan=None,
+            ):
+                session.rollback()
+                raise Stopped
+            session.commit()
+
+
+@dataclass(frozen=True, slots=True)
+class _Information:
+    """Selections from a proof's candidates, and what subsets of them hold."""
+
+    context: WorkerContext
+    heartbeat: LeaseHeartbeat
+    candidates: NDArray[np.int64]
+    values: NDArray[np.float32]
+    made: dict[str, tuple[NDArray[np.int64], float]] = field(default_factory=dict)
+
+    def picks(self, spec: SelectionSpec) -> NDArray[np.int64]:
+        """The picks of a selection, as places among the pool's samples."""
+        return self.candidates[self._selected(spec)[0]]
+
+    def log_det(self, places: NDArray[np.int64], spec: SelectionSpec) -> float:
+        """F(S) = log det(I + alpha K_SS) in nats, with the selection's own alpha."""
+        rows = self.values[np.searchsorted(self.candidates, places)].astype(np.float64)
+        return float(np.linalg.slogdet(np.eye(len(rows)) + self._selected(spec)[1] * rows @ rows.T)[1])
+
+    def _selected(self, spec: SelectionSpec) -> tuple[NDArray[np.int64], float]:
+        """Picks and alpha of a selection, which is made once."""
+        name = spec.model_dump_json()
+        if name not in self.made:
+            self.made[name] = self._made(spec)
+        return self.made[name]
+
+    def _made(self, spec: SelectionSpec) -> tuple[NDArray[np.int64], float]:
+        budget = picks_of(spec.budget, len(self.candidates))
+        meter = self.heartbeat.enter(ProofStage.SELECTING, budget, "picks")
+        config = selection_config(spec, budget=budget, device=str(self.context.device))
+        selection = select(
+            self.values,
+            replace(config, curvature=False),
+            on_progress=lambda progress: meter.at(progress.done) if progress.stage == "picking" else None,
+            should_stop=self.heartbeat.should_stop,
+        )
+        if not len(selection.indices):
+            raise JobError(
+                "no-information",
+                "The gradients say nothing",
+                "gradients",
+                f"all {len(self.values)} gradients are zero, so no row is better than another",
+            )
+        return selection.indices, selection.alpha
+
+
+def _planned(arm: str, seed: int, places: NDArray[np.int64], steps: int, identity: Json) -> PlannedRun:
+    return PlannedRun(arm, seed, run_key({**identity, "seed": seed, "steps": steps}, places), steps)
+
+
+def _cancelled(job_id: uuid.UUID) -> Json:
+    return {
+        "type": "job-cancelled",
+        "title": "The proof's job was cancelled",
+        "detail": f"job {job_id} was cancelled, and the proof takes its sketches: submit the proof again",
+    }
