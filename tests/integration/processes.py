@@ -38,6 +38,7 @@ _context.set_forkserver_preload(
         *(
             "workers.main",
             "workers.stages.job",
+            "workers.stages.proof_run",
             "workers.stages.registration",
             "workers.stages.preview",
             "app.main",

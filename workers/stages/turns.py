@@ -13,8 +13,6 @@ from workers.runtime.tidying import tidy
 from workers.stages.job import run_job
 from workers.stages.part import run_part
 from workers.stages.preview import run_preview
-from workers.stages.proof import run_proof
-from workers.stages.proof_run import run_proof_run
 from workers.stages.registration import register_dataset
 from workers.stages.shard import run_shard
 
@@ -23,14 +21,26 @@ if TYPE_CHECKING:
 
     from app.core.lifecycle.leases import Work
 
+def _prove(proof_id: str, dispatch: int) -> None:
+    from workers.stages.proof import run_proof  # noqa: PLC0415 - what trains and compares takes seconds to import
+
+    run_proof(proof_id, dispatch)
+
+
+def _carry_out(run_id: str, dispatch: int) -> None:
+    from workers.stages.proof_run import run_proof_run  # noqa: PLC0415 - as above
+
+    run_proof_run(run_id, dispatch)
+
+
 STAGES: Final[dict[Work, Callable[[str, int], None]]] = {
     Dataset: register_dataset,
     Preview: run_preview,
     Job: run_job,
     Part: run_part,
-    Proof: run_proof,
+    Proof: _prove,
     Shard: run_shard,
-    ProofRun: run_proof_run,
+    ProofRun: _carry_out,
 }
 
 
