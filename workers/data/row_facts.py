@@ -7,16 +7,15 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workers.data.conversation import to_messages
+from workers.data.conversation import Conversation, to_conversation
 from workers.data.formats import BadRecord, iter_records
 from workers.data.rejection import Reason
 from workers.data.stopping import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from app.core.settings import Settings
-    from workers.data.conversation import Message
     from workers.data.fetch import Snapshot
     from workers.data.shapes import Shape
 
@@ -29,14 +28,14 @@ class RowFacts:
 
     Attributes:
         row: Its number in the file.
-        messages: The conversation.
+        conversation: What it says.
         text: Digest of its normalised text.
         source: The value of its source column, as text; None where there is none.
         options: The texts of its options column; None where that holds no list of texts.
     """
 
     row: int
-    messages: Sequence[Message]
+    conversation: Conversation
     text: bytes
     source: str | None
     options: tuple[str, ...] | None
@@ -62,21 +61,36 @@ def row_facts(
             raise Stopped
         if isinstance(record, BadRecord):
             continue
-        messages = to_messages(record.values, shape)
-        if isinstance(messages, Reason):
+        conversation = to_conversation(record.values, shape)
+        if isinstance(conversation, Reason):
             continue
         source = None if source_column is None else record.values.get(source_column)
         options = None if options_column is None else record.values.get(options_column)
         yield RowFacts(
             record.row,
-            messages,
-            normalised_digest(messages),
+            conversation,
+            normalised_digest(conversation),
             None if source is None else str(source),
             tuple(options) if isinstance(options, list) and all(isinstance(one, str) for one in options) else None,
         )
 
 
-def normalised_digest(messages: Sequence[Message]) -> bytes:
+def normalised_digest(conversation: Conversation) -> bytes:
     """Digest of a conversation's text: equal for rows that differ in case, white space or Unicode form alone."""
-    texts = (unicodedata.normalize("NFKC", message["content"]).casefold().split() for message in messages)
-    return hashlib.sha256("\0".join(" ".join(words) for words in texts).encode()).digest()[:16]
+    texts = _texts([conversation.text, conversation.messages, conversation.tools, conversation.rejected])
+    normalised = (" ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in texts)
+    return hashlib.sha256("\0".join(normalised).encode()).digest()[:16]
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All text of a value of JSON, and of the conversation that a pair does not prefer."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
+    elif isinstance(value, dict):
+        for name in sorted(value):
+            yield from _texts(value[name])
+    elif isinstance(value, Conversation):
+        yield from _texts([value.text, value.messages])

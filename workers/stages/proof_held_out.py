@@ -193,12 +193,19 @@ class Splitter:
 
 def _options_of(row: Sample, fact: RowFacts, encoder: ConversationEncoder) -> tuple[list[Sample], list[bool]] | None:
     """A row with each of its options as its response, and which is right; None where that can't be told."""
-    response = fact.messages[-1]["content"].strip()
-    right = [option.strip() == response for option in fact.options or ()]
+    *before, last = fact.conversation.messages or [{}]
+    response = last.get("content")
+    if last.get("role") != "assistant" or not isinstance(response, str):
+        return None
+    right = [option.strip() == response.strip() for option in fact.options or ()]
     if sum(right) != 1:
         return None
+    learned = [*([False] * len(before)), True]
     encoded = encoder.encode(
-        [[*fact.messages[:-1], {"role": "assistant", "content": option}] for option in fact.options or ()]
+        [
+            replace(fact.conversation, messages=[*before, {**last, "content": option}], learned=learned, rejected=None)
+            for option in fact.options or ()
+        ]
     )
     whole = [one for one in encoded if isinstance(one, Encoded) and not one.truncated]
     if len(whole) < len(encoded):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from app.core.lifecycle.leases import Work
 
+
 def _prove(proof_id: str, dispatch: int) -> None:
     from workers.stages.proof import run_proof  # noqa: PLC0415 - what trains and compares takes seconds to import
 
