@@ -20,7 +20,7 @@ from app.http.media_types import most_accepted
 from app.http.openapi import Responses, empty, example, problems
 from app.http.problems import InvalidRequest, JobNotFound, NotAcceptable, ProofNotFound
 from app.jobs.service import find_job
-from app.proofs.repository import find_proof
+from app.proofs.service import find_proof
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -18,7 +18,7 @@ from app.http import lists
 from app.http.paging import page_of
 from app.http.problems import FieldError, InvalidRequest, ProofFinished
 from app.jobs import service as jobs
-from app.proofs.repository import find_proof
+from app.proofs import repository
 from app.webhooks.urls import WebhookRefused, check_webhook_url
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ def submit(session: Session, settings: Settings, request: ProofRequest) -> Submi
     )
     session.add(proof)
     return Submitted(proof, own)
+
+
+def find_proof(session: Session, proof_id: uuid.UUID) -> Proof:
+    """A proof by id; ProofNotFound if there is none."""
+    return repository.find_proof(session, proof_id)
 
 
 def list_proofs(
