@@ -3,7 +3,7 @@
 One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and everything else goes by names:
 
     sketches/<key>/manifest.json, shard-00000.safetensors, ..., used
-    jobs/<id>/rows.<format>, excerpts.jsonl, and the checksums of the rows: rows.<format>.sums
+    jobs/<id>/rows.<format>, excerpts.jsonl, and the checksums of the rows: checksums.rows.<format>
     proofs/<id>/held_out.safetensors, arms.safetensors, scores.parquet
     runs/<key>/outcome.safetensors, checkpoint/..., adapter/...
 """

@@ -98,4 +98,5 @@ def _sums(artifacts: ArtifactStore, name: str) -> Checksums | None:
 
 
 def _sums_name(name: str) -> str:
-    return f"{name}.sums"
+    directory, _, file = name.rpartition("/")
+    return f"{directory}/checksums.{file}"

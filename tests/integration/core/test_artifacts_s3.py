@@ -90,7 +90,7 @@ def test_a_job_runs_with_nothing_shared_but_the_bucket(service: Service, server:
     assert not (service.settings.data_dir / "artifacts").exists()
     assert len(shards_of(server, bucket)) == 4
     assert server.keys(bucket, f"{PREFIX}/jobs/") == [
-        f"{PREFIX}/jobs/{job['id']}/{name}" for name in ("excerpts.jsonl", "rows.jsonl", "rows.jsonl.sums")
+        f"{PREFIX}/jobs/{job['id']}/{name}" for name in ("checksums.rows.jsonl", "excerpts.jsonl", "rows.jsonl")
     ]
     assert list((service.settings.cache_path / "rows").iterdir()) == []
     picked = service.http.get(job["links"]["subset"]).json()["indices"]
@@ -129,7 +129,7 @@ def test_a_second_job_finds_the_sketches_by_one_listing(service: Service, server
     second = succeeded(service, service.request(conflict_penalty=0.5))
     assert second["result"]["sketches_reused"]
     assert second["result"]["sketches"] == first["result"]["sketches"]
-    assert sorted(written(server, bucket)) == ["excerpts.jsonl", "rows.jsonl", "rows.jsonl.sums", "used"]
+    assert sorted(written(server, bucket)) == ["checksums.rows.jsonl", "excerpts.jsonl", "rows.jsonl", "used"]
     assert sum("shard-" in call.path for call in server.calls) == 4  # each is read once
 
 
