@@ -54,7 +54,7 @@ check: $(BASE) $(DEMO) types ## Before each commit: style, types, unit tests
 	$(PY) -m pytest -n $(PROCESSES) --dist worksteal -m "not slow" tests/unit $(ARGS)
 
 types: $(BASE)
-	$(PY) -m mypy --strict -p app -p spice_client -p workers -p demo
+	$(PY) -m mypy --strict -p app -p spice_client -p spice_rows -p workers -p demo
 
 bench: $(BASE) $(DEMO) $(BENCH) ## Measure, print a table and write benchmarks/results.json
 	$(PY) -m benchmarks $(ARGS)

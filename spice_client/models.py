@@ -93,6 +93,7 @@ class DatasetRef(Answer):
     """The data that a job selects from."""
 
     uri: str | None = None
+    uris: tuple[str, ...] | None = None
     id: UUID | None = None
     format: str | None = None
     columns: Columns | None = None
@@ -206,6 +207,14 @@ class GradientsComputed(Answer):
     reused: int
 
 
+class DatasetFile(Answer):
+    """One file of a dataset of many, and the number of its first row."""
+
+    uri: str
+    first_row: int
+    rows: int
+
+
 class JobResult(Answer):
     """Numbers of a succeeded job: log-det in nats, times in seconds."""
 
@@ -215,6 +224,7 @@ class JobResult(Answer):
     truncated: int
     rejected: list[Rejected]
     ignored_columns: dict[str, int] = {}
+    files: list[DatasetFile] | None = None
     tokens: int
     log_det: float
     alpha: float

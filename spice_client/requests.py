@@ -39,6 +39,7 @@ class DatasetSource(TypedDict, total=False):
     """The data: a URI, or the id of a registered dataset."""
 
     uri: str
+    uris: list[str] | None
     id: str
     format: Literal["jsonl", "json", "csv", "parquet"]
     columns: ColumnNames
@@ -121,3 +122,4 @@ class JobRequest(TypedDict):
     expires_at: NotRequired[str]
     webhook: NotRequired[Webhook]
     timeout_s: NotRequired[float]
+    priority: NotRequired[Literal["low", "normal", "high"]]

@@ -136,6 +136,11 @@ class Settings(BaseSettings):
         description="Models that `hf://` URIs may name, comma separated: `org/name`, or `org/*` for all of an "
         "organisation. Empty: none.",
     )
+    hub_datasets: CommaSeparated = Field(
+        default=(),
+        description="Datasets that `hf://datasets/` URIs may name, comma separated: `org/name`, or `org/*` for all of "
+        "an organisation. Empty: none.",
+    )
     hub_url: str = Field(
         default="https://huggingface.co", description="The model hub of `hf://` URIs. A token comes as HF_TOKEN."
     )
@@ -305,7 +310,9 @@ class Settings(BaseSettings):
         default=10_000, ge=1, description="Picks stored in one database row; bounds memory when streaming."
     )
 
-    @field_validator("allowed_roots", "allowed_schemes", "s3_buckets", "hub_models", "worker_queues", mode="before")
+    @field_validator(
+        "allowed_roots", "allowed_schemes", "s3_buckets", "hub_models", "hub_datasets", "worker_queues", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -336,7 +343,7 @@ class Settings(BaseSettings):
             raise ValueError("must be a URL such as https://s3.example, or empty for AWS")
         return value
 
-    @field_validator("hub_models")
+    @field_validator("hub_models", "hub_datasets")
     @classmethod
     def _models_or_organisations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for allowed in value:

@@ -40,7 +40,8 @@ class DatasetRequest(Request):
 
     uri: Text = Field(
         description="`file://` (inside the allowed roots), `https://` or `s3://`; JSONL, JSON, CSV or Parquet, "
-        "each also with .gz or .zst."
+        "each also with .gz or .zst. `file://` and `s3://` may name a directory (with a slash at its end) or a pattern "
+        "with `*`; `hf://datasets/org/name@commit` or `.../config` a dataset on the hub."
     )
     format: Format | None = Field(default=None, description="Overrides what the URI's suffix says.")
     name: Name | None = None

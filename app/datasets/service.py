@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from app.core.contracts.job_request import PreviewRequest
     from app.core.contracts.schema import Changes
     from app.core.settings import Settings
+    from app.core.uris.datasets import DatasetUri, Format
     from app.datasets.schemas import DatasetRequest
     from app.http.filters import Filters
 
@@ -40,13 +41,22 @@ def register(session: Session, settings: Settings, request: DatasetRequest) -> D
     dataset = Dataset(
         id=uuid.uuid4(),
         uri=uri.uri,
-        format=request.format,
+        format=request.format or _format_lost(uri, settings),
         name=request.name,
         metadata_=dict(request.metadata),
         expires_at=request.expires_at,
     )
     session.add(dataset)
     return dataset
+
+
+def _format_lost(uri: DatasetUri, settings: Settings) -> Format | None:
+    """The format of a file whose own name does not tell it, as the name of the link did that the client wrote."""
+    try:
+        check_uri(uri.uri, settings)
+    except UriRefused:
+        return uri.format
+    return None
 
 
 def _check_quota(session: Session, settings: Settings) -> None:

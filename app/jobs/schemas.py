@@ -32,6 +32,14 @@ class Rejected(Response):
     message: str | None = Field(default=None, description="What is known of the first, as in the template's own words.")
 
 
+class DatasetFile(Response):
+    """One file of a dataset of many."""
+
+    uri: str
+    first_row: int = Field(description="Number of its first row in the dataset.")
+    rows: int
+
+
 class Certificate(Response):
     """What is proven about the subset."""
 
@@ -82,6 +90,9 @@ class JobResult(Response):
         default={},
         description="Fields that rows have and nothing read, neither the chat template nor the selection, with the "
         "number of rows. Normally empty.",
+    )
+    files: list[DatasetFile] | None = Field(
+        default=None, description="The files of a dataset of many, in the order of their rows; null for one."
     )
     tokens: int
     log_det: float = Field(description="Information of the subset, in nats.")

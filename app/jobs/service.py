@@ -153,11 +153,17 @@ def _uri_errors(settings: Settings, request: JobRequest) -> list[FieldError]:
             check_webhook_url(request.webhook.url, settings)
         except WebhookRefused as refused:
             errors.append(FieldError(field="webhook.url", message=str(refused)))
-    if request.dataset.uri is not None:
+    given = request.dataset.uris or (() if request.dataset.uri is None else (request.dataset.uri,))
+    for place, uri in enumerate(given):
         try:
-            check_uri(request.dataset.uri, settings, request.dataset.format)
+            check_uri(uri, settings, request.dataset.format)
         except UriRefused as refused:
-            errors.append(FieldError(field="dataset.uri", message=str(refused)))
+            errors.append(
+                FieldError(
+                    field="dataset.uri" if request.dataset.uris is None else f"dataset.uris.{place}",
+                    message=str(refused),
+                )
+            )
     adapter = request.gradients.adapter
     try:
         check_model_uri(request.model.uri, settings)

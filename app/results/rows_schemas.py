@@ -44,6 +44,7 @@ class PickedRow(Response):
     marginal_gain: float = Field(description="In nats.")
     epsilon: float = Field(description="In nats, at most 0.")
     conflict: float = Field(description="With the picks before it, in [0, 1].")
+    file: str | None = Field(default=None, description="Of a dataset of many files, the one that the row is in.")
     messages: list[Message] = Field(description="The row as a conversation, cut to 4,000 characters.")
     cut: bool = Field(description="Whether text beyond those was left out.")
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from spice_client import jobs, results
 from spice_client.downloads import FileNotWritable
+from spice_client.exports.conversation import read
 from spice_client.exports.files import write_json
 from spice_client.exports.formats import FORMATS, ROW_WRITERS, ExportFormat, Written, write_indices
 from spice_client.problems import SpiceError
+from spice_rows.conversation import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,9 +80,15 @@ def export(
     if format == "indices":
         indices = (yield from results.subset(found)).indices
         return _written(found, Path(directory), name, len(indices), lambda at: write_indices(at, name, indices))
-    rows = (yield from results.rows(found)).to_list()
-    read = dict(columns) if columns is not None else _columns(found)
-    return _written(found, Path(directory), name, len(rows), lambda at: ROW_WRITERS[format](at, name, rows, read))
+    names = dict(columns) if columns is not None else _columns(found)
+    rows = (yield from results.rows(found)).to_list(set(names.values()))
+    said = [read(row, names, _wanted(found)) for row in rows]
+    return _written(found, Path(directory), name, len(rows), lambda at: ROW_WRITERS[format](at, name, said))
+
+
+def _wanted(job: Job) -> Wanted:
+    """What the job learned of its rows."""
+    return Wanted(job.dataset.train_on, job.dataset.preference)  # type: ignore[arg-type]  # the service's own words
 
 
 def _written(job: Job, directory: Path, name: str, count: int, write: Any) -> Exported:  # noqa: ANN401 - a lambda

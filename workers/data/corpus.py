@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
+from spice_rows.shape import Shape, ShapeName
 from workers.data.conversation import EVERY_REPLY, Conversation, Wanted, to_conversation
 from workers.data.describe import check_not_empty, describe
 from workers.data.errors import DatasetError
 from workers.data.formats import BadRecord, iter_records, read_columns, unread_columns
 from workers.data.rejection import Reason, Refusal
 from workers.data.samples import Sample
-from workers.data.shapes import Shape, ShapeName, recognise
+from workers.data.shapes import recognise
 from workers.data.stopping import Stopped
 from workers.data.template_server import template_limits
 from workers.data.tokenisation import ConversationEncoder, Encoded
@@ -72,6 +73,7 @@ class Corpus:
         needed: Tokens that ``max_length`` would have to be for all rows whose prompt fills it.
         ignored: Rows by name of a field that they have and nothing reads.
         paired: Whether each sample has one that is not preferred beside it.
+        starts: Number of the first row of each file of the dataset.
         truncated: Samples that lost response tokens to ``max_length`` but kept some.
         tokens: Tokens in all.
         digest: ``sha256:<hex>`` over ids, masks, boundaries and row numbers: the content address of the samples.
@@ -87,6 +89,7 @@ class Corpus:
     needed: int
     ignored: Mapping[str, int]
     paired: bool
+    starts: tuple[int, ...]
     truncated: int
     tokens: int
     digest: str
@@ -122,6 +125,7 @@ class Corpus:
             needed=about["needed"],
             ignored=about["ignored"],
             paired=about["paired"],
+            starts=tuple(about["starts"]),
             truncated=about["truncated"],
             tokens=len(ids),
             digest=about["digest"],
@@ -207,7 +211,7 @@ def build_corpus(  # noqa: PLR0913 - one for each thing that decides the samples
     temporary.mkdir()
     try:
         with _Writer(temporary, paired=wanted.preference == "dpo") as writer:
-            for batch, rendered in _rendered(_batches(snapshot, shape, wanted, settings), encoder):
+            for batch, rendered in _rendered(_batches(snapshot, shape, wanted, settings, writer.starts), encoder):
                 if should_stop is not None and should_stop():
                     raise Stopped
                 batch.write(encoder.tokenise(rendered), writer)
@@ -307,9 +311,11 @@ class _Batch:
         writer.write(kept)
 
 
-def _batches(snapshot: Snapshot, shape: Shape, wanted: Wanted, settings: Settings) -> Iterator[_Batch]:
+def _batches(
+    snapshot: Snapshot, shape: Shape, wanted: Wanted, settings: Settings, starts: list[int]
+) -> Iterator[_Batch]:
     batch = _Batch()
-    for record in iter_records(snapshot, settings, frozenset(shape.columns.values())):
+    for record in iter_records(snapshot, settings, frozenset(shape.columns.values()), starts):
         read = record.reason if isinstance(record, BadRecord) else to_conversation(record.values, shape, wanted)
         batch.add(record.row, read, settings.row_max_bytes)
         if batch.full:
@@ -349,6 +355,7 @@ class _Writer:
         self._files = contextlib.ExitStack()
         self._open: dict[str, BinaryIO] = {}
         self.rows_total = 0
+        self.starts: list[int] = []
 
     def __enter__(self) -> Self:
         for name in _DTYPES:
@@ -397,6 +404,7 @@ class _Writer:
             "rows_total": self.rows_total,
             "truncated": self._truncated,
             "paired": self._paired,
+            "starts": self.starts,
             "said": self._said,
             "needed": self._needed,
             "ignored": dict(sorted(self._ignored.items())),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from workers.data.errors import DatasetError
 from workers.data.formats import BadRecord, iter_records, read_columns
 from workers.data.rejection import Reason, enforce_limit
-from workers.data.shapes import ShapeName, recognise
+from workers.data.shapes import recognise
 from workers.data.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from app.core.settings import Settings
     from app.core.uris.datasets import Compression, Format
+    from spice_rows.shape import ShapeName
     from workers.data.fetch import Snapshot
 
 REPORT_EVERY_ROWS = 1000

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from spice_rows.conversation import REASONING_FIELDS, Turn
 from workers.data.conversation import Conversation, to_conversation
 from workers.data.formats import BadRecord, iter_records
 from workers.data.rejection import Reason
-from workers.data.template_marks import REASONING_FIELDS, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from app.core.settings import Settings
+    from spice_rows.shape import Shape
     from workers.data.fetch import Snapshot
-    from workers.data.shapes import Shape
 
 TEXT_SHOWN = 4000
 """Characters of a row that are kept: about what the default max_length lets the model read."""

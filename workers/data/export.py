@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import secrets
+from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -11,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workers.data.decode import open_decoded
-from workers.data.formats import open_parquet
+from workers.data.errors import DatasetError
+from workers.data.formats import Record, iter_records, open_parquet, parts_of, read_columns
 from workers.data.json_rows import split_json
 from workers.data.split import csv_delimiter, split_csv
 
@@ -76,28 +80,60 @@ def write_rows(
 def _write_jsonl(
     snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings, watch: Watch
 ) -> None:
-    with open_decoded(snapshot, settings) as stream:
-        raws = _picked(split_json(stream, settings.row_max_bytes, lines=True), wanted, watch)
-        # A row over several lines goes on one: a line end in JSON is white space, those in texts are escaped.
-        out.writelines(raw.translate(_LINE_ENDS_TO_SPACES) + b"\n" for raw in raws)
+    # A row over several lines goes on one: a line end in JSON is white space, those in texts are escaped.
+    raws = _picked(_json_rows(snapshot, settings), wanted, watch)
+    out.writelines(raw.translate(_LINE_ENDS_TO_SPACES) + b"\n" for raw in raws)
+
+
+def _json_rows(snapshot: Snapshot, settings: Settings) -> Iterator[bytes | None]:
+    for part in parts_of(snapshot):
+        with open_decoded(part, settings) as stream:
+            yield from split_json(stream, settings.row_max_bytes, lines=snapshot.format == "jsonl")
 
 
 def _write_json(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings, watch: Watch) -> None:
-    with open_decoded(snapshot, settings) as stream:
-        separator = b"[\n"
-        for raw in _picked(split_json(stream, settings.row_max_bytes, lines=False), wanted, watch):
-            out.write(separator + raw)
-            separator = b",\n"
-        out.write(b"[]\n" if separator == b"[\n" else b"\n]\n")
+    separator = b"[\n"
+    for raw in _picked(_json_rows(snapshot, settings), wanted, watch):
+        out.write(separator + raw)
+        separator = b",\n"
+    out.write(b"[]\n" if separator == b"[\n" else b"\n]\n")
 
 
 def _write_csv(snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings, watch: Watch) -> None:
+    headers = [_csv_header_of(part, settings) for part in parts_of(snapshot)]
+    if len(set(headers)) > 1:
+        _write_csv_of_all_columns(snapshot, wanted, out, settings, watch)
+        return
+    if headers[0] is not None:
+        out.write(headers[0] + b"\n")
+    out.writelines(raw + b"\n" for raw in _picked(_csv_rows(snapshot, settings), wanted, watch))
+
+
+def _csv_header_of(snapshot: Snapshot, settings: Settings) -> bytes | None:
     with open_decoded(snapshot, settings) as stream:
-        records = split_csv(stream, settings.row_max_bytes, csv_delimiter(stream))
-        header = next(records, None)
-        if header is not None:
-            out.write(header + b"\n")
-        out.writelines(raw + b"\n" for raw in _picked(records, wanted, watch))
+        return next(split_csv(stream, settings.row_max_bytes, csv_delimiter(stream)), None)
+
+
+def _csv_rows(snapshot: Snapshot, settings: Settings) -> Iterator[bytes | None]:
+    for part in parts_of(snapshot):
+        with open_decoded(part, settings) as stream:
+            yield from islice(split_csv(stream, settings.row_max_bytes, csv_delimiter(stream)), 1, None)
+
+
+def _write_csv_of_all_columns(
+    snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings, watch: Watch
+) -> None:
+    """Files whose headers differ go under the names of all of them."""
+    text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
+    writer = csv.DictWriter(text, read_columns(snapshot, settings), extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    chosen = set(wanted.tolist())
+    for record in iter_records(snapshot, settings):
+        if record.row % WATCHED_ROWS == 0:
+            watch(record.row)
+        if record.row in chosen and isinstance(record, Record):
+            writer.writerow(record.values)
+    text.detach()
 
 
 def _picked(raws: Iterator[bytes | None], wanted: NDArray[np.int64], watch: Watch) -> Iterator[bytes]:
@@ -123,19 +159,45 @@ def _watched(
 def _write_parquet(
     snapshot: Snapshot, wanted: NDArray[np.int64], out: BinaryIO, settings: Settings, watch: Watch
 ) -> None:
-    with open_parquet(snapshot, settings) as file:
-        total = file.metadata.num_rows
-        if len(wanted) and wanted[-1] >= total:
-            raise ValueError(f"row {wanted[-1]} is not in the dataset, which has {total} rows")
-        with pq.ParquetWriter(out, file.schema_arrow, compression="none") as writer:
-            pending: list[pa.RecordBatch] = []
-            for batch in _picked_batches(file, wanted, watch):
-                pending.append(batch)
-                if _is_group(pending):
-                    writer.write_table(pa.Table.from_batches(pending))
-                    pending = []
-            if pending:
-                writer.write_table(pa.Table.from_batches(pending))
+    schemas, totals = [], []
+    for part in parts_of(snapshot):
+        with open_parquet(part, settings) as file:
+            schemas.append(file.schema_arrow)
+            totals.append(file.metadata.num_rows)
+    if len(wanted) and wanted[-1] >= sum(totals):
+        raise ValueError(f"row {wanted[-1]} is not in the dataset, which has {sum(totals)} rows")
+    schema = schemas[0] if all(one == schemas[0] for one in schemas) else _common_schema(schemas)
+    with pq.ParquetWriter(out, schema, compression="none") as writer:
+        start = 0
+        for part, total in zip(parts_of(snapshot), totals, strict=True):
+            here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + total)] - start
+            start += total
+            with open_parquet(part, settings) as file:
+                pending: list[pa.RecordBatch] = []
+                for batch in _picked_batches(file, here, watch):
+                    pending.append(batch)
+                    if _is_group(pending):
+                        writer.write_table(_as_schema(pending, schema))
+                        pending = []
+                if pending:
+                    writer.write_table(_as_schema(pending, schema))
+
+
+def _common_schema(schemas: list[pa.Schema]) -> pa.Schema:
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DatasetError(
+            "schemas_differ",
+            f"the dataset's Parquet files have columns of types that do not go together ({error}): write them alike",
+        ) from error
+
+
+def _as_schema(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    table = pa.Table.from_batches(batches)
+    if table.schema.equals(schema):
+        return table
+    return pa.concat_tables([schema.empty_table(), table], promote_options="permissive").cast(schema)
 
 
 def _is_group(batches: list[pa.RecordBatch]) -> bool:

@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+import re
 import secrets
+import shutil
 import ssl
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import quote, unquote
 
 import aiohttp
 import botocore.exceptions  # type: ignore[import-untyped]
 import fsspec
 import tenacity
 from fsspec.exceptions import FSTimeoutError
+from huggingface_hub import HfApi, HfFileSystem, RepoFile
+from huggingface_hub.errors import HfHubHTTPError
 
 from app.core.uris.addresses import PublicSockets
-from app.core.uris.datasets import UriRefused, check_uri
+from app.core.uris.datasets import UriRefused, check_uri, hub_file, is_dataset_file
 from workers.data.errors import DatasetError
 from workers.data.stopping import Stopped
 
@@ -40,6 +46,8 @@ ATTEMPTS = 4
 CONNECT_TIMEOUT_S = 20.0
 READ_TIMEOUT_S = 60.0
 MAX_REDIRECTS = 5
+MOST_FILES = 10_000
+_MANY = ".files"
 _SERVER_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _SUFFIX = {"gzip": ".gz", "zstd": ".zst", None: ""}
 
@@ -53,7 +61,9 @@ class Snapshot:
         format: How the rows are written.
         compression: What the file is wrapped in, or None.
         bytes: Size as stored.
-        fingerprint: ``sha256:<hex>`` of the bytes as stored.
+        fingerprint: ``sha256:<hex>`` of the bytes as stored; of many files, of their fingerprints.
+        parts: Of many files, each, in the order of their rows.
+        name: Where a part came from.
     """
 
     path: Path
@@ -61,6 +71,8 @@ class Snapshot:
     compression: Compression | None
     bytes: int
     fingerprint: str
+    parts: tuple[Snapshot, ...] = ()
+    name: str = ""
 
 
 def fetch(
@@ -87,7 +99,9 @@ def fetch(
             ``too_large``, ``timed_out``, ``http_status``, ``unreachable``, ``cache_not_writable``.
         Stopped: ``should_stop`` said so.
     """
-    copy = {"file": _copy_file, "https": _copy_https, "s3": _copy_s3}[uri.scheme]
+    if uri.many or uri.parts:
+        return _fetch_many(uri, settings, on_bytes=on_bytes, should_stop=should_stop)
+    copy = {"file": _copy_file, "https": _copy_https, "s3": _copy_s3, "hf": _copy_hub}[uri.scheme]
     deadline = time.monotonic() + settings.fetch_timeout_s
     sink = _Sink(settings, deadline, on_bytes, should_stop)
     attempts = tenacity.Retrying(
@@ -103,12 +117,14 @@ def fetch(
                     sink.restart()
                     copy(uri, settings, sink)
             return sink.keep(uri)
-    except (OSError, FSTimeoutError, aiohttp.ClientError, botocore.exceptions.BotoCoreError) as error:
+    except (OSError, FSTimeoutError, aiohttp.ClientError, botocore.exceptions.BotoCoreError, HfHubHTTPError) as error:
         raise _explained(error, uri, settings) from error
 
 
 def recall(uri: DatasetUri, fingerprint: str, settings: Settings) -> Snapshot | None:
     """The copy of a dataset that was fetched before, by its fingerprint; None if it is not in the cache."""
+    if uri.many or uri.parts:
+        return _recall_many(settings, fingerprint)
     path = _copy_path(settings, fingerprint.removeprefix("sha256:"), uri)
     try:
         size = path.stat().st_size
@@ -119,6 +135,165 @@ def recall(uri: DatasetUri, fingerprint: str, settings: Settings) -> Snapshot | 
 
 def _copy_path(settings: Settings, digest: str, uri: DatasetUri) -> Path:
     return settings.cache_path / "datasets" / f"{digest}.{uri.format}{_SUFFIX[uri.compression]}"
+
+
+def _fetch_many(
+    uri: DatasetUri,
+    settings: Settings,
+    *,
+    on_bytes: Callable[[int, int | None], None] | None,
+    should_stop: Callable[[], bool] | None,
+) -> Snapshot:
+    """Copy the files of a dataset, one after the other, into a directory that is named by what is in them."""
+    files = [file for one in uri.parts or (uri,) for file in files_of(one, settings)]
+    if len(files) > MOST_FILES:
+        raise DatasetError(
+            "too_many_files", f"the dataset has {len(files):,} files, the limit is {MOST_FILES:,}: join them"
+        )
+    formats = {file.format for file in files}
+    if len(formats) > 1:
+        raise DatasetError(
+            "mixed_formats", f"the dataset's files are {', '.join(sorted(formats))}: give files of one format"
+        )
+    done = 0
+    copies: list[Snapshot] = []
+    for file in files:
+        begun = done
+        tell = None if on_bytes is None else lambda size, _, begun=begun: on_bytes(begun + size, None)
+        copies.append(replace(fetch(file, settings, on_bytes=tell, should_stop=should_stop), name=file.without_query))
+        done += copies[-1].bytes
+        if done > settings.dataset_max_bytes:
+            raise DatasetError(
+                "too_large",
+                f"the dataset's files have {done:,} bytes or more, the limit is {settings.dataset_max_bytes:,}: give "
+                "fewer, or raise SPICE_DATASET_MAX_BYTES",
+            )
+    return _keep_many(copies, settings)
+
+
+def _keep_many(copies: list[Snapshot], settings: Settings) -> Snapshot:
+    about = [
+        {"name": one.name, "format": one.format, "compression": one.compression, "fingerprint": one.fingerprint}
+        for one in copies
+    ]
+    digest = hashlib.sha256(json.dumps([one["fingerprint"] for one in about]).encode()).hexdigest()
+    final = settings.cache_path / "datasets" / f"{digest}{_MANY}"
+    temporary = final.with_name(f".{os.getpid()}-{secrets.token_hex(8)}")
+    with _cache_errors():
+        temporary.mkdir(parents=True)
+        try:
+            for place, one in enumerate(copies):
+                os.link(one.path, temporary / f"{place:05d}")
+            (temporary / "about.json").write_text(json.dumps(about))
+            with contextlib.suppress(OSError):  # it is there already
+                temporary.rename(final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    found = _recall_many(settings, f"sha256:{digest}")
+    if found is None:
+        raise DatasetError("cache_not_writable", "the dataset's files were deleted while they were copied: try again")
+    return found
+
+
+def _recall_many(settings: Settings, fingerprint: str) -> Snapshot | None:
+    path = settings.cache_path / "datasets" / f"{fingerprint.removeprefix('sha256:')}{_MANY}"
+    try:
+        about = json.loads((path / "about.json").read_text())
+        parts = tuple(
+            Snapshot(
+                path=path / f"{place:05d}",
+                format=one["format"],
+                compression=one["compression"],
+                bytes=(path / f"{place:05d}").stat().st_size,
+                fingerprint=one["fingerprint"],
+                name=one["name"],
+            )
+            for place, one in enumerate(about)
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+    return Snapshot(path, parts[0].format, None, sum(part.bytes for part in parts), fingerprint, parts)
+
+
+def files_of(uri: DatasetUri, settings: Settings) -> list[DatasetUri]:
+    """The files that a URI names, by name in order.
+
+    Raises:
+        DatasetError: ``missing`` if there is none, and those of the source.
+    """
+    if not uri.many:
+        return [uri]
+    find = {"file": _local_files, "s3": _s3_files, "hf": _hub_files}[uri.scheme]
+    try:
+        found = find(uri, settings)
+    except UriRefused as error:
+        raise DatasetError("uri_refused", str(error)) from error
+    except (OSError, botocore.exceptions.BotoCoreError, HfHubHTTPError) as error:
+        raise _explained(error, uri, settings) from error
+    if not found:
+        raise DatasetError(
+            "missing",
+            f"{uri.without_query} names no file of rows: check the names, which should end in .jsonl, .json, .csv or "
+            ".parquet",
+        )
+    return found
+
+
+def _asked(uri: DatasetUri, name: str) -> str | None:
+    """The format that a file has by its name; where that tells none, the one that was asked for."""
+    return None if is_dataset_file(name) else uri.format
+
+
+def _local_files(uri: DatasetUri, settings: Settings) -> list[DatasetUri]:
+    path = uri.path
+    if path.is_dir():
+        direct = [one for one in path.iterdir() if one.is_file() and is_dataset_file(one.name)]
+        found = direct or [one for one in path.rglob("*") if one.is_file() and is_dataset_file(one.name)]
+    else:
+        fixed = next((place for place, part in enumerate(path.parts) if set("*[") & set(part)), len(path.parts))
+        base = Path(*path.parts[:fixed])
+        found = (
+            [one for one in base.glob("/".join(path.parts[fixed:])) if one.is_file()] if fixed < len(path.parts) else []
+        )
+    return [check_uri(one.as_uri(), settings, _asked(uri, one.name)) for one in sorted(found)]
+
+
+def _s3_files(uri: DatasetUri, settings: Settings) -> list[DatasetUri]:
+    filesystem = _s3(settings)
+    prefix = unquote(uri.uri)
+    found = filesystem.find(prefix) if prefix.endswith("/") else filesystem.glob(prefix)
+    names = sorted(str(one) for one in found if is_dataset_file(str(one).rpartition("/")[2]))
+    return [check_uri(f"s3://{quote(one)}", settings) for one in names]
+
+
+def _hub_files(uri: DatasetUri, settings: Settings) -> list[DatasetUri]:
+    """The shards of a dataset at a commit: those of the configuration, of the split `train` if there are splits."""
+    repository, revision, config = uri.repository
+    tree = HfApi(endpoint=settings.hub_url).list_repo_tree(
+        repository, revision=revision, repo_type="dataset", recursive=True
+    )
+    paths = sorted(entry.path for entry in tree if isinstance(entry, RepoFile))
+    files = [file for path in paths if (file := hub_file(uri, path, None)) is not None]
+    files = [file for file in files if not file.uri.endswith(("/dataset_infos.json", "/dataset_info.json"))]
+    if config is not None:
+        files = [file for file in files if config in _below(file)[:-1] or _below(file)[-1].startswith(f"{config}.")]
+    else:
+        files = [file for file in files if _below(file)[0] == "data"] or files
+    parquet = [file for file in files if file.format == "parquet"]
+    files = parquet or files
+    return [file for file in files if re.search(r"(^|[^a-z])train([^a-z]|$)", "/".join(_below(file)))] or files
+
+
+def _below(file: DatasetUri) -> list[str]:
+    return file.uri.split("@", 1)[1].split("/")[1:]
+
+
+def _copy_hub(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
+    filesystem = HfFileSystem(endpoint=settings.hub_url, skip_instance_cache=True)
+    with filesystem.open(uri.uri.removeprefix("hf://"), "rb", block_size=8 * CHUNK_BYTES) as source:
+        sink.expect(source.size)
+        while chunk := source.read(CHUNK_BYTES):
+            sink.write(chunk)
 
 
 class _Sink:
@@ -341,13 +516,17 @@ async def _check_hop(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
     return response
 
 
-def _copy_s3(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
-    filesystem = fsspec.filesystem(
+def _s3(settings: Settings) -> Any:  # noqa: ANN401 - fsspec has no types
+    return fsspec.filesystem(
         "s3",
         skip_instance_cache=True,
         endpoint_url=settings.s3_endpoint_url,
         config_kwargs={"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S},
     )
+
+
+def _copy_s3(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
+    filesystem = _s3(settings)
     # fsspec asks for each range with the ETag of the first look, so an object replaced meanwhile is an error.
     with filesystem.open(uri.uri, "rb", block_size=8 * CHUNK_BYTES, cache_type="readahead") as source:
         sink.expect(source.size)

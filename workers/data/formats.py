@@ -62,7 +62,10 @@ class _RowRejected(Exception):
 
 
 def iter_records(
-    snapshot: Snapshot, settings: Settings, columns: Collection[str] | None = None
+    snapshot: Snapshot,
+    settings: Settings,
+    columns: Collection[str] | None = None,
+    starts: list[int] | None = None,
 ) -> Iterator[Record | BadRecord]:
     """Yield every row in file order, in bounded memory.
 
@@ -71,14 +74,13 @@ def iter_records(
         settings: ``row_max_bytes``, ``dataset_max_rows`` and the limits of `open_decoded`.
         columns: Columns of a Parquet file that are wanted (default: all); the others are not read. Text formats
             yield all columns regardless.
+        starts: Takes the number of the first row of each file as it is reached.
 
     Raises:
         DatasetError: ``damaged``, ``not_an_array``, ``not_json_lines``, ``bad_header``, ``duplicate_column``,
             ``unreadable_column``, ``too_many_rows`` and those of `open_decoded`.
     """
-    read = {"jsonl": _read_jsonl, "json": _read_json, "csv": _read_csv}.get(snapshot.format)
-    rows = read(snapshot, settings) if read else _read_parquet(snapshot, settings, columns)
-    for row, parsed in enumerate(rows):
+    for row, parsed in enumerate(_of_all_parts(snapshot, settings, columns, [] if starts is None else starts)):
         if row >= settings.dataset_max_rows:
             raise DatasetError(
                 "too_many_rows",
@@ -86,6 +88,29 @@ def iter_records(
                 "SPICE_DATASET_MAX_ROWS",
             )
         yield BadRecord(row, parsed) if isinstance(parsed, Reason) else Record(row, parsed)
+
+
+def parts_of(snapshot: Snapshot) -> tuple[Snapshot, ...]:
+    """The files of a snapshot; it is its own if it is one."""
+    return snapshot.parts or (snapshot,)
+
+
+def _of_all_parts(
+    snapshot: Snapshot, settings: Settings, columns: Collection[str] | None, starts: list[int]
+) -> Iterator[dict[str, Any] | Reason]:
+    count = 0
+    for part in parts_of(snapshot):
+        starts.append(count)
+        for parsed in _rows_of(part, settings, columns):
+            count += 1
+            yield parsed
+
+
+def _rows_of(
+    snapshot: Snapshot, settings: Settings, columns: Collection[str] | None
+) -> Iterator[dict[str, Any] | Reason]:
+    read = {"jsonl": _read_jsonl, "json": _read_json, "csv": _read_csv}.get(snapshot.format)
+    return read(snapshot, settings) if read else _read_parquet(snapshot, settings, columns)
 
 
 def read_columns(snapshot: Snapshot, settings: Settings) -> list[str]:
@@ -101,7 +126,8 @@ def read_columns(snapshot: Snapshot, settings: Settings) -> list[str]:
     if key not in _columns_of:
         while len(_columns_of) >= FILES_REMEMBERED:
             _columns_of.pop(next(iter(_columns_of)))
-        storable = (name for name in _all_columns(snapshot, settings) if len(name) <= LONGEST_COLUMN_NAME)
+        everything = dict.fromkeys(name for part in parts_of(snapshot) for name in _all_columns(part, settings))
+        storable = (name for name in everything if len(name) <= LONGEST_COLUMN_NAME)
         _columns_of[key] = list(
             islice((name for name in storable if is_unicode(name) and "\0" not in name), MOST_COLUMNS)
         )
@@ -115,8 +141,13 @@ def unread_columns(snapshot: Snapshot, settings: Settings, read: Collection[str]
     """
     if snapshot.format != "parquet":
         return {}
+    if snapshot.parts:
+        found = Counter[str]()
+        for part in snapshot.parts:
+            found.update(unread_columns(part, settings, read))
+        return dict(found)
     with open_parquet(snapshot, settings) as file:
-        metadata, found = file.metadata, Counter[str]()
+        metadata, counts = file.metadata, Counter[str]()
         leaves = {file.schema.column(i).path.split(".")[0]: i for i in reversed(range(metadata.num_columns))}
         flat = {file.schema.column(i).path for i in range(metadata.num_columns)}
         for group in range(metadata.num_row_groups):
@@ -126,8 +157,8 @@ def unread_columns(snapshot: Snapshot, settings: Settings, read: Collection[str]
                     continue
                 statistics = metadata.row_group(group).column(leaves[name]).statistics
                 counted = name in flat and statistics is not None and statistics.has_null_count
-                found[name] += rows - statistics.null_count if counted else rows
-    return {name: count for name, count in found.items() if count}
+                counts[name] += rows - statistics.null_count if counted else rows
+    return {name: count for name, count in counts.items() if count}
 
 
 _columns_of: dict[tuple[str, str, str | None], list[str]] = {}

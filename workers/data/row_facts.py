@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from app.core.settings import Settings
+    from spice_rows.shape import Shape
     from workers.data.fetch import Snapshot
-    from workers.data.shapes import Shape
 
 ASK_EVERY_ROWS = 1024
 

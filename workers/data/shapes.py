@@ -2,56 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from spice_rows.shape import FURTHER_ROLES, MAIN_ROLES, Shape, ShapeName
 from workers.data.errors import DatasetError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-
-class ShapeName(StrEnum):
-    """The ways in which a row holds what is learned."""
-
-    PROMPT_RESPONSE = "prompt_response"
-    ALPACA = "alpaca"
-    MESSAGES = "messages"
-    PREFERENCE = "preference"
-    TEXT = "text"
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A recognised shape.
-
-    Attributes:
-        name: Which.
-        columns: Role to column name; the roles are those of `MAIN_ROLES` and `FURTHER_ROLES`.
-        named: The roles that the client named; the others were recognised.
-    """
-
-    name: ShapeName
-    columns: Mapping[str, str]
-    named: frozenset[str] = frozenset()
-
-
-MAIN_ROLES: dict[ShapeName, tuple[frozenset[str], frozenset[str]]] = {  # needed, allowed besides
-    ShapeName.PROMPT_RESPONSE: (frozenset({"prompt", "response"}), frozenset()),
-    ShapeName.MESSAGES: (frozenset({"messages"}), frozenset()),
-    ShapeName.ALPACA: (frozenset({"instruction", "output"}), frozenset({"input"})),
-    ShapeName.PREFERENCE: (frozenset({"chosen", "rejected"}), frozenset({"prompt"})),
-    ShapeName.TEXT: (frozenset({"text"}), frozenset()),
-}
-FURTHER_ROLES: dict[str, tuple[str, ...]] = {
-    "system": ("system", "system_prompt", "system_message"),
-    "history": ("history",),
-    "tools": ("tools",),
-    "chat_template_kwargs": ("chat_template_kwargs",),
-    "label": ("label",),
-}
-"""What else a row may say, and the columns that are taken for it where the client names none."""
 
 _ALL_MAIN = frozenset().union(*(needed | allowed for needed, allowed in MAIN_ROLES.values()))
 

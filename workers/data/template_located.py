@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from workers.data.template_marks import REASONING_FIELDS, Marker, Site, Turn, Unmarked, common_prefix, common_suffix
+from spice_rows.conversation import REASONING_FIELDS, Turn
+from workers.data.template_marks import Marker, Site, Unmarked, common_prefix, common_suffix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

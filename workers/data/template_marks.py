@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-Turn = dict[str, Any]
+from spice_rows.conversation import REASONING_FIELDS, Turn
+
 Kind = Literal["content", "reasoning", "call"]
 
-REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
-"""Names under which data sets and templates keep what a model thinks before it answers."""
 MARKS = tuple(chr(code) for code in range(0x10F8D0, 0x10F8E0))
 """Characters for private use: a row's text has at most some of them."""
 

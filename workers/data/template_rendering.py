@@ -22,15 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2.exceptions import TemplateError
 
+from spice_rows.conversation import REASONING_FIELDS, Turn
 from workers.data.template_environment import compiled
 from workers.data.template_located import MARKS_ROOM, Located, NotLocated
-from workers.data.template_marks import (
-    REASONING_FIELDS,
-    Kind,
-    Marker,
-    Turn,
-    common_prefix,
-)
+from workers.data.template_marks import Kind, Marker, common_prefix
 from workers.data.template_spellings import spellings
 from workers.data.template_words import (
     EMPTY_THOUGHT,

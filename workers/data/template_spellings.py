@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from workers.data.template_marks import Turn
+    from spice_rows.conversation import Turn
 
 
 def spellings(messages: list[Turn], tools: list[Any] | None) -> Iterator[tuple[list[Turn], list[Any] | None]]:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from app.core.db.tables import Json
     from app.core.settings import Settings
+    from spice_rows.shape import Shape
     from workers.data.fetch import Snapshot
     from workers.data.formats import Record
-    from workers.data.shapes import Shape
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
 

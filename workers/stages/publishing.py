@@ -126,7 +126,7 @@ def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, 
     excerpts = written.with_suffix(".excerpts")
     try:
         write_rows(snapshot, published.rows[published.chosen[MAIN].indices], written, context.settings, watch)
-        picked = replace(snapshot, path=written, compression=None, bytes=written.stat().st_size)
+        picked = replace(snapshot, path=written, parts=(), compression=None, bytes=written.stat().st_size)
         write_excerpts(picked, published.reading.corpus.shape, _ranked(published), excerpts, context.settings)
         context.artifacts.put(excerpts_name(job_id), excerpts)
         put_checked(context.artifacts, rows_name(job_id, snapshot.format), written)
@@ -139,10 +139,12 @@ def _ranked(published: Published) -> Iterator[Json]:
     """The fields of each pick besides its text, in file order."""
     main = published.chosen[MAIN]
     rows = published.rows[main.indices]
+    parts, starts = published.reading.snapshot.parts, published.reading.corpus.starts
     for place in np.argsort(rows).tolist():
         yield {
             "rank": place + 1,
             "index": int(rows[place]),
+            **({"file": parts[int(np.searchsorted(starts, rows[place], side="right")) - 1].name} if parts else {}),
             "marginal_gain": float(main.marginal_gains[place]),
             "epsilon": float(main.epsilons[place]),
             "conflict": float(main.conflicts[place]),
@@ -197,6 +199,7 @@ def _result(published: Published, publishing_s: float) -> Json:
             for reason, rows in sorted(published.rejected.items())
         ],
         "ignored_columns": {name: count for name, count in corpus.ignored.items() if name != published.source_column},
+        "files": _files(published),
         "tokens": corpus.tokens,
         "log_det": float(main.log_det[-1]),
         "alpha": main.alpha,
@@ -232,6 +235,21 @@ def _result(published: Published, publishing_s: float) -> Json:
         },
         "versions": {name: version(name) for name in ("spice-select", "torch", "transformers")},
     }
+
+
+def _files(published: Published) -> list[Json] | None:
+    """The files of a dataset of many, each with the number of its first row."""
+    parts, corpus = published.reading.snapshot.parts, published.reading.corpus
+    ends = [*corpus.starts[1:], corpus.rows_total]
+    return (
+        [
+            {"uri": part.name, "first_row": start, "rows": end - start}
+            for part, start, end in zip(parts, corpus.starts, ends, strict=True)
+        ]
+        or None
+        if parts
+        else None
+    )
 
 
 def _partitions_guarantee(asked: SelectionSpec, count: int) -> Json | None:

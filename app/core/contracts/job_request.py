@@ -119,6 +119,12 @@ class DatasetRef(Request):
     """The data: a URI, or the id of a registered dataset."""
 
     uri: Text | None = Field(default=None, description="As for `POST /datasets`.")
+    uris: tuple[Text, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="Many of them, in the order in which their rows are numbered.",
+    )
     id: uuid.UUID | None = Field(default=None, description="A registered dataset.")
     format: Format | None = Field(default=None, description="Overrides what the URI's suffix says.")
     columns: Columns | None = None
@@ -135,8 +141,8 @@ class DatasetRef(Request):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.uri is None) == (self.id is None):
-            raise ValueError("must have either uri or id")
+        if sum(given is not None for given in (self.uri, self.uris, self.id)) != 1:
+            raise ValueError("must have either uri, uris or id")
         return self
 
 

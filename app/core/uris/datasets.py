@@ -7,7 +7,8 @@ that resolves to a private address, a redirect) is checked again by the worker w
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, cast, get_args
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from app.core.settings import Settings
 
-Scheme = Literal["file", "https", "s3"]
+Scheme = Literal["file", "https", "s3", "hf"]
 Format = Literal["jsonl", "json", "csv", "parquet"]
 Compression = Literal["gzip", "zstd"]
 
@@ -31,6 +32,12 @@ _FORMATS: dict[str, Format] = {
 }
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 _LONGEST_URI = 4096
+_GLOB = re.compile(r"[*\[]")
+_HUB = re.compile(
+    r"hf://datasets/(?P<org>[A-Za-z0-9][\w.-]*)/(?P<name>[A-Za-z0-9][\w.-]*)@(?P<revision>[0-9a-f]{40})"
+    r"(?:/(?P<config>[\w.-]+))?/?",
+    re.ASCII,
+)
 
 
 class UriRefused(ValueError):
@@ -42,16 +49,21 @@ class DatasetUri:
     """A dataset URI that the settings allow.
 
     Attributes:
-        scheme: ``file``, ``https`` or ``s3``.
+        scheme: ``file``, ``https``, ``s3`` or ``hf``.
         uri: The URI normalised: absolute and free of symlinks for ``file``, without fragment for ``https``.
         format: How the rows are written.
         compression: What the file is wrapped in, or None.
+        many: Whether it names many files: a directory, a pattern, a dataset on the hub. `format` is then what was asked
+            for, and else no more than a guess.
+        parts: The URIs of a list; `uri` is then the first.
     """
 
     scheme: Scheme
     uri: str
     format: Format
     compression: Compression | None
+    many: bool = False
+    parts: tuple[DatasetUri, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -59,6 +71,14 @@ class DatasetUri:
         if self.scheme != "file":
             raise ValueError(f"{self.uri} is not a file")
         return Path(unquote(urlsplit(self.uri).path))
+
+    @property
+    def repository(self) -> tuple[str, str, str | None]:
+        """Id, commit and configuration on the hub; ValueError if the scheme is not ``hf``."""
+        found = _HUB.fullmatch(self.uri)
+        if found is None:
+            raise ValueError(f"{self.uri} is not on a hub")
+        return f"{found['org']}/{found['name']}", found["revision"], found["config"]
 
     @property
     def without_query(self) -> str:
@@ -81,10 +101,16 @@ def check_uri(uri: str, settings: Settings, format: str | None = None) -> Datase
         UriRefused: The URI is malformed, of a scheme, place or format that is not allowed.
     """
     parts = split_uri(uri)
+    if parts.scheme == "hf":
+        return _on_the_hub(uri, settings, format)
     scheme = _check_scheme(parts.scheme, settings.allowed_schemes)
+    many = scheme != "https" and (parts.path.endswith("/") or _GLOB.search(unquote(parts.path)) is not None)
     if scheme == "file":
-        path = inside_roots(local_path(uri, parts), settings)
-        normalised, name = path.as_uri(), path.name
+        written = local_path(uri, parts)
+        many = (many and not written.is_file()) or written.is_dir()
+        path = _pattern_inside_roots(written, settings) if many else inside_roots(written, settings)
+        # The hub's cache links names such as train.parquet to files that are named by their content.
+        normalised, name = path.as_uri(), written.name
     elif scheme == "https":
         _check_host(parts, settings)
         normalised, name = urlunsplit(parts._replace(fragment="")), unquote(parts.path)
@@ -92,7 +118,63 @@ def check_uri(uri: str, settings: Settings, format: str | None = None) -> Datase
         check_bucket(uri, parts, settings)
         normalised, name = uri, parts.path
     named_format, compression = _from_suffix(name)
+    if many:
+        known = _check_format(format, named_format or "jsonl", name)
+        return DatasetUri(scheme, normalised, known, compression, many=True)
     return DatasetUri(scheme, normalised, _check_format(format, named_format, name), compression)
+
+
+def check_uris(uris: Sequence[str], settings: Settings, format: str | None = None) -> DatasetUri:  # noqa: A002
+    """Check the URIs of a dataset of many files; each may name many itself.
+
+    Raises:
+        UriRefused: One of them is refused.
+    """
+    parts = tuple(check_uri(uri, settings, format) for uri in uris)
+    first = parts[0]
+    return first if len(parts) == 1 else replace(first, parts=parts)
+
+
+def is_dataset_file(name: str) -> bool:
+    """Whether a file's name tells the format of rows."""
+    return not name.startswith((".", "_")) and _from_suffix(name)[0] is not None
+
+
+def hub_file(uri: DatasetUri, path: str, format: str | None) -> DatasetUri | None:  # noqa: A002
+    """A file of a dataset on the hub by its path there; None if its name tells no format."""
+    found, compression = _from_suffix(path)
+    if found is None or not is_dataset_file(PurePosixPath(path).name):
+        return None
+    repository, revision, _ = uri.repository
+    return DatasetUri(
+        "hf", f"hf://datasets/{repository}@{revision}/{path}", _check_format(format, found, path), compression
+    )
+
+
+def _pattern_inside_roots(path: Path, settings: Settings) -> Path:
+    """A directory, or a pattern whose fixed beginning is one, inside the roots."""
+    fixed = next((place for place, part in enumerate(path.parts) if _GLOB.search(part)), len(path.parts))
+    base = inside_roots(Path(*path.parts[:fixed]), settings)
+    if ".." in path.parts[fixed:]:
+        raise UriRefused(f"{str(path)!r} has '..' after a pattern: write it without")
+    return base.joinpath(*path.parts[fixed:])
+
+
+def _on_the_hub(uri: str, settings: Settings, format: str | None) -> DatasetUri:  # noqa: A002
+    found = _HUB.fullmatch(uri)
+    if found is None:
+        raise UriRefused(
+            f"{shown(uri)!r} is not hf://datasets/org/name@commit or hf://datasets/org/name@commit/config, with all 40 "
+            "hex digits of the commit: a branch or a tag may change under a job"
+        )
+    org, name = found["org"], found["name"]
+    if f"{org}/{name}" not in settings.hub_datasets and f"{org}/*" not in settings.hub_datasets:
+        allowed = ", ".join(settings.hub_datasets) or "none"
+        raise UriRefused(
+            f"dataset {org}/{name} is not among those of the hub that may be read ({allowed}): add it to "
+            "SPICE_HUB_DATASETS"
+        )
+    return DatasetUri("hf", uri.rstrip("/"), _check_format(format, "parquet", name), None, many=True)
 
 
 def split_uri(uri: str) -> SplitResult:

@@ -94,10 +94,8 @@ class TestFile:
         assert refused(uri, settings)[0] == "no_permission"
 
     def test_what_is_no_regular_file(self, root: Path, settings: Settings) -> None:
-        (root / "directory.jsonl").mkdir()
         os.mkfifo(root / "fifo.jsonl")
-        for name in ("directory.jsonl", "fifo.jsonl"):
-            assert refused(check_uri(f"{root.as_uri()}/{name}", settings), settings)[0] == "not_a_file"
+        assert refused(check_uri(f"{root.as_uri()}/fifo.jsonl", settings), settings)[0] == "not_a_file"
         with socket.socket(socket.AF_UNIX) as server:
             here = os.open(root, os.O_RDONLY)  # a socket's path may be no longer than about 100 bytes
             try:

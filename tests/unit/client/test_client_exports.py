@@ -12,14 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spice_client.exports import formats
-from spice_client.exports.conversation import alternates, to_messages
+from spice_client.exports.conversation import RowNotReadable, alternates, read
 from spice_client.exports.files import write_npy
-from workers.data.conversation import to_conversation as as_the_worker_reads
-from workers.data.rejection import Reason
-from workers.data.shapes import recognise
+from spice_rows.conversation import Conversation, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 PROMPT_RESPONSE = {"prompt": "question", "response": "answer"}
@@ -54,40 +51,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def agrees_with_the_worker(row: Mapping[str, Any], columns: dict[str, str]) -> None:
-    theirs = as_the_worker_reads(row, recognise(sorted(set(row) | set(columns.values())), columns))
-    if not isinstance(theirs, Reason):  # what it rejects is never picked
-        ours = [turn["content"] for turn in to_messages(row, columns)]
-        assert ours == [turn["content"] for turn in theirs.messages][: len(ours)]
-
-
-def test_rows_are_read_as_the_worker_read_them(shape: Shape) -> None:
-    rows, columns = shape
-    for row in rows:
-        agrees_with_the_worker(row, columns)
-
-
-texts = st.text(max_size=5)
-contents = texts | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": texts}), max_size=2)
-roles = st.sampled_from(["system", "User", "human", "assistant", "gpt", "model", "tool", "function", "developer", "?"])
-turns = st.fixed_dictionaries({"role": roles, "content": contents}) | st.fixed_dictionaries(
-    {"from": roles, "value": contents}
-)
-
-
-@given(st.lists(turns, max_size=5))
-def test_conversations_are_read_as_the_worker_read_them(talk: list[dict[str, Any]]) -> None:
-    agrees_with_the_worker({"conversations": talk}, CHAT)
-
-
-@given(texts, texts | st.none(), texts)
-def test_instructions_are_read_as_the_worker_read_them(instruction: str, given_input: str | None, output: str) -> None:
-    agrees_with_the_worker({"instruction": instruction, "input": given_input, "output": output}, ALPACA)
+def said(rows: list[dict[str, Any]], columns: dict[str, str], **wanted: Any) -> list[Conversation]:
+    return [read(row, columns, Wanted(**wanted)) for row in rows]
 
 
 def test_trl_takes_prompt_and_completion_or_messages(shape: Shape, tmp_path: Path) -> None:
     rows, columns = shape
-    written = formats.write_trl(tmp_path, "train", rows, columns)
+    written = formats.write_trl(tmp_path, "train", said(rows, columns))
     import datasets  # noqa: PLC0415 - with pandas, seconds of imports
 
     (path,) = written.files
@@ -107,7 +77,7 @@ def test_trl_takes_prompt_and_completion_or_messages(shape: Shape, tmp_path: Pat
 ENTRY_KEYS = {"file_name", "formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags"}
 COLUMN_KEYS = {
     "alpaca": {"prompt", "query", "response", "system", "history"},
-    "sharegpt": {"messages", "system", "tools"},
+    "sharegpt": {"messages", "system", "tools", "chosen", "rejected"},
 }
 TAG_KEYS = {f"{one}_tag" for one in ("role", "content", "user", "assistant", "observation", "function", "system")}
 
@@ -115,7 +85,7 @@ TAG_KEYS = {f"{one}_tag" for one in ("role", "content", "user", "assistant", "ob
 def test_llama_factory_finds_the_entry_and_what_it_names(shape: Shape, tmp_path: Path) -> None:
     rows, columns = shape
     (tmp_path / "dataset_info.json").write_text('{"mine": {"file_name": "mine.json"}}')
-    formats.write_llama_factory(tmp_path, "picked", rows, columns)
+    formats.write_llama_factory(tmp_path, "picked", said(rows, columns))
     registry = json.loads((tmp_path / "dataset_info.json").read_text())
     assert registry["mine"] == {"file_name": "mine.json"}
     entry = registry["picked"]
@@ -127,14 +97,14 @@ def test_llama_factory_finds_the_entry_and_what_it_names(shape: Shape, tmp_path:
         assert set(entry["columns"].values()) == set(row)
     if entry["formatting"] == "alpaca":
         assert all(isinstance(value, str) for row in data for value in row.values())
-        assert data[0]["instruction"] == to_messages(rows[0], columns)[0]["content"]
+        assert data[0]["instruction"] == said(rows, columns)[0].messages[0]["content"]
     else:
         tags = entry["tags"]
         assert set(tags) <= TAG_KEYS
-        known = {tags[f"{role}_tag"] for role in ("user", "assistant", "system", "observation")}
+        known = {tags[f"{role}_tag"] for role in ("user", "assistant", "system", "observation", "function")}
         for row in data:
-            assert {turn[tags["role_tag"]] for turn in row["messages"]} <= known
-            assert all(isinstance(turn[tags["content_tag"]], str) for turn in row["messages"])
+            assert {turn[tags["role_tag"]] for turn in row["conversations"]} <= known
+            assert all(isinstance(turn[tags["content_tag"]], str) for turn in row["conversations"])
 
 
 def test_llama_factory_s_skipping_is_said(tmp_path: Path) -> None:
@@ -145,16 +115,16 @@ def test_llama_factory_s_skipping_is_said(tmp_path: Path) -> None:
             {"from": "gpt", "value": "c"},
         ]
     }
-    written = formats.write_llama_factory(tmp_path, "picked", [*TALKS, twice], CHAT)
-    assert written.notes == ["1 of 3 conversations do not alternate: LLaMA-Factory skips them"]
-    assert alternates(to_messages(TALKS[0], CHAT))
+    written = formats.write_llama_factory(tmp_path, "picked", said([*TALKS, twice], CHAT))
+    assert written.notes == ["2 of 3 conversations do not alternate: LLaMA-Factory skips them"]
+    assert alternates(said(TALKS[1:], CHAT)[0].messages)
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_registry_that_is_none_is_left_alone(tmp_path: Path, content: str) -> None:
     (tmp_path / "dataset_info.json").write_text(content)
     with pytest.raises(formats.RegistryNotReadable, match=r"dataset_info\.json"):
-        formats.write_llama_factory(tmp_path, "picked", SINGLE, PROMPT_RESPONSE)
+        formats.write_llama_factory(tmp_path, "picked", said(SINGLE, PROMPT_RESPONSE))
     assert [path.name for path in tmp_path.iterdir()] == ["dataset_info.json"]
     assert (tmp_path / "dataset_info.json").read_text() == content
 
@@ -163,7 +133,7 @@ def test_axolotl_finds_its_stanza_and_the_conversations(shape: Shape, tmp_path: 
     rows, columns = shape
     directory = tmp_path / 'a "quoted" directory: ü'
     directory.mkdir()
-    path, config = formats.write_axolotl(directory, "train", rows, columns).files
+    path, config = formats.write_axolotl(directory, "train", said(rows, columns)).files
     (dataset,) = yaml.safe_load(config.read_text(encoding="utf-8"))["datasets"]
     # As in Axolotl's docs/dataset-formats/conversation.qmd.
     assert dataset == {
@@ -171,11 +141,13 @@ def test_axolotl_finds_its_stanza_and_the_conversations(shape: Shape, tmp_path: 
         "ds_type": "json",
         "type": "chat_template",
         "field_messages": "messages",
+        "field_tools": "tools",
         "message_property_mappings": {"role": "role", "content": "content"},
+        "message_field_training": "train",
         "roles_to_train": ["assistant"],
         "train_on_eos": "turn",
     }
-    assert [row["messages"] for row in lines(path)] == [to_messages(row, columns) for row in rows]
+    assert [row["messages"] for row in lines(path)] == [one.messages for one in said(rows, columns)]
 
 
 def test_indices_are_what_a_dataset_selects_by(tmp_path: Path) -> None:
@@ -194,3 +166,76 @@ def test_numpy_reads_what_is_written_without_it(tmp_path_factory: pytest.TempPat
     read = np.load(path)
     assert read.dtype == np.int64
     assert read.tolist() == values
+
+
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+FULL: dict[str, Any] = {
+    "messages": [
+        {"role": "user", "content": "Weather in Oslo?"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": "12 degrees"},
+        {"role": "assistant", "content": "Wrong.", "weight": 0},
+        {"role": "user", "content": "Sure?"},
+        {"role": "assistant", "content": "It is 12.", "reasoning_content": "the tool said so"},
+    ],
+    "tools": json.dumps(TOOLS),
+    "system": "Be brief.",
+}
+FULL_COLUMNS = {"messages": "messages", "tools": "tools", "system": "system"}
+
+
+def test_all_that_a_row_says_is_in_every_export(tmp_path: Path) -> None:
+    rows = said([FULL], FULL_COLUMNS)
+    for write in (formats.write_trl, formats.write_llama_factory, formats.write_axolotl):
+        written = write(tmp_path, "train", rows)
+        content = written.files[0].read_text()
+        for text in ("Be brief.", "weather", "Oslo", "12 degrees", "the tool said so", "It is 12."):
+            assert text in content, (write, text)
+        assert any("carry no loss" in note for note in written.notes) or '"train": false' in content
+
+
+def test_what_is_written_for_trl_is_read_again_as_the_same(tmp_path: Path) -> None:
+    for rows, columns in (
+        *SHAPES.values(),
+        ([{**FULL, "messages": FULL["messages"][:3] + FULL["messages"][5:]}], FULL_COLUMNS),
+    ):
+        first = said(rows, columns)
+        (path,) = formats.write_trl(tmp_path, "train", first).files
+        names = (
+            {"prompt": "prompt", "response": "completion"}
+            if "completion" in lines(path)[0]
+            else {"messages": "messages"}
+        )
+        again = said(lines(path), {**names, "tools": "tools"})
+        for one, other in zip(first, again, strict=True):
+            assert [turn["content"] for turn in one.messages] == [turn["content"] for turn in other.messages]
+            assert (one.learned, one.tools) == (other.learned, other.tools)
+
+
+def test_pairs_and_plain_text_go_as_their_trainers_take_them(tmp_path: Path) -> None:
+    pair = {"prompt": "2+2?", "chosen": "four", "rejected": "five"}
+    columns = {name: name for name in pair}
+    pairs = said([pair], columns, preference="dpo")
+    assert lines(formats.write_trl(tmp_path, "train", pairs).files[0]) == [
+        {
+            "prompt": [{"role": "user", "content": "2+2?"}],
+            "chosen": [{"role": "assistant", "content": "four"}],
+            "rejected": [{"role": "assistant", "content": "five"}],
+        }
+    ]
+    formats.write_llama_factory(tmp_path, "picked", pairs)
+    entry = json.loads((tmp_path / "dataset_info.json").read_text())["picked"]
+    assert entry["ranking"]
+    assert json.loads((tmp_path / "picked.json").read_text())[0]["rejected"] == {"from": "gpt", "value": "five"}
+    _, config = formats.write_axolotl(tmp_path, "train", pairs).files
+    assert yaml.safe_load(config.read_text())["rl"] == "dpo"
+    plain = said([{"text": "once upon a time"}], {"text": "text"})
+    assert lines(formats.write_trl(tmp_path, "train", plain).files[0]) == [{"text": "once upon a time"}]
+
+
+def test_a_row_that_is_not_as_the_columns_say_is_said() -> None:
+    with pytest.raises(RowNotReadable, match="missing_value"):
+        said([{"question": "a"}], PROMPT_RESPONSE)
+    with pytest.raises(RowNotReadable, match="name no prompt"):
+        said([{"question": "a"}], {"prompt": "question"})

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from workers.data.conversation import Conversation, to_conversation
 from workers.data.rejection import Reason
-from workers.data.shapes import Shape, recognise
+from workers.data.shapes import recognise
+
+if TYPE_CHECKING:
+    from spice_rows.shape import Shape
 
 
 def user(text: str) -> dict[str, str]:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from spice_rows.shape import ShapeName
 from workers.data.errors import DatasetError
-from workers.data.shapes import ShapeName, recognise
+from workers.data.shapes import recognise
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from workers.data.tokenisation import ConversationEncoder, Encoded, response_mas
 from .conftest import CHATML, conversation
 
 if TYPE_CHECKING:
-    from workers.data.template_marks import Turn
+    from spice_rows.conversation import Turn
 
 SYSTEM = "<|im_start|>system\nYou are helpful.<|im_end|>\n"
 MARKED = (
