@@ -1,0 +1,47 @@
+"""Pairs, labels, plain text and last turns through the running service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.conftest import real_rows
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Service
+
+PAIRS = [{"prompt": r["prompt"], "chosen": r["response"], "rejected": f"No: {i}."} for i, r in enumerate(real_rows())]
+LABELLED = [
+    {"prompt": r["prompt"], "completion": r["response"], "label": i % 2 == 0} for i, r in enumerate(real_rows())
+]
+TEXTS = [{"text": row["response"]} for row in real_rows()]
+
+
+@pytest.mark.parametrize(
+    ("rows", "dataset", "usable"),
+    [
+        (PAIRS, {}, 60),
+        (PAIRS, {"preference": "rejected"}, 60),
+        (PAIRS, {"preference": "dpo"}, 60),
+        (LABELLED, {}, 30),
+        (LABELLED, {"preference": "all"}, 60),
+        (TEXTS, {}, 60),
+        (TEXTS, {"columns": {"text": "text"}, "train_on": "last"}, 60),
+    ],
+)
+def test_a_job_selects_from_rows_of_each_kind(
+    service: Service, rows: list[dict[str, Any]], dataset: dict[str, Any], usable: int
+) -> None:
+    body = service.request(service.write_dataset(rows))
+    found = service.run({**body, "dataset": {**body["dataset"], **dataset}})
+    assert found["state"] == "succeeded", found["error"]
+    assert found["result"]["rows_usable"] == usable
+    assert found["result"]["ignored_columns"] == {}
+    assert found["result"]["log_det"] > 0
+
+
+def test_what_is_asked_for_beside_the_dataset_is_asked_for_of_it(service: Service) -> None:
+    body = {**service.request(service.write_dataset(PAIRS)), "preference": "dpo", "train_on": "last"}
+    found = service.job(service.submit(body))
+    assert (found["dataset"]["preference"], found["dataset"]["train_on"]) == ("dpo", "last")
