@@ -88,7 +88,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     ),
     "codegen": {"rotary_dim": 4},
     "gptj": {"rotary_dim": 4},
-    "cohere_compass_text": LAYERS | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    "cohere_compass_text": LAYERS
+    | {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}},
     "dots1": {"n_shared_experts": 1},
     "dots3_note": {"num_key_value_heads": 4, "mlp_layer_types": ["dense", "sparse"], "per_layer_config": None}
     | {"layer_types": ["sliding_attention", "sliding_attention"], "index_topk": 4, "index_head_dim": 8},
@@ -110,7 +111,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
     | {"axial_pos_shape": [8, 16], "axial_pos_embds_dim": [8, 24], "local_attn_chunk_length": 4}
     | {"lsh_attn_chunk_length": 4, "num_buckets": 2},
     "xmod": {"default_language": "en_XX"},
-    "zamba": {"layers_block_type": ["linear_attention", "hybrid"], "attention_hidden_size": 64}
+    "zamba": {
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "num_hidden_layers": 4,
+        "attention_hidden_size": 64,
+    }
     | {"attention_head_dim": 16, "mamba_dt_rank": 4, "num_key_value_heads": 4, "n_mamba_heads": 2},
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid"], "hybrid_layer_ids": [1], "mamba_headdim": 8}
     | {"attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4, "n_mamba_heads": 8}

@@ -80,7 +80,7 @@ def measure(kind: str, targets: Sequence[str] = tuple(TARGETS), *, half: bool = 
         try:
             engine = GradientEngine(model, TARGETS[target])
             found[target] = engine.gradients(rows)
-            layers[target] = target_layers(network, TARGETS[target])
+            layers[target] = _one_by_weight(target_layers(network, TARGETS[target]))
         except ModelError as error:
             if not (target == "experts" and NO_EXPERTS in str(error)):
                 finding.refused[target] = str(error)
@@ -178,6 +178,14 @@ def _largest_error(
     ]
     whole, wanted = (torch.cat([values.flatten(1) for values in side.values()], 1) for side in (given, stacked))
     return max([_row_error(whole, wanted), *each])
+
+
+def _one_by_weight(layers: Mapping[str, LinearMap]) -> dict[str, LinearMap]:
+    """Of layers that share a weight the first: its gradient is that of the weight."""
+    seen: dict[tuple[int, int], str] = {}
+    for name, layer in layers.items():
+        seen.setdefault((id(layer.weight), layer.expert), name)
+    return {name: layers[name] for name in seen.values()}
 
 
 def _parameter(layer: LinearMap) -> nn.Parameter:

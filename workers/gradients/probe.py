@@ -70,10 +70,9 @@ def choose_head(model: PreTrainedModel) -> Head:
         apart = backbone is not model and hasattr(backbone(input_ids=ids, use_cache=False), "last_hidden_state")
         if apart:
             _check_padding(model, ids, lambda tokens: backbone(input_ids=tokens, use_cache=False).last_hidden_state)
-        else:
-            _check_padding(model, ids, lambda tokens: model(input_ids=tokens, use_cache=False).logits)
-        if head is not None and apart and _head_is_plain(model, backbone, head, ids):
-            return PlainHead(decoder=backbone, head=head)
+            if head is not None and _head_is_plain(model, backbone, head, ids):
+                return PlainHead(decoder=backbone, head=head)
+        _check_padding(model, ids, lambda tokens: model(input_ids=tokens, use_cache=False).logits)
         if head is not None and _head_is_by_position(model, head, ids):
             return OwnHead(model=model, head=head)
     return WholeHead(model=model)

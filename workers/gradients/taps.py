@@ -9,10 +9,13 @@ from workers.gradients.sketch import layer_folds
 from workers.gradients.targets import check_adapter, target_layers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PreTrainedModel
 
     from workers.gradients.adapter import Adapter
     from workers.gradients.config import GradientConfig
+    from workers.models.layers import LinearMap
 
 
 def make_taps(
@@ -42,3 +45,15 @@ def make_taps(
         folds = layer_folds(name, layer, config, low_rank, sketched=sketched) if name in targets else {}
         taps[name] = Tap(layer, folds, low_rank)
     return taps
+
+
+def _fresh(targets: Mapping[str, LinearMap], config: GradientConfig, *, sketched: bool) -> dict[str, Tap]:
+    """Taps without an adapter; layers that share one weight share one gradient, by the first one's name."""
+    found: dict[str, Tap] = {}
+    first: dict[tuple[int, int], Tap] = {}
+    for name, layer in targets.items():
+        shared = first.get((id(layer.weight), layer.expert))
+        folds = layer_folds(name, layer, config, sketched=sketched) if shared is None else shared.folds
+        found[name] = Tap(layer, folds)
+        first.setdefault((id(layer.weight), layer.expert), found[name])
+    return found

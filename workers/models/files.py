@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from workers.models.errors import ModelError
+from workers.models.quantised import settled, stored_as
 from workers.models.safetensors_header import check_header
 
 if TYPE_CHECKING:
@@ -120,11 +121,13 @@ class ModelFiles:
         path: The directory.
         files: What makes the model, sorted by name.
         tensors: What the headers of the weight files tell.
+        weights_stored_as: Format of quantised weights; None for plain numbers.
     """
 
     path: Path
     files: tuple[Path, ...]
     tensors: tuple[Tensor, ...]
+    weights_stored_as: str | None = None
 
     @property
     def revision(self) -> str:
@@ -151,11 +154,14 @@ class ModelFiles:
             )
 
     @contextmanager
-    def alone(self) -> Iterator[Path]:
+    def alone(self, dtype: str = "float32") -> Iterator[Path]:
         """A directory that holds these files and no other, for as long as loading takes.
 
         Two of them are copied without what a model may not decide: which other files its tokenizer opens, and which
         attention runs, which may be a kernel of the hub, hence code, or one whose sums differ from run to run.
+
+        Args:
+            dtype: What quantised weights are computed in.
         """
         with tempfile.TemporaryDirectory(prefix="spice-model-") as directory:
             for file in self.files:
@@ -163,7 +169,11 @@ class ModelFiles:
                 if file.name == TOKENIZER_CONFIG:
                     there.write_text(json.dumps(_without_paths(parsed(file.read_bytes(), file.name))))
                 elif file.name == CONFIG:
-                    there.write_text(json.dumps(_without_kernels(parsed(file.read_bytes(), file.name))))
+                    content = _without_kernels(parsed(file.read_bytes(), file.name))
+                    quantised = settled(content, file.name, dtype)
+                    if quantised is not None:
+                        content["quantization_config"] = quantised
+                    there.write_text(json.dumps(content))
                 else:
                     there.symlink_to(file.resolve())
             yield Path(directory)
@@ -205,13 +215,18 @@ def model_files(path: Path, limits: ModelLimits) -> ModelFiles:
     listing = Listing(path.name, {entry.name: entry.stat().st_size for entry in entries if entry.is_file()})
     small = listing.small(limits)
     weights = listing.weights((path / INDEX).read_bytes() if INDEX in small else None, limits)
+    quantised = None
     for name in small:
         if name.endswith(".json"):
             content = parsed((path / name).read_bytes(), f"{path.name}/{name}")
             if name in CODE_IN:
                 _refuse_code(f"{path.name}/{name}", content)
+            if name == CONFIG:
+                quantised = settled(content, f"{path.name}/{name}", "float32")
     tensors = [tensor for name in weights for tensor in check_header(path / name, limits.json_max_bytes)]
-    return ModelFiles(path, tuple(path / name for name in sorted([*small, *weights])), tuple(tensors))
+    return ModelFiles(
+        path, tuple(path / name for name in sorted([*small, *weights])), tuple(tensors), stored_as(quantised)
+    )
 
 
 def parsed(content: bytes, name: str) -> Any:  # noqa: ANN401 - whatever the file holds
@@ -251,7 +266,7 @@ def _without_kernels(content: Any) -> Any:  # noqa: ANN401 - whatever the file h
 
 
 def _refuse_code(name: str, content: Any) -> None:  # noqa: ANN401 - whatever the file holds
-    """Refuse a configuration that names code to run, or weights packed in a way that can't be differentiated."""
+    """Refuse a configuration that names code to run, or weights packed in a way that can't be loaded."""
     waiting = [content]
     while waiting:
         settings = waiting.pop()
@@ -263,8 +278,4 @@ def _refuse_code(name: str, content: Any) -> None:  # noqa: ANN401 - whatever th
                 raise ModelError(
                     f"model.uri: {name} asks to run code that comes with the model (auto_map), "
                     "which is never done: choose a model whose architecture is part of transformers"
-                )
-            if settings.get("quantization_config"):
-                raise ModelError(
-                    f"model.uri: {name} says that the model is quantised: use the original weights in bfloat16"
                 )

@@ -42,7 +42,7 @@ class LinearMap:
     @property
     def device(self) -> torch.device:
         """Where the map is computed, which for weights that are kept elsewhere is not where they are now."""
-        weight = self._weight
+        weight = self.weight
         if weight.is_meta:
             return torch.device(cast("Any", self.module)._hf_hook.execution_device)  # noqa: SLF001 - accelerate's name
         return weight.device
@@ -50,7 +50,7 @@ class LinearMap:
     @property
     def dtype(self) -> torch.dtype:
         """Of what goes in and comes out: the weight's, or, where that is a storage format, float32's place holder."""
-        weight = self._weight
+        weight = self.weight
         stored_as_computed = weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
         if stored_as_computed:
             return weight.dtype
@@ -58,7 +58,8 @@ class LinearMap:
         return computed if isinstance(computed, torch.dtype) else torch.float32
 
     @property
-    def _weight(self) -> torch.Tensor:
+    def weight(self) -> torch.Tensor:
+        """The parameter that holds the weight as it is stored; for an expert, those of all experts of the block."""
         return cast("torch.Tensor", getattr(self.module, self.weights or "weight"))
 
 

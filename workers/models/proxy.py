@@ -14,6 +14,7 @@ from workers.models.architecture import frozen
 from workers.models.errors import ModelError, in_brief
 from workers.models.files import CONFIG, model_files, stamp
 from workers.models.limits import ModelLimits
+from workers.models.quantised import PACKED, plain_numbers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,12 +38,14 @@ class ProxyModel:
         tokenizer: Its tokenizer.
         revision: sha256 over the names and contents of its configuration, tokenizer and weight files.
         path: The directory it came from.
+        weights_stored_as: Format of quantised weights, such as ``nf4``; None for plain numbers.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     revision: str
     path: Path
+    weights_stored_as: str | None = None
 
 
 def load_model(path: Path, *, dtype: str, device: torch.device, limits: ModelLimits = DEFAULT_LIMITS) -> ProxyModel:
@@ -61,13 +64,20 @@ def load_model(path: Path, *, dtype: str, device: torch.device, limits: ModelLim
     torch_dtype = _torch_dtype(dtype)
     files = model_files(path, limits)
     try:
-        with files.unchanged(), files.alone() as directory:
+        with files.unchanged(), files.alone(dtype) as directory:
             _check_size(files, directory, limits)
             model, absent = _loaded(directory, torch_dtype)
+            if files.weights_stored_as == "int8":
+                model = plain_numbers(model, torch_dtype)
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
             revision = files.revision
     except ModelError:
         raise
+    except ImportError as error:
+        raise ModelError(
+            f"model.uri: the weights of {path.name} are stored as {files.weights_stored_as}, which this worker lacks a "
+            f"package for ({in_brief(error)}): use the original weights"
+        ) from error
     except Exception as error:  # transformers raises whatever a broken file brings about
         raise ModelError(
             f"model.uri: {path.name} can't be loaded ({in_brief(error)}): it must be a "
@@ -84,7 +94,13 @@ def load_model(path: Path, *, dtype: str, device: torch.device, limits: ModelLim
         nn.Module.to(model, device)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"model.uri: {path.name} does not fit on {device}: use bfloat16 or a smaller model") from error
-    return ProxyModel(model=frozen(model), tokenizer=tokenizer, revision=revision, path=path)
+    return ProxyModel(
+        model=frozen(model),
+        tokenizer=tokenizer,
+        revision=revision,
+        path=path,
+        weights_stored_as=files.weights_stored_as,
+    )
 
 
 class ModelCache:
@@ -131,7 +147,8 @@ def _check_size(files: ModelFiles, directory: Path, limits: ModelLimits) -> None
     config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     held = len(files.tensors)
     for name, value in config.get_text_config().to_dict().items():
-        if name.endswith("_layers") and isinstance(value, int) and value > held:
+        counts_layers = name.endswith("_layers") and name != "max_window_layers"
+        if counts_layers and isinstance(value, int) and value > held:
             raise ModelError(
                 f"model.uri: {files.path.name}/{CONFIG} asks for {name} {value:,}, but its weight files hold {held:,} "
                 "tensors: copy the model again"
@@ -141,6 +158,8 @@ def _check_size(files: ModelFiles, directory: Path, limits: ModelLimits) -> None
         model = make(config, trust_remote_code=False)
     asked = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     stored = sum(tensor.elements for tensor in files.tensors)
+    if files.weights_stored_as is not None:
+        stored *= PACKED
     if asked > stored + SPARE_ELEMENTS:
         raise ModelError(
             f"model.uri: {files.path.name}/{CONFIG} asks for {asked:,} numbers, but its weight files hold {stored:,}: "

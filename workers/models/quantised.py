@@ -1,18 +1,22 @@
 """Quantised weights: which formats are loaded, what they are said to be, and how transformers is asked to load them.
 
-A format that transformers can turn back into plain numbers is (FP8, MXFP4, compressed-tensors); through one that its
-library computes with, gradients are taken as they are (bitsandbytes; GPTQ and AWQ where gptqmodel is installed). What a
+A format that transformers can turn back into plain numbers is (FP8, MXFP4, compressed-tensors, and bitsandbytes' int8,
+whose own product looks for outliers in the whole batch, so that a sample's neighbours would change it); gradients are
+taken through the one that its library computes with (bitsandbytes' 4 bits; GPTQ and AWQ with gptqmodel). What a
 configuration says beyond the fields that are known here is not passed on: it may name kernels of the hub.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import torch
+    from transformers import PreTrainedModel
 
     Settings = Mapping[str, Any]
 
@@ -45,13 +49,6 @@ FIELDS: dict[str, tuple[str, ...]] = {
 """By method: what of its settings is passed on."""
 DEQUANTISED = frozenset({"fp8", "mxfp4", "compressed-tensors"})
 """Methods whose weights are plain numbers once they are loaded."""
-NEEDS = {
-    "bitsandbytes": "bitsandbytes",
-    "compressed-tensors": "compressed-tensors",
-    "gptq": "gptqmodel",
-    "awq": "gptqmodel",
-}
-"""By method: the package that transformers loads it with."""
 PACKED = 8
 """Most numbers that one stored number holds: eight of 4 bits in an int32."""
 
@@ -67,7 +64,7 @@ def settled(config: Settings, name: str, dtype: str) -> dict[str, Any] | None:
     Raises:
         ModelError: The method is none that can be loaded.
     """
-    found: object = config.get("quantization_config")
+    found: object = config.get("quantization_config") if isinstance(config, dict) else None
     if not found:
         return None
     method = str(found.get("quant_method")) if isinstance(found, dict) else None
@@ -92,3 +89,8 @@ def stored_as(settings: Settings | None) -> str | None:
     if settings["quant_method"] != "bitsandbytes":
         return str(settings["quant_method"])
     return str(settings.get("bnb_4bit_quant_type", "fp4")) if settings.get("load_in_4bit") else "int8"
+
+
+def plain_numbers(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with its quantised layers as torch.nn.Linear of a dtype."""
+    return cast("PreTrainedModel", cast("Any", model).dequantize(dtype=dtype))

@@ -79,7 +79,7 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
         )
 
     engine = context.engine(model, config, store.key, start)
-    store.keep_scored(Scored(engine.left_out))
+    store.keep_scored(Scored(engine.left_out, model.weights_stored_as))
     meter = heartbeat.begin(shard.samples, "samples")
     sketches = engine.sketch(
         [corpus[i] for i in store.rows(shard.number)],
