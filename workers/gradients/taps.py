@@ -34,9 +34,7 @@ def make_taps(
     """
     targets = target_layers(model, config, adapter)
     if adapter is None:
-        return {
-            name: Tap(layer, layer_folds(name, layer, config, sketched=sketched)) for name, layer in targets.items()
-        }
+        return _fresh(targets, config, sketched=sketched)
     taps: dict[str, Tap] = {}
     adapted = check_adapter(model, adapter)
     for name in [*targets, *(name for name in adapted if name not in targets)]:
