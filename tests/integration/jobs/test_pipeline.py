@@ -97,6 +97,9 @@ def test_the_same_request_gives_the_same_indices_and_reuses_the_sketches(service
     again = service.run(service.request(budget={"count": 12}))
     assert again["result"]["sketches_reused"]
     assert not job["result"]["sketches_reused"]
+    for result in (job["result"], again["result"]):
+        assert result["left_out"] == [], "a Llama's blocks are linear maps and norms"
+        assert result["weights_stored_as"] is None
     first, second = (service.http.get(j["links"]["subset"]).json()["indices"] for j in (job, again))
     assert first == second
 
