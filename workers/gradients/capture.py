@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,28 +15,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from workers.gradients.adapter import LowRank
-    from workers.gradients.sketch import LayerFold
-    from workers.models.layers import LinearMap
+    from workers.gradients.tap import Receive, Tap
 
-    Receive = Callable[[str, torch.Tensor, torch.Tensor], None]
     Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], torch.Tensor], torch.Tensor | None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Tap:
-    """What is done at one linear map.
-
-    Attributes:
-        layer: The map.
-        folds: The maps I and O of every gradient that is taken there, by the gradient's name; may be none.
-        low_rank: The adapter that is part of the forward pass, in the layer's dtype; None where there is none, or
-            where its B is 0.
-    """
-
-    layer: LinearMap
-    folds: Mapping[str, LayerFold]
-    low_rank: LowRank | None = None
 
 
 @contextmanager

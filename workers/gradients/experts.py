@@ -21,7 +21,7 @@ from workers.models.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from workers.gradients.capture import Receive, Tap
+    from workers.gradients.tap import Receive, Tap
 
 IMPLEMENTATION = "spice_per_sample"
 """Name of this implementation among those of transformers."""

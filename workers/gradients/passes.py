@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from workers.data.samples import Sample
-    from workers.gradients.capture import Receive, Tap
     from workers.gradients.config import GradientConfig
     from workers.gradients.sketch import LayerFold
+    from workers.gradients.tap import Receive, Tap
 
 POLL_S = 0.5
 """Seconds between two questions to `should_stop`, which may cost a query."""

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from workers.data.samples import Sample
     from workers.gradients.batches import Batch
-    from workers.gradients.capture import Tap
     from workers.gradients.passes import Passes
     from workers.gradients.sketch import LayerFold
+    from workers.gradients.tap import Tap
 
 DAMPING = 1e-3
 """Of the root of a gradient's mean second moment; below that an entry's own moment is not told from 0."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workers.gradients.capture import Tap
 from workers.gradients.sketch import layer_folds
+from workers.gradients.tap import Tap
 from workers.gradients.targets import check_adapter, target_layers
 
 if TYPE_CHECKING:
