@@ -10,119 +10,16 @@ from pydantic import Field
 
 from app.core.contracts.job_request import (
     EXAMPLE_REQUEST,
-    Columns,
     DatasetRef,
     Gradients,
     ModelRef,
     Priority,
     SelectionSpec,
 )
+from app.core.contracts.job_result import JobResult
 from app.core.contracts.schema import Metadata, Progress, Response
 from app.core.db.tables import Stage, State
-from app.core.uris.datasets import Format
 from app.http.problems import ProblemDetails
-
-
-class Rejected(Response):
-    """Rows that could not be used, for one reason."""
-
-    reason: str
-    count: int
-    rows: list[int] = Field(description="Their row numbers; the first 100. `GET /jobs/{id}/rejected` has all.")
-    message: str | None = Field(default=None, description="What is known of the first, as in the template's own words.")
-
-
-class DatasetFile(Response):
-    """One file of a dataset of many."""
-
-    uri: str
-    first_row: int = Field(description="Number of its first row in the dataset.")
-    rows: int
-
-
-class Certificate(Response):
-    """What is proven about the subset."""
-
-    value: float = Field(description="Lower bound on F(S)/F(S*): no subset of this size has more than 1/value times.")
-    optimum_upper_bound: float = Field(description="No subset of this size has a larger log-det, in nats.")
-    additive_bound: float | None = Field(
-        description="Upper bound on F(S*) known before the fact, F(S)/(1 - (1 - 1/k)^k) + k conflict_penalty, in nats; "
-        "null for methods without it."
-    )
-    curvature: float | None = Field(description="c in [0, 1]; null where it was not asked for.")
-    curvature_factor: float | None = Field(description="(1 - e^-c)/c, a-priori factor for conflict_penalty 0.")
-    epsilon_bound_violations: int = Field(description="Must be 0: fact 4 of the method, checked on each pick.")
-
-
-class Baseline(Response):
-    """Another method on the same sketches, with as many picks; numbers are means over its runs."""
-
-    runs: int = Field(default=1, description="1, or `selection.baseline_repeats` for a method that draws at random.")
-    log_det: float = Field(description="In nats.")
-    log_det_std: float = Field(default=0.0, description="Standard deviation over the runs, with n - 1.")
-    mean_conflict: float
-    overlap: float = Field(description="Jaccard index of its picks and the subset's: 1 where they are the same rows.")
-
-
-class PartitionsGuarantee(Response):
-    """What a partitioned selection promises over the random draw of the parts: E F(S) >= factor F(S*) - loss."""
-
-    factor: float = Field(description="(1 - (1 - 1/k)^k) / 2.")
-    loss: float = Field(description="(1 - (1 - 1/k)^k) k conflict_penalty, in nats.")
-
-
-class GradientsComputed(Response):
-    """Whose gradients were computed for a job."""
-
-    computed: int = Field(description="Rows whose gradients were computed for this job.")
-    reused: int = Field(description="Rows whose sketches were there, or which another job computed meanwhile.")
-
-
-class JobResult(Response):
-    """Numbers of a succeeded job; the picks are at `links.subset`."""
-
-    rows_total: int
-    rows_usable: int
-    selected: int
-    truncated: int = Field(description="Usable rows whose end was cut off at max_length.")
-    rejected: list[Rejected]
-    ignored_columns: dict[str, int] = Field(
-        default={},
-        description="Fields that rows have and nothing read, neither the chat template nor the selection, with the "
-        "number of rows. Normally empty.",
-    )
-    files: list[DatasetFile] | None = Field(
-        default=None, description="The files of a dataset of many, in the order of their rows; null for one."
-    )
-    tokens: int
-    log_det: float = Field(description="Information of the subset, in nats.")
-    alpha: float
-    stop_reason: Literal["budget", "early_stop", "exhausted"]
-    certificate: Certificate
-    partitions: int | None = Field(default=None, description="Random parts of the selection; null where it was one.")
-    partitions_guarantee: PartitionsGuarantee | None = Field(
-        default=None, description="Null also with an early stop, about which nothing is proven beforehand."
-    )
-    mean_conflict: float
-    format: Format = Field(description="Of the dataset, and so of `subset?rows=true`.")
-    columns: Columns | None = Field(default=None, description="Which columns were read; null for results of old.")
-    fingerprint: str
-    model_revision: str
-    sketches: str = Field(description="Content key of the gradient sketches.")
-    sketches_reused: bool = Field(description="Whether an earlier job had computed them.")
-    left_out: list[str] | None = Field(
-        default=None,
-        description="Layers and parts of the model's blocks that no gradient was taken of although they have weights: "
-        "convolutions, state-space parameters, routers, experts that were not asked for, layers that are never called. "
-        "`*` stands for every block's number. Null for results of old.",
-    )
-    weights_stored_as: str | None = Field(
-        default=None, description="Format of quantised weights, such as `nf4`; null where they are plain numbers."
-    )
-    gradients: GradientsComputed | None = Field(default=None, description="Null for results of old.")
-    seconds: dict[str, float] = Field(description="Time of each stage.")
-    baselines: dict[str, Baseline] = Field(description="What each baseline came to with as many picks.")
-    versions: dict[str, str]
 
 
 class Links(Response):

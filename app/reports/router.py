@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, Response
 
+from app.core.contracts.statistics import Statistics  # noqa: TC001
 from app.http.caching import ValidatorsDep  # noqa: TC001
 from app.http.dependencies import ArtifactsDep, SessionDep, SessionsDep  # noqa: TC001
 from app.http.openapi import Responses, example, problems
 from app.http.problems import FigureNotFound, JobNotFound, ResultNotReady, StatisticsMissing, Unavailable
 from app.reports import service
 from app.reports.document import figure_style
-from app.reports.schemas import EXAMPLE_FIGURES, EXAMPLE_STATISTICS, FigureResponse, Figures, Statistics
+from app.reports.schemas import EXAMPLE_FIGURES, EXAMPLE_STATISTICS, FigureResponse, Figures
 from app.results.schemas import JOB_ID
 from app.results.service import finished_job
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from app.core.contracts.statistics import Statistics
 from app.core.db import selections
 from app.http.problems import RowsGone, StatisticsMissing
 from app.jobs.response import to_response
 from app.reports.document import Report, render
 from app.reports.figures import draw_figures
-from app.reports.schemas import Statistics
 from app.reports.words import summary
 from app.results import service as results
 from app.results.rows_service import picked_rows
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from app.core.contracts.job_result import JobResult
     from app.core.db.engine import Sessions
     from app.core.storage import ArtifactStore
-    from app.jobs.schemas import JobResponse, JobResult
+    from app.jobs.schemas import JobResponse
     from app.reports.figures import Figure
 
 CURVE_POINTS = 400

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from app.jobs.schemas import Certificate, JobResult
+    from app.core.contracts.job_result import Certificate, JobResult
 
 NO_DIFFERENCE = 0.005
 """A share below which two methods count as equal: it would be written as 0%."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.core.contracts.job_result import JobResult
+from app.core.contracts.statistics import Statistics
 from app.core.db import selections
 from app.core.db.selections import MAIN, Head, Picks
 from app.core.db.tables import Stage, State
@@ -91,9 +93,11 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
         meter.at(written)
 
     statistics = _statistics(context, heartbeat, published)
+    Statistics.model_validate({"job_id": heartbeat.lease.id, **statistics})
     _keep_rows(context, heartbeat.lease.id, published, watch)
     with context.sessions() as session:
         result = _result(published, time.monotonic() - began)
+        JobResult.model_validate(result)
         # Before the picks: whoever else writes to the job waits for this transaction from here on.
         if not leases.finish(
             session, heartbeat.lease, State.SUCCEEDED, result=result, stage=None, progress=None, plan=None

@@ -12,8 +12,8 @@ from app.reports.figures.figure import Figure, Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from app.core.contracts.statistics import ConflictBeforeAfter, EpsilonConflict, Lengths, Sources
     from app.reports.figures.drawing import Point
-    from app.reports.schemas import ConflictBeforeAfter, EpsilonConflict, Lengths, Sources
 
 BAR_PIXELS = 11.0
 ROW_PIXELS = 48.0

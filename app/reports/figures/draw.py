@@ -8,8 +8,8 @@ from app.reports.figures.distributions import draw_conflict, draw_epsilon, draw_
 from app.reports.figures.lines import draw_curve, draw_gains
 
 if TYPE_CHECKING:
+    from app.core.contracts.statistics import Statistics
     from app.reports.figures.figure import Figure
-    from app.reports.schemas import Statistics
     from app.results.schemas import Conflicts, Curve
 
 FIGURES: Final = ("curve", "gains", "epsilon", "conflict", "lengths", "sources")

@@ -9,7 +9,7 @@ from app.reports.figures.drawing import Drawing
 from app.reports.figures.figure import Figure, Table
 
 if TYPE_CHECKING:
-    from app.reports.schemas import EarlyStop
+    from app.core.contracts.statistics import EarlyStop
     from app.results.schemas import Curve, CurveLine
 
 TABLE_ROWS = 12

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.contracts.statistics import Statistics
 from app.reports.figures import FIGURES, Figure, draw_figures
 from app.reports.figures.axes import Range
-from app.reports.schemas import Statistics
 from app.results.schemas import Conflicts, Curve
 
 SVG = "{http://www.w3.org/2000/svg}"
