@@ -47,8 +47,8 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
             reclaimed = leases.reclaim_expired(session, table, settings.max_attempts)
             dead += [replace(work, dispatch=work.dispatch - 1) for work in (*reclaimed.again, *reclaimed.ended)]
             due += reclaimed.again
-        lost = queue.missing(waiting)
-        due += [work for work in (leases.redispatch(session, work) for work in lost) if work is not None]
+        # The dispatch stays: a worker may be about to claim the row, woken by the message of another one.
+        due += queue.missing(waiting)
         due += parking.wake_jobs(session)
         due += proofs.wake(session)
         counts.count_ended(session)

@@ -16,7 +16,6 @@
     request_cancel      QUEUED or parked ──► CANCELLED at once; of a held row the worker hears with its next heartbeat
     reclaim_expired     held, and the worker silent ──► QUEUED; FAILED after `max_attempts` workers died on the row
     deadlines.enforce   an open job past its timeout ──► FAILED
-    redispatch          QUEUED, and its message lost ──► QUEUED with another dispatch, and put into the queue again
 
 Each arrow is one conditional UPDATE in Postgres, by Postgres's clock. Two numbers keep latecomers out: a claim names
 the dispatch that it takes, and a worker's statements name the lease token that it got with its claim.

@@ -268,22 +268,6 @@ def waiting_since(session: Session, table: Work, seconds: float) -> list[Waiting
     return [Waiting(table, row.id, row.dispatch) for row in rows]
 
 
-def redispatch(session: Session, waiting: Waiting) -> Waiting | None:
-    """Give a queued row a new dispatch, so that a message of the old one, if it turns up, claims nothing."""
-    dispatch = session.execute(
-        update(waiting.table)
-        .where(
-            waiting.table.id == waiting.id,
-            waiting.table.state == State.QUEUED,
-            waiting.table.dispatch == waiting.dispatch,
-        )
-        .values(dispatch=waiting.dispatch + 1, queued_at=func.now())
-        .returning(waiting.table.dispatch)
-    ).scalar_one_or_none()
-    session.commit()
-    return None if dispatch is None else Waiting(waiting.table, waiting.id, dispatch)
-
-
 def _state(state: State) -> BindParameter[State]:
     """A state as a value inside an expression, where SQLAlchemy can't tell its type from a column."""
     return literal(state, Job.__table__.c.state.type)

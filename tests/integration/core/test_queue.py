@@ -73,7 +73,7 @@ def test_very_many_go_in_several(queue: TaskQueue, monkeypatch: pytest.MonkeyPat
     with round_trips(monkeypatch) as sent:
         queue.put([Waiting(Shard, uuid.uuid4(), 1) for _ in range(250)])
     assert len(sent) == 3
-    assert queue.lengths() == {"selection": 0, "gradients": 250}
+    assert queue.lengths() == {"selection": 0, "gradients": 250, "proofs": 0}
 
 
 def test_the_order_of_the_rows_is_that_of_the_messages(queue: TaskQueue, settings: Settings) -> None:

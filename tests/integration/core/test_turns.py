@@ -117,5 +117,5 @@ def test_what_is_put_off_or_served_by_other_workers_is_not_taken(session: Sessio
     lease = leases.claim(session, Shard, row.id, row.dispatch, 60)
     assert lease is not None
     assert units == [row.id]
-    assert leases.postpone(session, lease, patience_s=60)
+    assert leases.postpone(session, lease, 60, "fetch")
     assert turns.next_row(session, [Shard]) is None
