@@ -39,8 +39,18 @@ router = APIRouter(prefix="/proofs", tags=["proofs"])
 POLL_AFTER_S = 5
 EXAMPLE_QUEUED = {**EXAMPLE_PROOF, "state": "queued", "stage": None, "progress": None, "workers": []}
 STILL = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+EXAMPLE_RUN = (
+    '{"arm":"selected","seed":0,"state":"succeeded","metrics":{"loss":2.412},"rows":32,"tokens":3321,"steps":3,'
+    '"seconds":41.2,"train_loss":2.533,"reused":false,"worker":"gpu-1:41","key":"9b0e...","error":null}\n'
+)
 RUNS_ANSWER: Responses = {
-    200: {"description": "The runs.", "content": {media_type: {} for media_type in runs.MEDIA_TYPES.values()}}
+    200: {
+        "description": "The runs.",
+        "content": {
+            "application/x-ndjson": {"example": EXAMPLE_RUN},
+            **{media_type: {} for media_type in runs.MEDIA_TYPES.values() if media_type != "application/x-ndjson"},
+        },
+    }
 }
 NOT_FOUND = (ProofNotFound, f"No proof has the id {PROOF_ID}.")
 

@@ -80,8 +80,9 @@ def export(
     if format == "indices":
         indices = (yield from results.subset(found)).indices
         return _written(found, Path(directory), name, len(indices), lambda at: write_indices(at, name, indices))
+    table = yield from results.rows(found)
     names = dict(columns) if columns is not None else _columns(found)
-    rows = (yield from results.rows(found)).to_list(set(names.values()))
+    rows = table.to_list(set(names.values()))
     said = [read(row, names, _wanted(found)) for row in rows]
     return _written(found, Path(directory), name, len(rows), lambda at: ROW_WRITERS[format](at, name, said))
 

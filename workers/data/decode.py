@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 1 << 18
 LOOKED_AT_BYTES = 1 << 16
-_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",  # before the mark of UTF-16, which is its first half
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @contextlib.contextmanager
@@ -79,7 +84,9 @@ def _recoding(head: bytes) -> Callable[[bytes, bool], bytes] | None:
             try:
                 return decoder.decode(chunk, final).encode("utf-8", "surrogatepass")
             except UnicodeDecodeError as error:
-                raise DatasetError("damaged", f"the file is not the UTF-16 that it begins as ({error})") from error
+                raise DatasetError(
+                    "damaged", f"the file is not the {encoding.upper()} that it begins as ({error})"
+                ) from error
 
         return to_utf8
     if b"\r" in head and b"\n" not in head:  # as old Macs ended lines

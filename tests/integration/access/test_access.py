@@ -77,7 +77,7 @@ def test_no_route_answers_without_a_key_that_holds(service: Service, sessions: S
     ]
     changed = make_key(sessions, "search")["Authorization"]
     wrong.append({"Authorization": changed[:-2] + ("AA" if changed[-2:] != "AA" else "BB")})
-    ids = {name: str(uuid.uuid4()) for name in ("job_id", "dataset_id", "preview_id")} | {"name": "curve"}
+    ids = {name: str(uuid.uuid4()) for name in ("job_id", "dataset_id", "preview_id", "proof_id")} | {"name": "curve"}
     for route in routes(service.http):
         assert {"401", "403", "429", "503"} <= route[2]["responses"].keys(), route[:2]
         for headers in wrong:
@@ -112,7 +112,14 @@ def test_another_projects_key_finds_nothing_on_any_route(service: Service, sessi
         f"/datasets/{dataset['id']}/previews", json={"model": {"uri": service.model_uri}}
     ).json()
     service.work()
-    ids = {"job_id": job["id"], "dataset_id": dataset["id"], "preview_id": preview["id"], "name": "curve"}
+    proof = service.http.post("/proofs", json={"job": job["id"], "arms": ["selected", "random"]}).json()
+    ids = {
+        "job_id": job["id"],
+        "dataset_id": dataset["id"],
+        "preview_id": preview["id"],
+        "proof_id": proof["id"],
+        "name": "curve",
+    }
     for route in routes(service.http):
         method, path, _ = route
         if path == "/metrics":  # of the service as a whole, for admins of any project

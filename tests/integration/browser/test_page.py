@@ -405,9 +405,9 @@ def test_the_form_has_every_knob_of_a_job(site: Site) -> None:
         assert field.locator(".help").inner_text() or not field.is_visible(), field.get_attribute("data-path")
 
 
-# Offered as one control; and named by its URI, or as the dataset's, instead.
+# Offered as one control; and named by a URI (which may be a directory or a glob), or as the dataset's, instead.
 WHOLE = {"dataset.columns", "selection.budget", "metadata"}
-ELSEWHERE = {"dataset.id", "train_on", "preference"}
+ELSEWHERE = {"dataset.id", "dataset.uris", "train_on", "preference"}
 
 
 def knobs(schemas: dict[str, Any], schema: dict[str, Any], path: str = "") -> set[str]:

@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[3]
-PACKAGED = ("app", "migrations", "spice_client", "workers", "pyproject.toml", "README.md", "LICENSE")
+PACKAGED = ("app", "migrations", "spice_client", "spice_rows", "workers", "pyproject.toml", "README.md", "LICENSE")
 DISTRIBUTION = "spice-select"
 
 

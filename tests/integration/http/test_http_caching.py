@@ -91,11 +91,13 @@ def test_what_is_drawn_is_asked_for_again_but_not_drawn_again(service: Service, 
 
 def test_what_has_a_tag_is_announced_with_304_and_nothing_else_is(service: Service, finished: str) -> None:
     dataset = service.http.post("/datasets", json={"uri": service.request()["dataset"]["uri"]}).json()["id"]
-    ids = {"job_id": finished.rpartition("/")[2], "dataset_id": dataset, "name": "curve"}
+    job_id = finished.rpartition("/")[2]
+    proof = service.http.post("/proofs", json={"job": job_id, "arms": ["selected", "random"]}).json()["id"]
+    ids = {"job_id": job_id, "dataset_id": dataset, "proof_id": proof, "name": "curve"}
     tagged = 0
     for path, operations in service.http.get("/openapi.json").json()["paths"].items():
-        if "get" not in operations or "{preview_id}" in path:
-            continue
+        if "get" not in operations or "{preview_id}" in path or path == "/proofs/{proof_id}/report":
+            continue  # there is no preview, and the proof has not ended
         url = path.format(**ids)
         answer = service.http.get(url)
         assert answer.status_code == 200, (path, answer.text)

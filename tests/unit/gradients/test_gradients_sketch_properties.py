@@ -12,6 +12,7 @@ from workers.gradients import sketch as sketch_module
 from workers.gradients.config import GradientConfig
 from workers.gradients.countsketch import CountSketch
 from workers.gradients.sketch import LayerSketch, layer_folds, layer_sketch
+from workers.models.layers import LinearMap
 from workers.selection.seeds import random_permutation, random_signs, random_words
 
 CPU = torch.device("cpu")
@@ -19,7 +20,9 @@ DRAWS = 600
 
 
 def sketch_of(layer: str, weight: torch.Tensor, config: GradientConfig) -> LayerSketch:
-    ((part, fold),) = layer_folds(layer, weight, config, sketched=True).items()
+    outputs, inputs = weight.shape
+    linear = LinearMap(torch.nn.Linear(inputs, outputs, bias=False), outputs, inputs)
+    ((part, fold),) = layer_folds(layer, linear, config, sketched=True).items()
     return layer_sketch(part, fold, config, CPU)
 
 
