@@ -2,7 +2,7 @@
 
 // Offered as one control; and not at all: a dataset is named by its URI here, and two fields are short for the dataset's.
 const WHOLE = new Set(["dataset.columns", "selection.budget", "metadata"]);
-const ELSEWHERE = new Set(["dataset.id", "train_on", "preference"]);
+const ELSEWHERE = new Set(["dataset.id", "dataset.uris", "train_on", "preference"]);
 
 /** Fields for all leaves of a request that are not among `known`. */
 export function furtherFields(openapi, known) {
