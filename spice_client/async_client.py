@@ -126,3 +126,5 @@ class AsyncSpiceClient:
     curve = awaitable(results.curve)
     conflicts = awaitable(results.conflicts)
     rejected = awaitable(results.rejected)
+    suspects = awaitable(results.suspects)
+    scores = awaitable(results.scores)

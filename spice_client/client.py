@@ -133,3 +133,5 @@ class SpiceClient:
     curve = blocking(results.curve)
     conflicts = blocking(results.conflicts)
     rejected = blocking(results.rejected)
+    suspects = blocking(results.suspects)
+    scores = blocking(results.scores)

@@ -137,7 +137,31 @@ class Gradients(Answer):
     sketch_dim: int = 2048
     seed: int = 0
     loss_normalization: str = "sum"
-    normalize: str = "none"
+    prompt_effect: bool = True
+
+
+class Clip(Answer):
+    """How long a gradient may be, as a quantile of the pool's lengths."""
+
+    clip: float
+
+
+class Bounds(Answer):
+    """Which rows stay, by a figure of theirs."""
+
+    min: float | None = None
+    max: float | None = None
+    min_quantile: float | None = None
+    max_quantile: float | None = None
+
+
+class Filters(Answer):
+    """Which rows may be picked, by the figures of each."""
+
+    loss: Bounds | None = None
+    norm: Bounds | None = None
+    cosine: Bounds | None = None
+    ifd: Bounds | None = None
 
 
 class Selection(Answer):
@@ -145,6 +169,8 @@ class Selection(Answer):
 
     method: str = "spice"
     budget: Budget
+    normalize: str | Clip = "unit"
+    filters: Filters | None = None
     alpha: float | str = "auto"
     conflict_penalty: float = 0.1
     early_stop_ratio: float | None = None
@@ -215,6 +241,14 @@ class DatasetFile(Answer):
     rows: int
 
 
+class SuspectsCounted(Answer):
+    """Rows that look wrong, how many of them were picked, and how many rows the list of suspects has."""
+
+    rows: int
+    picked: int
+    listed: int
+
+
 class JobResult(Answer):
     """Numbers of a succeeded job: log-det in nats, times in seconds."""
 
@@ -225,6 +259,9 @@ class JobResult(Answer):
     rejected: list[Rejected]
     ignored_columns: dict[str, int] = {}
     files: list[DatasetFile] | None = None
+    normalize: str | Clip = "none"
+    filtered: dict[str, int] = {}
+    suspects: SuspectsCounted | None = None
     tokens: int
     log_det: float
     alpha: float
@@ -444,3 +481,38 @@ class RejectedRows(Answer):
 
     job_id: UUID
     rejected: list[RejectedReason]
+    filtered: list[RejectedReason] = []
+
+
+class Message(Answer):
+    """A turn."""
+
+    role: str
+    content: str
+
+
+class Suspect(Answer):
+    """A row that may be wrong: the figures that say so, whether it was picked, and its text."""
+
+    rank: int
+    index: int
+    suspicion: float
+    loss: float | None
+    norm: float | None
+    cosine: float | None
+    ifd: float | None
+    suspect: bool
+    picked: bool
+    filtered: str | None
+    messages: list[Message]
+    cut: bool
+
+
+class Suspects(Answer):
+    """A page of the rows that look most wrong, the worst first."""
+
+    job_id: UUID
+    items: list[Suspect]
+    searched: int
+    listed: int
+    next_cursor: str | None

@@ -77,7 +77,7 @@ class GradientSettings(TypedDict, total=False):
     sketch_dim: int
     seed: int
     loss_normalization: Literal["sum", "mean"]
-    normalize: Literal["none", "unit"]
+    prompt_effect: bool
 
 
 class BudgetSize(TypedDict, total=False):
@@ -87,12 +87,38 @@ class BudgetSize(TypedDict, total=False):
     count: int
 
 
+class ClipLength(TypedDict):
+    """How long a gradient may be, as a quantile of the pool's lengths."""
+
+    clip: float
+
+
+class RowBounds(TypedDict, total=False):
+    """Which rows stay, by a figure of theirs."""
+
+    min: float
+    max: float
+    min_quantile: float
+    max_quantile: float
+
+
+class RowFilters(TypedDict, total=False):
+    """Which rows may be picked, by the figures of each."""
+
+    loss: RowBounds
+    norm: RowBounds
+    cosine: RowBounds
+    ifd: RowBounds
+
+
 class SelectionSettings(TypedDict):
     """How to pick."""
 
     budget: BudgetSize
     method: NotRequired[Method]
     alpha: NotRequired[float | Literal["auto"]]
+    normalize: NotRequired[Literal["none", "clip", "unit"] | ClipLength]
+    filters: NotRequired[RowFilters | None]
     conflict_penalty: NotRequired[float]
     early_stop_ratio: NotRequired[float | None]
     seed: NotRequired[int]

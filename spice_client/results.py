@@ -8,7 +8,7 @@ from typing import IO, Literal
 
 from spice_client.downloads import Downloaded, receive
 from spice_client.downloads import download as download_file
-from spice_client.models import Answer, Conflicts, Curve, RejectedRows
+from spice_client.models import Answer, Conflicts, Curve, RejectedRows, Suspects
 from spice_client.paths import JobLike, id_of, job_path
 from spice_client.steps import Ask, Steps, ask_for
 from spice_client.tables import Rows, Subset, format_of
@@ -101,6 +101,37 @@ def conflicts(job: JobLike) -> Steps[Conflicts]:
     return ask_for(Conflicts, Ask("GET", job_path(job, "conflicts")))
 
 
+def suspects(job: JobLike, *, query: str = "", limit: int = 20, cursor: str | None = None) -> Steps[Suspects]:
+    """A page of the rows that look most wrong, the worst first, with their text.
+
+    Args:
+        job: The job.
+        query: Only rows whose text has this in it, case aside.
+        limit: Rows on a page, 200 at most.
+        cursor: `next_cursor` of the page before.
+
+    Raises:
+        Conflict: The job has no result, or not yet.
+        NotFound: The rows are not kept any more.
+    """
+    params = {"query": query or None, "limit": limit, "cursor": cursor}
+    return ask_for(Suspects, Ask("GET", job_path(job, "suspects"), params=params))
+
+
+def scores(job: JobLike, output: Output = None) -> Steps[Downloaded]:
+    """Save the figures of every usable row as Parquet: loss, norm, cosine, ifd, suspicion, and what became of the row.
+
+    Args:
+        job: The job.
+        output: As for `download`.
+
+    Raises:
+        Conflict: The job has no result, or not yet.
+        NotFound: The figures are not kept any more.
+    """
+    return download_file(Ask("GET", job_path(job, "scores")), output, f"scores-{id_of(job)}.parquet")
+
+
 def rejected(job: JobLike) -> Steps[RejectedRows]:
-    """Every row that could not be used, by reason."""
+    """Every row that could not be used or was filtered, by reason."""
     return ask_for(RejectedRows, Ask("GET", job_path(job, "rejected")))

@@ -44,6 +44,8 @@ def to_response(job: Job, workers: Sequence[UnitProgress] = ()) -> JobResponse:
             curve=f"{url}/curve" if done else None,
             conflicts=f"{url}/conflicts" if done else None,
             rejected=f"{url}/rejected" if done else None,
+            suspects=f"{url}/suspects" if done else None,
+            scores=f"{url}/scores" if done else None,
         ),
     }
     try:

@@ -31,6 +31,8 @@ class Links(Response):
     curve: str | None
     conflicts: str | None
     rejected: str | None
+    suspects: str | None
+    scores: str | None
 
 
 class Worker(Response):
@@ -120,5 +122,7 @@ EXAMPLE_JOB: dict[str, Any] = {
         "curve": None,
         "conflicts": None,
         "rejected": None,
+        "suspects": None,
+        "scores": None,
     },
 }

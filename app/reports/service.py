@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from app.core.contracts.statistics import Statistics
 from app.core.db import selections
+from app.core.storage import excerpts_name
 from app.http.problems import RowsGone, StatisticsMissing
 from app.jobs.response import to_response
 from app.reports.document import Report, render
 from app.reports.figures import draw_figures
 from app.reports.words import summary
 from app.results import service as results
-from app.results.rows_service import picked_rows
+from app.results.rows_schemas import PickedRow
+from app.results.rows_service import Asked, rows_of
 from app.results.service import finished_job
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def report(sessions: Sessions, artifacts: ArtifactStore, job_id: uuid.UUID) -> s
     """The report of a finished job, as HTML; raises as `statistics`, and Unavailable if the store does not answer."""
     shown = show(sessions, job_id, REPORT_WIDTH, REPORT_WIDTH)
     try:
-        rows = picked_rows(artifacts, job_id, "", REPORT_ROWS, None).items
+        rows = rows_of(artifacts, job_id, excerpts_name(job_id), PickedRow, Asked("", REPORT_ROWS, None)).items
     except RowsGone:
         rows = None
     return render(Report(shown.job, shown.summary, shown.figures, rows))

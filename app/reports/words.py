@@ -30,7 +30,19 @@ def summary(result: JobResult) -> list[str]:
     if result.ignored_columns:
         fields = ", ".join(f"{name} ({rows:,} rows)" for name, rows in result.ignored_columns.items())
         picked += f" Nothing reads these fields of the rows: {fields}."
-    return [picked, *certificate_words(result.certificate, result.selected), *_baselines(result)]
+    return [picked, *_doubts(result), *certificate_words(result.certificate, result.selected), *_baselines(result)]
+
+
+def _doubts(result: JobResult) -> list[str]:
+    """What was kept from being picked, and what looks wrong all the same."""
+    filtered = sum(result.filtered.values())
+    words = [f"{filtered:,} usable rows were kept from being picked by the filters."] if filtered else []
+    if result.suspects.rows:
+        words.append(
+            f"{result.suspects.rows:,} usable rows look wrong, {result.suspects.picked:,} of them picked: see the list "
+            "of suspects."
+        )
+    return [" ".join(words)] if words else []
 
 
 def certificate_words(certificate: Certificate, selected: int) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import StreamingResponse
 
-from app.core.storage import Damaged, StorageFailed, checked, put_checked, rows_name, subset_name
+from app.core.storage import Damaged, StorageFailed, checked, put_checked, row_scores_name, rows_name, subset_name
 from app.http.caching import made_by
 from app.http.problems import RangeNotSatisfiable, RowsDamaged, RowsGone, Unavailable
 
@@ -85,12 +85,29 @@ def picked_rows(artifacts: ArtifactStore, job: Job, headers: Mapping[str, str], 
         Unavailable: The store does not answer.
     """
     kind = (job.result or {})["format"]
-    name = rows_name(job.id, kind)
+    return _published(artifacts, job.id, rows_name(job.id, kind), f"subset-{job.id}.{kind}", headers, part)
+
+
+def scores_file(
+    artifacts: ArtifactStore, job_id: uuid.UUID, headers: Mapping[str, str], part: PartAsked
+) -> StreamingResponse:
+    """The figures of all rows of a finished job, as Parquet; the errors are those of `picked_rows`."""
+    return _published(artifacts, job_id, row_scores_name(job_id), f"scores-{job_id}.parquet", headers, part)
+
+
+def _published(
+    artifacts: ArtifactStore,
+    job_id: uuid.UUID,
+    name: str,
+    filename: str,
+    headers: Mapping[str, str],
+    part: PartAsked,
+) -> StreamingResponse:
     try:
         stored = artifacts.stat(name)
         if stored is None:
-            raise RowsGone(f"The rows of job {job.id} are not in the artifact store any more; its indices are.")
-        return _file(artifacts, stored, f"subset-{job.id}.{kind}", MEDIA_TYPES[kind], headers, part)
+            raise RowsGone(f"The rows of job {job_id} are not in the artifact store any more; its indices are.")
+        return _file(artifacts, stored, filename, MEDIA_TYPES[name.rpartition(".")[2]], headers, part)
     except Damaged as error:
         raise RowsDamaged(str(error)) from error
     except StorageFailed as error:

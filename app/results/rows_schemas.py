@@ -19,6 +19,7 @@ EXAMPLE_ROWS: dict[str, Any] = {
             "marginal_gain": 5.1,
             "epsilon": 0.0,
             "conflict": 0.0,
+            "suspect": False,
             "messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}],
             "cut": False,
         }
@@ -29,6 +30,30 @@ EXAMPLE_ROWS: dict[str, Any] = {
 }
 
 
+EXAMPLE_SUSPECTS: dict[str, Any] = {
+    "job_id": JOB_ID,
+    "items": [
+        {
+            "rank": 1,
+            "index": 77,
+            "suspicion": 0.998,
+            "loss": 6.1,
+            "norm": 41.2,
+            "cosine": -0.02,
+            "ifd": 1.07,
+            "suspect": True,
+            "picked": False,
+            "filtered": "suspicion",
+            "messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "Paris"}],
+            "cut": False,
+        }
+    ],
+    "searched": 1,
+    "listed": 1000,
+    "next_cursor": "241",
+}
+
+
 class Message(Response):
     """A turn."""
 
@@ -36,17 +61,38 @@ class Message(Response):
     content: str
 
 
-class PickedRow(Response):
+class TextRow(Response):
+    """A row of a job as text."""
+
+    rank: int = Field(description="From 1, in the order of the list.")
+    index: int = Field(description="Row number in the dataset.")
+    messages: list[Message] = Field(description="The row as a conversation, cut to 4,000 characters.")
+    cut: bool = Field(description="Whether text beyond those was left out.")
+
+
+class PickedRow(TextRow):
     """A pick with its text."""
 
-    rank: int = Field(description="From 1, in the order of picking.")
-    index: int = Field(description="Row number in the dataset.")
     marginal_gain: float = Field(description="In nats.")
     epsilon: float = Field(description="In nats, at most 0.")
     conflict: float = Field(description="With the picks before it, in [0, 1].")
     file: str | None = Field(default=None, description="Of a dataset of many files, the one that the row is in.")
-    messages: list[Message] = Field(description="The row as a conversation, cut to 4,000 characters.")
-    cut: bool = Field(description="Whether text beyond those was left out.")
+    suspect: bool = Field(default=False, description="Whether it looks wrong: see `GET /jobs/{id}/suspects`.")
+
+
+class SuspectRow(TextRow):
+    """A row that may be wrong, with its text."""
+
+    suspicion: float = Field(description="How much it looks wrong beside the other rows, from 0 to 1.")
+    loss: float | None = Field(description="Mean loss of a response token, in nats.")
+    norm: float | None = Field(description="Length of its gradient's sketch.")
+    cosine: float | None = Field(description="Cosine of its sketch with the mean of all.")
+    ifd: float | None = Field(
+        description="Loss with the prompt over the loss without it; null without `gradients.prompt_effect`."
+    )
+    suspect: bool = Field(description="Whether it looks wrong by itself, not only beside the others.")
+    picked: bool = Field(description="Whether it was picked.")
+    filtered: str | None = Field(description="The filter and the bound that kept it from being picked.")
 
 
 class PickedRows(Response):
@@ -56,4 +102,14 @@ class PickedRows(Response):
     items: list[PickedRow] = Field(description="May be fewer than `limit`, even none, with more to come: see searched.")
     searched: int = Field(description="Rank up to which the rows have been looked through.")
     selected: int = Field(description="Rows in all.")
+    next_cursor: str | None = Field(description="Send it as `cursor` to look on; null once all were looked through.")
+
+
+class Suspects(Response):
+    """A page of the rows that look most wrong, the worst first."""
+
+    job_id: uuid.UUID
+    items: list[SuspectRow] = Field(description="May be fewer than `limit`, even none, with more to come.")
+    searched: int = Field(description="Rank up to which the rows have been looked through.")
+    listed: int = Field(description="Rows in the list: the 1,000 that look most wrong.")
     next_cursor: str | None = Field(description="Send it as `cursor` to look on; null once all were looked through.")

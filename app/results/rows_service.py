@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from app.core.storage import StorageFailed, excerpts_name
+from app.core.storage import StorageFailed
 from app.http.problems import FieldError, InvalidRequest, RowsGone, Unavailable
-from app.results.rows_schemas import PickedRow
+from app.results.rows_schemas import TextRow
 
 if TYPE_CHECKING:
     import uuid
@@ -23,9 +23,12 @@ SCANNED_BYTES = 8 << 20
 READ_BYTES = 1 << 18
 
 
+Row = TypeVar("Row", bound=TextRow)
+
+
 @dataclass(slots=True)
-class Found:
-    """The rows that one request found.
+class Found(Generic[Row]):
+    """What one request found.
 
     Attributes:
         items: The rows.
@@ -33,27 +36,48 @@ class Found:
         next_cursor: Cursor for the next request, or None at the end.
     """
 
-    items: list[PickedRow] = field(default_factory=list)
+    items: list[Row] = field(default_factory=list)
     searched: int = 0
     next_cursor: str | None = None
 
 
-def picked_rows(artifacts: ArtifactStore, job_id: uuid.UUID, query: str, limit: int, cursor: str | None) -> Found:
-    """The next rows of a job, best pick first, whose text has the query in it, case aside.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client looks for.
+
+    Attributes:
+        query: What a row's text must have in it, case aside; empty for any row.
+        limit: Rows at most.
+        cursor: Where to look on, as an answer before gave it; None from the beginning.
+    """
+
+    query: str
+    limit: int
+    cursor: str | None
+
+
+def rows_of(artifacts: ArtifactStore, job_id: uuid.UUID, name: str, kind: type[Row], asked: Asked) -> Found[Row]:
+    """The next rows of one of a job's files of rows as text, in the file's order.
+
+    Args:
+        artifacts: Where it is.
+        job_id: The job.
+        name: The file's name there.
+        kind: What its lines hold.
+        asked: What to look for.
 
     Raises:
         RowsGone: The artifact store no longer has the rows.
         InvalidRequest: The cursor is not one that this service gave for this job.
         Unavailable: The store does not answer.
     """
-    name = excerpts_name(job_id)
     try:
         stored = artifacts.stat(name)
         if stored is None:
             raise RowsGone(f"The rows of job {job_id} are not in the artifact store any more; its indices are.")
         with artifacts.open(name) as stream:
-            start = _place(stream, cursor, stored.size)
-            return _scan(stream, start, stored.size, query.casefold(), limit)
+            start = _place(stream, asked.cursor, stored.size)
+            return _scan(stream, start, stored.size, kind, asked)
     except StorageFailed as error:
         raise Unavailable(str(error)) from error
 
@@ -69,16 +93,16 @@ def _place(stream: BinaryIO, cursor: str | None, size: int) -> int:
     raise InvalidRequest(FieldError(field="cursor", message="is not a next_cursor that this service gave for this job"))
 
 
-def _scan(stream: BinaryIO, start: int, size: int, query: str, limit: int) -> Found:
+def _scan(stream: BinaryIO, start: int, size: int, kind: type[Row], asked: Asked) -> Found[Row]:
     stream.seek(start)
-    found, at = Found(), start
+    found, at, query = Found[Row](), start, asked.query.casefold()
     for line in io.BufferedReader(_Unclosed(stream), READ_BYTES):
         at += len(line)
-        row = PickedRow.model_validate(json.loads(line))
+        row = kind.model_validate(json.loads(line))
         found.searched = row.rank
         if not query or any(query in message.content.casefold() for message in row.messages):
             found.items.append(row)
-        if len(found.items) >= limit or at - start >= SCANNED_BYTES:
+        if len(found.items) >= asked.limit or at - start >= SCANNED_BYTES:
             break
     found.next_cursor = str(at) if at < size else None
     return found

@@ -96,7 +96,7 @@ class Conflicts(ConflictStatistics):
 
 
 class RejectedReason(Response):
-    """All rows that could not be used, for one reason."""
+    """All rows that could not be used or picked, for one reason."""
 
     reason: str
     rows: list[int]
@@ -107,3 +107,4 @@ class RejectedList(Response):
 
     job_id: uuid.UUID
     rejected: list[RejectedReason]
+    filtered: list[RejectedReason] = Field(description="Usable rows that a filter dropped, by filter and bound.")

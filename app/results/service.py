@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.core.db import selections
-from app.core.db.selections import MAIN
+from app.core.db.selections import FILTERED, MAIN
 from app.core.db.tables import State
 from app.http.media_types import most_accepted
 from app.http.problems import NotAcceptable, ResultNotReady
@@ -100,10 +100,15 @@ def conflicts(session: Session, job_id: uuid.UUID) -> Conflicts:
 
 
 def rejected(session: Session, job_id: uuid.UUID) -> RejectedList:
-    """All rows of a finished job that could not be used."""
+    """All rows of a finished job that could not be used or were filtered."""
     finished_job(session, job_id)
-    reasons = [RejectedReason(reason=row.reason, rows=row.row_indices) for row in selections.rejected(session, job_id)]
-    return RejectedList(job_id=job_id, rejected=reasons)
+    found = selections.rejected(session, job_id)
+    filtered = [row for row in found if row.reason.startswith(FILTERED)]
+    return RejectedList(
+        job_id=job_id,
+        rejected=[RejectedReason(reason=row.reason, rows=row.row_indices) for row in found if row not in filtered],
+        filtered=[RejectedReason(reason=row.reason.removeprefix(FILTERED), rows=row.row_indices) for row in filtered],
+    )
 
 
 def _evenly(count: int, most: int) -> list[int]:

@@ -33,6 +33,10 @@ def show_job(job: Job) -> None:
 
 def _result_lines(result: JobResult) -> Iterable[tuple[str, str]]:
     yield "selected", f"{result.selected:,} of {result.rows_total:,} rows (stopped by {result.stop_reason})"
+    if result.filtered:
+        yield "filtered", ", ".join(f"{count:,} by {reason}" for reason, count in result.filtered.items())
+    if result.suspects and result.suspects.rows:
+        yield "suspects", f"{result.suspects.rows:,} rows look wrong, {result.suspects.picked:,} of them picked"
     yield "log det", f"{result.log_det:.3f} nats at alpha {result.alpha:.3g}"
     for name, rows in result.ignored_columns.items():
         yield "ignored", f"{name}: {rows:,} rows have it, and nothing reads it"

@@ -9,11 +9,12 @@ from typing import Literal, get_args
 TargetName = Literal["lora", "linear", "last_layer"]
 SketchKind = Literal["auto", "sparse", "factorised"]
 LossNormalization = Literal["sum", "mean"]
-Normalization = Literal["none", "unit"]
 Preconditioner = Literal["none", "adam"]
 
-SKETCH_VERSION = 1
+SKETCH_VERSION = 2
 """Bumped whenever the same configuration would give other numbers; sketches of two versions never mix."""
+PROMPT_EFFECT_VERSION = 1
+"""Likewise for the loss without a prompt, which is stored with the sketches."""
 PREPARATION_VERSION = 1
 """Likewise for warm-up and second moments."""
 
@@ -50,7 +51,7 @@ class GradientConfig:
         seed: Seed of every random choice.
         loss_normalization: ``sum`` of the response tokens' losses, or their ``mean``, which favours short
             responses.
-        normalize: ``unit`` scales every sketch to length 1, so that only directions count.
+        prompt_effect: Whether to take each response's loss without its prompt too, by a forward pass of its own.
         token_budget: Tokens of one batch, padding included. Bounds memory; does not change a sketch.
     """
 
@@ -65,7 +66,7 @@ class GradientConfig:
     sketch_dim: int = 2048
     seed: int = 0
     loss_normalization: LossNormalization = "sum"
-    normalize: Normalization = "none"
+    prompt_effect: bool = False
     token_budget: int = 2048
 
     def __post_init__(self) -> None:
@@ -77,7 +78,6 @@ class GradientConfig:
         _one_of("target", self.target, get_args(TargetName))
         _one_of("sketch", self.sketch, get_args(SketchKind))
         _one_of("loss_normalization", self.loss_normalization, get_args(LossNormalization))
-        _one_of("normalize", self.normalize, get_args(Normalization))
         _one_of("preconditioner", self.preconditioner, get_args(Preconditioner))
         _within("rank", self.rank, 1, MAX_RANK)
         _within("warmup_steps", self.warmup_steps, 0, MAX_WARMUP_STEPS)
@@ -116,7 +116,7 @@ class GradientConfig:
         return self.warmup_steps > 0 or self.preconditioner != "none"
 
     def identity(self) -> dict[str, object]:
-        """The fields that a sketch's value depends on, ready for JSON: what content addressing hashes.
+        """The fields that a shard's content depends on, ready for JSON: what content addressing hashes.
 
         The token budget is left out: it decides which samples share a batch, which changes nothing.
         """
@@ -134,7 +134,7 @@ class GradientConfig:
             "sketch_dim": self.sketch_dim,
             "seed": self.seed,
             "loss_normalization": self.loss_normalization,
-            "normalize": self.normalize,
+            **({"prompt_effect": PROMPT_EFFECT_VERSION} if self.prompt_effect else {}),
         }
 
 

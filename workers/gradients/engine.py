@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from workers.gradients.pairs import alone, by_pairs, dpo
-from workers.gradients.passes import Passes, stop_poll
+from workers.gradients.passes import Passes, never, stop_poll
 from workers.gradients.second_moments import damped_roots
-from workers.gradients.sketch import LayerSketch, layer_sketch, unit_length
+from workers.gradients.sketch import LayerSketch, layer_sketch
 from workers.gradients.starting_point import FRESH
 from workers.gradients.taps import make_taps
 from workers.gradients.targets import targets
@@ -23,7 +24,6 @@ from workers.gradients.targets import targets
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from workers.data.samples import Sample
@@ -44,11 +44,15 @@ class Sketches:
             float32.
         finite: False where the loss or an entry of the sketch is NaN or infinite; (n,), bool. Such a row must be
             excluded and counted, never used.
+        token_losses: Mean loss of a response token, in nats; (n,), float32.
+        unprompted: The same of the response without its prompt; NaN where that was not asked for; (n,), float32.
     """
 
     values: NDArray[np.float32]
     losses: NDArray[np.float32]
     finite: NDArray[np.bool_]
+    token_losses: NDArray[np.float32]
+    unprompted: NDArray[np.float32]
 
 
 class GradientEngine:
@@ -87,6 +91,7 @@ class GradientEngine:
         self,
         samples: Sequence[Sample],
         *,
+        unprompted: Sequence[Sample] | None = None,
         on_batch: Callable[[BatchDone], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Sketches:
@@ -94,7 +99,8 @@ class GradientEngine:
 
         Args:
             samples: Call with a shard's worth: the result, (n, sketch_dim) float32, is held in memory.
-            on_batch: Called after each batch.
+            unprompted: The same samples without their prompts, whose losses a forward pass of its own takes.
+            on_batch: Called after each batch of samples.
             should_stop: Asked at most every half second, also inside a batch.
 
         Raises:
@@ -108,9 +114,15 @@ class GradientEngine:
         if paired:
             values, losses = dpo(values, losses)
         finite = torch.isfinite(values).all(1) & torch.isfinite(losses)
-        if self.config.normalize == "unit":
-            values = unit_length(values)
-        return Sketches(values.cpu().numpy(), losses.cpu().numpy(), finite.cpu().numpy())
+        unknown = np.full(len(samples), np.nan, dtype=np.float32)
+        taken = unprompted is not None and not paired
+        return Sketches(
+            values.cpu().numpy(),
+            losses.cpu().numpy(),
+            finite.cpu().numpy(),
+            losses.cpu().numpy() if paired else self._by_token(losses, samples),
+            self.losses(unprompted, stop_poll(should_stop)) if taken and unprompted is not None else unknown,
+        )
 
     def _summed(
         self,
@@ -136,14 +148,37 @@ class GradientEngine:
         self._passes.each(samples, run, poll, on_batch)
         return values, losses
 
+    def losses(self, samples: Sequence[Sample], poll: Callable[[], None] = never) -> NDArray[np.float32]:
+        """Mean loss of a response token of each sample, in nats, by a forward pass alone; (n,), float32.
+
+        Args:
+            samples: As for `sketch`, no pairs; the errors are those of `sketch` too.
+            poll: Called before every batch; what it raises ends the pass.
+        """
+        losses = torch.zeros(len(samples), dtype=torch.float32, device=self._passes.model.device)
+
+        def run(batch: Batch) -> None:
+            losses[batch.indices] = self._passes.losses(batch, self._taps, poll)
+
+        self._passes.each(samples, run, poll)
+        return self._by_token(losses, samples)
+
+    def _by_token(self, losses: torch.Tensor, samples: Sequence[Sample]) -> NDArray[np.float32]:
+        """Losses of samples as means over their response tokens, whichever of both was differentiated."""
+        found: NDArray[np.float32] = losses.cpu().numpy()
+        if self.config.loss_normalization == "mean":
+            return found
+        tokens = np.array([sample.loss_tokens for sample in samples])
+        by_token: NDArray[np.float32] = (found / tokens).astype(np.float32)
+        return by_token
+
     def gradients(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """The whole per-sample gradients, for tests and small studies.
 
         Returns:
             By layer: (n, out, r) for a fresh adapter, the gradient of B; (n, out, in) for the other targets; for an
             adapter with a B, (n, r, in) by ``<layer>.lora_A`` and (n, out, r) by ``<layer>.lora_B``. Preconditioned,
-            if that is asked for; float32, on the CPU. The sketch is a projection of their concatenation (`normalize`
-            apart).
+            if that is asked for; float32, on the CPU. The sketch is a projection of their concatenation.
         """
         taps = make_taps(self._passes.model, self.config, self._start.adapter, sketched=False)
         folds = {part: fold for tap in taps.values() for part, fold in tap.folds.items()}

@@ -103,7 +103,8 @@ class OwnHead:
         try:
             logits = self.model(input_ids=batch.input_ids, use_cache=False).logits[0]
             losses = nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
-            torch.autograd.backward((losses * batch.weights).sum())
+            if losses.requires_grad:
+                torch.autograd.backward((losses * batch.weights).sum())
         finally:
             for handle in handles:
                 handle.remove()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,6 +92,15 @@ class Passes:
         """
         with deterministic(self.model.device):
             losses = self._through(batch, taps, receive, poll or never)
+        return batch.frame(losses * batch.weights).sum(1)
+
+    def losses(self, batch: Batch, taps: Mapping[str, Tap], poll: Callable[[], None] | None = None) -> torch.Tensor:
+        """The losses of a forward pass alone, with the adapters that the taps bring; (B,) float32."""
+        adapted = {name: replace(tap, folds={}) for name, tap in taps.items() if tap.low_rank is not None}
+        rows, width = batch.input_ids.shape
+        shape = (int(rows), int(width))
+        with torch.no_grad(), deterministic(self.model.device), captured(adapted, _nothing, poll or never, shape):
+            losses = self._head.run(batch)
         return batch.frame(losses * batch.weights).sum(1)
 
     def _through(
@@ -252,6 +261,10 @@ def stop_poll(should_stop: Callable[[], bool] | None) -> Callable[[], None]:
 
 def never() -> None:
     """Never stop."""
+
+
+def _nothing(_part: str, _u: torch.Tensor, _d: torch.Tensor) -> None:
+    """Take no factors: a forward pass has none."""
 
 
 def out_of_memory(error: BaseException) -> bool:

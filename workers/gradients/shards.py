@@ -90,14 +90,16 @@ class StoredSketches:
 
     Attributes:
         values: The sketches that are finite, in the samples' order, (m, sketch_dim), float32; an array in memory, or a
-            read-only map of a scratch file that is gone from its directory and freed with the array.
-        losses: (n,), float32.
+            map of a scratch file that is gone from its directory and freed with the array. The caller's to change.
         finite: Which samples `values` are of, (n,), bool.
+        token_losses: Mean loss of a response token, in nats, (n,), float32.
+        unprompted: The same without the prompt, NaN where it was not taken, (n,), float32.
     """
 
     values: NDArray[np.float32]
-    losses: NDArray[np.float32]
     finite: NDArray[np.bool_]
+    token_losses: NDArray[np.float32]
+    unprompted: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,8 @@ class ShardStore:
             "values": sketches.values.astype(np.float32, copy=False),
             "losses": sketches.losses.astype(np.float32, copy=False),
             "finite": sketches.finite.astype(np.uint8),
+            "token_losses": sketches.token_losses.astype(np.float32, copy=False),
+            "unprompted": sketches.unprompted.astype(np.float32, copy=False),
         }
         self._artifacts.write(self._name(shard), pack(tensors, self._label(shard)))
 
@@ -250,17 +254,16 @@ class ShardStore:
             values = np.empty(shape, dtype=np.float32)
         else:
             values = _unnamed_map(scratch, shape)
-        losses, finite = np.empty(self.samples, dtype=np.float32), np.empty(self.samples, dtype=np.bool_)
+        token_losses, unprompted = np.empty((2, self.samples), dtype=np.float32)
+        finite = np.empty(self.samples, dtype=np.bool_)
         count = 0
         for rows, tile in self.tiles(should_stop):
             part = slice(rows.start, rows.stop)
-            losses[part], finite[part] = tile.losses, tile.finite
+            token_losses[part], unprompted[part], finite[part] = tile.token_losses, tile.unprompted, tile.finite
             usable = tile.values[tile.finite]
             values[count : count + len(usable)] = usable
             count += len(usable)
-        values = values[:count]
-        values.flags.writeable = False
-        return StoredSketches(values, losses, finite)
+        return StoredSketches(values[:count], finite, token_losses, unprompted)
 
     def bytes_stored(self) -> int:
         """Bytes that the key takes in the store."""
@@ -275,8 +278,8 @@ class ShardStore:
         return {"key": self.key, "shard": str(shard), "rows": f"{rows.start}-{rows.stop}"}
 
     def _has_size(self, shard: int, size: int) -> bool:
-        values_losses_and_finite = len(self.rows(shard)) * (4 * self.sketch_dim + 4 + 1)
-        return 0 < size - LENGTH_BYTES - values_losses_and_finite <= LONGEST_HEADER
+        tensors = len(self.rows(shard)) * (4 * self.sketch_dim + 3 * 4 + 1)  # values, three losses, finite
+        return 0 < size - LENGTH_BYTES - tensors <= LONGEST_HEADER
 
     def _settled_rows(self, shard_rows: int) -> int:
         """The shard size that all users of the key share: that of the first."""
@@ -319,12 +322,19 @@ class ShardStore:
             return None
         try:
             tensors = found.tensors
-            sketches = Sketches(tensors["values"], tensors["losses"], tensors["finite"].astype(np.bool_))
+            sketches = Sketches(
+                tensors["values"],
+                tensors["losses"],
+                tensors["finite"].astype(np.bool_),
+                tensors["token_losses"],
+                tensors["unprompted"],
+            )
         except KeyError:
             return None
         rows = len(self.rows(shard))
-        whole = sketches.values.shape == (rows, self.sketch_dim) and sketches.losses.shape == (rows,)
-        return sketches if whole and sketches.finite.shape == (rows,) else None
+        by_row = (sketches.losses, sketches.finite, sketches.token_losses, sketches.unprompted)
+        whole = sketches.values.shape == (rows, self.sketch_dim) and all(one.shape == (rows,) for one in by_row)
+        return sketches if whole else None
 
 
 def _unnamed_map(directory: Path, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -162,16 +162,6 @@ def layer_sketch(
     return LayerSketch(fold, flatten, weights)
 
 
-def unit_length(values: torch.Tensor) -> torch.Tensor:
-    """Every row at length 1, (n, p) float32, as long as its entries are finite; a row of zeros stays one.
-
-    Lengths are taken in float64: in float32 the square of an entry over 1.8e19 is infinite and that of one under 1e-23
-    is 0, either of which would turn a gradient into none without a word.
-    """
-    lengths: torch.Tensor = torch.linalg.vector_norm(values, dim=1, keepdim=True, dtype=torch.float64)
-    return (values / lengths.where(lengths > 0, 1.0)).float()
-
-
 def adapter_signs(layer: str, inputs: int, rank: int, seed: int) -> torch.Tensor:
     """The directions of a fresh adapter's A: (r, in), int8, entries +-1."""
     signs = random_signs(rank * inputs, seed=seed, role="adapter", layer=layer)

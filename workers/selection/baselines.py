@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def by_norm(squared_norms: Tensor, count: int) -> NDArray[np.int64]:
+def by_norm(norms: Tensor, count: int) -> NDArray[np.int64]:
     """The rows with the largest norms (ties: the lowest index), zero rows never.
 
     Args:
-        squared_norms: Shape (n,), float64.
+        norms: Or their squares, shape (n,), float64.
         count: Rows to pick.
 
     Returns:
         At most `count` row numbers, largest norm first.
     """
-    order = torch.sort(squared_norms, descending=True, stable=True).indices[:count]
-    order = order[squared_norms[order] > 0]
+    order = torch.sort(norms, descending=True, stable=True).indices[:count]
+    order = order[norms[order] > 0]
     return order.cpu().numpy().astype(np.int64)
 
 

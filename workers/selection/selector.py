@@ -42,6 +42,7 @@ def select(
     config: SelectionConfig,
     constraints: Constraints | None = None,
     *,
+    norms: NDArray[np.float64] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Selection:
@@ -52,6 +53,7 @@ def select(
             Never copied whole and never written to.
         config: What to maximise and how far.
         constraints: What the picks have to keep to, by any method with the exact score.
+        norms: What "grad_norm" ranks by, shape (n,), where the rows were made shorter since; None: their norms.
         on_progress: Called after each tile of rows and each pick.
         should_stop: Asked as often; once it says True the selection ends within one tile or one pick.
 
@@ -73,7 +75,7 @@ def select(
     if config.climbs_objective:
         found = climb(problem, watch)
     else:
-        order, stop = _order(problem, torch.nonzero(usable).flatten().cpu().numpy(), config, watch)
+        order, stop = _order(problem, torch.nonzero(usable).flatten().cpu().numpy(), config, norms, watch)
         found = followed(problem, order, stop, watch)
     return report(problem, found, dropped, config, watch, theorem_holds=config.climbs_objective)
 
@@ -174,7 +176,11 @@ def _allowed(problem: Problem, order: NDArray[np.int64], watch: Watch) -> tuple[
 
 
 def _order(
-    problem: Problem, usable: NDArray[np.int64], config: SelectionConfig, watch: Watch
+    problem: Problem,
+    usable: NDArray[np.int64],
+    config: SelectionConfig,
+    norms: NDArray[np.float64] | None,
+    watch: Watch,
 ) -> tuple[NDArray[np.int64], StopReason]:
     """The picks of a method that does not climb the objective, as row numbers."""
     bound = problem.constraints is not None
@@ -182,7 +188,8 @@ def _order(
     if config.method == "random":
         order = at_random(usable, count, config.seed)
     elif config.method == "grad_norm":
-        order = by_norm(torch.where(problem.eligible, problem.squared_norms, 0.0), count)
+        lengths = problem.squared_norms if norms is None else torch.from_numpy(norms).to(problem.squared_norms.device)
+        order = by_norm(torch.where(problem.eligible, lengths, 0.0), count)
     elif config.fisher != "exact":
         if bound:
             raise ConfigError(f"fisher is {config.fisher!r}, which keeps to no constraints; use the exact score")

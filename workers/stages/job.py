@@ -8,11 +8,10 @@ names made of their content, so a job also finds the tokens and sketches that an
 from __future__ import annotations
 
 import logging
-import math
 import time
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +21,10 @@ from app.core.db import clock
 from app.core.db.selections import MAIN
 from app.core.db.tables import Job, Stage
 from app.core.lifecycle import parking, proofs, quotas, sketch_use
-from app.core.storage import StorageFailed, rows_prefix
+from app.core.storage import StorageFailed, candidates_name, rows_prefix
 from app.core.telemetry import tracing
 from workers.data.corpus import LAYOUT_VERSION
-from workers.data.rejection import Reason, enforce_limit
+from workers.data.rejection import enforce_limit
 from workers.data.sources import source_column
 from workers.data.stopping import Stopped
 from workers.gradients.shards import ShardDamaged, ShardStore, sketch_key
@@ -34,6 +33,7 @@ from workers.runtime.context import current_context
 from workers.runtime.failures import JobError, ProblemError
 from workers.runtime.task import run_leased
 from workers.selection import PartPicks, merge, partition, select, settle
+from workers.stages.candidates import candidates_of, picks_among, picks_of, write_candidates
 from workers.stages.part import selection_config
 from workers.stages.publishing import Published, publish
 from workers.stages.reading import read, source_of
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import Budget
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat, Meter
     from workers.selection import Progress, Selection, SelectionConfig
+    from workers.stages.candidates import Candidates
     from workers.stages.reading import Reading
 
 logger = logging.getLogger(__name__)
@@ -74,21 +74,6 @@ def run_job(job_id: str, dispatch: int) -> None:
         session.commit()
         waiting = proofs.wake(session, job_id=uuid.UUID(job_id))
     context.queue.put_or_leave(waiting)
-
-
-@dataclass(frozen=True, slots=True)
-class Sketched:
-    """The sketches of the samples that have a finite gradient.
-
-    Attributes:
-        values: Shape (n, p), float32.
-        rows: Row number in the dataset of each, shape (n,), int64.
-        rejected: Row numbers of all rows that can't be used, by reason.
-    """
-
-    values: NDArray[np.float32]
-    rows: NDArray[np.int64]
-    rejected: dict[Reason, list[int]]
 
 
 class _Run:
@@ -123,22 +108,20 @@ class _Run:
             self.seconds[Stage.GRADIENTS] = round(self._now() - self.plan.parked_at, 3)
         with self._timed(Stage.SELECTING):
             try:
-                sketched = self._load(reading, store)
+                candidates = self._load(reading, store)
             except ShardDamaged as error:
                 logger.warning("job %s: %s", self.heartbeat.lease.id, error)
                 self._park(reading, store, store.missing(verify=True) or [error.shard])
                 return
             if self.source.request.selection.partitions is not None and (damaged or not self.parts):
-                self._split(reading, store, sketched)
+                self._split(reading, store, candidates)
                 return
-            chosen, repeats = self._select(sketched)
+            chosen, repeats = self._select(candidates)
             if self.plan.parted_at is not None:
                 self.seconds[Stage.SELECTING] = round(self._now() - self.plan.parted_at, 3)
         published = Published(
             reading=reading,
-            values=sketched.values,
-            rows=sketched.rows,
-            rejected=sketched.rejected,
+            candidates=candidates,
             chosen=chosen,
             repeats=repeats,
             selection=self.source.request.selection,
@@ -245,7 +228,7 @@ class _Run:
         if not waiting:
             raise Stopped
 
-    def _split(self, reading: Reading, store: ShardStore, sketched: Sketched) -> None:
+    def _split(self, reading: Reading, store: ShardStore, candidates: Candidates) -> None:
         """Make parts of the samples, and park the job until each part is selected from."""
         splits = self.plan.splits + 1
         if splits > MOST_ROUNDS:
@@ -256,16 +239,17 @@ class _Run:
                 f"shards were damaged when their parts were read, {MOST_ROUNDS} times: check the artifact store",
             )
         spec = self.source.request.selection
-        asked = self._config(len(sketched.rows))
-        config = settle(sketched.values, asked, should_stop=self.heartbeat.should_stop)
-        sizes = [len(rows) for rows in partition(len(sketched.rows), spec.partitions or 1, spec.seed)]
+        asked = self._config(candidates)
+        config = settle(candidates.values, asked, should_stop=self.heartbeat.should_stop)
+        sizes = [len(rows) for rows in partition(len(candidates.rows), spec.partitions or 1, spec.seed)]
+        write_candidates(self.context.artifacts, candidates_name(self.heartbeat.lease.id), candidates)
         plan = self.plan.model_copy(
             update={
                 **self._of_the_data(reading, store),
                 "parted_at": self.plan.parted_at or self._now(),
                 "splits": splits,
                 "samples": len(reading.corpus),
-                "usable": len(sketched.rows),
+                "candidates": len(candidates.rows),
                 "parts": len(sizes),
                 "picks": config.budget,
                 "alpha": config.alpha,
@@ -295,65 +279,61 @@ class _Run:
         with self.context.sessions() as session:
             return clock.now(session)
 
-    def _load(self, reading: Reading, store: ShardStore) -> Sketched:
-        """The finite sketches; rows whose sketch is not finite count as rejected."""
+    def _load(self, reading: Reading, store: ShardStore) -> Candidates:
+        """The sketches of all rows that may be picked."""
         stored = store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
-        corpus = reading.corpus
         if stored.finite.any() and not any_information(stored.values):
             raise no_information(len(stored.values))
-        rejected = {reason: rows.tolist() for reason, rows in corpus.rejected.items() if len(rows)}
-        if stored.finite.all():
-            return Sketched(stored.values, corpus.rows, rejected)
-        rejected[Reason.NON_FINITE_GRADIENT] = corpus.rows[~stored.finite].tolist()
-        enforce_limit(rejected, corpus.rows_total, self.source.request.dataset.max_rejected_fraction)
-        return Sketched(stored.values, corpus.rows[stored.finite], rejected)
+        wanted = self.source.request
+        return candidates_of(stored, reading.corpus, wanted.selection, wanted.dataset.max_rejected_fraction)
 
-    def _select(self, sketched: Sketched) -> tuple[dict[str, Selection], dict[str, list[Selection]]]:
+    def _select(self, candidates: Candidates) -> tuple[dict[str, Selection], dict[str, list[Selection]]]:
         """Run the requested method, then the baselines with as many picks; results by label, repeated runs apart."""
         spec = self.source.request.selection
-        config = self._config(len(sketched.rows))
-        main = self._merge(sketched, config) if self.parts else self._select_one(sketched, config)
+        config = self._config(candidates)
+        main = self._merge(candidates, config) if self.parts else self._select_one(candidates, config)
         if not len(main.indices):
-            raise no_information(len(sketched.rows))
+            raise no_information(len(candidates.rows))
         chosen: dict[str, Selection] = {MAIN: main}
         repeats: dict[str, list[Selection]] = {}
         for method in spec.baselines:
             baseline = config.baseline(method, budget=len(main.indices))
-            chosen[method] = self._select_one(sketched, baseline)
+            chosen[method] = self._select_one(candidates, baseline)
             further = range(1, spec.baseline_repeats if method in RANDOM_METHODS else 1)
             repeats[method] = [
-                self._select_one(sketched, replace(baseline, seed=baseline.seed + number)) for number in further
+                self._select_one(candidates, replace(baseline, seed=baseline.seed + number)) for number in further
             ]
         return chosen, repeats
 
-    def _config(self, usable: int) -> SelectionConfig:
+    def _config(self, candidates: Candidates) -> SelectionConfig:
         spec = self.source.request.selection
         return selection_config(
             spec,
-            budget=picks_of(spec.budget, usable),
+            budget=picks_among(candidates, spec.budget),
             device=str(self.context.device),
             alpha=self.plan.alpha if self.parts else None,
         )
 
-    def _merge(self, sketched: Sketched, config: SelectionConfig) -> Selection:
+    def _merge(self, candidates: Candidates, config: SelectionConfig) -> Selection:
         """Merge the picks of all parts."""
         picks = [
             PartPicks(np.array(part.picks, dtype=np.int64), np.array(part.gains, dtype=np.float64))
             for part in self.parts
         ]
         return merge(
-            sketched.values,
+            candidates.values,
             picks,
             config,
-            on_progress=self._selecting(config.budget or len(sketched.values)),
+            on_progress=self._selecting(config.budget or len(candidates.values)),
             should_stop=self.heartbeat.should_stop,
         )
 
-    def _select_one(self, sketched: Sketched, config: SelectionConfig) -> Selection:
+    def _select_one(self, candidates: Candidates, config: SelectionConfig) -> Selection:
         return select(
-            sketched.values,
+            candidates.values,
             config,
-            on_progress=self._selecting(config.budget or len(sketched.values)),
+            norms=candidates.norms,
+            on_progress=self._selecting(config.budget or len(candidates.values)),
             should_stop=self.heartbeat.should_stop,
         )
 
@@ -393,22 +373,3 @@ def no_information(rows: int) -> JobError:
         f"all {rows} gradients are zero, so no row is better than another: check the model's weights, "
         "gradients.target and gradients.layers",
     )
-
-
-def picks_of(budget: Budget, usable: int) -> int:
-    """The number of picks of a budget. A fraction is of the usable rows, rounded down, and at least 1.
-
-    Raises:
-        JobError: The budget exceeds the usable rows.
-    """
-    if budget.count is None:
-        # A fraction such as 0.29 of 100 must give 29 although 0.29 * 100 is a little less in floating point.
-        return max(1, math.floor(round((budget.fraction or 0) * usable, 6)))
-    if budget.count > usable:
-        raise JobError(
-            "budget-too-large",
-            "The budget is larger than the dataset",
-            "selection.budget.count",
-            f"is {budget.count}, but only {usable} rows can be used: ask for fewer, or for a fraction",
-        )
-    return budget.count

@@ -11,14 +11,19 @@ from app.core.contracts.job_plan import PartPlan
 from app.core.contracts.job_request import JobRequest
 from app.core.db.tables import Job, Part, State
 from app.core.lifecycle import leases, parking
+from app.core.storage import candidates_name
 from workers.gradients.shards import ShardDamaged, ShardStore
 from workers.runtime.context import current_context
 from workers.runtime.failures import ProblemError, understood
 from workers.runtime.task import run_leased
 from workers.selection import SelectionConfig, partition, select_part
+from workers.stages.candidates import read_candidates
+from workers.statistics.row_figures import kept_and_scaled
 
 if TYPE_CHECKING:
     import uuid
+
+    from numpy.typing import NDArray
 
     from app.core.contracts.job_request import SelectionSpec
     from workers.runtime.context import WorkerContext
@@ -64,8 +69,8 @@ def _select(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
         job = session.get_one(Job, job_id)
     request, plan = understood(JobRequest, job.request), PartPlan.load(job.plan)
     config = selection_config(request.selection, budget=plan.picks, device=str(context.device), alpha=plan.alpha)
-    rows = partition(plan.usable, plan.parts, config.seed)[part.number]
-    values = _sketches(context, heartbeat, plan, request.gradients.sketch_dim, rows)
+    rows = partition(plan.candidates, plan.parts, config.seed)[part.number]
+    values = _sketches(context, heartbeat, job.id, plan, request.gradients.sketch_dim, rows)
     meter = heartbeat.begin(part.budget, "picks")
     picked = select_part(
         values,
@@ -88,11 +93,16 @@ def _select(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
 def _sketches(
     context: WorkerContext,
     heartbeat: LeaseHeartbeat,
+    job_id: uuid.UUID,
     plan: PartPlan,
     sketch_dim: int,
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]],
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """The part's sketches, shape (m, p), read a shard at a time."""
+    rows: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """The part's sketches, at the lengths that are selected from, shape (m, p), read a shard at a time."""
+    candidates = read_candidates(context.artifacts, candidates_name(job_id))
+    if candidates is None:
+        raise _damaged("the list of rows to pick from is missing or damaged")
+    places, factors = candidates
     store = ShardStore(
         context.artifacts,
         plan.sketches,
@@ -101,6 +111,11 @@ def _sketches(
         shard_rows=context.settings.shard_rows,
     )
     try:
-        return store.finite_rows(rows, heartbeat.should_stop)
+        values = store.finite_rows(places[rows], heartbeat.should_stop)
     except ShardDamaged as error:
-        raise ProblemError({"type": parking.DAMAGED, "title": "Sketches are damaged", "detail": str(error)}) from error
+        raise _damaged(str(error)) from error
+    return kept_and_scaled(values, np.arange(len(rows)), None if factors is None else factors[rows])
+
+
+def _damaged(detail: str) -> ProblemError:
+    return ProblemError({"type": parking.DAMAGED, "title": "Sketches are damaged", "detail": detail})

@@ -31,13 +31,15 @@ from workers.runtime.context import current_context
 from workers.runtime.failures import JobError, ProblemError
 from workers.runtime.task import run_leased
 from workers.selection import select
-from workers.stages.job import picks_of
+from workers.stages.candidates import left_out, picks_of, staying
 from workers.stages.part import selection_config
 from workers.stages.proof_arms import Chooser, shares_of
 from workers.stages.proof_comparison import RunsOfProof
 from workers.stages.proof_files import arm_key, run_key, write_arms
 from workers.stages.proof_held_out import Splitter
 from workers.stages.reading import source_of
+from workers.statistics.row_figures import kept_and_scaled, length_factors, row_figures
+from workers.statistics.suspects import suspicion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from workers.runtime.heartbeat import LeaseHeartbeat
     from workers.stages.proof_arms import ChosenArm
     from workers.stages.reading import Reading, Source
+    from workers.statistics.row_figures import RowFigures
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +177,8 @@ class _Turn:
                 f"{split.duplicates} are equal to held-out rows: hold fewer out",
             )
         values = sketches.values[np.searchsorted(finite, pool.candidates)]
-        information = _Information(self.context, self.heartbeat, pool.candidates, values)
+        figures = row_figures(values, sketches.token_losses[pool.candidates], sketches.unprompted[pool.candidates])
+        information = _Information(self.context, self.heartbeat, pool.candidates, values, figures)
         chooser = Chooser(self.request, spec, pool, information.picks)
         selected = information.picks(spec)
         arms = chooser.choose(selected)
@@ -295,6 +299,7 @@ class _Information:
     heartbeat: LeaseHeartbeat
     candidates: NDArray[np.int64]
     values: NDArray[np.float32]
+    figures: RowFigures
     made: dict[str, tuple[NDArray[np.int64], float]] = field(default_factory=dict)
 
     def picks(self, spec: SelectionSpec) -> NDArray[np.int64]:
@@ -303,7 +308,9 @@ class _Information:
 
     def log_det(self, places: NDArray[np.int64], spec: SelectionSpec) -> float:
         """F(S) = log det(I + alpha K_SS) in nats, with the selection's own alpha."""
-        rows = self.values[np.searchsorted(self.candidates, places)].astype(np.float64)
+        at = np.searchsorted(self.candidates, places)
+        rows, factors = self.values[at].astype(np.float64), length_factors(self.figures.norm, spec.normalize)
+        rows = rows if factors is None else rows * factors[at, None]
         return float(np.linalg.slogdet(np.eye(len(rows)) + self._selected(spec)[1] * rows @ rows.T)[1])
 
     def _selected(self, spec: SelectionSpec) -> tuple[NDArray[np.int64], float]:
@@ -314,12 +321,22 @@ class _Information:
         return self.made[name]
 
     def _made(self, spec: SelectionSpec) -> tuple[NDArray[np.int64], float]:
-        budget = picks_of(spec.budget, len(self.candidates))
+        keep = staying(len(self.candidates), left_out(self.figures, suspicion(self.figures), spec))
+        if not len(keep):
+            raise JobError(
+                "filters-leave-nothing",
+                "No row passes the filters",
+                "selection.filters",
+                f"all {len(self.candidates)} candidates of the proof are beyond a bound: widen the bounds",
+            )
+        budget = min(picks_of(spec.budget, len(self.candidates)), len(keep))
+        factors = length_factors(self.figures.norm, spec.normalize)
         meter = self.heartbeat.enter(ProofStage.SELECTING, budget, "picks")
         config = selection_config(spec, budget=budget, device=str(self.context.device))
         selection = select(
-            self.values,
+            kept_and_scaled(self.values.copy(), keep, factors),
             replace(config, curvature=False),
+            norms=self.figures.norm[keep],
             on_progress=lambda progress: meter.at(progress.done) if progress.stage == "picking" else None,
             should_stop=self.heartbeat.should_stop,
         )
@@ -330,7 +347,7 @@ class _Information:
                 "gradients",
                 f"all {len(self.values)} gradients are zero, so no row is better than another",
             )
-        return selection.indices, selection.alpha
+        return keep[selection.indices], selection.alpha
 
 
 def _planned(arm: str, seed: int, places: NDArray[np.int64], steps: int, identity: Json) -> PlannedRun:

@@ -22,6 +22,7 @@ from workers.data.export import write_rows
 from workers.data.sources import count_sources
 from workers.data.stopping import Stopped
 from workers.selection.compare import jaccard
+from workers.stages.scores import keep_scores, suspects_counted
 from workers.statistics import subset
 from workers.statistics.conflict import conflict_statistics
 from workers.statistics.subset import thinned_curve
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
 
     from app.core.contracts.job_request import SelectionSpec
     from app.core.db.tables import Json
-    from workers.data.rejection import Reason
     from workers.gradients.shards import Scored
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
     from workers.selection import Selection
+    from workers.stages.candidates import Candidates
     from workers.stages.reading import Reading
 
 ROWS_NAMED = 100
@@ -51,10 +52,8 @@ class Published:
 
     Attributes:
         reading: The dataset.
-        values: Sketch of each candidate, shape (n, p), float32.
-        rows: Row number of each candidate, shape (n,), int64.
-        rejected: Row numbers of the rows that can't be used, by reason.
-        chosen: The selections by label, `main` among them; their indices are places in `rows`.
+        candidates: What may be picked, and why other rows may not.
+        chosen: The selections by label, `main` among them; their indices are places among the candidates.
         repeats: Further runs of the baselines that draw at random, by label.
         selection: The requested selection.
         source_column: Column that says where a row comes from, or None.
@@ -65,9 +64,7 @@ class Published:
     """
 
     reading: Reading
-    values: NDArray[np.float32]
-    rows: NDArray[np.int64]
-    rejected: Mapping[Reason, list[int]]
+    candidates: Candidates
     chosen: Mapping[str, Selection]
     repeats: Mapping[str, Sequence[Selection]]
     selection: SelectionSpec
@@ -92,9 +89,10 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
             raise Stopped
         meter.at(written)
 
-    statistics = _statistics(context, heartbeat, published)
+    statistics, picked = _statistics(context, heartbeat, published), published.chosen[MAIN].indices
     Statistics.model_validate({"job_id": heartbeat.lease.id, **statistics})
     _keep_rows(context, heartbeat.lease.id, published, watch)
+    keep_scores(context, heartbeat, published.reading, published.candidates, published.candidates.rows[picked])
     with context.sessions() as session:
         result = _result(published, time.monotonic() - began)
         JobResult.model_validate(result)
@@ -113,10 +111,10 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
                 conflicts=conflict_statistics(selection),
                 curve=thinned_curve(runs),
             )
-            picks = _picks(selection, published.rows)
+            picks = _picks(selection, published.candidates.rows)
             selections.store(session, heartbeat.lease.id, head, picks, context.settings.chunk_rows)
-        rejected = {str(reason): rows for reason, rows in published.rejected.items()}
-        selections.store_rejected(session, heartbeat.lease.id, rejected)
+        rejected = {str(reason): rows for reason, rows in published.candidates.rejected.items()}
+        selections.store_rejected(session, heartbeat.lease.id, rejected, published.candidates.filtered)
         selections.store_statistics(session, heartbeat.lease.id, statistics)
         session.commit()
 
@@ -129,7 +127,9 @@ def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, 
     written = directory / f".{job_id}-{secrets.token_hex(4)}.{snapshot.format}"
     excerpts = written.with_suffix(".excerpts")
     try:
-        write_rows(snapshot, published.rows[published.chosen[MAIN].indices], written, context.settings, watch)
+        write_rows(
+            snapshot, published.candidates.rows[published.chosen[MAIN].indices], written, context.settings, watch
+        )
         picked = replace(snapshot, path=written, parts=(), compression=None, bytes=written.stat().st_size)
         write_excerpts(picked, published.reading.corpus.shape, _ranked(published), excerpts, context.settings)
         context.artifacts.put(excerpts_name(job_id), excerpts)
@@ -140,9 +140,10 @@ def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, 
 
 
 def _ranked(published: Published) -> Iterator[Json]:
-    """The fields of each pick besides its text, in file order."""
-    main = published.chosen[MAIN]
-    rows = published.rows[main.indices]
+    """What is known of each pick besides its text, in file order."""
+    main, candidates = published.chosen[MAIN], published.candidates
+    suspect = candidates.suspect[candidates.places]
+    rows = published.candidates.rows[main.indices]
     parts, starts = published.reading.snapshot.parts, published.reading.corpus.starts
     for place in np.argsort(rows).tolist():
         yield {
@@ -152,6 +153,7 @@ def _ranked(published: Published) -> Iterator[Json]:
             "marginal_gain": float(main.marginal_gains[place]),
             "epsilon": float(main.epsilons[place]),
             "conflict": float(main.conflicts[place]),
+            "suspect": bool(suspect[main.indices[place]]),
         }
 
 
@@ -162,12 +164,12 @@ def _statistics(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Pu
         Stopped: The job was cancelled or lost meanwhile.
     """
     main, corpus = published.chosen[MAIN], published.reading.corpus
-    tokens = corpus.lengths[np.searchsorted(corpus.rows, published.rows)]
+    tokens = corpus.lengths[np.searchsorted(corpus.rows, published.candidates.rows)]
     counted = None
     if published.source_column is not None:
         candidates, picked = np.zeros((2, corpus.rows_total), dtype=np.bool_)
-        candidates[published.rows] = True
-        picked[published.rows[main.indices]] = True
+        candidates[published.candidates.rows] = True
+        picked[published.candidates.rows[main.indices]] = True
         counts = count_sources(
             published.reading.snapshot,
             context.settings,
@@ -180,7 +182,7 @@ def _statistics(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Pu
     wanted = published.selection
     return {
         "conflict_before_after": subset.conflict_before_after(
-            published.values, main.indices, wanted.seed, heartbeat.should_stop
+            published.candidates.values, main.indices, wanted.seed, heartbeat.should_stop
         ),
         "lengths": subset.lengths(tokens, main.indices),
         "sources": counted,
@@ -195,15 +197,18 @@ def _result(published: Published, publishing_s: float) -> Json:
     corpus = published.reading.corpus
     return {
         "rows_total": corpus.rows_total,
-        "rows_usable": len(published.rows),
+        "rows_usable": len(published.candidates.usable),
         "selected": len(main.indices),
         "truncated": corpus.truncated,
         "rejected": [
             {"reason": reason, "count": len(rows), "rows": rows[:ROWS_NAMED], "message": corpus.said.get(reason)}
-            for reason, rows in sorted(published.rejected.items())
+            for reason, rows in sorted(published.candidates.rejected.items())
         ],
         "ignored_columns": {name: count for name, count in corpus.ignored.items() if name != published.source_column},
         "files": _files(published),
+        "normalize": published.selection.model_dump()["normalize"],
+        "filtered": {reason: len(rows) for reason, rows in published.candidates.filtered.items()},
+        "suspects": suspects_counted(published.candidates, main.indices),
         "tokens": corpus.tokens,
         "log_det": float(main.log_det[-1]),
         "alpha": main.alpha,

@@ -73,7 +73,7 @@ class Source:
             sketch_dim=wanted.sketch_dim,
             seed=wanted.seed,
             loss_normalization=wanted.loss_normalization,
-            normalize=wanted.normalize,
+            prompt_effect=wanted.prompt_effect,
         )
 
 

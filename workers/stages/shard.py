@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 from app.core.contracts.job_plan import ShardPlan
 from app.core.db.tables import Job, Shard, State
 from app.core.lifecycle import counts, leases, parking
+from workers.data.template_server import template_limits
+from workers.data.tokenisation import ConversationEncoder
+from workers.data.without_prompt import PromptFrame
 from workers.gradients.shards import Scored, ShardStore
 from workers.gradients.starting_point import StartingPoint, shared_starting_point, starting_point
 from workers.runtime.context import current_context
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     import uuid
 
     from workers.data.corpus import Corpus
+    from workers.data.samples import Sample
+    from workers.models.proxy import ProxyModel
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
     from workers.stages.reading import Source
@@ -81,8 +86,10 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     engine = context.engine(model, config, store.key, start)
     store.keep_scored(Scored(engine.left_out, model.weights_stored_as))
     meter = heartbeat.begin(shard.samples, "samples")
+    samples = [corpus[i] for i in store.rows(shard.number)]
     sketches = engine.sketch(
-        [corpus[i] for i in store.rows(shard.number)],
+        samples,
+        unprompted=_unprompted(context, source, model, samples) if config.prompt_effect else None,
         on_batch=lambda batch: meter.add(batch.samples, tokens=batch.tokens),
         should_stop=heartbeat.should_stop,
     )
@@ -91,6 +98,16 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
         if leases.finish(session, heartbeat.lease, State.SUCCEEDED):
             counts.add(session, {(counts.SAMPLES, ()): shard.samples, (counts.TOKENS, ()): meter.tokens})
         session.commit()
+
+
+def _unprompted(context: WorkerContext, source: Source, model: ProxyModel, samples: list[Sample]) -> list[Sample]:
+    """The samples without their prompts."""
+    longest = source.request.model.max_length
+    encoder = ConversationEncoder(
+        model.tokenizer, longest, template_limits(context.settings), source.request.model.chat_template
+    )
+    frame = PromptFrame.of(encoder, model.tokenizer)
+    return [frame.alone(sample, longest) for sample in samples]
 
 
 def _changed(field: str, context: WorkerContext, what: str) -> JobError:

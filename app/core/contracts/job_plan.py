@@ -29,7 +29,7 @@ class JobPlan(BaseModel):
         parted_at: When it was first parked for parts since then, likewise.
         splits: Times that it was parked for parts since then.
         samples: Rows with a sketch.
-        usable: Rows with a finite sketch: the parts are drawn of these.
+        candidates: Rows that may be picked: the parts are drawn of these.
         parts: Number of parts.
         picks: Picks of the whole selection.
         alpha: Of the whole selection.
@@ -51,7 +51,7 @@ class JobPlan(BaseModel):
     parted_at: float | None = None
     splits: int = 0
     samples: int | None = None
-    usable: int | None = None
+    candidates: int | None = None
     parts: int | None = None
     picks: int | None = None
     alpha: float | None = None
@@ -83,7 +83,7 @@ class PartPlan(JobPlan):
 
     sketches: str
     samples: int
-    usable: int
+    candidates: int
     parts: int
     picks: int
     alpha: float

@@ -6,7 +6,7 @@ Only dataset, model and budget are required; the defaults serve.
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -218,9 +218,18 @@ class Gradients(Request):
     loss_normalization: Literal["sum", "mean"] = Field(
         default="sum", description="Loss of a row: summed over its response tokens, or their mean."
     )
-    normalize: Literal["none", "unit"] = Field(
-        default="none", description="`unit`: every gradient is scaled to length one."
+    prompt_effect: bool = Field(
+        default=True,
+        description="Also take each response's loss without its prompt, by one forward pass over the responses alone: "
+        "`ifd`, the loss with the prompt over the loss without it, tells rows whose prompt does not help.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normalize_has_moved(cls, given: object) -> object:
+        if isinstance(given, dict) and "normalize" in given:
+            raise ValueError("normalize is a setting of the selection: send it as selection.normalize")
+        return given
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
@@ -250,6 +259,57 @@ class Budget(Request):
         return self
 
 
+class Clip(Request):
+    """How long a gradient may be, as a quantile of the pool's lengths."""
+
+    clip: FiniteFloat = Field(gt=0, le=1, description="Longer gradients are shortened to this quantile of the lengths.")
+
+
+def _normalize_by_name(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """One message for all that it may be; pydantic's own has one for each member of the union."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError("must be 'none', 'clip', 'unit', or {'clip': q} with a quantile q over 0, at most 1") from None
+
+
+Normalize = Annotated[Literal["none", "clip", "unit"] | Clip, WrapValidator(_normalize_by_name)]
+
+Diagnostic = Literal["loss", "norm", "cosine", "ifd"]
+DIAGNOSTICS: tuple[Diagnostic, ...] = get_args(Diagnostic)
+
+
+class Bounds(Request):
+    """Which rows stay, by a figure of theirs: those within all that is given, the bounds included."""
+
+    min: FiniteFloat | None = None
+    max: FiniteFloat | None = None
+    min_quantile: FiniteFloat | None = Field(default=None, ge=0, le=1, description="Of the usable rows' figures.")
+    max_quantile: FiniteFloat | None = Field(default=None, ge=0, le=1, description="Likewise.")
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("must have min, max, min_quantile or max_quantile")
+        for low, high in (("min", "max"), ("min_quantile", "max_quantile")):
+            least, most = getattr(self, low), getattr(self, high)
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"{low} {least:g} is above {high} {most:g}, so that no row would stay")
+        return self
+
+
+class Filters(Request):
+    """Which rows may be picked, by the figures of each row; a row must be within the bounds of all."""
+
+    loss: Bounds | None = Field(default=None, description="Mean loss of a response token, in nats.")
+    norm: Bounds | None = Field(default=None, description="Length of the row's gradient, by its sketch.")
+    cosine: Bounds | None = Field(default=None, description="Cosine of its sketch with the mean of all, -1 to 1.")
+    ifd: Bounds | None = Field(
+        default=None,
+        description="Loss with the prompt over the loss without it; 1 and more where the prompt does not help.",
+    )
+
+
 class SelectionSpec(Request):
     """How to pick."""
 
@@ -257,6 +317,17 @@ class SelectionSpec(Request):
     budget: Budget
     alpha: Alpha = Field(default="auto", description="Scale of the information; `auto` is 1 / median squared norm.")
     conflict_penalty: FiniteFloat = Field(default=0.1, ge=0, le=100, description="lambda; 0.1 to 0.5 is stable.")
+    normalize: Normalize = Field(
+        default="unit",
+        description="How long a gradient may be when it is selected from: `none` leaves it, `clip` shortens what is "
+        'longer than the median to it, `{"clip": q}` likewise at another quantile, `unit` scales every gradient to '
+        "length one, so that only its direction counts.",
+    )
+    filters: Filters | None = Field(
+        default=None,
+        description="Rows that may not be picked, by their figures. Left out or null: the default filter against rows "
+        "that look wrong. `{}`: none.",
+    )
     early_stop_ratio: FiniteFloat | None = Field(
         default=None, gt=0, le=1, description="omega: stop when a gain falls to this part of the first."
     )
@@ -365,6 +436,13 @@ class JobRequest(Request):
             if value is not None and dataset.setdefault(name, value) != value:
                 raise ValueError(f"{name} and dataset.{name} must not differ: give one of them")
         return {**given, "dataset": dataset}
+
+    @model_validator(mode="after")
+    def _prompt_effect_of_ifd(self) -> Self:
+        filters = self.selection.filters
+        if filters is not None and filters.ifd is not None and not self.gradients.prompt_effect:
+            raise ValueError("selection.filters.ifd needs gradients.prompt_effect: set it to true, or leave ifd out")
+        return self
 
 
 class PreviewRequest(Request):

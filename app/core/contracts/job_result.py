@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from app.core.contracts.job_request import Columns
+from app.core.contracts.job_request import Clip, Columns
 from app.core.contracts.schema import Response
 from app.core.uris.datasets import Format
 
@@ -66,6 +66,14 @@ class GradientsComputed(Response):
     reused: int = Field(description="Rows whose sketches were there, or which another job computed meanwhile.")
 
 
+class SuspectsCounted(Response):
+    """Rows that look wrong; the rows themselves are at `links.suspects`."""
+
+    rows: int = Field(description="Usable rows that look wrong.")
+    picked: int = Field(description="Of these, how many were picked all the same.")
+    listed: int = Field(description="Rows that `GET /jobs/{id}/suspects` lists.")
+
+
 class JobResult(Response):
     """Numbers of a succeeded job; the picks are at `links.subset`."""
 
@@ -82,6 +90,15 @@ class JobResult(Response):
     files: list[DatasetFile] | None = Field(
         default=None, description="The files of a dataset of many, in the order of their rows; null for one."
     )
+    normalize: Literal["none", "clip", "unit"] | Clip = Field(
+        description="How long gradients were when they were selected from; log-det, certificate, curves and "
+        "statistics are of gradients at these lengths."
+    )
+    filtered: dict[str, int] = Field(
+        description="Usable rows that a filter kept from being picked, by filter and bound. Their numbers are at "
+        "`GET /jobs/{id}/rejected`."
+    )
+    suspects: SuspectsCounted
     tokens: int
     log_det: float = Field(description="Information of the subset, in nats.")
     alpha: float

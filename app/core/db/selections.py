@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from app.core.db.tables import Json
 
 MAIN = "main"
+FILTERED = "filter:"
+"""What the reasons of rows that a filter dropped begin with, beside those of rows that can't be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,12 @@ def store(session: Session, job_id: uuid.UUID, head: Head, picks: Picks, chunk_r
         )
 
 
-def store_rejected(session: Session, job_id: uuid.UUID, rows: Mapping[str, Sequence[int]]) -> None:
-    """Insert the rows that could not be used, by reason, in the caller's transaction."""
-    for reason, indices in rows.items():
+def store_rejected(
+    session: Session, job_id: uuid.UUID, rows: Mapping[str, Sequence[int]], filtered: Mapping[str, Sequence[int]]
+) -> None:
+    """Insert the rows that could not be used and those that filters dropped, by reason, in the caller's transaction."""
+    named = {**rows, **{FILTERED + reason: indices for reason, indices in filtered.items()}}
+    for reason, indices in named.items():
         session.execute(insert(RejectedRows).values(job_id=job_id, reason=reason, row_indices=list(indices)))
 
 
@@ -156,7 +161,7 @@ def heads(session: Session, job_id: uuid.UUID) -> Sequence[Selection]:
 
 
 def rejected(session: Session, job_id: uuid.UUID) -> Sequence[RejectedRows]:
-    """The rows of a job that could not be used, by reason."""
+    """The rows of a job that could not be used, or were dropped by a filter, by reason."""
     return session.scalars(
         select(RejectedRows).where(RejectedRows.job_id == job_id).order_by(RejectedRows.reason)
     ).all()

@@ -4,6 +4,7 @@ One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and e
 
     sketches/<key>/manifest.json, shard-00000.safetensors, ..., used
     jobs/<id>/rows.<format>, excerpts.jsonl, and the checksums of the rows: checksums.rows.<format>
+    jobs/<id>/scores.parquet, suspects.jsonl, candidates.safetensors
     proofs/<id>/held_out.safetensors, arms.safetensors, scores.parquet
     runs/<key>/outcome.safetensors, checkpoint/..., adapter/...
 """
@@ -17,9 +18,11 @@ from app.core.storage.names import (
     RUNS,
     SKETCHES,
     arms_name,
+    candidates_name,
     excerpts_name,
     held_out_name,
     proof_prefix,
+    row_scores_name,
     rows_name,
     rows_prefix,
     run_outcome_name,
@@ -27,6 +30,7 @@ from app.core.storage.names import (
     scores_name,
     sketches_prefix,
     subset_name,
+    suspects_name,
 )
 from app.core.storage.opening import open_artifacts
 from app.core.storage.store import ArtifactStore, StorageAway, StorageFailed, Stored
@@ -42,12 +46,14 @@ __all__ = [
     "StorageFailed",
     "Stored",
     "arms_name",
+    "candidates_name",
     "checked",
     "excerpts_name",
     "held_out_name",
     "open_artifacts",
     "proof_prefix",
     "put_checked",
+    "row_scores_name",
     "rows_name",
     "rows_prefix",
     "run_outcome_name",
@@ -55,4 +61,5 @@ __all__ = [
     "scores_name",
     "sketches_prefix",
     "subset_name",
+    "suspects_name",
 ]

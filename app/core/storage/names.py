@@ -66,3 +66,18 @@ def scores_name(proof_id: uuid.UUID) -> str:
 def arms_name(proof_id: uuid.UUID) -> str:
     """The rows of each arm of a proof."""
     return f"{proof_prefix(proof_id)}arms.safetensors"
+
+
+def candidates_name(job_id: uuid.UUID) -> str:
+    """Which rows a job may pick and as how long, for the workers that select from parts of them."""
+    return f"{rows_prefix(job_id)}candidates.safetensors"
+
+
+def row_scores_name(job_id: uuid.UUID) -> str:
+    """The figures of a job's rows, one Parquet row a usable row of the dataset."""
+    return f"{rows_prefix(job_id)}scores.parquet"
+
+
+def suspects_name(job_id: uuid.UUID) -> str:
+    """The rows of a job that look most wrong, as text to look through, one JSON line a row, the worst first."""
+    return f"{rows_prefix(job_id)}suspects.jsonl"

@@ -6,7 +6,7 @@ import { follow } from "./events.js";
 import { figure, widths } from "./figures.js";
 import { FINAL, STAGES, basename, conflict, count, duration, nats, percent, progressText, stateText, when } from "./format.js";
 import { name } from "./jobs.js";
-import { rowsSection } from "./rows.js";
+import { PICKED, rowsSection, suspectsSection } from "./rows.js";
 
 const DOWNLOADS = [
   ["subset?format=json", "JSON", "indices, gains, epsilons, conflicts"],
@@ -16,7 +16,8 @@ const DOWNLOADS = [
   ["subset?rows=true", "Rows", "the picked rows in the dataset's own format"],
   ["curve", "Curve", "log-det of all methods"],
   ["conflicts", "Conflicts", "statistics of the picks"],
-  ["rejected", "Rejected", "rows that could not be used"],
+  ["rejected", "Rejected", "rows that could not be used, or were filtered"],
+  ["scores", "Scores", "Parquet: loss, norm, cosine, IFD and suspicion of every row"],
 ];
 
 export async function jobView({ view, signal, parts: [id], arrived }) {
@@ -145,7 +146,7 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
     const figures = await get(`/jobs/${id}/figures?${size}`, { signal });
     words.append(...figures.summary.map((paragraph) => h("p", { class: "words" }, paragraph)));
     drawn.append(...figures.figures.map((one) => figure(one)));
-    body.append(await rowsSection(id, signal), downloads(), settings(job), provenance(found));
+    body.append(await rowsSection(PICKED(id), signal), suspectsSection(id, found.suspects, signal), downloads(), settings(job), provenance(found));
     redrawWhenResized(drawn, size);
   }
 

@@ -406,7 +406,7 @@ def test_the_form_has_every_knob_of_a_job(site: Site) -> None:
 
 
 # Offered as one control; and named by a URI (which may be a directory or a glob), or as the dataset's, instead.
-WHOLE = {"dataset.columns", "selection.budget", "metadata"}
+WHOLE = {"dataset.columns", "selection.budget", "selection.normalize", "selection.filters", "metadata"}
 ELSEWHERE = {"dataset.id", "dataset.uris", "train_on", "preference"}
 
 

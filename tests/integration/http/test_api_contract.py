@@ -46,7 +46,7 @@ def test_defaults_are_those_of_the_design(service: Service) -> None:
         "sketch_dim": 2048,
         "seed": 0,
         "loss_normalization": "sum",
-        "normalize": "none",
+        "prompt_effect": True,
     }
     assert job["selection"]["method"] == "spice"
     assert job["selection"]["alpha"] == "auto"

@@ -24,7 +24,9 @@ def rows_with_sources() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def job(service: Service) -> dict[str, Any]:
-    found = service.run(service.request(service.write_dataset(rows_with_sources()), baselines=["random", "fisher"]))
+    found = service.run(
+        service.request(service.write_dataset(rows_with_sources()), baselines=["random", "fisher"], filters={})
+    )
     assert found["state"] == "succeeded", found["error"]
     return found
 

@@ -28,7 +28,7 @@ def store(root: Path, *, shard_rows: int = ROWS) -> ShardStore:
 def sketches(rows: range, offset: float = 0.0) -> Sketches:
     values = np.arange(rows.start * DIM, rows.stop * DIM, dtype=np.float32).reshape(-1, DIM) + offset
     losses = np.arange(rows.start, rows.stop, dtype=np.float32)
-    return Sketches(values=values, losses=losses, finite=losses != 3)
+    return Sketches(values=values, losses=losses, finite=losses != 3, token_losses=losses / 2, unprompted=losses / 4)
 
 
 def usable() -> np.ndarray:
@@ -59,9 +59,9 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
     expected = sketches(range(SAMPLES))
     stored = filled(tmp_path).load()
     assert np.array_equal(stored.values, expected.values[expected.finite])
-    assert np.array_equal(stored.losses, expected.losses)
+    assert np.array_equal(stored.token_losses, expected.token_losses)
+    assert np.array_equal(stored.unprompted, expected.unprompted)
     assert np.array_equal(stored.finite, expected.finite)
-    assert not stored.values.flags.writeable
 
 
 def test_a_matrix_too_large_for_memory_is_mapped_and_leaves_no_file(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_the_key_names_everything_that_a_sketch_depends_on() -> None:
         key(replace(base, target="linear")),
         key(replace(base, layers=("q_proj",))),
         key(replace(base, loss_normalization="mean")),
-        key(replace(base, normalize="unit")),
+        key(replace(base, prompt_effect=True)),
         key(replace(base, adapter="a")),
         key(replace(base, adapter="b")),
         key(replace(base, warmup_steps=1)),
@@ -250,7 +250,6 @@ def test_the_key_ignores_what_a_sketch_does_not_depend_on() -> None:
         ("seed", -1),
         ("token_budget", 0),
         ("loss_normalization", "max"),
-        ("normalize", "l1"),
         ("layers", ()),
         ("warmup_steps", -1),
         ("warmup_learning_rate", float("nan")),
