@@ -44,7 +44,10 @@ CURSOR = (InvalidRequest, "cursor: is not a next_cursor that this service gave f
 
 
 SCORES: Responses = {
-    200: {"description": "One row for each usable row of the dataset.", "content": {MEDIA_TYPES["parquet"]: {}}},
+    200: {
+        "description": "One row for each usable row of the dataset.",
+        "content": {MEDIA_TYPES["parquet"]: {"example": "PAR1..."}},
+    },
     206: {"description": "The bytes asked for with `Range`.", "content": {MEDIA_TYPES["parquet"]: {}}},
 }
 

@@ -114,13 +114,14 @@ class GradientEngine:
         if paired:
             values, losses = dpo(values, losses)
         finite = torch.isfinite(values).all(1) & torch.isfinite(losses)
+        on_cpu = losses.cpu().numpy()
         unknown = np.full(len(samples), np.nan, dtype=np.float32)
         taken = unprompted is not None and not paired
         return Sketches(
             values.cpu().numpy(),
-            losses.cpu().numpy(),
+            on_cpu,
             finite.cpu().numpy(),
-            losses.cpu().numpy() if paired else self._by_token(losses, samples),
+            on_cpu if paired else self._by_token(on_cpu, samples),
             self.losses(unprompted, stop_poll(should_stop)) if taken and unprompted is not None else unknown,
         )
 
@@ -161,15 +162,14 @@ class GradientEngine:
             losses[batch.indices] = self._passes.losses(batch, self._taps, poll)
 
         self._passes.each(samples, run, poll)
-        return self._by_token(losses, samples)
+        return self._by_token(losses.cpu().numpy(), samples)
 
-    def _by_token(self, losses: torch.Tensor, samples: Sequence[Sample]) -> NDArray[np.float32]:
+    def _by_token(self, losses: NDArray[np.float32], samples: Sequence[Sample]) -> NDArray[np.float32]:
         """Losses of samples as means over their response tokens, whichever of both was differentiated."""
-        found: NDArray[np.float32] = losses.cpu().numpy()
         if self.config.loss_normalization == "mean":
-            return found
+            return losses
         tokens = np.array([sample.loss_tokens for sample in samples])
-        by_token: NDArray[np.float32] = (found / tokens).astype(np.float32)
+        by_token: NDArray[np.float32] = (losses / tokens).astype(np.float32)
         return by_token
 
     def gradients(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:

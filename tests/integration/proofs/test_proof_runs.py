@@ -62,7 +62,7 @@ def test_one_more_seed_trains_only_that(service: Service) -> None:
 @pytest.mark.timeout(600)
 def test_a_run_goes_on_from_its_checkpoint_after_its_worker_was_killed(service: Service, workers: Processes) -> None:
     body = proof_body(
-        service, training={**TRAINING, "epochs": 100, "batch_tokens": 128}, seeds=2, arms=["all", "random"]
+        service, training={**TRAINING, "epochs": 20, "batch_tokens": 128}, seeds=2, arms=["all", "random"]
     )
     body["selection"]["budget"] = {"count": 5}
     proof_id = submit_proof(service, body)
