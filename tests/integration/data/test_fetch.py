@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from app.core.settings import Settings
-
-    from .conftest import SettingsFactory
+    from tests.own_directory import SettingsFactory
 
 CONTENT = b'{"prompt": "p", "response": "r"}\n' * 100_000
 NAME = "data.example.org"

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.core.settings import Settings
-
-    from .conftest import SettingsFactory
+    from tests.unit.models.conftest import SettingsFactory
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NEEDED = {"chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}

@@ -13,7 +13,7 @@ from app.core.uris.models import check_model_uri
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .conftest import SettingsFactory
+    from tests.own_directory import SettingsFactory
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

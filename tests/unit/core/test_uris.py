@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.core.settings import Settings
-
-    from .conftest import SettingsFactory
+    from tests.own_directory import SettingsFactory
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,17 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from app.core.settings import Settings
 from app.core.uris.datasets import check_uri
+from tests.own_directory import make_settings, root, settings
 from workers.data.conversation import Conversation
 from workers.data.fetch import Snapshot, fetch
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.own_directory import SettingsFactory
+
+__all__ = ["make_settings", "root", "settings"]
 
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are helpful.<|im_end|>\n{% endif %}"
@@ -30,33 +34,8 @@ def conversation(turns: list[dict[str, Any]]) -> Conversation:
     return Conversation(turns, [turn["role"] == "assistant" and bool(turn["content"].strip()) for turn in turns])
 
 
-class SettingsFactory(Protocol):
-    def __call__(self, **changes: Any) -> Settings: ...
-
-
 class SnapshotFactory(Protocol):
     def __call__(self, name: str, content: bytes, **changes: Any) -> Snapshot: ...
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    path = tmp_path / "root"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def make_settings(tmp_path: Path, root: Path) -> SettingsFactory:
-    def make(**changes: Any) -> Settings:
-        values: dict[str, Any] = {"cache_dir": tmp_path / "cache", "allowed_roots": (str(root),)}
-        return Settings(_env_file=None, **{**values, **changes})
-
-    return make
-
-
-@pytest.fixture
-def settings(make_settings: SettingsFactory) -> Settings:
-    return make_settings()
 
 
 @pytest.fixture

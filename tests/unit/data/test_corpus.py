@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from app.core.settings import Settings
+    from tests.own_directory import SettingsFactory
     from workers.data.fetch import Snapshot
 
-    from .conftest import SettingsFactory, SnapshotFactory
+    from .conftest import SnapshotFactory
 
 ROWS = [{"prompt": f"the cat {i}", "response": "sat on the mat " * (i % 7 + 1)} for i in range(600)]
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.core.settings import Settings
+    from tests.own_directory import SettingsFactory
 
-    from .conftest import SettingsFactory, SnapshotFactory
+    from .conftest import SnapshotFactory
 
 ROWS = [{"prompt": f'line "{i}",\nnext', "response": f"ü{i}"} for i in range(50)]
 

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.core.settings import Settings
+    from tests.own_directory import SettingsFactory
     from workers.data.fetch import Snapshot
 
-    from .conftest import SettingsFactory, SnapshotFactory
+    from .conftest import SnapshotFactory
 
 ROWS = [{"prompt": "2 + 2?", "response": "4"}, {"prompt": 'Say "hi",\nplease', "response": "hi, ü 🙂"}]
 

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.core.settings import Settings
+    from tests.own_directory import SettingsFactory
 
-    from .conftest import SettingsFactory, SnapshotFactory
+    from .conftest import SnapshotFactory
 
 ROW = {"prompt": "2 + 2?", "response": "4"}
 

@@ -24,8 +24,9 @@ from .test_formats import as_csv, as_json, jsonl, parquet
 
 if TYPE_CHECKING:
     from app.core.settings import Settings
+    from tests.own_directory import SettingsFactory
 
-    from .conftest import SettingsFactory, SnapshotFactory
+    from .conftest import SnapshotFactory
 
 EXAMPLES = int(os.environ.get("SPICE_FUZZ_EXAMPLES", "40"))
 MOST_SECONDS = 5.0
