@@ -13,12 +13,23 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING
 
-from app.core.storage.store import Stored, check_name, explained
+import tenacity
+
+from app.core.storage.store import AWAY, Stored, check_name, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
+
+
+_again = tenacity.Retrying(
+    retry=tenacity.retry_if_exception(lambda error: getattr(error, "errno", None) in AWAY),
+    stop=tenacity.stop_after_attempt(3),
+    wait=tenacity.wait_fixed(0.1),
+    reraise=True,
+)
+"""A single error of a network file system must not undo work that has written several files, as in a bucket."""
 
 
 class LocalArtifacts:
@@ -53,7 +64,7 @@ class LocalArtifacts:
         """Create or replace an object; durable when this returns."""
         path = self.path(name)
         with self._explaining("write", name):
-            temporary = _written(path, content)
+            temporary = _again(_written, path, content)
             temporary.replace(path)
             _sync_directory(path.parent)
 
@@ -61,7 +72,7 @@ class LocalArtifacts:
         """Create an object unless there is one; a hard link is the operation that fails where the name is taken."""
         path = self.path(name)
         with self._explaining("write", name):
-            temporary = _written(path, content)
+            temporary = _again(_written, path, content)
             try:
                 path.hardlink_to(temporary)
             except FileExistsError:

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_AWAY = frozenset(
+AWAY = frozenset(
     getattr(errno, name)
     for name in (
         *("EIO", "ESTALE", "EBUSY", "EAGAIN", "EREMOTEIO", "ENOTCONN", "ETIMEDOUT"),
         *("EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ECONNREFUSED", "ECONNRESET"),
     )
 )
+"""Numbers of errors that may pass."""
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -130,7 +131,7 @@ def explained(
     else:
         remedy = "see SPICE_ARTIFACTS_URL, and SPICE_S3_ENDPOINT_URL if it is a bucket"
     reason = os.strerror(number) if number and getattr(error, "filename", None) else str(error) or type(error).__name__
-    kind = StorageAway if (number in _AWAY if passing is None else passing) else StorageFailed
+    kind = StorageAway if (number in AWAY if passing is None else passing) else StorageFailed
     failure = kind(f"the artifact store {place} could not {action} {name} ({reason}): {remedy}")
     failure.operation = f"{action} {name}"
     return failure

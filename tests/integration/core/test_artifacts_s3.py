@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Service
 
 PREFIX = "team/spice"
+PUBLISHED = [
+    *("checksums.rows.jsonl", "checksums.scores.parquet", "excerpts.jsonl", "rows.jsonl"),
+    *("scores.parquet", "suspects.jsonl"),
+]
 _numbers = count(1)
 
 
@@ -89,9 +93,7 @@ def test_a_job_runs_with_nothing_shared_but_the_bucket(service: Service, server:
     job = succeeded(service, service.request())
     assert not (service.settings.data_dir / "artifacts").exists()
     assert len(shards_of(server, bucket)) == 4
-    assert server.keys(bucket, f"{PREFIX}/jobs/") == [
-        f"{PREFIX}/jobs/{job['id']}/{name}" for name in ("checksums.rows.jsonl", "excerpts.jsonl", "rows.jsonl")
-    ]
+    assert server.keys(bucket, f"{PREFIX}/jobs/") == [f"{PREFIX}/jobs/{job['id']}/{name}" for name in PUBLISHED]
     assert list((service.settings.cache_path / "rows").iterdir()) == []
     picked = service.http.get(job["links"]["subset"]).json()["indices"]
     rows = service.http.get(job["links"]["subset"], params={"rows": "true"})
@@ -129,7 +131,7 @@ def test_a_second_job_finds_the_sketches_by_one_listing(service: Service, server
     second = succeeded(service, service.request(conflict_penalty=0.5))
     assert second["result"]["sketches_reused"]
     assert second["result"]["sketches"] == first["result"]["sketches"]
-    assert sorted(written(server, bucket)) == ["checksums.rows.jsonl", "excerpts.jsonl", "rows.jsonl", "used"]
+    assert sorted(written(server, bucket)) == [*PUBLISHED, "used"]
     assert sum("shard-" in call.path for call in server.calls) == 4  # each is read once
 
 

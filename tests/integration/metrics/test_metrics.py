@@ -176,7 +176,11 @@ def test_openmetrics_is_spoken_where_it_is_asked_for(service: Service) -> None:
 @pytest.mark.parametrize("path", ["/readyz"])
 def test_ready_names_every_part_with_its_remedy(service: Service, sessions: Sessions, path: str) -> None:
     checks = {check["name"]: check for check in service.http.get(path).json()["checks"]}
-    assert list(checks) == ["postgres", "migrations", "redis", "artifacts", "worker selection", "worker gradients"]
+    assert list(checks) == [
+        *("postgres", "migrations", "redis", "artifacts"),
+        *("reconciler", "retention", "expiry", "webhooks"),
+        *("worker selection", "worker gradients", "worker proofs"),
+    ]
     assert all(checks[name]["ok"] for name in ("postgres", "migrations", "redis", "artifacts"))
     assert not checks["worker gradients"]["ok"]
     assert "spice worker" in checks["worker gradients"]["remedy"]
