@@ -20,6 +20,7 @@ from benchmarks.smollm2 import smollm2_directory
 from workers.gradients.config import GradientConfig, SketchKind
 from workers.gradients.engine import GradientEngine
 from workers.gradients.sketch import layer_folds, layer_sketch
+from workers.models.layers import linear_map
 from workers.models.proxy import ProxyModel, load_model
 from workers.selection import SelectionConfig, select
 
@@ -36,10 +37,11 @@ def projected(model: ProxyModel, whole: dict[str, torch.Tensor], config: Gradien
     """The sketches that the engine would give, (n, p)."""
     total = torch.zeros(ROWS, config.sketch_dim)
     for name, gradient in whole.items():
-        weight = model.model.get_submodule(name).weight
-        ((part, fold),) = layer_folds(name, weight, config, sketched=True).items()
+        linear = linear_map(model.model.get_submodule(name))
+        assert linear is not None
+        ((part, fold),) = layer_folds(name, linear, config, sketched=True).items()
         folded = fold.outputs(gradient.transpose(1, 2)).transpose(1, 2)
-        total += layer_sketch(part, fold, config, weight.device).flatten(folded.flatten(1))
+        total += layer_sketch(part, fold, config, linear.device).flatten(folded.flatten(1))
     return total
 
 
