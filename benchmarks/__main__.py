@@ -94,9 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write(rows, keep=bool(options.suites or failed))
         console.print("Written to benchmarks/results.json")
     if failed:
-        console.print(
-            f"Failed: {', '.join(failed)}; their figures in benchmarks/results.json are of an earlier run"
-        )
+        console.print(f"Failed: {', '.join(failed)}; their figures in benchmarks/results.json are of an earlier run")
     return 1 if failed else 0
 
 
