@@ -52,6 +52,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "rows": np.dtype("<i8"),
 }
 _HASH_CHUNK_BYTES = 1 << 22
+_COUNTED_AT_ONCE = 1 << 14
 
 
 class CorpusDamaged(Exception):
@@ -142,6 +143,18 @@ class Corpus:
         tokens = np.diff(self._offsets)
         place = int(tokens.argmax())
         return int(self.rows[place // 2 if self.paired else place]), int(tokens[place])
+
+    def response_tokens(self) -> NDArray[np.int64]:
+        """Tokens of each sample that carry loss, of a pair those of the preferred response; shape (n,)."""
+        each = 2 if self.paired else 1
+        counts = np.empty(len(self), dtype=np.int64)
+        for start in range(0, len(self), _COUNTED_AT_ONCE):
+            samples = np.arange(start, min(start + _COUNTED_AT_ONCE, len(self)))
+            first, end = self._offsets[samples * each] + 1, self._offsets[samples * each + 1]
+            low = int(first[0]) - 1
+            before = np.concatenate([[0], np.cumsum(self._mask[low : int(end[-1])], dtype=np.int64)])
+            counts[samples] = before[end - low] - before[first - low]
+        return counts
 
     def __getitem__(self, i: int) -> Sample:
         """Sample ``i`` of n in file order (negative counts from the end), copied out of the file."""

@@ -15,7 +15,6 @@ import torch
 
 from workers.gradients.pairs import alone, by_pairs, dpo
 from workers.gradients.passes import Passes, never, stop_poll
-from workers.gradients.second_moments import damped_roots
 from workers.gradients.sketch import LayerSketch, layer_sketch
 from workers.gradients.starting_point import FRESH
 from workers.gradients.taps import make_taps
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+    from transformers import PreTrainedModel
 
     from workers.data.samples import Sample
     from workers.gradients.batches import Batch
@@ -81,6 +81,11 @@ class GradientEngine:
         self.left_out = targets(model.model, config, start.adapter).left_out
         self._taps = make_taps(model.model, config, start.adapter, sketched=True)
         self._sketches = self._layer_sketches()
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model, frozen."""
+        return self._passes.model
 
     @property
     def token_budget(self) -> int:
@@ -188,9 +193,7 @@ class GradientEngine:
             rows: dict[str, torch.Tensor] = {}
 
             def receive(part: str, u: torch.Tensor, d: torch.Tensor) -> None:
-                gradient = folds[part].gradients(u, d)
-                weights = self._sketches[part].weights
-                gradient = (gradient if weights is None else gradient * weights).cpu()
+                gradient = self._sketches[part].conditioned(folds[part].gradients(u, d)).cpu()
                 rows[part] = rows[part] + gradient if part in rows else gradient
 
             self._passes.run(batch, taps, receive)
@@ -201,12 +204,25 @@ class GradientEngine:
         self._passes.each(samples, run)
         return {part: found[part] for part in folds if part in found}
 
+    def each(
+        self, samples: Sequence[Sample], run: Callable[[Batch], None], poll: Callable[[], None] = never, ahead: int = 0
+    ) -> None:
+        """Give every sample to `run` once, in batches; as `Passes.each` has it."""
+        self._passes.each(samples, run, poll, ahead=ahead)
+
+    def states(self, batch: Batch, poll: Callable[[], None] = never) -> torch.Tensor:
+        """What the last block makes of each position of a batch, after the last norm; (B, T, H)."""
+        return self._passes.states(batch, self._taps, poll)
+
+    def label_losses(self, batch: Batch, poll: Callable[[], None] = never) -> torch.Tensor:
+        """The loss of each label of a batch, in nats; (N,) float32."""
+        return self._passes.label_losses(batch, self._taps, poll)
+
     def _layer_sketches(self) -> dict[str, LayerSketch]:
-        moments = self._start.second_moments
-        weights = {} if moments is None else {part: damped_roots(moment) for part, moment in moments.items()}
+        conditions = self._start.conditions()
         return {
             part: layer_sketch(
-                part, fold, self.config, tap.layer.device, weights[part].to(tap.layer.device) if weights else None
+                part, fold, self.config, tap.layer.device, conditions[part](tap.layer.device) if conditions else None
             )
             for tap in self._taps.values()
             for part, fold in tap.folds.items()

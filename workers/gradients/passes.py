@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,14 @@ from workers.data.stopping import Stopped
 from workers.gradients.batches import Batch, collate, input_lengths, padded_to, plan_batches
 from workers.gradients.capture import captured
 from workers.gradients.probe import choose_head
-from workers.models.architecture import check_length, frozen, longest_input, short_length, vocabulary_size
+from workers.models.architecture import (
+    check_length,
+    decoder,
+    frozen,
+    longest_input,
+    short_length,
+    vocabulary_size,
+)
 from workers.models.errors import ModelError, SampleTooLarge
 
 if TYPE_CHECKING:
@@ -96,12 +103,34 @@ class Passes:
 
     def losses(self, batch: Batch, taps: Mapping[str, Tap], poll: Callable[[], None] | None = None) -> torch.Tensor:
         """The losses of a forward pass alone, with the adapters that the taps bring; (B,) float32."""
+        return batch.frame(self.label_losses(batch, taps, poll) * batch.weights).sum(1)
+
+    def label_losses(
+        self, batch: Batch, taps: Mapping[str, Tap], poll: Callable[[], None] | None = None
+    ) -> torch.Tensor:
+        """Likewise the loss of each label, weights not applied; (N,) float32."""
+        with self._forward(batch, taps, poll):
+            return self._head.run(batch)
+
+    def states(self, batch: Batch, taps: Mapping[str, Tap], poll: Callable[[], None] | None = None) -> torch.Tensor:
+        """Likewise what the last block makes of each position, after the last norm; (B, T, H), in the model's dtype."""
+        with self._forward(batch, taps, poll):
+            backbone = decoder(self.model)
+            if backbone is not self.model:
+                made = backbone(input_ids=batch.input_ids, use_cache=False)
+                if hasattr(made, "last_hidden_state"):
+                    return cast("torch.Tensor", made.last_hidden_state)
+            made = self.model(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True)
+            return cast("torch.Tensor", made.hidden_states[-1])
+
+    @contextmanager
+    def _forward(self, batch: Batch, taps: Mapping[str, Tap], poll: Callable[[], None] | None) -> Iterator[None]:
+        """Around a forward pass alone: without gradients, with the adapters that the taps bring."""
         adapted = {name: replace(tap, folds={}) for name, tap in taps.items() if tap.low_rank is not None}
         rows, width = batch.input_ids.shape
         shape = (int(rows), int(width))
         with torch.no_grad(), deterministic(self.model.device), captured(adapted, _nothing, poll or never, shape):
-            losses = self._head.run(batch)
-        return batch.frame(losses * batch.weights).sum(1)
+            yield
 
     def _through(
         self, batch: Batch, taps: Mapping[str, Tap], receive: Receive, poll: Callable[[], None]
@@ -123,6 +152,7 @@ class Passes:
         run: Callable[[Batch], None],
         poll: Callable[[], None] | None = None,
         on_batch: Callable[[BatchDone], None] | None = None,
+        ahead: int = 0,
     ) -> None:
         """Give every sample to `run` once, in batches; out of memory, halve the budget and go on with what is left.
 
@@ -132,14 +162,15 @@ class Passes:
                 of the caller's before it is through.
             poll: Called before every batch; what it raises ends the run.
             on_batch: Called after each batch.
+            ahead: Tokens at the end of each sample that the model predicts and does not read, by the caller's doing.
 
         Raises:
             ValueError: A sample has no response token.
             ModelError: A sample has a token or a length that the model doesn't have.
             SampleTooLarge: A sample alone exhausts the device's memory.
         """
-        self._check_tokens(samples)
-        lengths = self._padded(samples)
+        self._check_tokens(samples, ahead)
+        lengths = self._padded(samples, ahead)
         short = short_length(self.model.config)
         pending = plan_batches(lengths, np.arange(len(samples)), self.token_budget, short)
         while pending:
@@ -179,7 +210,7 @@ class Passes:
             return None
         return BatchDone(len(indices), batch.tokens, batch.input_ids.numel(), self.token_budget)
 
-    def _padded(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
+    def _padded(self, samples: Sequence[Sample], ahead: int) -> NDArray[np.int64]:
         """Lengths as they are computed: in steps, within what the model takes, on the row's own side of longrope's."""
         lengths = input_lengths(samples)
         step, longest = padded_to(self.model), longest_input(self.model.config)
@@ -188,10 +219,10 @@ class Passes:
         short = short_length(self.model.config)
         if short is None:
             return padded
-        beyond = np.array([sample.tokens for sample in samples]) > short
+        beyond = np.array([sample.tokens - ahead for sample in samples]) > short
         return np.where(beyond, np.maximum(padded, short + 1), np.maximum(lengths, np.minimum(padded, short)))
 
-    def _check_tokens(self, samples: Sequence[Sample]) -> None:
+    def _check_tokens(self, samples: Sequence[Sample], ahead: int) -> None:
         """Refuse what the model has no embedding for, before a GPU turns it into an assertion."""
         vocabulary, longest = vocabulary_size(self.model), longest_input(self.model.config)
         for sample in samples:
@@ -201,7 +232,7 @@ class Passes:
                     f"model.uri: row {sample.row} has token {high if low >= 0 else low}, and the model has "
                     f"{vocabulary} of them: save it with the tokenizer that it was trained with"
                 )
-            check_length(sample.row, sample.tokens, longest)
+            check_length(sample.row, sample.tokens - ahead, longest)
 
 
 class _HeadFactors:

@@ -28,9 +28,10 @@ from app.core.storage import sketches_prefix
 from workers.data.stopping import Stopped
 from workers.gradients.checked_tensors import LENGTH_BYTES, pack, unpack
 from workers.gradients.engine import Sketches
+from workers.gradients.features import version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -160,6 +161,62 @@ class ShardStore:
         }
         self._artifacts.write(self._name(shard), pack(tensors, self._label(shard)))
 
+    def write_feature(self, feature: str, shard: int, values: NDArray[np.float32]) -> None:
+        """Keep something else of a shard's samples, the first dimension theirs; replaces what was there.
+
+        Raises:
+            ValueError: There is not one for each of the shard's rows.
+        """
+        if len(values) != len(self.rows(shard)):
+            raise ValueError(
+                f"shard {shard} has {len(self.rows(shard))} rows, and there are {len(values)} of {feature}"
+            )
+        content = pack({feature: values.astype(np.float32, copy=False)}, self._label(shard, feature))
+        self._artifacts.write(self._name(shard, feature), content)
+
+    def feature(self, feature: str, shard: int) -> NDArray[np.float32] | None:
+        """What `write_feature` kept of a shard; None where it is not there or not whole."""
+        content = self._artifacts.read(self._name(shard, feature))
+        found = None if content is None else unpack(content)
+        if found is None or found.metadata != self._label(shard, feature):
+            return None
+        values = found.tensors.get(feature)
+        return values if values is not None and len(values) == len(self.rows(shard)) else None
+
+    def feature_tiles(
+        self, feature: str, should_stop: Callable[[], bool] | None = None
+    ) -> Iterator[tuple[range, NDArray[np.float32]]]:
+        """What was kept of all shards, in order, with the samples they cover.
+
+        Args:
+            feature: Which.
+            should_stop: Asked once a shard.
+
+        Raises:
+            ShardDamaged: Something is missing or damaged.
+            Stopped: `should_stop` said so.
+        """
+        for shard in range(self.shards):
+            if should_stop is not None and should_stop():
+                raise Stopped
+            values = self.feature(feature, shard)
+            if values is None:
+                raise ShardDamaged(shard)
+            yield self.rows(shard), values
+
+    def missing_features(self, features: Collection[str], *, verify: bool = False) -> list[int]:
+        """The shards of which one of some features is still to be made; arguments as for `missing`."""
+        if not features:
+            return []
+        there = {stored.name for stored in self._artifacts.list(sketches_prefix(self.key))}
+
+        def has(shard: int, feature: str) -> bool:
+            if self._name(shard, feature) not in there:
+                return False
+            return not verify or self.feature(feature, shard) is not None
+
+        return [shard for shard in range(self.shards) if not all(has(shard, one) for one in features)]
+
     def missing(self, *, verify: bool = False) -> list[int]:
         """The shards still to make: those that are not there, or not of their size.
 
@@ -269,13 +326,18 @@ class ShardStore:
         """Bytes that the key takes in the store."""
         return sum(stored.size for stored in self._artifacts.list(sketches_prefix(self.key)))
 
-    def _name(self, shard: int) -> str:
-        return f"{sketches_prefix(self.key)}shard-{shard:05d}.safetensors"
+    def has(self, shard: int) -> bool:
+        """Whether a shard's sketches are there and whole; reads them."""
+        return self._read(shard) is not None
 
-    def _label(self, shard: int) -> dict[str, str]:
+    def _name(self, shard: int, feature: str | None = None) -> str:
+        return f"{sketches_prefix(self.key)}{feature or 'shard'}-{shard:05d}.safetensors"
+
+    def _label(self, shard: int, feature: str | None = None) -> dict[str, str]:
         """What a shard's file says of itself: its rows too, since shards of another size have the same numbers."""
         rows = self.rows(shard)
-        return {"key": self.key, "shard": str(shard), "rows": f"{rows.start}-{rows.stop}"}
+        label = {"key": self.key, "shard": str(shard), "rows": f"{rows.start}-{rows.stop}"}
+        return label if feature is None else {**label, "version": str(version_of(feature))}
 
     def _has_size(self, shard: int, size: int) -> bool:
         tensors = len(self.rows(shard)) * (4 * self.sketch_dim + 3 * 4 + 1)  # values, three losses, finite

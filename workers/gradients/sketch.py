@@ -17,11 +17,11 @@ products, G = sum_t delta_t x_t^T, with delta_t the gradient of the loss at y_t 
 | linear, factorised                | CountSketch(in -> b) | CountSketch(out -> a) | CountSketch(a b -> p)    |
 
 with a, b at most `FACTOR_SIDE`. D is the identity, or, preconditioned, divides entry by entry by the root of its second
-moment, which needs whole gradients and therefore the sparse kind. An adapter computes y = W x + s B A x. A fresh one is
-not in the forward pass, since its B is 0; its A has entries +-1 and s = 1/sqrt(r), so that E[s^2 A^T A] = 1: at B = 0
-the gradient of A is zero and that of B is s G A^T, which makes the fresh adapter an unbiased projection of the full
-gradient. (PEFT's initialisation has variance 1/(3 in) and a factor alpha/r in front: the same gradient up to one
-constant for each layer, but one that weighs layers by 1/in.)
+moment or makes of a gradient the step that Adam would take; both need whole gradients and therefore the sparse kind. An
+adapter computes y = W x + s B A x. A fresh one is not in the forward pass, since its B is 0; its A has entries +-1 and
+s = 1/sqrt(r), so that E[s^2 A^T A] = 1: at B = 0 the gradient of A is zero and that of B is s G A^T, which makes the
+fresh adapter an unbiased projection of the full gradient. (PEFT's initialisation has variance 1/(3 in) and a factor
+alpha/r in front: the same gradient up to one constant for each layer, but one that weighs layers by 1/in.)
 
 Layers draw their own signs, and so do the A and B of one layer, so the sketch of the whole model is the sum of the
 layers' sketches: the cross terms have expectation 0 and the inner products of the concatenated gradients stay unbiased.
@@ -42,6 +42,8 @@ from workers.gradients.countsketch import CountSketch
 from workers.selection.seeds import random_signs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workers.gradients.adapter import LowRank
     from workers.gradients.config import GradientConfig
     from workers.models.layers import LinearMap
@@ -93,12 +95,12 @@ class LayerSketch:
     Attributes:
         fold: I and O.
         flatten: C.
-        weights: The diagonal of D, (a, b) float32; None: identity.
+        condition: D, from whole gradients (B, a, b) float32 to others; None: identity.
     """
 
     fold: LayerFold
     flatten: CountSketch
-    weights: torch.Tensor | None = None
+    condition: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def __call__(self, u: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
         """Sketch the per-sample gradients of a batch: u (B, T, b), d (B, T, a) -> (B, p) float32."""
@@ -107,8 +109,11 @@ class LayerSketch:
 
     def gradients(self, u: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
         """What the sketch is a projection of, preconditioned: arguments as above -> (B, a, b) float32."""
-        whole = self.fold.gradients(u, d)
-        return whole if self.weights is None else whole.mul_(self.weights)
+        return self.conditioned(self.fold.gradients(u, d))
+
+    def conditioned(self, gradients: torch.Tensor) -> torch.Tensor:
+        """D of whole gradients, (B, a, b)."""
+        return gradients if self.condition is None else self.condition(gradients)
 
 
 def layer_folds(
@@ -146,7 +151,11 @@ def layer_folds(
 
 
 def layer_sketch(
-    part: str, fold: LayerFold, config: GradientConfig, device: torch.device, weights: torch.Tensor | None = None
+    part: str,
+    fold: LayerFold,
+    config: GradientConfig,
+    device: torch.device,
+    condition: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> LayerSketch:
     """The sketch of one gradient at a layer.
 
@@ -155,11 +164,11 @@ def layer_sketch(
         fold: Its maps I and O.
         config: Length and seed.
         device: Where it is used.
-        weights: What its entries are multiplied with, (a, b) float32.
+        condition: As in `LayerSketch`.
     """
     entries = fold.shape[0] * fold.shape[1]
     flatten = CountSketch.of(entries, config.sketch_dim, seed=config.seed, role="gradient", layer=part, device=device)
-    return LayerSketch(fold, flatten, weights)
+    return LayerSketch(fold, flatten, condition)
 
 
 def adapter_signs(layer: str, inputs: int, rank: int, seed: int) -> torch.Tensor:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from app.core.storage import sketches_prefix
+from workers.gradients.adam_direction import AdamDirection
 from workers.gradients.adapter import Adapter, LowRank, part_a, part_b
 from workers.gradients.checked_tensors import pack, unpack
 from workers.gradients.passes import Passes, stop_poll
-from workers.gradients.second_moments import mean_squares
+from workers.gradients.second_moments import damped_roots, mean_squares
 from workers.gradients.taps import make_taps
 from workers.gradients.warmup import warm_up
 from workers.selection.seeds import random_permutation
@@ -38,16 +40,44 @@ MOMENT = "moment:"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class AdamState:
+    """Adam after some steps.
+
+    Attributes:
+        first: First moments by the gradients' names, not bias corrected, (a, b) float32.
+        second: Second moments, likewise.
+        steps: How many steps there were.
+    """
+
+    first: Mapping[str, torch.Tensor]
+    second: Mapping[str, torch.Tensor]
+    steps: int
+
+    def direction(self, part: str, device: torch.device) -> AdamDirection:
+        """What makes steps of the gradients of a name."""
+        return AdamDirection(self.first[part].to(device), self.second[part].to(device), self.steps)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class StartingPoint:
     """An adapter and second moments, as far as there are.
 
     Attributes:
         adapter: What the forward pass has beside the model's weights; None: nothing, or a fresh adapter.
-        second_moments: (a, b) float32 by the gradients' names; None: gradients are not preconditioned.
+        second_moments: (a, b) float32 by the gradients' names; None: gradients are not divided by their roots.
+        adam: What makes Adam's steps of gradients instead; None: nothing does.
     """
 
     adapter: Adapter | None = None
     second_moments: Mapping[str, torch.Tensor] | None = None
+    adam: AdamState | None = None
+
+    def conditions(self) -> dict[str, Callable[[torch.device], Callable[[torch.Tensor], torch.Tensor]]]:
+        """What is done with whole gradients before they are sketched, by their names, for a device; empty: nothing."""
+        if self.adam is not None:
+            return {part: partial(self.adam.direction, part) for part in self.adam.first}
+        moments = self.second_moments or {}
+        return {part: partial(_divided, damped_roots(moment)) for part, moment in moments.items()}
 
     def check(self, config: GradientConfig) -> None:
         """Refuse to start a configuration from another one's starting point.
@@ -57,12 +87,18 @@ class StartingPoint:
         """
         adapted = config.adapter is not None or config.warmup_steps > 0
         if adapted != (self.adapter is not None) or (config.preconditioner != "none") != (
-            self.second_moments is not None
+            self.second_moments is not None or self.adam is not None
         ):
             raise ValueError("the starting point is not that of the configuration: see starting_point")
 
 
 FRESH = StartingPoint()
+
+
+def _divided(roots: torch.Tensor, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What multiplies whole gradients, (B, a, b), by `roots`, in place."""
+    factors = roots.to(device)
+    return lambda gradients: gradients.mul_(factors)
 
 
 def starting_point(

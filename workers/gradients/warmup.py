@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from workers.gradients.adam_direction import BETAS, EPSILON
 from workers.gradients.adapter import Adapter, LowRank, part_a, part_b
 from workers.gradients.passes import Passes, never
 from workers.gradients.second_moments import check_size
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 BATCH_ROWS = 8
 SCALE = 2.0
 """Lora_alpha / r, as most recipes have it."""
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
 
 
 def warm_up(
@@ -58,49 +57,94 @@ def warm_up(
     Raises:
         ModelError: No step had a finite gradient.
     """
-    layers = target_layers(passes.model, config)
-    parameters: Parameters = {}
-    for name, layer in layers.items():
-        signs = adapter_signs(name, layer.in_features, config.rank, config.seed).to(layer.device).float()
-        parameters[part_a(name)] = signs / math.sqrt(3 * layer.in_features)
-        parameters[part_b(name)] = torch.zeros(layer.out_features, config.rank, device=layer.device)
-    adam = _Adam(parameters, config.warmup_learning_rate)
+    training = Training(passes, config)
     order = random_permutation(len(samples), seed=config.seed, role="warmup/rows", layer="")
     for step in range(config.warmup_steps):
         rows = [samples[int(row)] for row in _rows_of(order, step)]
-        gradients = _mean_gradient(passes, config, _adapter(layers, parameters), rows, poll)
-        if bool(torch.stack([torch.isfinite(gradient).all() for gradient in gradients.values()]).all()):
-            adam.step(gradients)
-    if not adam.steps:
+        training.step(rows, config.warmup_learning_rate, poll)
+    if not training.steps:
         raise ModelError(
             f"gradients.warmup_steps: none of {config.warmup_steps} steps had a finite gradient: use float32, or leave "
             "the warm-up out"
         )
-    parameters = {part: values.cpu() for part, values in parameters.items()}
-    return _adapter(layers, parameters), {part: values.cpu() for part, values in adam.second_moments().items()}
+    return training.adapter(), training.second_moments()
+
+
+class Training:
+    """A fresh adapter that is trained step by step."""
+
+    def __init__(self, passes: Passes, config: GradientConfig) -> None:
+        """Begin with A of random signs and B = 0.
+
+        Args:
+            passes: Of the model, with losses summed over tokens.
+            config: Rank, layers and seed.
+        """
+        self._passes, self._config = passes, config
+        self._layers = target_layers(passes.model, config)
+        self._parameters: Parameters = {}
+        for name, layer in self._layers.items():
+            signs = adapter_signs(name, layer.in_features, config.rank, config.seed).to(layer.device).float()
+            self._parameters[part_a(name)] = signs / math.sqrt(3 * layer.in_features)
+            self._parameters[part_b(name)] = torch.zeros(layer.out_features, config.rank, device=layer.device)
+        self._adam = _Adam(self._parameters)
+
+    @property
+    def steps(self) -> int:
+        """Steps so far; one whose gradient was not finite does not count and changes nothing."""
+        return self._adam.steps
+
+    def step(self, rows: Sequence[Sample], learning_rate: float, poll: Callable[[], None] = never) -> None:
+        """One step on the mean loss of the rows' response tokens.
+
+        Args:
+            rows: The batch.
+            learning_rate: Of this step.
+            poll: Called at every layer; what it raises ends the work.
+        """
+        adapter = _adapter(self._layers, self._parameters)
+        gradients = _mean_gradient(self._passes, self._config, adapter, rows, poll)
+        if bool(torch.stack([torch.isfinite(gradient).all() for gradient in gradients.values()]).all()):
+            self._adam.step(gradients, learning_rate)
+
+    def adapter(self) -> Adapter:
+        """The adapter as it is now, on the CPU."""
+        return _adapter(self._layers, {part: values.cpu().clone() for part, values in self._parameters.items()})
+
+    def second_moments(self) -> Parameters:
+        """Adam's second moments, bias corrected, by the gradients' names; float32, on the CPU."""
+        return {part: values.cpu() for part, values in self._adam.second_moments().items()}
+
+    def moments(self) -> tuple[Parameters, Parameters]:
+        """Adam's first and second moments, not bias corrected, likewise."""
+        first, second = self._adam.first, self._adam.second
+        return (
+            {part: values.cpu().clone() for part, values in first.items()},
+            {part: values.cpu().clone() for part, values in second.items()},
+        )
 
 
 class _Adam:
     """Adam (Kingma and Ba, 2015) over named tensors, which it changes in place."""
 
-    def __init__(self, parameters: Parameters, learning_rate: float) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         self.steps = 0
-        self._parameters, self._learning_rate = parameters, learning_rate
-        self._first = {part: torch.zeros_like(values) for part, values in parameters.items()}
-        self._second = {part: torch.zeros_like(values) for part, values in parameters.items()}
+        self._parameters = parameters
+        self.first = {part: torch.zeros_like(values) for part, values in parameters.items()}
+        self.second = {part: torch.zeros_like(values) for part, values in parameters.items()}
 
-    def step(self, gradients: Parameters) -> None:
+    def step(self, gradients: Parameters, learning_rate: float) -> None:
         self.steps += 1
         for part, gradient in gradients.items():
-            self._first[part].lerp_(gradient, 1 - BETAS[0])
-            self._second[part].lerp_(gradient.square(), 1 - BETAS[1])
+            self.first[part].lerp_(gradient, 1 - BETAS[0])
+            self.second[part].lerp_(gradient.square(), 1 - BETAS[1])
         second = self.second_moments()
         for part, values in self._parameters.items():
-            first = self._first[part] / (1 - BETAS[0] ** self.steps)
-            values.sub_(self._learning_rate * first / (second[part].sqrt() + EPSILON))
+            first = self.first[part] / (1 - BETAS[0] ** self.steps)
+            values.sub_(learning_rate * first / (second[part].sqrt() + EPSILON))
 
     def second_moments(self) -> Parameters:
-        return {part: moment / (1 - BETAS[1] ** self.steps) for part, moment in self._second.items()}
+        return {part: moment / (1 - BETAS[1] ** self.steps) for part, moment in self.second.items()}
 
 
 def _adapter(names: Iterable[str], parameters: Parameters) -> Adapter:

@@ -11,15 +11,20 @@ Needs numpy and torch, and nothing else of this repository. How it works and why
 from workers.selection.config import ConfigError, Method, SelectionConfig
 from workers.selection.constraints import ConstraintError, Constraints, Sources
 from workers.selection.cost import Cost, cost_of
+from workers.selection.facility_location import facility_location, nearest_picks
+from workers.selection.matching_pursuit import Matched, matching_pursuit
+from workers.selection.nearest import by_turns
 from workers.selection.partitioned import PartPicks, merge, partition, select_part, select_partitioned, settle
 from workers.selection.problem import BudgetError
 from workers.selection.progress import Progress, SelectionCancelledError
+from workers.selection.ranked import by_score, helped_by_prompt, influences, middle_third, ratings
 from workers.selection.result import Dropped, Guarantees, Selection, StopReason
 from workers.selection.selector import select, select_in_order
 from workers.selection.sketches import InvalidRowsError, SketchShapeError
 from workers.selection.stability import Stability, stability
 from workers.selection.sweep import Grid, SweepPoint, sweep
 from workers.selection.target import Metric, Reach, cosines, metric, prices, reach
+from workers.selection.transport import Transport, transport
 
 __all__ = [
     "BudgetError",
@@ -31,6 +36,7 @@ __all__ = [
     "Grid",
     "Guarantees",
     "InvalidRowsError",
+    "Matched",
     "Method",
     "Metric",
     "PartPicks",
@@ -44,12 +50,22 @@ __all__ = [
     "Stability",
     "StopReason",
     "SweepPoint",
+    "Transport",
+    "by_score",
+    "by_turns",
     "cosines",
     "cost_of",
+    "facility_location",
+    "helped_by_prompt",
+    "influences",
+    "matching_pursuit",
     "merge",
     "metric",
+    "middle_third",
+    "nearest_picks",
     "partition",
     "prices",
+    "ratings",
     "reach",
     "select",
     "select_in_order",
@@ -58,4 +74,5 @@ __all__ = [
     "settle",
     "stability",
     "sweep",
+    "transport",
 ]

@@ -65,6 +65,7 @@ class Selection:
             zero sketch and so nothing to give).
         guarantees: Proven statements about the set.
         dropped: Rows left out because they are not finite.
+        weights: What each pick stands for, shape (k,), at least 0; None by methods that give none.
     """
 
     indices: NDArray[np.int64]
@@ -76,6 +77,7 @@ class Selection:
     stop_reason: StopReason
     guarantees: Guarantees = field(repr=False)
     dropped: Dropped = field(repr=False)
+    weights: NDArray[np.float64] | None = None
 
     @property
     def certificate(self) -> float:
