@@ -2,20 +2,26 @@
 
     make demo && python -m benchmarks.choosing
 
-Reads the sketches that the demo has left in `var/artifacts`: of 320 rows, by SmolLM2-135M-Instruct.
+Reads the sketches that the demo has left in `var/artifacts`: of 320 rows, by SmolLM2-135M-Instruct. All but the first
+sweep select from what the default selects from: gradients of length one, of the rows that the default filter leaves.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import load_file
 
+from app.core.contracts.job_request import SelectionSpec
 from workers.selection import SelectionConfig, select
 from workers.selection.compare import jaccard
+from workers.stages.candidates import left_out, staying
+from workers.statistics.row_figures import kept_and_scaled, length_factors, row_figures
+from workers.statistics.suspects import suspicion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,28 +29,59 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workers.selection import Selection
+    from workers.statistics.row_figures import RowFigures
 
 SKETCHES = Path("var/artifacts/sketches")
 BUDGET = 32
+LENGTHS: dict[str, dict[str, object]] = {
+    "`unit`, default filter": {},
+    "`unit`, no filter": {"filters": {}},
+    "`clip`, no filter": {"normalize": "clip", "filters": {}},
+    "`none`, no filter (the paper's)": {"normalize": "none", "filters": {}},
+}
 PENALTIES = (0.0, 0.1, 0.3, 0.5, 1.0, 3.0)
 RATIOS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 SCALES = (0.01, 0.1, 1.0, 10.0, 100.0)
 DIMENSIONS = (64, 128, 256, 512, 1024)
 SEEDS = range(5)
-FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.8)
+FRACTIONS = (0.05, 0.1, 0.2, 0.4)
 
 
-def demo_sketches() -> NDArray[np.float32]:
-    """The demo's sketches, shape (320, 2048): the largest set there is.
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The demo's rows as they are stored.
+
+    Attributes:
+        values: Sketches, (n, p), float32.
+        figures: Of each row.
+    """
+
+    values: NDArray[np.float32]
+    figures: RowFigures
+
+    def candidates(self, **selection: object) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Which rows a request may pick, and what it selects from."""
+        spec = SelectionSpec.model_validate({"budget": {"count": BUDGET}, **selection})
+        keep = staying(len(self.values), left_out(self.figures, suspicion(self.figures), spec))
+        factors = length_factors(self.figures.norm, spec.normalize)
+        return keep, kept_and_scaled(self.values.copy(), keep, factors)
+
+
+def demo_rows() -> Rows:
+    """The demo's rows: the largest set of sketches there is.
 
     Raises:
         SystemExit: The demo has not been run here.
     """
     sets = [sorted(path.glob("shard-*.safetensors")) for path in SKETCHES.glob("*")]
-    matrices = [np.concatenate([load_file(shard)["values"] for shard in shards]) for shards in sets if shards]
-    if not matrices:
+    loaded = [[load_file(shard) for shard in shards] for shards in sets if shards]
+    if not loaded:
         sys.exit(f"{SKETCHES} holds no sketches: run `make demo` first")
-    return max(matrices, key=len).astype(np.float32)
+    shards = max(loaded, key=lambda one: sum(len(shard["values"]) for shard in one))
+    values, losses, alone = (
+        np.concatenate([shard[name] for shard in shards]) for name in ("values", "token_losses", "unprompted")
+    )
+    return Rows(values, row_figures(values, losses, alone))
 
 
 def table(headings: str, rows: Iterable[Iterable[object]]) -> None:
@@ -57,6 +94,27 @@ def table(headings: str, rows: Iterable[Iterable[object]]) -> None:
 def certificate(selection: Selection) -> str:
     value = selection.certificate
     return "-" if value is None else f"{value:.3f}"
+
+
+def sweep_lengths(rows: Rows) -> Iterable[tuple[object, ...]]:
+    config = SelectionConfig(budget=BUDGET)
+    default: NDArray[np.int64] | None = None
+    for name, selection in LENGTHS.items():
+        keep, values = rows.candidates(**selection)
+        one = select(values, config)
+        picks = keep[one.indices]
+        default = picks if default is None else default
+        norms = rows.figures.norm
+        yield (
+            name,
+            len(keep),
+            certificate(one),
+            f"{norms[picks].mean() / np.median(norms):.2f}",
+            f"{rows.figures.loss[picks].mean():.2f}",
+            f"{rows.figures.ifd[picks].mean():.2f}",
+            f"{one.conflicts.mean():.4f}",
+            f"{jaccard(picks, default):.0%}",
+        )
 
 
 def sweep_penalty(sketches: NDArray[np.float32], budget: int) -> Iterable[tuple[object, ...]]:
@@ -86,13 +144,11 @@ def sweep_alpha(sketches: NDArray[np.float32]) -> Iterable[tuple[object, ...]]:
     auto = select(sketches, SelectionConfig(budget=BUDGET))
     for scale in SCALES:
         one = select(sketches, SelectionConfig(budget=BUDGET, alpha=auto.alpha * scale))
-        norms = np.linalg.norm(sketches[one.indices], axis=1).mean() / np.median(np.linalg.norm(sketches, axis=1))
         yield (
             f"{scale:g} x auto",
             f"{one.log_det[-1]:.2f}",
             certificate(one),
             f"{one.marginal_gains[-1] / one.marginal_gains[0]:.2f}",
-            f"{norms:.2f}",
             f"{jaccard(one.indices, auto.indices):.0%}",
         )
 
@@ -103,15 +159,17 @@ def sweep_dimension(sketches: NDArray[np.float32]) -> Iterable[tuple[object, ...
         shared, held = [], []
         for seed in SEEDS:
             random = np.random.default_rng(seed).standard_normal((sketches.shape[1], dimension)).astype(np.float32)
-            one = select(sketches @ random / np.sqrt(dimension), SelectionConfig(budget=BUDGET))
+            smaller = sketches @ random
+            smaller /= np.linalg.norm(smaller, axis=1, keepdims=True)
+            one = select(smaller, SelectionConfig(budget=BUDGET))
             shared.append(len(set(one.indices.tolist()) & set(full.indices.tolist())) / BUDGET)
             held.append(information(sketches[one.indices], full.alpha) / full.log_det[-1])
         yield dimension, f"{np.mean(shared):.0%}", f"{np.mean(held):.1%}", f"{min(held):.1%}"
 
 
-def sweep_budget(sketches: NDArray[np.float32]) -> Iterable[tuple[object, ...]]:
+def sweep_budget(sketches: NDArray[np.float32], of: int) -> Iterable[tuple[object, ...]]:
     for fraction in FRACTIONS:
-        budget = round(fraction * len(sketches))
+        budget = round(fraction * of)
         one = select(sketches, SelectionConfig(budget=budget))
         random = [select(sketches, SelectionConfig(budget=budget, method="random", seed=seed)) for seed in SEEDS]
         mean = np.mean([run.log_det[-1] for run in random])
@@ -125,11 +183,18 @@ def information(vectors: NDArray[np.float32], alpha: float) -> float:
 
 
 def main() -> None:
-    sketches = demo_sketches()
-    cosines = sketches / np.linalg.norm(sketches, axis=1, keepdims=True)
-    off = (cosines @ cosines.T)[~np.eye(len(cosines), dtype=bool)]
+    rows = demo_rows()
+    _, sketches = rows.candidates()
+    off = (sketches @ sketches.T)[~np.eye(len(sketches), dtype=bool)]
     print(
-        f"{len(sketches)} rows, p = {sketches.shape[1]}; cosines: mean {off.mean():.3f}, {(off < 0).mean():.1%} below 0"
+        f"{len(rows.values)} rows, p = {sketches.shape[1]}, {len(sketches)} candidates; cosines: mean "
+        f"{off.mean():.3f}, {(off < 0).mean():.1%} below 0"
+    )
+    print(f"\nlengths and filter, {BUDGET} picks")
+    table(
+        "selection | candidates | certificate | norm of picks over median | their loss | their IFD | mean conflict | "
+        "picks shared with the default",
+        sweep_lengths(rows),
     )
     for budget in (BUDGET, len(sketches) // 2):
         print(f"\nconflict_penalty, {budget} picks")
@@ -140,14 +205,11 @@ def main() -> None:
     print("\nearly_stop_ratio")
     table("omega | picks | of the rows | of the information of all | certificate", sweep_ratio(sketches))
     print(f"\nalpha, {BUDGET} picks")
-    table(
-        "alpha | log det, nats | certificate | last gain over first | norm of picks over median | shared",
-        sweep_alpha(sketches),
-    )
+    table("alpha | log det, nats | certificate | last gain over first | shared with auto", sweep_alpha(sketches))
     print(f"\nsketch_dim, {BUDGET} picks")
     table("p | picks shared with 2048 | information held, mean | worst of 5", sweep_dimension(sketches))
     print("\nbudget")
-    table("fraction | picks | log det, nats | random | certificate", sweep_budget(sketches))
+    table("fraction | picks | log det, nats | random | certificate", sweep_budget(sketches, len(rows.values)))
 
 
 if __name__ == "__main__":
