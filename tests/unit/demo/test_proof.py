@@ -53,6 +53,6 @@ def test_the_table_says_what_was_found() -> None:
         }
     )
     assert table({"clean": proof})[2:] == [
-        "| clean | selected | 1.5000 | +0.2500 | +0.1250 to +0.3750 | worse |",
-        "| clean | random | 1.2500 |  |  |  |",
+        "| clean | selected | 90 | 1.5000 | +0.2500 | +0.1250 to +0.3750 | worse |",
+        "| clean | random | 80 | 1.2500 |  |  |  |",
     ]
