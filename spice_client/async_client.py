@@ -69,6 +69,7 @@ class AsyncProofs:
     get = awaitable(proofs.get)
     page = awaitable(proofs.page)
     cancel = awaitable(proofs.cancel)
+    delete = awaitable(proofs.delete)
     runs = awaitable(proofs.runs)
     report = awaitable(proofs.report)
     wait = awaitable(proofs.wait)

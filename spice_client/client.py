@@ -68,6 +68,7 @@ class Proofs:
     get = blocking(proofs.get)
     page = blocking(proofs.page)
     cancel = blocking(proofs.cancel)
+    delete = blocking(proofs.delete)
     runs = blocking(proofs.runs)
     report = blocking(proofs.report)
     wait = blocking(proofs.wait)

@@ -1,4 +1,4 @@
-"""Log a selection to MLflow: its settings, its numbers, its curve step by step, its report.
+"""Log a selection to MLflow: its settings, its numbers, its curve step by step, its report. Or a proof, likewise.
 
 Needs the extra `mlflow` (`pip install 'spice-select[mlflow]'`), or any MLflow of version 3.
 """
@@ -6,6 +6,7 @@ Needs the extra `mlflow` (`pip install 'spice-select[mlflow]'`), or any MLflow o
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from mlflow.entities import Metric
 
-    from spice_client.models import Curve, CurveLine, Job
+    from spice_client.models import Curve, CurveLine, Job, Proof
 
 METRICS_AT_ONCE = 1000
 """What MLflow takes in one request."""
@@ -25,7 +26,7 @@ LONGEST_PARAM = 6000
 
 
 class NoResult(ValueError):
-    """The job has not succeeded: there is nothing to log."""
+    """The job or the proof has not succeeded: there is nothing to log."""
 
 
 def log_job(job: Job, curve: Curve, report: Path | None = None) -> str:
@@ -47,21 +48,57 @@ def log_job(job: Job, curve: Curve, report: Path | None = None) -> str:
 
     if job.result is None:
         raise NoResult(f"job {job.id} is {job.state} and has no result to log")
-    active = mlflow.active_run()
-    run = active or mlflow.start_run(run_name=job.name or f"spice {str(job.id)[:8]}")
-    try:
+    with _run(job.name or f"spice {str(job.id)[:8]}", report) as run_id:
         client = mlflow.MlflowClient()
         mlflow.log_params(_params(job))
         mlflow.set_tags(_tags(job))
         mlflow.log_metrics(_numbers(job))
         for metrics in _in_batches(curve):
-            client.log_batch(run.info.run_id, metrics=metrics)
+            client.log_batch(run_id, metrics=metrics)
+    return run_id
+
+
+def log_proof(proof: Proof, report: Path | None = None) -> str:
+    """Log a finished proof to the MLflow run that is active, or to a new one of the proof's name.
+
+    Args:
+        proof: The proof, succeeded: `client.proofs.get(id)`. Each arm's mean is a metric, and so are each difference
+            and the ends of its interval; verdicts are tags.
+        report: The saved report, kept as an artifact.
+
+    Returns:
+        The id of the run.
+
+    Raises:
+        NoResult: The proof has not succeeded.
+        ModuleNotFoundError: MLflow is not installed.
+    """
+    import mlflow  # noqa: PLC0415 - as above
+
+    if proof.state != "succeeded":
+        raise NoResult(f"proof {proof.id} is {proof.state} and has no result to log")
+    with _run(proof.name or f"spice proof {str(proof.id)[:8]}", report) as run_id:
+        settings = {f"spice.{name}": value[:LONGEST_PARAM] for name, value in _flat(proof.settings, "proof.")}
+        mlflow.log_params(settings)
+        mlflow.set_tags(_tags_of_proof(proof))
+        mlflow.log_metrics(dict(_numbers_of_proof(proof)))
+    return run_id
+
+
+@contextmanager
+def _run(name: str, report: Path | None) -> Iterator[str]:
+    """The id of the active run, or of a new one that ends with the block; the report is kept in it at the end."""
+    import mlflow  # noqa: PLC0415 - as above
+
+    active = mlflow.active_run()
+    run = active or mlflow.start_run(run_name=name)
+    try:
+        yield str(run.info.run_id)
         if report is not None:
             mlflow.log_artifact(str(report), "spice")
     finally:
         if active is None:
             mlflow.end_run()
-    return str(run.info.run_id)
 
 
 def _params(job: Job) -> dict[str, str]:
@@ -101,6 +138,28 @@ def _numbers(job: Job) -> dict[str, float]:
         **{f"spice.seconds.{stage}": seconds for stage, seconds in result.seconds.items()},
         **{f"spice.final_log_det.{name}": one.log_det for name, one in result.baselines.items()},
     }
+
+
+def _tags_of_proof(proof: Proof) -> dict[str, str]:
+    verdicts = {f"verdict.{one.metric}.{one.arm}": one.verdict for one in proof.comparisons}
+    versions = {f"version.{name}": number for name, number in proof.versions.items()}
+    notes = {f"metadata.{name}": value for name, value in proof.metadata.items()}
+    tags = {"proof_id": str(proof.id), "job_id": str(proof.job), **verdicts, **versions, **notes}
+    return {f"spice.{name}": value for name, value in tags.items()}
+
+
+def _numbers_of_proof(proof: Proof) -> Iterator[tuple[str, float]]:
+    for arm in proof.arms:
+        yield f"spice.rows.{arm.name}", arm.rows
+        yield f"spice.tokens.{arm.name}", arm.tokens
+        for metric, mean in arm.mean.items():
+            yield f"spice.{metric}.{arm.name}", mean
+    for one in proof.comparisons:
+        if one.difference is not None and one.interval is not None:
+            name = f"spice.{one.metric}.{one.arm}_against_{one.against}"
+            yield name, one.difference
+            yield f"{name}.low", one.interval[0]
+            yield f"{name}.high", one.interval[1]
 
 
 def _in_batches(curve: Curve) -> Iterator[list[Metric]]:

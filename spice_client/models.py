@@ -368,14 +368,20 @@ class Proof(Answer):
     progress: Progress | None
     cancel_requested: bool = False
     job: UUID | None = None
+    settings: Json = {}
     error: ProblemDetails | None
     arms: list[ProofArm] = []
     comparisons: list[ProofComparison] = []
     premise: Json | None = None
     cost: Json | None = None
+    held_out: Json | None = None
+    versions: dict[str, str] = {}
     notes: list[str] = []
     created_at: datetime
     finished_at: datetime | None = None
+    updated_at: datetime | None = None
+    timeout_s: float | None = None
+    expires_at: datetime | None = None
 
     @property
     def ended(self) -> bool:

@@ -1,4 +1,4 @@
-"""Operations on proofs: submit, look, list, cancel, wait, and what a proof came to."""
+"""Operations on proofs: submit, look, list, cancel, delete, wait, and what a proof came to."""
 
 from __future__ import annotations
 
@@ -70,6 +70,15 @@ def cancel(proof: ProofLike) -> Steps[Proof]:
         Conflict: It has ended.
     """
     return ask_for(Proof, Ask("POST", proof_path(proof, "cancel"), headers=new_key()))
+
+
+def delete(proof: ProofLike) -> Steps[None]:
+    """Delete a proof that has ended, with its runs and files.
+
+    Raises:
+        Conflict: It has not ended: cancel it first.
+    """
+    yield from ask(Ask("DELETE", proof_path(proof)))
 
 
 def runs(proof: ProofLike, *, items: bool = False) -> Steps[list[dict[str, Any]]]:

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     )
     request_max_bytes: int = Field(default=1 * MIB, gt=0, description="Bytes of a request's body.")
     quota_open_jobs: int | None = Field(
-        default=None, ge=0, description="Jobs of a project that may be queued or running; a project may have its own."
+        default=None, ge=0, description="Jobs and proofs of a project that may be open; a project may have its own."
     )
     quota_open_readings: int = Field(
         default=50,
@@ -204,7 +204,7 @@ class Settings(BaseSettings):
         default=None,
         gt=0,
         le=LONGEST_S,
-        description="Seconds that a job may take from its start; a job's own `timeout_s` may be less, not more.",
+        description="Seconds that a job or a proof may take from its start; its own `timeout_s` may be less, not more.",
     )
     storage_patience_s: float = Field(
         default=3600,
@@ -233,10 +233,14 @@ class Settings(BaseSettings):
         description="Bytes of sketches in the artifact store; above the limit the least recently used are deleted.",
     )
     artifacts_max_age_s: float | None = Field(
-        default=None, gt=0, description="Seconds since their last use after which sketches are deleted."
+        default=None,
+        gt=0,
+        description="Seconds since their last use after which sketches, and runs of proofs, are deleted.",
     )
     rows_max_age_s: float | None = Field(
-        default=None, gt=0, description="Seconds after which a job's picked rows are deleted; its indices stay."
+        default=None,
+        gt=0,
+        description="Seconds after which a job's picked rows and a proof's files are deleted; indices, verdicts stay.",
     )
     cache_max_bytes: int | None = Field(
         default=None, gt=0, description="Bytes of fetched datasets and their samples on each worker's machine."
@@ -298,10 +302,12 @@ class Settings(BaseSettings):
         default=None,
         gt=0,
         le=LONGEST_S,
-        description="Seconds after which a job is deleted, unless its request says `expires_at`.",
+        description="Seconds after which a job or a proof is deleted, unless its request says `expires_at`.",
     )
     expiry_s: float = Field(
-        default=60, gt=0, description="Seconds between two queries of an API process for expired jobs and datasets."
+        default=60,
+        gt=0,
+        description="Seconds between two queries of an API process for expired jobs, proofs and datasets.",
     )
 
     # Results

@@ -1,4 +1,4 @@
-"""Delete what has expired: jobs with their results, rows and events, datasets, answers kept for repeated requests.
+"""Delete what has expired: jobs and proofs with all that is theirs, datasets, answers kept for repeated requests.
 
 Every API process runs this. A deletion locks its row, so any number of processes may delete at the same time.
 """
@@ -9,8 +9,9 @@ import logging
 import uuid
 from typing import TYPE_CHECKING
 
-from app.core.lifecycle import quotas
-from app.core.lifecycle.deletion import delete_expired_datasets, expired_job
+from app.core.db.tables import Job, Proof
+from app.core.lifecycle import proofs, quotas
+from app.core.lifecycle.deletion import delete_expired_datasets, expired
 from app.core.storage import StorageFailed, rows_prefix
 from app.http import idempotency
 
@@ -23,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 def expire(sessions: Sessions, artifacts: ArtifactStore, settings: Settings) -> int:
-    """Delete everything that has expired. A job whose rows can't be deleted stays, and delays no other job.
+    """Delete everything that has expired. A job or proof whose files can't be deleted stays, and delays no other.
 
     Returns:
-        Number of jobs that were deleted.
+        Number of jobs and proofs that were deleted.
 
     Raises:
         SQLAlchemyError: Postgres does not answer.
@@ -35,18 +36,30 @@ def expire(sessions: Sessions, artifacts: ArtifactStore, settings: Settings) -> 
         delete_expired_datasets(session)
         idempotency.forget(session, settings.idempotency_max_age_s)
         quotas.forget_deleted(session)
-    count, stuck = 0, set[uuid.UUID]()
+    return sum(_expire(sessions, artifacts, table) for table in (Proof, Job))
+
+
+def _expire(sessions: Sessions, artifacts: ArtifactStore, table: type[Job | Proof]) -> int:
+    what, count, stuck = table.__name__.lower(), 0, set[uuid.UUID]()
     while True:
-        job_id = None
+        row_id = None
         try:
-            with expired_job(sessions, but=stuck) as job_id:
-                if job_id is None:
+            with expired(sessions, table, but=stuck) as row_id:
+                if row_id is None:
                     return count
-                artifacts.remove_all(rows_prefix(job_id))
+                for prefix in _prefixes(sessions, table, row_id):
+                    artifacts.remove_all(prefix)
         except StorageFailed as error:
-            assert job_id is not None  # noqa: S101 - the store was asked for a job's rows
-            stuck.add(job_id)
-            logger.warning("job %s has expired, and is deleted once its rows can be: %s", job_id, error)
+            assert row_id is not None  # noqa: S101 - the store was asked for a row's files
+            stuck.add(row_id)
+            logger.warning("%s %s has expired, and is deleted once its files can be: %s", what, row_id, error)
         else:
-            logger.info("job %s has expired and is deleted", job_id)
+            logger.info("%s %s has expired and is deleted", what, row_id)
             count += 1
+
+
+def _prefixes(sessions: Sessions, table: type[Job | Proof], row_id: uuid.UUID) -> list[str]:
+    if table is Job:
+        return [rows_prefix(row_id)]
+    with sessions() as session:
+        return proofs.prefixes_of(session, row_id)

@@ -145,6 +145,13 @@ class ScoresNotReady(ConflictProblem):
     title = "The scores are not there"
 
 
+class ProofNotFinal(ConflictProblem):
+    """A proof that has not ended can't be deleted."""
+
+    type_ = "proof-not-final"
+    title = "The proof has not ended"
+
+
 class ProofFinished(ConflictProblem):
     """A finished proof can't be cancelled."""
 

@@ -64,9 +64,9 @@ def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
         dataset_id=request.dataset.id,
         request=request.model_dump(mode="json", exclude={"name", "metadata", "expires_at"}),
         priority=PRIORITIES[request.priority],
-        timeout_s=min((s for s in (request.timeout_s, settings.job_timeout_s) if s is not None), default=None),
+        timeout_s=timeout_of(settings, request.timeout_s),
         rows=None if dataset is None else dataset.rows,
-        expires_at=request.expires_at or _default_expiry(settings),
+        expires_at=request.expires_at or default_expiry(settings),
     )
     session.add(job)
     return job
@@ -134,7 +134,13 @@ def cancel(session: Session, job_id: uuid.UUID) -> Job:
     return find_job(session, job_id)
 
 
-def _default_expiry(settings: Settings) -> datetime | None:
+def timeout_of(settings: Settings, wanted: float | None) -> float | None:
+    """Seconds that a job or a proof may take: as asked for, but no more than the service's own limit."""
+    return min((seconds for seconds in (wanted, settings.job_timeout_s) if seconds is not None), default=None)
+
+
+def default_expiry(settings: Settings) -> datetime | None:
+    """When a job or a proof expires whose request does not say."""
     age = settings.jobs_max_age_s
     return None if age is None else datetime.now(UTC) + timedelta(seconds=age)
 

@@ -57,6 +57,8 @@ def to_response(proof: Proof, runs: Sequence[ProofRun] = ()) -> ProofResponse:
             "started_at": proof.started_at,
             "finished_at": proof.finished_at,
             "updated_at": proof.updated_at,
+            "timeout_s": proof.timeout_s,
+            "expires_at": proof.expires_at,
             "webhook": _webhook(proof),
             "links": ProofLinks(
                 self=url,

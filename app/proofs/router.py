@@ -1,4 +1,4 @@
-"""`/proofs`: submit, list, look, cancel."""
+"""`/proofs`: submit, list, look, cancel, delete."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from app.http.caching import ValidatorsDep  # noqa: TC001
 from app.http.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
 from app.http.filters import METADATA_PARAMETER, FiltersDep
 from app.http.idempotency import Answer, OnceDep
-from app.http.openapi import Responses, example, problems
+from app.http.openapi import Responses, empty, example, problems
 from app.http.paging import Cursor, Limit  # noqa: TC001
 from app.http.problems import (
     DatasetNotFound,
     InvalidRequest,
     NotAcceptable,
     ProofFinished,
+    ProofNotFinal,
     ProofNotFound,
     ProofNotReady,
     QuotaExceeded,
@@ -187,6 +188,22 @@ def report(session: SessionDep, proof_id: uuid.UUID) -> HTMLResponse:
             "Content-Disposition": f'inline; filename="proof-{proof_id}.html"',
         },
     )
+
+
+@router.delete(
+    "/{proof_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    summary="Delete a proof",
+    responses=empty(204, "It is gone, with its runs, scores, adapters and events.")
+    | problems(
+        NOT_FOUND,
+        (ProofNotFinal, f"Proof {PROOF_ID} has not ended: cancel it first."),
+        (Unavailable, "the artifact store /var/spice could not delete proofs/...: let the service write there"),
+    ),
+)
+def delete(session: SessionDep, artifacts: ArtifactsDep, proof_id: uuid.UUID) -> None:
+    """Delete a proof that has ended. A run that another proof has as well stays with that one."""
+    service.delete(session, artifacts, proof_id)
 
 
 @router.post(

@@ -83,6 +83,8 @@ class ProofResponse(Response):
     started_at: datetime | None
     finished_at: datetime | None
     updated_at: datetime
+    timeout_s: float | None
+    expires_at: datetime | None = Field(description="When it is deleted, if it has ended by then; null: never.")
     webhook: WebhookDelivery | None
     links: ProofLinks
 
@@ -116,6 +118,8 @@ EXAMPLE_PROOF: dict[str, Any] = {
     "started_at": "2026-11-24T03:00:01Z",
     "finished_at": None,
     "updated_at": "2026-11-24T03:03:19Z",
+    "timeout_s": None,
+    "expires_at": None,
     "webhook": None,
     "links": {
         "self": f"/proofs/{PROOF_ID}",

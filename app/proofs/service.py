@@ -1,4 +1,4 @@
-"""Submit, list and cancel proofs."""
+"""Submit, list, cancel and delete proofs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pydantic import ValidationError
 
 from app.core.contracts.job_request import Gradients, JobRequest
 from app.core.contracts.proof_request import IndicesArm, MethodArm, ProofRequest
+from app.core.db.scoping import project_of
 from app.core.db.tables import Dataset, Job, Proof, State
-from app.core.lifecycle import leases, parking, proofs
+from app.core.lifecycle import deletion, leases, proofs, quotas
+from app.core.storage import StorageFailed
 from app.core.telemetry import origin
 from app.core.uris.datasets import UriRefused, check_uri
 from app.http import lists
 from app.http.paging import page_of
-from app.http.problems import FieldError, InvalidRequest, ProofFinished
+from app.http.problems import FieldError, InvalidRequest, ProofFinished, ProofNotFinal, QuotaExceeded, Unavailable
 from app.jobs import service as jobs
 from app.proofs import repository
 from app.webhooks.urls import WebhookRefused, check_webhook_url
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from app.core.settings import Settings
+    from app.core.storage import ArtifactStore
     from app.http.filters import Filters
 
 
@@ -43,7 +46,7 @@ def submit(session: Session, settings: Settings, request: ProofRequest) -> Submi
 
     Raises:
         InvalidRequest: A field can't be right, as far as can be known without reading the data.
-        QuotaExceeded: The project may not have another job.
+        QuotaExceeded: The project may not have another job or proof.
         DatasetNotFound: `dataset.id` names none.
     """
     errors = _errors(session, settings, request)
@@ -54,7 +57,9 @@ def submit(session: Session, settings: Settings, request: ProofRequest) -> Submi
     errors = _errors_of_job(session, job, request)
     if errors:
         raise InvalidRequest(*errors)
-    if own is not None:
+    if own is None:
+        _check_quota(session, settings)
+    else:
         session.add(own)
         session.flush()  # the proof's row refers to it
     proof = Proof(
@@ -63,7 +68,9 @@ def submit(session: Session, settings: Settings, request: ProofRequest) -> Submi
         metadata_=dict(request.metadata),
         job_id=job.id,
         own_job=own is not None,
-        request=request.model_dump(mode="json", exclude={"name", "metadata"}),
+        request=request.model_dump(mode="json", exclude={"name", "metadata", "timeout_s", "expires_at"}),
+        timeout_s=jobs.timeout_of(settings, request.timeout_s),
+        expires_at=request.expires_at or jobs.default_expiry(settings),
         origin=origin.noted(),
     )
     session.add(proof)
@@ -98,11 +105,35 @@ def cancel(session: Session, proof_id: uuid.UUID) -> Proof:
     if state in (State.SUCCEEDED, State.FAILED):
         raise ProofFinished(f"Proof {proof_id} has {state} and can't be cancelled.")
     proofs.drop_finished(session)
-    if proof.own_job and proof.job_id is not None:
-        leases.request_cancel(session, Job, proof.job_id)
-        parking.drop_units(session)
     session.refresh(proof)
     return proof
+
+
+def delete(session: Session, artifacts: ArtifactStore, proof_id: uuid.UUID) -> None:
+    """Delete a proof that has ended, with its files and those of runs that no other proof has.
+
+    Raises:
+        ProofNotFound: There is no such proof.
+        ProofNotFinal: It has not ended.
+        Unavailable: The files can't be deleted; the proof is still there.
+    """
+    if not find_proof(session, proof_id).state.final:
+        raise ProofNotFinal(
+            f"Proof {proof_id} has not ended: cancel it with POST /proofs/{proof_id}/cancel, then delete it."
+        )
+    try:
+        for prefix in proofs.prefixes_of(session, proof_id):
+            artifacts.remove_all(prefix)
+    except StorageFailed as error:
+        raise Unavailable(str(error)) from error
+    deletion.delete_proof(session, proof_id)
+    session.commit()
+
+
+def _check_quota(session: Session, settings: Settings) -> None:
+    excess = quotas.excess_of_proof(session, project_of(session), settings)
+    if excess is not None:
+        raise QuotaExceeded("jobs", excess.message, excess.limit)
 
 
 def _own_job(session: Session, settings: Settings, request: ProofRequest) -> Job:

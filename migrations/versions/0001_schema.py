@@ -536,14 +536,30 @@ def upgrade() -> None:
         sa.Column("origin", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("outage_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("outage_of", sa.Text(), nullable=True),
+        sa.Column("timeout_s", sa.Double(), nullable=True),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("webhook", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("webhook_due_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_proofs_job_id_jobs"), ondelete="SET NULL"),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_proofs_project_id_projects")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_proofs")),
     )
+    op.create_index(
+        "ix_proofs_expires_at",
+        "proofs",
+        ["expires_at"],
+        unique=False,
+        postgresql_where=sa.text("expires_at IS NOT NULL"),
+    )
     op.create_index("ix_proofs_job_id", "proofs", ["job_id"], unique=False)
+    op.create_index(
+        "ix_proofs_metadata",
+        "proofs",
+        [sa.literal_column("metadata jsonb_path_ops")],
+        unique=False,
+        postgresql_using="gin",
+    )
     op.create_index(
         "ix_proofs_open",
         "proofs",
@@ -555,6 +571,17 @@ def upgrade() -> None:
         "ix_proofs_project_id_created_at_id",
         "proofs",
         ["project_id", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
+        unique=False,
+    )
+    op.create_index(
+        "ix_proofs_project_id_name",
+        "proofs",
+        [
+            "project_id",
+            sa.literal_column("name text_pattern_ops"),
+            sa.literal_column("created_at DESC"),
+            sa.literal_column("id DESC"),
+        ],
         unique=False,
     )
     op.create_index(
@@ -705,6 +732,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_proof_runs")),
         sa.UniqueConstraint("proof_id", "arm", "seed", name=op.f("uq_proof_runs_proof_id_arm_seed")),
     )
+    op.create_index("ix_proof_runs_key", "proof_runs", ["key"], unique=False)
     op.create_index(
         "ix_proof_runs_open",
         "proof_runs",
@@ -750,6 +778,7 @@ def downgrade() -> None:
     op.drop_index(
         "ix_proof_runs_open", table_name="proof_runs", postgresql_where=sa.text("state IN ('queued', 'running')")
     )
+    op.drop_index("ix_proof_runs_key", table_name="proof_runs")
     op.drop_table("proof_runs")
     op.drop_index("ix_proof_events_turns", table_name="proof_events", postgresql_where=sa.text("kind <> 'progress'"))
     op.drop_table("proof_events")
@@ -761,9 +790,12 @@ def downgrade() -> None:
     op.drop_index(
         "ix_proofs_webhook_due_at", table_name="proofs", postgresql_where=sa.text("webhook_due_at IS NOT NULL")
     )
+    op.drop_index("ix_proofs_project_id_name", table_name="proofs")
     op.drop_index("ix_proofs_project_id_created_at_id", table_name="proofs")
     op.drop_index("ix_proofs_open", table_name="proofs", postgresql_where=sa.text("state IN ('queued', 'running')"))
+    op.drop_index("ix_proofs_metadata", table_name="proofs", postgresql_using="gin")
     op.drop_index("ix_proofs_job_id", table_name="proofs")
+    op.drop_index("ix_proofs_expires_at", table_name="proofs", postgresql_where=sa.text("expires_at IS NOT NULL"))
     op.drop_table("proofs")
     op.drop_index("ix_parts_waiting", table_name="parts", postgresql_where=sa.text("state = 'queued'"))
     op.drop_index("ix_parts_open", table_name="parts", postgresql_where=sa.text("state IN ('queued', 'running')"))

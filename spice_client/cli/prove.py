@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from importlib.util import find_spec
 from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from spice_client.cli.exit_codes import ExitCode
 from spice_client.cli.failure import refusal, show_problem
 from spice_client.cli.options import URL, ApiKey, AsJson, Url, WaitS, echo_json, service
 from spice_client.cli.request import RequestFlags, build_proof_request
+from spice_client.mlflow_logging import log_proof
 from spice_client.progress import progress_line
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ def prove(  # noqa: PLR0913 - one parameter for each flag
         typer.Option("--set", metavar="PATH=VALUE", help="Any field, as in `training.epochs=1`."),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Save the report, one HTML file, here.")] = None,
+    mlflow: Annotated[
+        bool, typer.Option("--mlflow", help="Also log the proof to the MLflow server of MLFLOW_TRACKING_URI.")
+    ] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
     patience: WaitS = PATIENCE_S,
     url: Url = URL,
@@ -64,6 +69,8 @@ def prove(  # noqa: PLR0913 - one parameter for each flag
     Exit status: 0 better or equivalent by all metrics, 3 worse by any, 4 not enough runs; 1 the proof failed or was
     cancelled, 2 wrong usage or refused, 5 the service cannot be reached or is out of order.
     """
+    if mlflow and find_spec("mlflow") is None:
+        raise refusal("Wrong usage", "--mlflow needs MLflow: pip install 'spice-select[mlflow]'")
     flags = RequestFlags(dataset, model, budget, None, [], setting or [])
     body_flags = {**({} if job is None else {"job": job}), **({} if seeds is None else {"seeds": seeds})}
     try:
@@ -72,6 +79,8 @@ def prove(  # noqa: PLR0913 - one parameter for each flag
             proof = _followed(client, body, every, as_json=as_json)
             if report is not None and proof.state == "succeeded":
                 client.proofs.report(proof, report)
+            if mlflow and proof.state == "succeeded":
+                typer.echo(f"MLflow run {log_proof(proof, report)}", err=True)
             _print(proof, as_json=as_json)
             status = exit_of(proof, arm)
     except typer.Exit as ended:

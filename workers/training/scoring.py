@@ -11,6 +11,7 @@ import torch
 from workers.data.stopping import Stopped
 from workers.gradients.batches import collate, input_lengths, plan_batches
 from workers.training.logits import label_losses
+from workers.training.stopping import stopping_at_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ class Passes:
     Attributes:
         model: In eval mode, with or without an adapter.
         token_budget: Positions of a pass at most, padding included; a longer row goes alone.
-        should_stop: Asked before every pass.
+        should_stop: Asked before every pass, and at every block inside.
     """
 
     model: PreTrainedModel
@@ -47,7 +48,8 @@ class Passes:
             if self.should_stop():
                 raise Stopped
             batch = collate(samples, piece, loss_normalization="sum", device=self.model.device)
-            by_label = label_losses(self.model, batch).double()
+            with stopping_at_blocks(self.model, self.should_stop):
+                by_label = label_losses(self.model, batch).double()
             by_row = torch.zeros(len(piece), dtype=torch.float64, device=by_label.device)
             totals[piece] = by_row.index_add_(0, batch.label_row, by_label).cpu().numpy()
             on_rows(len(piece))
@@ -93,7 +95,8 @@ class Passes:
         for piece in plan_batches(lengths, np.arange(len(samples)), self.token_budget):
             if self.should_stop():
                 raise Stopped
-            found = self._continued([turns[place][0] for place in piece.tolist()], max_tokens, ends)
+            with stopping_at_blocks(self.model, self.should_stop):
+                found = self._continued([turns[place][0] for place in piece.tolist()], max_tokens, ends)
             for place, tokens in zip(piece.tolist(), found, strict=True):
                 scores[place] = _text(tokenizer, tokens) == wanted[place]
         return scores

@@ -23,6 +23,7 @@ from workers.data.stopping import Stopped
 from workers.gradients.batches import collate, input_lengths, plan_batches
 from workers.models.errors import SampleTooLarge
 from workers.training.logits import label_losses
+from workers.training.stopping import stopping_at_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,7 +107,7 @@ def train(
         checkpoints: Where this run's are kept; None keeps none.
         scratch: Directory for files on the way; the system's own unless given.
         on_step: Called after each step with the steps done and the tokens read since the last call.
-        should_stop: Asked before every piece of a step.
+        should_stop: Asked before every piece of a step, and at every block inside.
 
     Raises:
         LossNotFinite: The loss became so.
@@ -119,7 +120,8 @@ def train(
         progress = _Progress(plan, samples, checkpoints, on_step)
         trainer = _StepTrainer(model, samples, plan, Path(directory), progress, should_stop)
         resumed = None if checkpoints is None else checkpoints.restore(Path(directory))
-        with torch.random.fork_rng():
+        proxy = cast("PreTrainedModel", model.base_model.model)
+        with torch.random.fork_rng(), stopping_at_blocks(proxy, should_stop):
             trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed.path))
     model.eval()
     return Trained(

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
 
 from app.core.contracts.job_request import DatasetRef, Gradients, Method, ModelRef, SelectionSpec, Webhook
-from app.core.contracts.schema import Metadata, Name, Request, Storable
+from app.core.contracts.schema import Expiry, Metadata, Name, Request, Storable
+from app.core.settings import LONGEST_S
 
 SELECTED, RANDOM, RANDOM_TOKENS, ALL, NONE = "selected", "random", "random_tokens", "all", "none"
 NamedArm = Literal["selected", "random", "random_tokens", "all", "none"]
@@ -196,8 +197,19 @@ class ProofRequest(Request):
         default_factory=dict, description="By metric: a smaller difference does not matter. Named beforehand."
     )
     premise: PremiseSpec | None = None
+    timeout_s: FiniteFloat | None = Field(
+        default=None,
+        gt=0,
+        le=LONGEST_S,
+        description="Seconds that the proof may take from its start, its runs included; then it fails as `timed-out`.",
+    )
     name: Name | None = None
     metadata: Metadata = Field(default_factory=dict)
+    expires_at: Expiry | None = Field(
+        default=None,
+        description="When the proof, its runs and its files are deleted, if it has ended by then; null: by the "
+        "service's setting, else never.",
+    )
     webhook: Webhook | None = None
 
     @model_validator(mode="after")

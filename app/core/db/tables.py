@@ -408,7 +408,7 @@ class Part(Leased, Base):
     gains: Mapped[list[float] | None] = mapped_column(ARRAY(Double()))
 
 
-class Proof(Owned, Leased, Base):
+class Proof(Owned, Leased, Resource, Base):
     """A proof: the request as it was sent, its state, and where it is.
 
     `job_id` is the selection job whose dataset, model, gradients and selection it takes; `own_job` says that it was
@@ -418,7 +418,7 @@ class Proof(Owned, Leased, Base):
     __tablename__ = "proofs"
     __table_args__ = (
         _open_index("proofs"),
-        Index("ix_proofs_project_id_created_at_id", "project_id", *_NEWEST_FIRST),
+        *_list_indexes("proofs"),
         Index("ix_proofs_job_id", "job_id"),
         Index("ix_proofs_webhook_due_at", "webhook_due_at", postgresql_where=text("webhook_due_at IS NOT NULL")),
     )
@@ -428,12 +428,12 @@ class Proof(Owned, Leased, Base):
     job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
     own_job: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     request: Mapped[Json]
+    timeout_s: Mapped[float | None] = mapped_column(sort_order=11)
     stage: Mapped[ProofStage | None] = mapped_column(_text_enum(ProofStage, "proof_stage"))
     progress: Mapped[Json | None]
     plan: Mapped[Json | None]
     result: Mapped[Json | None]
     project_id: Mapped[uuid.UUID] = _owner()
-    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=20)
     webhook: Mapped[Json | None] = mapped_column(sort_order=30)
     webhook_due_at: Mapped[datetime | None] = mapped_column(sort_order=31)
 
@@ -445,7 +445,11 @@ class ProofRun(Leased, Base):
     """
 
     __tablename__ = "proof_runs"
-    __table_args__ = (_open_index("proof_runs"), UniqueConstraint("proof_id", "arm", "seed"))
+    __table_args__ = (
+        _open_index("proof_runs"),
+        UniqueConstraint("proof_id", "arm", "seed"),
+        Index("ix_proof_runs_key", "key"),
+    )
 
     proof_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("proofs.id", ondelete="CASCADE"))
     arm: Mapped[str]

@@ -1,4 +1,4 @@
-"""Delete jobs and datasets, on request and when they expire."""
+"""Delete jobs, proofs and datasets, on request and when they expire."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, exists, func, select
 
-from app.core.db.tables import Dataset, Job, Preview, State
+from app.core.db.tables import Dataset, Job, Preview, Proof, State
 from app.core.lifecycle import counts, quotas
 from app.core.lifecycle.leases import OPEN
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
@@ -41,35 +41,54 @@ def delete_job(session: Session, job_id: uuid.UUID) -> bool:
     return True
 
 
+def delete_proof(session: Session, proof_id: uuid.UUID) -> bool:
+    """Delete a proof with its runs and events in the caller's transaction; False if it has not ended or is gone."""
+    gone = session.execute(delete(Proof).where(Proof.id == proof_id, Proof.state.in_(FINAL)).returning(Proof.id))
+    return gone.one_or_none() is not None
+
+
 def delete_dataset(session: Session, dataset_id: uuid.UUID) -> bool:
     """Delete a dataset in the caller's transaction; False if a worker or an open job reads it, or it is gone."""
     gone = session.execute(delete(Dataset).where(Dataset.id == dataset_id, *_unread()).returning(Dataset.id))
     return gone.one_or_none() is not None
 
 
+DELETIONS: dict[type[Job | Proof], Callable[[Session, uuid.UUID], bool]] = {Job: delete_job, Proof: delete_proof}
+
+
 @contextmanager
-def expired_job(sessions: Sessions, but: Collection[uuid.UUID]) -> Iterator[uuid.UUID | None]:
-    """An expired job, locked inside the block and deleted at its end; None if no job has expired.
+def expired(sessions: Sessions, table: type[Job | Proof], but: Collection[uuid.UUID]) -> Iterator[uuid.UUID | None]:
+    """An expired row, locked inside the block and deleted at its end; None if none has expired.
 
-    A job whose webhook message is not delivered yet stays until it is delivered or given up.
+    A row whose webhook message is not delivered yet stays until it is delivered or given up, and a job for as long as a
+    proof of it goes on.
 
-    After an error inside the block the job stays.
+    After an error inside the block the row stays.
 
     Args:
         sessions: The database.
-        but: Jobs to leave out.
+        table: Jobs or proofs.
+        but: Rows to leave out.
     """
+    conditions = [
+        table.expires_at < func.now(),
+        table.state.in_(FINAL),
+        table.webhook_due_at.is_(None),
+        table.id.not_in(but),
+    ]
+    if table is Job:
+        conditions.append(~exists().where(Proof.job_id == Job.id, Proof.state.in_(OPEN)))
     with sessions() as session:
-        job_id = session.scalar(
-            select(Job.id)
-            .where(Job.expires_at < func.now(), Job.state.in_(FINAL), Job.webhook_due_at.is_(None), Job.id.not_in(but))
-            .order_by(Job.expires_at)
+        row_id = session.scalar(
+            select(table.id)
+            .where(*conditions)
+            .order_by(table.expires_at)
             .limit(1)
-            .with_for_update(skip_locked=True)
+            .with_for_update(skip_locked=True, of=table)
         )
-        yield job_id
-        if job_id is not None:
-            delete_job(session, job_id)
+        yield row_id
+        if row_id is not None:
+            DELETIONS[table](session, row_id)
         session.commit()
 
 

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy.orm import aliased
 
 from app.core.db.tables import Job, Proof, ProofRun, ProofStage, State
-from app.core.lifecycle import parking
+from app.core.lifecycle import leases, parking
 from app.core.lifecycle.leases import OPEN, Waiting
+from app.core.storage import proof_prefix, run_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,9 +76,10 @@ def wake(session: Session, *, proof_id: uuid.UUID | None = None, job_id: uuid.UU
 
 
 def drop_finished(session: Session) -> None:
-    """Cancel what is open of the runs, and of the jobs made for them, of proofs that have ended; the caller commits.
+    """Cancel what is open of the runs of proofs that have ended, and the jobs made for them; the caller commits.
 
-    A worker that still holds a run hears of it with its next heartbeat.
+    A worker that still holds one of them hears of it with its next heartbeat. A job that another proof waits for goes
+    on.
     """
     ended = select(Proof.id).where(Proof.id == ProofRun.proof_id, Proof.state.not_in(OPEN)).exists()
     session.execute(
@@ -84,6 +87,24 @@ def drop_finished(session: Session) -> None:
         .where(ProofRun.state.in_(OPEN), ended)
         .values(state=State.CANCELLED, lease_token=None, lease_expires_at=None, finished_at=func.now())
     )
+    of_job = Proof.job_id == Job.id
+    unwanted = exists().where(of_job, Proof.own_job, Proof.state.in_((State.FAILED, State.CANCELLED)))
+    wanted = exists().where(of_job, Proof.state.in_(OPEN))
+    jobs = session.scalars(
+        select(Job.id).where(Job.state.in_(OPEN), Job.cancel_requested_at.is_(None), unwanted, ~wanted)
+    ).all()
+    for job_id in jobs:
+        leases.request_cancel(session, Job, job_id)
+    if jobs:
+        parking.drop_units(session)
+
+
+def prefixes_of(session: Session, proof_id: uuid.UUID) -> list[str]:
+    """Under which names a proof keeps files that no other proof has: its own, and those of runs that are its alone."""
+    other = aliased(ProofRun)
+    shared = exists().where(other.key == ProofRun.key, other.proof_id != proof_id)
+    keys = session.scalars(select(ProofRun.key).where(ProofRun.proof_id == proof_id, ~shared).distinct()).all()
+    return [proof_prefix(proof_id), *map(run_prefix, sorted(keys))]
 
 
 def runs_of(session: Session, proof_id: uuid.UUID) -> Sequence[ProofRun]:

@@ -10,10 +10,10 @@ from dataclasses import astuple, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Select, delete, func, select, union_all, update
+from sqlalchemy import Select, delete, exists, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.db.tables import Dataset, DeletedJob, Job, Preview, Project
+from app.core.db.tables import Dataset, DeletedJob, Job, Preview, Project, Proof
 from app.core.lifecycle.leases import OPEN
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Limits:
     """What a project may use; None is as much as it likes.
 
     Attributes:
-        open_jobs: Jobs that have not ended.
+        open_jobs: Jobs and proofs that have not ended; a proof counts once, with the job that was made for it.
         open_readings: Datasets and previews that workers have not read to their end.
         rows_per_job: Rows of one job's dataset.
         rows_per_day: Rows of all jobs that were submitted in the last 24 hours, of deleted ones too.
@@ -89,7 +89,7 @@ def excess_of_submission(
 
     Args:
         session: Holds the project's lock until it ends, if the project has limits.
-        project_id: Whose job it is.
+        project_id: Whose it is.
         settings: The limits of projects that have none of their own.
         rows: Rows of its dataset, if they are known.
     """
@@ -97,13 +97,33 @@ def excess_of_submission(
     if not limits.of_jobs:
         return None
     _lock(session, project_id)
-    if limits.open_jobs is not None:
-        jobs = select(func.count()).where(Job.project_id == project_id, Job.state.in_(OPEN))
-        in_use = session.scalar(jobs) or 0
-        if in_use >= limits.open_jobs:
-            said = f"{in_use} jobs of the project have not ended, and {limits.open_jobs} may at once: wait for one, or "
-            return Excess("open_jobs", f"{said}{ASK}", passes=True)
-    return _excess_of_rows(session, project_id, limits, rows or 0, besides=None)
+    return _excess_of_open_work(session, project_id, limits) or _excess_of_rows(
+        session, project_id, limits, rows or 0, besides=None
+    )
+
+
+def excess_of_proof(session: Session, project_id: uuid.UUID, settings: Settings) -> Excess | None:
+    """What keeps one more proof of a job from being submitted; the caller adds it in this transaction."""
+    limits = limits_of(session, project_id, settings)
+    if limits.open_jobs is None:
+        return None
+    _lock(session, project_id)
+    return _excess_of_open_work(session, project_id, limits)
+
+
+def _excess_of_open_work(session: Session, project_id: uuid.UUID, limits: Limits) -> Excess | None:
+    if limits.open_jobs is None:
+        return None
+    made_for_open_proof = exists().where(Proof.job_id == Job.id, Proof.own_job, Proof.state.in_(OPEN))
+    jobs = select(func.count()).where(Job.project_id == project_id, Job.state.in_(OPEN), ~made_for_open_proof)
+    proofs = select(func.count()).where(Proof.project_id == project_id, Proof.state.in_(OPEN))
+    in_use = (session.scalar(jobs) or 0) + (session.scalar(proofs) or 0)
+    if in_use < limits.open_jobs:
+        return None
+    said = (
+        f"{in_use} jobs and proofs of the project have not ended, and {limits.open_jobs} may at once: wait for one, or "
+    )
+    return Excess("open_jobs", f"{said}{ASK}", passes=True)
 
 
 def excess_of_reading(session: Session, project_id: uuid.UUID, settings: Settings) -> Excess | None:

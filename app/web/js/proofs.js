@@ -1,6 +1,6 @@
 /* Proofs: all of them, and what one of them says. */
 
-import { download, getInTheEnd, post, sleep } from "./api.js";
+import { download, getInTheEnd, post, remove, sleep } from "./api.js";
 import { announce, failure, h, table } from "./dom.js";
 import { FINAL, count, progressText, stateText, when } from "./format.js";
 
@@ -42,6 +42,7 @@ const verdicts = (proof) =>
 export async function proofView({ view, signal, parts: [id], arrived }) {
   const state = h("span", { class: "state" });
   const actions = h("p", { class: "actions" });
+  const said = h("div");
   const body = h("div");
   let heard = "";
   for (let first = true; ; first = false) {
@@ -52,28 +53,58 @@ export async function proofView({ view, signal, parts: [id], arrived }) {
         h("div", { class: "head" }, h("h1", { tabIndex: -1 }, name(proof)), state),
         proof.job ? h("p", { class: "soft" }, "Of ", h("a", { href: `#/jobs/${proof.job}` }, "its selection job")) : null,
         actions,
+        said,
         body,
       );
       arrived(name(proof));
     }
     state.className = `state ${proof.state}`;
     state.textContent = stateText(proof.state);
-    actions.replaceChildren(...buttons(proof));
+    actions.replaceChildren(...buttons(proof, said));
     body.replaceChildren(...(FINAL.has(proof.state) ? ended(proof) : [h("p", {}, `${proof.stage ?? "waiting"} ${progressText(proof.progress)}`)]));
-    const said = FINAL.has(proof.state) ? `Proof ${proof.state}` : `${proof.stage ?? "waiting"}`;
-    if (said !== heard) announce((heard = said));
+    const now = FINAL.has(proof.state) ? `Proof ${proof.state}` : `${proof.stage ?? "waiting"}`;
+    if (now !== heard) announce((heard = now));
     if (FINAL.has(proof.state)) return;
     await sleep(REFRESH_MS, signal);
   }
 }
 
-function buttons(proof) {
-  if (!FINAL.has(proof.state)) {
-    return [h("button", { type: "button", onclick: () => post(`/proofs/${proof.id}/cancel`) }, "Cancel")];
-  }
-  if (proof.state !== "succeeded") return [];
+function buttons(proof, said) {
+  const act = async (request, words) => {
+    said.replaceChildren();
+    try {
+      await request();
+      announce(words);
+    } catch (problem) {
+      said.replaceChildren(failure(problem));
+    }
+  };
+  const danger = (label, onclick) => h("button", { type: "button", class: "danger", onclick }, label);
+  if (!FINAL.has(proof.state)) return [danger("Cancel", () => act(() => post(`/proofs/${proof.id}/cancel`), "Cancelling"))];
+  const erase = danger("Delete", () => confirmDelete(proof, () => act(async () => (await remove(`/proofs/${proof.id}`), (location.hash = "#/proofs")), "Deleted")));
+  if (proof.state !== "succeeded") return [erase];
   const file = (path, label) => h("button", { type: "button", onclick: () => download(`/proofs/${proof.id}/${path}`) }, label);
-  return [file("report", "Report"), file("runs", "Runs"), file("runs?items=true&format=parquet", "Scores by row")];
+  return [file("report", "Report"), file("runs", "Runs"), file("runs?items=true&format=parquet", "Scores by row"), erase];
+}
+
+function confirmDelete(proof, onDelete) {
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "delete-title" },
+    h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "delete-title" }, "Delete this proof?"),
+      h("p", {}, `${name(proof)}, its scores and its adapters go for good. Runs that another proof has stay with that one.`),
+      h("p", { class: "actions" }, h("button", { value: "delete", class: "danger" }, "Delete"), h("button", { value: "", autofocus: true }, "Keep")),
+    ),
+  );
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    if (dialog.returnValue === "delete") onDelete();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
 }
 
 function ended(proof) {

@@ -56,7 +56,7 @@ def test_no_more_jobs_are_open_than_the_project_may_have(service: Service, http:
     response = submit(service, service.request())
     problem = problem_of(response, 429)
     assert (problem["type"], problem["limit"]) == ("quota-exceeded", "open_jobs")
-    assert "3 jobs of the project have not ended, and 3 may" in problem["detail"]
+    assert "3 jobs and proofs of the project have not ended, and 3 may" in problem["detail"]
     assert int(response.headers["Retry-After"]) > 0
     http.post(f"/jobs/{ids[0]}/cancel")
     assert submit(service, service.request()).status_code == 202

@@ -1,4 +1,4 @@
-"""A job in MLflow: a real service, a real client, a real store."""
+"""A job and a proof in MLflow: a real service, a real client, a real store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from app.cli import app as cli
 from app.main import create_app
 from spice_client import SpiceClient
-from spice_client.mlflow_logging import NoResult, log_job
+from spice_client.mlflow_logging import NoResult, log_job, log_proof
+from tests.integration.proofs.test_proofs import proof_body, prove, submit_proof
 from tests.integration.served import served
 
 if TYPE_CHECKING:
@@ -88,3 +89,30 @@ def test_a_job_without_a_result_is_refused_and_leaves_no_run(service: Service, t
         with pytest.raises(NoResult, match="queued"):
             log_job(client.jobs.get(waiting), curve)
     assert tracking.search_runs(["0"]) == []
+
+
+def test_means_differences_and_verdicts_of_a_proof_are_logged(
+    service: Service, tracking: MlflowClient, tmp_path: Path
+) -> None:
+    found = prove(service, name="does it train better", metadata={"team": "search"})
+    assert found["state"] == "succeeded", found["error"]
+    with served(create_app(service.settings)) as url, SpiceClient(url) as client:
+        proof = client.proofs.get(found["id"])
+        client.proofs.report(proof, tmp_path / "proof.html")
+        run_id = log_proof(proof, tmp_path / "proof.html")
+        with pytest.raises(NoResult, match="queued"):
+            log_proof(client.proofs.get(submit_proof(service, proof_body(service))))
+    run = tracking.get_run(run_id)
+    assert run.info.run_name == "does it train better"
+    (compared,) = found["comparisons"]
+    assert run.data.tags["spice.verdict.loss.selected"] == compared["verdict"]
+    assert run.data.tags["spice.metadata.team"] == "search"
+    assert run.data.params["spice.proof.seeds"] == "2"
+    assert run.data.params["spice.proof.training.rank"] == "2"
+    for arm in found["arms"]:
+        assert run.data.metrics[f"spice.loss.{arm['name']}"] == pytest.approx(arm["mean"]["loss"])
+    difference = "spice.loss.selected_against_random"
+    assert run.data.metrics[difference] == pytest.approx(compared["difference"])
+    assert run.data.metrics[f"{difference}.low"] == pytest.approx(compared["interval"][0])
+    (report,) = tracking.list_artifacts(run_id, "spice")
+    assert report.path == "spice/proof.html"

@@ -155,7 +155,7 @@ def test_a_job_whose_rows_cannot_be_deleted_holds_up_no_other(
     assert expire(sessions, artifacts, service.settings) == 1
     assert (left_of(service, other), rows_of(service, other)) == (0, [])
     assert service.job(stuck)["state"] == "succeeded"
-    assert f"job {stuck} has expired, and is deleted once its rows can be: the artifact store" in caplog.text
+    assert f"job {stuck} has expired, and is deleted once its files can be: the artifact store" in caplog.text
     monkeypatch.undo()
     assert expire(sessions, artifacts, service.settings) == 1
     assert (left_of(service, stuck), rows_of(service, stuck)) == (0, [])

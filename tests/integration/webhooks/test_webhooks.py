@@ -27,6 +27,7 @@ from app.housekeeping.expiry import expire
 from app.webhooks import delivery, repository, sending, urls
 from app.webhooks.delivery import AT_ONCE, LANE, Delivery
 from app.webhooks.signing import secret_of
+from tests.integration.proofs.test_proofs import get_proof, prove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,6 +161,19 @@ def test_a_final_state_is_told_with_a_signature_that_holds(service: Service, rec
     shown = service.job(job_id)["webhook"]
     assert (shown["state"], shown["attempts"], shown["status"]) == ("delivered", 1, 204)
     assert shown["next_attempt_at"] is None
+
+
+def test_the_end_of_a_proof_is_told_with_its_verdicts(service: Service, receiver: Receiver) -> None:
+    proof = prove(service, webhook={"url": url_of(receiver)}, name="nightly")
+    assert proof["webhook"]["state"] == "pending"
+    assert deliver_all(service) == 1
+    ((headers, body),) = receiver.heard
+    told = Webhook(secret_of(SECRET, DEFAULT_PROJECT)).verify(body, headers)
+    assert told["type"] == "proof.succeeded"
+    assert (told["data"]["id"], told["data"]["name"], told["data"]["state"]) == (proof["id"], "nightly", "succeeded")
+    (compared,) = proof["comparisons"]
+    assert told["data"]["verdicts"] == [{name: compared[name] for name in ("arm", "against", "metric", "verdict")}]
+    assert get_proof(service, proof["id"])["webhook"]["state"] == "delivered"
 
 
 def heard_by(receiver: Receiver, secret: str) -> list[bool]:

@@ -75,3 +75,16 @@ def test_the_last_turn_of_a_conversation_is_what_is_asked_for() -> None:
 def test_scoring_stops_when_told(model: PreTrainedModel, samples: list[Sample]) -> None:
     with pytest.raises(Stopped):
         Passes(model, 50, lambda: True).losses(samples)
+
+
+@pytest.mark.parametrize("asked", range(3))
+def test_scoring_stops_inside_a_pass(model: PreTrainedModel, samples: list[Sample], asked: int) -> None:
+    calls = []
+
+    def should_stop() -> bool:
+        calls.append(None)
+        return len(calls) > asked
+
+    with pytest.raises(Stopped):
+        Passes(model, 5000, should_stop).losses(samples)
+    assert len(calls) == asked + 1

@@ -106,6 +106,23 @@ def test_a_run_that_was_stopped_goes_on_from_its_checkpoint_to_the_same_adapter(
     assert list(artifacts.list("runs/")) == []
 
 
+@pytest.mark.parametrize("asked", range(5))
+def test_a_run_stops_inside_a_pass(model: PreTrainedModel, samples: list[Sample], asked: int) -> None:
+    """Before the only piece of the first step, at either block forwards, at either block backwards."""
+    calls = []
+
+    def should_stop() -> bool:
+        calls.append(None)
+        return len(calls) > asked
+
+    steps: list[int] = []
+    with pytest.raises(Stopped):
+        _run(model, samples, _plan(samples), should_stop=should_stop, on_step=lambda step, _: steps.append(step))
+    assert (len(calls), steps) == (asked + 1, [])
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
 def test_a_damaged_checkpoint_is_not_gone_on_from(
     model: PreTrainedModel, samples: list[Sample], tmp_path: Path
 ) -> None:
