@@ -39,6 +39,7 @@ from app.metrics.requests import Metrics
 from app.metrics.router import router as metrics
 from app.proofs.router import router as proofs
 from app.reports.router import router as reports
+from app.results.comparison import router as comparison
 from app.results.router import router as results
 from app.results.rows_router import router as picked_rows
 from app.web import pages, reference
@@ -133,7 +134,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    for router in (jobs, events, results, picked_rows, reports, proofs, datasets, health, metrics):
+    for router in (jobs, events, results, comparison, picked_rows, reports, proofs, datasets, health, metrics):
         app.include_router(router)
     problems.install(app, logger)
     announce_problems(app)

@@ -1,6 +1,6 @@
 """Select a subset and fine-tune on it, as one step of a pipeline: submit, wait, check, export, train.
 
-    pip install spice-select trl
+    pip install . trl        # in the repository
     export SPICE_API_URL=https://spice.example SPICE_API_KEY=spice_...
     python examples/pipeline.py --dataset s3://bucket/train.jsonl --proxy file:///models/smollm2 \
         --model /models/llama --budget 0.1 --out runs/tonight
@@ -21,10 +21,10 @@ from spice_client import JobRequest, SpiceClient, SpiceError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spice_client import Job
+    from spice_client import SucceededJob
 
 
-def select(client: SpiceClient, arguments: argparse.Namespace) -> Job:
+def select(client: SpiceClient, arguments: argparse.Namespace) -> SucceededJob:
     """Have the service pick a subset; comes back when it has."""
     request: JobRequest = {
         "name": arguments.run,
@@ -37,9 +37,8 @@ def select(client: SpiceClient, arguments: argparse.Namespace) -> Job:
     return client.wait(job, progress=True)
 
 
-def is_good_enough(job: Job, least_certificate: float) -> bool:
+def is_good_enough(job: SucceededJob, least_certificate: float) -> bool:
     """Whether what is proven about the subset is enough to spend a training on it."""
-    assert job.result is not None, "a job that was waited for has one"
     result, random = job.result, job.result.baselines["random"]
     value = result.certificate.value
     print(f"{result.selected} of {result.rows_total} rows: {result.log_det:.2f} nats, random {random.log_det:.2f}")

@@ -1,6 +1,6 @@
 """The pipeline as a Prefect flow: each step is retried and recorded by itself.
 
-    pip install spice-select prefect trl
+    pip install . prefect trl        # in the repository
     python examples/prefect_flow.py
 
 The submission carries the flow run's id as its idempotency key, so that a retried task finds the job that it made.
@@ -28,8 +28,6 @@ def wait(job_id: str, timeout_s: float) -> float:
     """Wait until the job has succeeded; its certificate."""
     with SpiceClient() as client:
         job = client.wait(job_id, timeout=timeout_s, progress=False)
-    if job.result is None:
-        raise RuntimeError(f"job {job_id} has no result")
     get_run_logger().info("%s rows, certificate %.3f", job.result.selected, job.result.certificate.value)
     return job.result.certificate.value
 

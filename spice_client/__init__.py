@@ -10,7 +10,18 @@ from spice_client.downloads import Downloaded, FileNotWritable, NotResumable
 from spice_client.exports.conversation import RowNotReadable
 from spice_client.exports.formats import RegistryNotReadable
 from spice_client.exports.operation import Exported, ExportImpossible
-from spice_client.models import Conflicts, Curve, Dataset, Event, Job, JobResult, Proof, ProofArm, ProofComparison
+from spice_client.models import (
+    Conflicts,
+    Curve,
+    Dataset,
+    Event,
+    Job,
+    JobResult,
+    Proof,
+    ProofArm,
+    ProofComparison,
+    SucceededJob,
+)
 from spice_client.problems import (
     Conflict,
     InvalidRequest,
@@ -33,10 +44,12 @@ from spice_client.problems import (
 )
 from spice_client.requests import JobRequest
 from spice_client.retrying import Patience
-from spice_client.tables import Rows, Subset
+from spice_client.sources import BudgetNotReadable, NothingThere
+from spice_client.tables import Picked, Rows, Subset
 
 __all__ = [
     "AsyncSpiceClient",
+    "BudgetNotReadable",
     "Compared",
     "Comparison",
     "Conflict",
@@ -60,8 +73,10 @@ __all__ = [
     "NotFound",
     "NotResumable",
     "NotTheService",
+    "NothingThere",
     "PackageMissing",
     "Patience",
+    "Picked",
     "Proof",
     "ProofArm",
     "ProofComparison",
@@ -75,6 +90,7 @@ __all__ = [
     "SpiceClient",
     "SpiceError",
     "Subset",
+    "SucceededJob",
     "TooManyRequests",
     "UrlInvalid",
     "WaitTimedOut",

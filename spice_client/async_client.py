@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 
 from spice_client import comparison, datasets, jobs, proofs, results, waiting
 from spice_client.async_transport import AsyncTransport
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from spice_client.jobs import Filters
-    from spice_client.models import Job
+    from spice_client.models import Job, SucceededJob
+    from spice_client.paths import JobLike
+    from spice_client.progress import View
     from spice_client.retrying import Patience
 
 
@@ -35,8 +37,8 @@ class AsyncJobs:
         """Jobs, newest first; further pages are fetched as they are needed.
 
         Args:
-            filters: `state`, `name`, `name_prefix`, `metadata`, `dataset_uri`, all of which must hold; `page_size`, the
-                jobs of one request.
+            filters: `state`, `id_prefix`, `name`, `name_prefix`, `metadata`, `dataset_uri`, all of which must hold;
+                `page_size`, the jobs of one request.
         """
         cursor = None
         while True:
@@ -117,7 +119,42 @@ class AsyncSpiceClient:
         """Close the connections."""
         await self._transport.close()
 
-    wait = awaitable(waiting.wait)
+    @overload
+    async def wait(
+        self,
+        job: JobLike,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the job, not of the call
+        every: float = 2.0,
+        progress: bool | View | None = None,
+        check: Literal[True] = True,
+    ) -> SucceededJob: ...
+
+    @overload
+    async def wait(
+        self,
+        job: JobLike,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the job, not of the call
+        every: float = 2.0,
+        progress: bool | View | None = None,
+        check: bool,
+    ) -> Job: ...
+
+    async def wait(
+        self,
+        job: JobLike,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the job, not of the call
+        every: float = 2.0,
+        progress: bool | View | None = None,
+        check: bool = True,
+    ) -> Job:
+        """Wait until a job ends; with `check`, which is the default, for a result: see `spice_client.waiting.wait`."""
+        return await self._transport.run(
+            waiting.wait(job, timeout=timeout, every=every, progress=progress, check=check)
+        )
+
     subset = awaitable(results.subset)
     rows = awaitable(results.rows)
     download = awaitable(results.download)

@@ -68,12 +68,20 @@ class Connection:
             base_url = httpx.URL(self.url)
         except httpx.InvalidURL as error:
             raise UrlInvalid(self.url, error) from None
+        if base_url.scheme not in ("http", "https") or not base_url.host:
+            raise UrlInvalid(self.url, f"give the whole URL, as in {_likely(self.url)}")
         return {
             "base_url": base_url,
             "headers": headers,
             "timeout": httpx.Timeout(REQUEST_S, connect=CONNECT_S),
             "follow_redirects": True,
         }
+
+
+def _likely(url: str) -> str:
+    """What was probably meant by a URL without its beginning."""
+    found = re.fullmatch(r"(?:\w+://)?([\w.-]+(?::\d+)?)(/.*)?", url)
+    return f"http://{found.group(1)}" if found and found.group(1) else DEFAULT_URL
 
 
 def request_options(ask: Ask) -> dict[str, Any]:

@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from spice_client.models import Job, Page, State
 from spice_client.paths import JobLike, job_path
+from spice_client.sources import request_of
 from spice_client.steps import Ask, Steps, ask, ask_for, new_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from spice_client.requests import JobRequest
+    from spice_client.requests import JobOptions, JobRequest, SelectionOptions
+    from spice_client.sources import NamedBudget, NamedDataset, NamedModel
 
 JOBS = "/jobs"
 LEFT_AS_IT_IS: Any = object()
 
 
-def submit(request: JobRequest | Mapping[str, Any], *, idempotency_key: str | None = None) -> Steps[Job]:
-    """Submit a selection job.
+def submit(
+    request: JobRequest | None = None,
+    *,
+    dataset: NamedDataset | None = None,
+    model: NamedModel | None = None,
+    budget: NamedBudget | None = None,
+    selection: SelectionOptions | None = None,
+    idempotency_key: str | None = None,
+    **options: Unpack[JobOptions],
+) -> Steps[Job]:
+    """Submit a selection job: a request as the API takes it, or one in keyword arguments.
 
     Args:
-        request: The body of `POST /jobs`. Only `dataset`, `model` and `selection.budget` are required.
+        request: The body of `POST /jobs`. What is given beside it takes the place of what it says.
+        dataset: URI, path on this machine (wildcards allowed), id of a registered dataset, or what the API takes.
+        model: URI or path on this machine of the model that scores, or what the API takes.
+        budget: Rows to pick: 500, 0.1, "10%", or what the API takes.
+        selection: How to pick: method, conflict penalty and so on.
         idempotency_key: Names this submission: sent twice, also by two processes, it makes one job. Left out, one is
             made up, so that a retry after a broken connection can't double the job.
+        options: Further fields of the request: `gradients`, `name`, `metadata` and so on.
 
     Returns:
         The queued job.
 
     Raises:
         InvalidRequest: A field is wrong; `errors` names it.
+        NothingThere: A path leads to nothing on this machine.
+        BudgetNotReadable: The budget is none.
     """
-    return ask_for(Job, Ask("POST", JOBS, json=request, headers=new_key(idempotency_key)))
+    named = {"dataset": dataset, "model": model, "selection": selection, "budget": budget}
+    body = request_of({**(request or {}), **{key: one for key, one in named.items() if one is not None}, **options})
+    return ask_for(Job, Ask("POST", JOBS, json=body, headers=new_key(idempotency_key)))
 
 
 def get(job: JobLike) -> Steps[Job]:
@@ -89,11 +109,12 @@ def update(
 class Filters(TypedDict, total=False):
     """Which jobs of a list; all that is given must hold.
 
-    `name_prefix` is how the name begins, `metadata` entries that a job has, `dataset_uri` the data it selects from, and
-    `page_size` how many jobs one request brings.
+    `id_prefix` is how the id begins, `name_prefix` how the name begins, `metadata` entries that a job has,
+    `dataset_uri` the data it selects from, and `page_size` how many jobs one request brings.
     """
 
     state: State | None
+    id_prefix: str | None
     name: str | None
     name_prefix: str | None
     metadata: Mapping[str, str]

@@ -1,6 +1,6 @@
 """Log a selection to MLflow: its settings, its numbers, its curve step by step, its report. Or a proof, likewise.
 
-Needs the extra `mlflow` (`pip install 'spice-select[mlflow]'`), or any MLflow of version 3.
+Needs the extra `mlflow` (`pip install '.[mlflow]' in the repository`), or any MLflow of version 3.
 """
 
 from __future__ import annotations

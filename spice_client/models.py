@@ -7,17 +7,32 @@ kept and readable as an attribute, and a model dumped with `exclude_unset` is th
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
+
+from spice_client.notebook import curve_html, job_html
+from spice_client.words import job_summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Json = dict[str, Any]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Stage = Literal["reading", "gradients", "selecting", "publishing"]
 Item = TypeVar("Item")
 
+SHOWN = 4
+"""Items of a list that an interactive session shows; of a longer one, how many there are."""
 FINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class _Counted(int):
+    """A number of items, in the place of the items."""
+
+    def __repr__(self) -> str:
+        return f"<{int(self):,} items>"
 
 
 class Answer(BaseModel):
@@ -28,6 +43,14 @@ class Answer(BaseModel):
     def document(self) -> Json:
         """The answer as it was sent."""
         return self.model_dump(mode="json", exclude_unset=True)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What there is to say: what is not set is left out, and what is long is counted."""
+        for name, value in super().__repr_args__():
+            if isinstance(value, list | tuple | dict) and len(value) > SHOWN:
+                yield name, _Counted(len(value))
+            elif value is not None and value not in ([], {}):
+                yield name, value
 
 
 class FieldError(Answer):
@@ -310,6 +333,12 @@ class Job(Answer):
     timeout_s: float | None = None
     webhook: WebhookDelivery | None = None
 
+    def __repr__(self) -> str:
+        return f"<{job_summary(self)}>"
+
+    def _repr_html_(self) -> str:
+        return job_html(self)
+
     @property
     def ended(self) -> bool:
         """Whether the job's state is final."""
@@ -323,6 +352,12 @@ class Job(Answer):
         if event.kind == "stage":
             return self.model_copy(update={"stage": event.data["stage"], "progress": None})
         return self.model_copy(update={"state": event.data["state"]})
+
+
+class SucceededJob(Job):
+    """A job that succeeded: its result is there."""
+
+    result: JobResult
 
 
 ProofStage = Literal["reading", "gradients", "selecting", "training", "comparing"]
@@ -447,6 +482,9 @@ class Curve(CurveLine):
 
     job_id: UUID
     baselines: dict[str, CurveLine]
+
+    def _repr_html_(self) -> str:
+        return curve_html(self)
 
 
 class Histogram(Answer):

@@ -10,7 +10,7 @@ import httpx
 if TYPE_CHECKING:
     from spice_client.models import Job, Proof
 
-BODY_SHOWN = 500
+BODY_SHOWN = 200
 FIRST_FAULT = 500
 TRANSIENT = frozenset({429, 502, 503, 504})
 UNDER_WAY = "idempotency-key-in-use"
@@ -84,8 +84,8 @@ class NotTheService(SpiceError):
 class UrlInvalid(SpiceError):
     """The service's URL is none."""
 
-    def __init__(self, url: str, cause: Exception) -> None:
-        super().__init__({"title": "The service's URL is not valid", "detail": f"{url}: {cause}"})
+    def __init__(self, url: str, why: object) -> None:
+        super().__init__({"title": "The service's URL is not valid", "detail": f"{url}: {why}"})
 
 
 class KeyInvalid(SpiceError):
@@ -235,7 +235,10 @@ def refusal_of(response: httpx.Response) -> Refused:
     except ValueError:
         document = None
     if not isinstance(document, dict) or "title" not in document:
-        detail = f"{response.request.url} answered: {response.text[:BODY_SHOWN]}"
+        detail = (
+            f"{response.request.url} did not answer as the service does: is the URL that of the service? It says: "
+            f"{' '.join(response.text.split())[:BODY_SHOWN]}"
+        )
         document = {"title": f"{response.status_code} {response.reason_phrase}", "detail": detail}
     status = response.status_code
     fitting = [kind for kind in Refused.__subclasses__() if status in kind.statuses]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
+from spice_client.notebook import NotebookView
+from spice_client.words import duration, progress_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from spice_client.models import Job
-    from spice_client.models import Progress as StageProgress
     from spice_client.problems import SpiceError
 
 QUIET_S = 15.0  # without a terminal: a line for each stage, and one in this many seconds
@@ -31,40 +32,21 @@ class View(Protocol):
         """Say that the service cannot be reached just now."""
 
 
-def duration(seconds: float) -> str:
-    """Seconds as `4 s`, `3:07` or `2:10:00`."""
-    if seconds < 60:  # noqa: PLR2004 - a minute
-        return f"{seconds:.0f} s"
-    text = str(timedelta(seconds=round(seconds)))
-    return text.removeprefix("0:").removeprefix("0")
-
-
-def progress_line(progress: StageProgress | None) -> str:
-    """`41984/100000 samples, 212 a second, 4:33 left`; what is not known is left out."""
-    if not progress:
-        return ""
-    total, rate = progress.total, progress.rate
-    parts = [f"{progress.done:,}{f'/{total:,}' if total is not None else ''} {progress.unit}"]
-    if rate:
-        parts.append(f"{rate:.3g} a second" if rate < 1000 else f"{rate:,.0f} a second")  # noqa: PLR2004
-    if progress.eta_s is not None:
-        parts.append(f"{duration(progress.eta_s)} left")
-    return ", ".join(parts)
-
-
 @contextmanager
 def view_of(progress: bool | View | None) -> Iterator[View]:
     """The view that `progress` asks for.
 
     Args:
-        progress: True for a bar on a terminal and a line now and then elsewhere; False for nothing; None for a bar on a
-            terminal alone; or a view itself.
+        progress: True for a bar on a terminal or in a notebook and a line now and then elsewhere; False for nothing;
+            None for a bar on a terminal or in a notebook alone; or a view itself.
     """
     console = Console(stderr=True, highlight=False)  # stdout is the result's
-    if progress is False or (progress is None and not console.is_terminal):
-        yield Unseen()
-    elif progress is not None and progress is not True:
+    if progress is not None and not isinstance(progress, bool):
         yield progress
+    elif progress is not False and console.is_jupyter:
+        yield NotebookView()
+    elif progress is False or (progress is None and not console.is_terminal):
+        yield Unseen()
     elif not console.is_terminal:
         yield LineView(console)
     else:

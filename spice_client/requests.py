@@ -111,10 +111,9 @@ class RowFilters(TypedDict, total=False):
     ifd: RowBounds
 
 
-class SelectionSettings(TypedDict):
-    """How to pick."""
+class SelectionOptions(TypedDict):
+    """How to pick, apart from how many."""
 
-    budget: BudgetSize
     method: NotRequired[Method]
     alpha: NotRequired[float | Literal["auto"]]
     normalize: NotRequired[Literal["none", "clip", "unit"] | ClipLength]
@@ -128,20 +127,23 @@ class SelectionSettings(TypedDict):
     curvature: NotRequired[bool]
 
 
+class SelectionSettings(SelectionOptions):
+    """How to pick."""
+
+    budget: BudgetSize
+
+
 class Webhook(TypedDict):
     """Whom to tell when the job ends."""
 
     url: str
 
 
-class JobRequest(TypedDict):
-    """A selection job."""
+class JobOptions(TypedDict):
+    """What a job may have besides a dataset, a model and a selection."""
 
-    dataset: DatasetSource
     train_on: NotRequired[TrainOn | None]
     preference: NotRequired[Preference | None]
-    model: ModelSource
-    selection: SelectionSettings
     gradients: NotRequired[GradientSettings]
     name: NotRequired[str]
     metadata: NotRequired[dict[str, str]]
@@ -149,3 +151,11 @@ class JobRequest(TypedDict):
     webhook: NotRequired[Webhook]
     timeout_s: NotRequired[float]
     priority: NotRequired[Literal["low", "normal", "high"]]
+
+
+class JobRequest(JobOptions):
+    """A selection job."""
+
+    dataset: DatasetSource
+    model: ModelSource
+    selection: SelectionSettings

@@ -8,10 +8,10 @@ from typing import IO, Literal
 
 from spice_client.downloads import Downloaded, receive
 from spice_client.downloads import download as download_file
-from spice_client.models import Answer, Conflicts, Curve, RejectedRows, Suspects
+from spice_client.models import Answer, Conflicts, Curve, Job, RejectedRows, Suspects
 from spice_client.paths import JobLike, id_of, job_path
 from spice_client.steps import Ask, Steps, ask_for
-from spice_client.tables import Rows, Subset, format_of
+from spice_client.tables import RowOrder, Rows, Subset, format_of
 
 SubsetFormat = Literal["json", "ndjson", "csv", "parquet"]
 Output = Path | str | IO[bytes] | None
@@ -34,11 +34,18 @@ def subset(job: JobLike) -> Steps[Subset]:
         Conflict: The job has no result, or not yet.
     """
     picks = yield from ask_for(Picks, Ask("GET", job_path(job, "subset"), params={"format": "json"}))
-    return Subset(id_of(job), picks.indices, picks.marginal_gains, picks.epsilons, picks.conflicts, picks.log_det)
+    proven = job.result.certificate.value if isinstance(job, Job) and job.result else None
+    return Subset(
+        id_of(job), picks.indices, picks.marginal_gains, picks.epsilons, picks.conflicts, picks.log_det, proven
+    )
 
 
-def rows(job: JobLike) -> Steps[Rows]:
+def rows(job: JobLike, *, order: RowOrder = "rank") -> Steps[Rows]:
     """The picked rows themselves, in memory. For many, `download` them with `rows=True`.
+
+    Args:
+        job: The job.
+        order: `rank`, as they were picked and as `subset` has them, or `file`, as they are in the dataset.
 
     Raises:
         Conflict: The job has no result, or not yet.
@@ -46,7 +53,8 @@ def rows(job: JobLike) -> Steps[Rows]:
     """
     content = io.BytesIO()
     body = yield from receive(Ask("GET", job_path(job, "subset"), params={"rows": "true"}), content)
-    return Rows(content.getvalue(), format_of(body.headers.get("content-type", "")))
+    picks = yield from subset(job)
+    return Rows(content.getvalue(), format_of(body.headers.get("content-type", "")), picks, order)
 
 
 def download(

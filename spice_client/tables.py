@@ -8,12 +8,13 @@ import io
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from spice_client.notebook import subset_html
 from spice_client.problems import PackageMissing, SpiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from types import ModuleType
 
     import datasets
@@ -79,6 +80,7 @@ class Subset(Table):
         epsilons: What each lost to overlap with those before it, in nats; at most 0.
         conflicts: Of each with those before it, in [0, 1].
         log_det: Information of all picks up to each, in nats.
+        certificate: The proven lower bound on F(S)/F(S*), where the subset was asked for by a job that has it.
     """
 
     job_id: str
@@ -87,6 +89,10 @@ class Subset(Table):
     epsilons: list[float]
     conflicts: list[float]
     log_det: list[float]
+    certificate: float | None = None
+
+    def _repr_html_(self) -> str:
+        return subset_html(self)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -111,20 +117,64 @@ class Subset(Table):
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Rows(Table):
-    """The picked rows themselves, in the dataset's own columns and in the order of its file.
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A picked row with its place among the picks.
 
     Attributes:
-        content: The file that the service keeps.
+        rank: From 0, in the order of picking.
+        index: Row number in the dataset, from 0.
+        marginal_gain: What it added, in nats.
+        row: The row itself.
+    """
+
+    rank: int
+    index: int
+    marginal_gain: float
+    row: Row
+
+
+RowOrder = Literal["rank", "file"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Rows(Table):
+    """The picked rows themselves, in the dataset's own columns. Iterated, each comes with its rank, index and gain.
+
+    Attributes:
+        content: The file that the service keeps, whose rows are in the order of the dataset.
         format: Its format: jsonl, json, csv or parquet.
+        picks: The picks that the rows are of.
+        order: Of the rows in whatever they are turned into: `rank`, that of picking and of `subset`, or `file`, that of
+            the dataset.
     """
 
     content: bytes
     format: str
+    picks: Subset
+    order: RowOrder = "rank"
+
+    def __len__(self) -> int:
+        return len(self.picks)
 
     def __repr__(self) -> str:
-        return f"Rows({len(self.content):,} bytes of {self.format})"
+        return f"Rows({len(self)} rows of {self.format}, order={self.order!r})"
+
+    def __iter__(self) -> Iterator[Picked]:
+        for rank, row in zip(self.ranks, self.to_list(), strict=True):
+            yield Picked(rank, self.picks.indices[rank], self.picks.marginal_gains[rank], row)
+
+    @property
+    def ranks(self) -> list[int]:
+        """Of each row, from 0, in the order of the rows."""
+        if self.order == "rank":
+            return list(range(len(self.picks)))
+        return sorted(range(len(self.picks)), key=self.picks.indices.__getitem__)
+
+    def _places(self) -> list[int]:
+        """Where in the file each row is, in the order of the rows."""
+        places = {index: place for place, index in enumerate(sorted(self.picks.indices))}
+        return [places[self.picks.indices[rank]] for rank in self.ranks]
 
     def to_list(self, columns: Collection[str] | None = None) -> list[Row]:
         """A dictionary for each row.
@@ -138,6 +188,10 @@ class Rows(Table):
         """
         if self.format == "parquet":
             return _rows_of(self.to_arrow(), columns)
+        rows = self._of_file()
+        return [rows[place] for place in self._places()]
+
+    def _of_file(self) -> list[Row]:
         text = self.content.decode("utf-8-sig")
         if self.format == "csv":
             return _csv_rows(text)
@@ -159,7 +213,8 @@ class Rows(Table):
         """
         arrow = _package("pyarrow", "an Arrow table")
         if self.format == "parquet":
-            return importlib.import_module("pyarrow.parquet").read_table(io.BytesIO(self.content))
+            table = importlib.import_module("pyarrow.parquet").read_table(io.BytesIO(self.content))
+            return table if self.order == "file" else table.take(self._places())
         return arrow.table({name: _arrow_values(arrow, values) for name, values in self.columns().items()})
 
     def to_pandas(self) -> pd.DataFrame:

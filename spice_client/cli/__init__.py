@@ -17,6 +17,8 @@ def add_to(app: typer.Typer) -> None:
     add = partial(app.command, rich_help_panel="Client", epilog=TABLE)
     add("submit")(jobs.submit)
     add("watch")(jobs.watch)
+    add("show")(jobs.show)
+    add("open")(jobs.open_page)
     add("list")(jobs.list_jobs)
     add("download")(subsets.download)
     add("export")(export.export)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from spice_client.cli.console import fits, is_narrow, print_table
 from spice_client.cli.failure import refusal
+from spice_client.cli.ids import JobIds, whole_ids
 from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, Url, WaitS, echo_json, service
+from spice_client.words import short
 
 if TYPE_CHECKING:
     from spice_client.comparison import Comparison
 
-WIDTH = 250
+NUMBERS = ("ROWS", "LOG DET", "CERTIFICATE", "CONFLICT")
+SHORT_NUMBERS = ("ROWS", "LOG DET", "CERT.", "CONFLICT")
 
 
 def compare(
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID ID...", help="Two jobs or more.", show_default=False)],
+    job_ids: JobIds,
     *,
     patience: WaitS = PATIENCE_S,
     url: Url = URL,
@@ -31,7 +31,7 @@ def compare(
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
         if len(job_ids) < 2:  # noqa: PLR2004 - one alone has nothing beside it
             raise refusal("Wrong usage", "give two jobs or more")
-        comparison = client.compare(job_ids)
+        comparison = client.compare(whole_ids(client, job_ids))
     if as_json:
         echo_json(comparison.document())
     else:
@@ -39,30 +39,40 @@ def compare(
 
 
 def _show(comparison: Comparison) -> None:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("", "ID", "NAME", "METHOD"):
-        table.add_column(heading, no_wrap=True)
     letters = [_letter(place) for place in range(len(comparison.jobs))]
-    for heading in ("ROWS", "LOG DET", "CERTIFICATE", "CONFLICT", *(f"SAME AS {letter}" for letter in letters)):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for letter, one in zip(letters, comparison.jobs, strict=True):
-        result = one.result
-        table.add_row(
-            letter,
-            str(one.job.id),
-            Text(one.job.name or ""),
-            one.job.selection.method,
-            f"{result.selected:,}",
-            f"{result.log_det:.3f}",
-            f"{result.certificate.value:.4f}",
-            f"{result.mean_conflict:.4f}",
-            *(f"{overlap:.1%}" for overlap in one.overlap),
-        )
-    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
+    headings = ("", "ID", "NAME", "METHOD", *NUMBERS)
+    shared = tuple(f"SAME AS {letter}" for letter in letters)
+    rows = _figures(comparison, letters)
+    overlaps = [tuple(f"{overlap:.1%}" for overlap in one.overlap) for one in comparison.jobs]
+    right = ",".join((*NUMBERS, *shared))
+    beside = [(*row, *overlap) for row, overlap in zip(rows, overlaps, strict=True)]
+    if fits((*headings, *shared), beside):
+        print_table((*headings, *shared), beside, right=right)
+    else:
+        print_table(("", "ID", "NAME", "METHOD", *SHORT_NUMBERS), rows, cut="NAME", right=",".join(SHORT_NUMBERS))
+        typer.echo()
+        matrix = [(one, *overlap) for one, overlap in zip(letters, overlaps, strict=True)]
+        print_table(("SAME ROWS AS", *letters), matrix, right=",".join(letters))
     if not comparison.same_scale:
         typer.echo("note: sketches or alpha differ, so log-dets are of different scales", err=True)
     if not comparison.same_rows:
         typer.echo("note: the data differ, so row numbers do not name the same rows", err=True)
+
+
+def _figures(comparison: Comparison, letters: list[str]) -> list[tuple[str, ...]]:
+    return [
+        (
+            letter,
+            short(one.job.id) if is_narrow() else str(one.job.id),
+            one.job.name or "",
+            one.job.selection.method,
+            f"{one.result.selected:,}",
+            f"{one.result.log_det:.3f}",
+            f"{one.result.certificate.value:.4f}",
+            f"{one.result.mean_conflict:.4f}",
+        )
+        for letter, one in zip(letters, comparison.jobs, strict=True)
+    ]
 
 
 def _letter(place: int) -> str:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from spice_client.cli.failure import refusal
-from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, JobId, Url, WaitS, echo_json, service
+from spice_client.cli.ids import JobId, whole_id
+from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, Url, WaitS, echo_json, service
 from spice_client.exports.formats import ExportFormat  # noqa: TC001 - Typer reads the annotations
 
 
@@ -20,6 +21,9 @@ def export(  # noqa: PLR0913 - one parameter for each flag
     name: Annotated[
         str, typer.Option(help="Of the data file, and of the dataset in a trainer's configuration.")
     ] = "train",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also over files that hold something else than this job's export.")
+    ] = False,
     column: Annotated[
         list[str] | None,
         typer.Option(metavar="ROLE=COLUMN", help="Instead of the columns that the job read; repeatable."),
@@ -31,7 +35,8 @@ def export(  # noqa: PLR0913 - one parameter for each flag
 ) -> None:
     """Write a job's subset for a trainer: TRL, LLaMA-Factory, Axolotl, or indices for `Dataset.select`."""
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
-        done = client.export(job_id, format, out, name=name, columns=_columns(column))
+        job_id = whole_id(client, job_id)
+        done = client.export(job_id, format, out, name=name, columns=_columns(column), overwrite=overwrite)
     if as_json:
         echo_json(
             {

@@ -9,12 +9,16 @@ import typer
 
 from spice_client.cli.exit_codes import OF_STATE, ExitCode
 from spice_client.cli.failure import show_problem
-from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, JobId, Url, WaitS, echo_json, service
-from spice_client.cli.request import RequestFlags, build_request, pairs
-from spice_client.cli.show import show_job, show_jobs
+from spice_client.cli.ids import JobId, JobIds, whole_id, whole_ids
+from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, Url, WaitS, Yes, agreed, echo_json, service
+from spice_client.cli.request import RequestFlags, build_job_request, pairs
+from spice_client.cli.show import show_job, show_jobs, show_whole_job
 from spice_client.models import State  # noqa: TC001 - Typer reads the annotations
+from spice_client.words import job_summary
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spice_client.client import SpiceClient
     from spice_client.models import Job
 
@@ -30,8 +34,12 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
         str | None, typer.Argument(metavar="REQUEST.json", help="The request; `-` reads stdin.", show_default=False)
     ] = None,
     *,
-    dataset: Annotated[str | None, typer.Option(help="URI, path on this machine, or id of a dataset.")] = None,
-    model: Annotated[str | None, typer.Option(help="URI, or path on this machine, of the model.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="URI, path on this machine, id of a dataset, or the hub's `org/name@commit`.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="URI or path on this machine of the model, or the hub's `org/name@commit`.")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Rows to pick: `500`, `0.1` or `10%`.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Metadata; repeatable.")] = None,
@@ -56,7 +64,7 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
     """
     flags = RequestFlags(dataset, model, budget, name, metadata or [], setting or [])
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
-        job = client.jobs.submit(build_request(request, flags), idempotency_key=idempotency_key)
+        job = client.jobs.submit(build_job_request(request, flags), idempotency_key=idempotency_key)
         if watch:
             _watch(client, str(job.id), every, as_json=as_json)
         else:
@@ -74,7 +82,32 @@ def watch(
 ) -> None:
     """Follow a job until it ends: stage, rate, time left. Ctrl-C stops the watching, not the job."""
     with service(url, api_key, patience_s=patience, from_the_start=True, as_json=as_json) as client:
-        _watch(client, job_id, every, as_json=as_json)
+        _watch(client, whole_id(client, job_id), every, as_json=as_json)
+
+
+def show(
+    job_id: JobId, *, patience: WaitS = PATIENCE_S, url: Url = URL, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
+    """Show a job: what was asked for, how far it is, what came of it, what can be done with it."""
+    with service(url, api_key, patience_s=patience, as_json=as_json) as client:
+        job = client.jobs.get(whole_id(client, job_id))
+    if as_json:
+        echo_json(job.document())
+    else:
+        show_whole_job(job)
+
+
+def open_page(
+    job_id: JobId, *, patience: WaitS = PATIENCE_S, url: Url = URL, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
+    """Open a job's page in the browser; prints its address."""
+    with service(url, api_key, patience_s=patience, as_json=as_json) as client:
+        address = f"{client.url}/#/jobs/{client.jobs.get(whole_id(client, job_id)).id}"
+    if as_json:
+        echo_json({"url": address})
+    else:
+        typer.echo(address)
+        typer.launch(address)
 
 
 def cancel(
@@ -82,12 +115,13 @@ def cancel(
 ) -> None:
     """Cancel a job that has not ended. A running one stops within seconds."""
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
-        _print(client.jobs.cancel(job_id), as_json=as_json)
+        _print(client.jobs.cancel(whole_id(client, job_id)), as_json=as_json)
 
 
 def delete(
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs that have ended.", show_default=False)],
+    job_ids: JobIds,
     *,
+    yes: Yes = False,
     patience: WaitS = PATIENCE_S,
     url: Url = URL,
     api_key: ApiKey = None,
@@ -95,12 +129,20 @@ def delete(
 ) -> None:
     """Delete jobs that have ended, with their subsets. There is no way back."""
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
-        for job_id in job_ids:
+        ids = whole_ids(client, job_ids)
+        if not yes and not agreed(f"Delete {_named(client, ids)} and what was picked, for good?"):
+            raise typer.Exit(ExitCode.REFUSED)
+        for job_id in ids:
             client.jobs.delete(job_id)
             if not as_json:
                 typer.echo(f"job {job_id} is deleted")
     if as_json:
-        echo_json({"deleted": job_ids})
+        echo_json({"deleted": ids})
+
+
+def _named(client: SpiceClient, ids: Sequence[str]) -> str:
+    """One job by its name, several by their number."""
+    return job_summary(client.jobs.get(ids[0])) if len(ids) == 1 else f"{len(ids)} jobs"
 
 
 def list_jobs(  # noqa: PLR0913 - one parameter for each flag

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spice_client.cli.failure import reported
+from spice_client.cli.failure import refusal, reported
 from spice_client.client import SpiceClient
 from spice_client.connection import DEFAULT_URL
 from spice_client.retrying import Patience
@@ -42,7 +43,7 @@ WaitS = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts; errors as JSON on stderr.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 URL = DEFAULT_URL
 PATIENCE_S = 10.0
@@ -70,6 +71,17 @@ def service(
         patience = Patience(patience_s, until_first_answer=from_the_start, waiting=_say)
         with SpiceClient(url, api_key=api_key, patience=patience) as client:
             yield client
+
+
+def agreed(question: str) -> bool:
+    """Ask on the terminal; no is the answer of whoever just presses Enter.
+
+    Raises:
+        CommandFailedError: There is no terminal to ask on.
+    """
+    if not sys.stdin.isatty():
+        raise refusal("Nobody is there to agree", "without a terminal give --yes")
+    return typer.confirm(question, err=True)
 
 
 def echo_json(value: Any) -> None:  # noqa: ANN401 - any JSON value

@@ -8,25 +8,22 @@ from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from spice_client.cli.console import print_table
 from spice_client.cli.exit_codes import ExitCode
 from spice_client.cli.failure import refusal, show_problem
+from spice_client.cli.ids import whole_id
 from spice_client.cli.options import URL, ApiKey, AsJson, Url, WaitS, echo_json, service
 from spice_client.cli.request import RequestFlags, build_proof_request
 from spice_client.mlflow_logging import log_proof
-from spice_client.progress import progress_line
+from spice_client.words import progress_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from spice_client.client import SpiceClient
-    from spice_client.models import Proof
+    from spice_client.models import Proof, ProofComparison
 
 PATIENCE_S = 60.0
 INTERRUPTED = 130
-WIDTH = 160
 
 
 class ProofExit(IntEnum):
@@ -75,6 +72,8 @@ def prove(  # noqa: PLR0913 - one parameter for each flag
     body_flags = {**({} if job is None else {"job": job}), **({} if seeds is None else {"seeds": seeds})}
     try:
         with service(url, api_key, patience_s=patience, from_the_start=True, as_json=as_json) as client:
+            if job is not None:
+                body_flags["job"] = whole_id(client, job)
             body = build_proof_request(request, flags, body_flags)
             proof = _followed(client, body, every, as_json=as_json)
             if report is not None and proof.state == "succeeded":
@@ -117,30 +116,27 @@ def _print(proof: Proof, *, as_json: bool) -> None:
 
 
 def show_proof(proof: Proof) -> None:
-    """Write the comparisons of a proof to stdout, as a table, with what is to be known of them."""
-    console = Console(highlight=False, width=None if Console().is_terminal else WIDTH)
-    console.print(f"proof {proof.id}")
-    table = Table(box=None, pad_edge=False)
-    for heading in ("ARM", "AGAINST", "METRIC", "DIFFERENCE", "95%", "VERDICT", "SEEDS NEEDED"):
-        table.add_column(heading, no_wrap=True)
-    for row in _rows(proof):
-        table.add_row(*row)
-    console.print(table)
-    for note in proof.notes:
-        console.print(note, soft_wrap=True)
-
-
-def _rows(proof: Proof) -> Iterator[tuple[str, ...]]:
+    """Write the comparisons of a proof to stdout, a table for each arm compared against, and what is to be known."""
+    typer.echo(f"proof {proof.id}")
+    for against in dict.fromkeys(one.against for one in proof.comparisons):
+        typer.echo(f"against {against}")
+        rows = [_row(one) for one in proof.comparisons if one.against == against]
+        print_table(("ARM", "METRIC", "DIFFERENCE", "95%", "VERDICT"), rows, cut="ARM,METRIC", right="DIFFERENCE")
     for one in proof.comparisons:
-        yield (
-            one.arm,
-            one.against,
-            one.metric,
-            "" if one.difference is None else f"{one.difference:+.4f}",
-            "" if one.interval is None else f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}",
-            one.verdict,
-            "" if one.runs_needed is None else str(one.runs_needed),
-        )
+        if one.runs_needed is not None:
+            typer.echo(f"{one.arm} against {one.against} by {one.metric}: {one.runs_needed} seeds would be enough")
+    for note in proof.notes:
+        typer.echo(note)
+
+
+def _row(one: ProofComparison) -> tuple[str, ...]:
+    return (
+        one.arm,
+        one.metric,
+        "" if one.difference is None else f"{one.difference:+.4f}",
+        "" if one.interval is None else f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}",
+        one.verdict,
+    )
 
 
 def _followed(client: SpiceClient, body: dict[str, Any], every: float, *, as_json: bool) -> Proof:

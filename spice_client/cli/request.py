@@ -6,16 +6,16 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, cast
 
 from spice_client.cli.failure import refusal
+from spice_client.sources import budget_of, dataset_of, model_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from spice_client.models import Json
+    from spice_client.requests import JobRequest
 
 TITLE = "The request is not valid"
 SECTIONS = (("dataset", "--dataset"), ("model", "--model"), ("selection", "--budget"))
@@ -34,8 +34,8 @@ class RequestFlags:
     settings: Sequence[str] = field(default_factory=list)
 
 
-def build_request(file: str | None, flags: RequestFlags) -> Json:
-    """The body of `POST /jobs`.
+def build_job_request(file: str | None, flags: RequestFlags) -> JobRequest:
+    """The body of `POST /jobs`, whose fields the service checks.
 
     Args:
         file: Path of a JSON file, `-` for standard input, None for flags alone.
@@ -48,7 +48,7 @@ def build_request(file: str | None, flags: RequestFlags) -> Json:
     for section, flag in SECTIONS:
         if section not in request:
             raise refusal(TITLE, f"there is no {section}: give {flag}, or a request file that has one")
-    return _sendable(request)
+    return cast("JobRequest", _sendable(request))
 
 
 def build_proof_request(file: str | None, flags: RequestFlags, further: Json) -> Json:
@@ -75,11 +75,11 @@ def _filled(file: str | None, flags: RequestFlags) -> Json:
         dataset = _section(request, "dataset")
         dataset.pop("uri", None)
         dataset.pop("id", None)
-        dataset.update(_dataset(flags.dataset))
+        dataset.update(dataset_of(flags.dataset))
     if flags.model is not None:
-        _section(request, "model")["uri"] = _uri(flags.model)
+        _section(request, "model").update(model_of(flags.model))
     if flags.budget is not None:
-        _section(request, "selection")["budget"] = parse_budget(flags.budget)
+        _section(request, "selection")["budget"] = budget_of(flags.budget)
     if flags.name is not None:
         request["name"] = flags.name
     if flags.metadata:
@@ -98,18 +98,6 @@ def _sendable(request: Json) -> Json:
     return request
 
 
-def parse_budget(text: str) -> Json:
-    """A budget: `500` rows, a fraction such as `0.1`, or a percentage such as `10%`."""
-    try:
-        if text.endswith("%"):
-            return {"fraction": float(text[:-1]) / 100}
-        if text.isdigit():
-            return {"count": int(text)}
-        return {"fraction": float(text)}
-    except ValueError:
-        raise refusal(TITLE, f"--budget {text!r}: give a number of rows (500), a fraction (0.1) or 10%") from None
-
-
 def _read(file: str) -> Json:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
@@ -121,18 +109,6 @@ def _read(file: str) -> Json:
     if not isinstance(request, dict):
         raise refusal("The request file is not a request", f"{file}: holds no JSON object")
     return request
-
-
-def _dataset(given: str) -> Json:
-    try:
-        return {"id": str(UUID(given))}
-    except ValueError:
-        return {"uri": _uri(given)}
-
-
-def _uri(given: str) -> str:
-    """Turn a path on this machine into a `file://` URI; leave a URI as it is."""
-    return given if urlsplit(given).scheme else Path(given).expanduser().resolve().as_uri()
 
 
 def _section(request: Json, name: str) -> Json:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from spice_client.progress import duration, progress_line
+from spice_client.cli.console import is_narrow, print_table
+from spice_client.words import SHORT, progress_line, result_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from spice_client.models import Job, JobResult
+    from spice_client.models import Job
 
-WIDTH = 250
 STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "queued": "dim"}
 
 
@@ -27,41 +25,71 @@ def show_job(job: Job) -> None:
     state = (job.state, STYLES.get(job.state, ""))
     console.print(Text.assemble(("job ", "dim"), (str(job.id), "bold"), "  ", state, name))
     if job.result:
-        for label, value in _result_lines(job.result):
-            console.print(Text.assemble((f"  {label:<12}", "dim"), value))
+        _print_lines(console, result_lines(job.result))
 
 
-def _result_lines(result: JobResult) -> Iterable[tuple[str, str]]:
-    yield "selected", f"{result.selected:,} of {result.rows_total:,} rows (stopped by {result.stop_reason})"
-    if result.filtered:
-        yield "filtered", ", ".join(f"{count:,} by {reason}" for reason, count in result.filtered.items())
-    if result.suspects and result.suspects.rows:
-        yield "suspects", f"{result.suspects.rows:,} rows look wrong, {result.suspects.picked:,} of them picked"
-    yield "log det", f"{result.log_det:.3f} nats at alpha {result.alpha:.3g}"
-    for name, rows in result.ignored_columns.items():
-        yield "ignored", f"{name}: {rows:,} rows have it, and nothing reads it"
-    value = result.certificate.value
-    if value:
-        yield "certificate", f"{value:.4f}: no subset of this size has more than {1 / value:.3f} times the information"
-    if result.seconds:
-        yield "time", ", ".join(f"{stage} {duration(spent)}" for stage, spent in result.seconds.items())
+def show_whole_job(job: Job) -> None:
+    """Write all that a person asks about a job: what was asked for, how far it is, what came of it, and what to do."""
+    show_job(job)
+    console = Console(highlight=False, soft_wrap=True)
+    _print_lines(console, _asked(job))
+    if job.error:
+        console.print(Text(f"  {job.error.title}", style="bold red"))
+        console.print(Text(f"  {job.error.detail or ''}"))
+    for command in _next(job):
+        console.print(Text(f"  {command}", style="dim"))
 
 
-def show_jobs(jobs: Iterable[Job]) -> None:
-    """Write a table of jobs to stdout."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("ID", "NAME", "STATE", "PROGRESS", "CREATED"):
-        table.add_column(heading, no_wrap=heading != "PROGRESS", overflow="fold")
-    for job in jobs:
-        table.add_row(
-            str(job.id),
-            Text(job.name or ""),
+def _print_lines(console: Console, lines: Iterable[tuple[str, str]]) -> None:
+    for label, value in lines:
+        console.print(Text.assemble((f"  {label:<12}", "dim"), value))
+
+
+def _asked(job: Job) -> Iterable[tuple[str, str]]:
+    if job.state == "running":
+        yield "stage", f"{job.stage or ''}  {progress_line(job.progress)}".strip()
+    yield "dataset", job.dataset.uri or ", ".join(job.dataset.uris or ()) or f"registered as {job.dataset.id}"
+    yield "model", job.model.uri
+    budget = job.selection.budget
+    rows = f"{budget.count:,} rows" if budget.count is not None else f"{budget.fraction or 0:.4g} of the usable rows"
+    yield "selection", f"{job.selection.method}, {rows}, conflict penalty {job.selection.conflict_penalty:g}"
+    yield "submitted", _moment(job)
+    if job.metadata:
+        yield "metadata", ", ".join(f"{key}={value}" for key, value in job.metadata.items())
+
+
+def _next(job: Job) -> Iterable[str]:
+    if job.state == "succeeded":
+        yield f"spice download {job.id} --rows"
+        yield f"spice export {job.id} --format trl --out data"
+        yield f"spice open {job.id}"
+    elif not job.ended:
+        yield f"spice watch {job.id}"
+
+
+def show_jobs(jobs: Sequence[Job]) -> None:
+    """Write a table of jobs to stdout: on a terminal with ids as short as they can be, elsewhere with whole ones."""
+    characters = _telling([str(job.id) for job in jobs]) if is_narrow() else 36
+    rows = [
+        (
+            str(job.id)[:characters],
+            job.name or "",
             Text(job.state, style=STYLES.get(job.state, "")),
-            Text(_progress(job)),
-            job.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            _progress(job),
+            _moment(job),
         )
-    # without a terminal there is no width to keep to, and scripts want one line for each job
-    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
+        for job in jobs
+    ]
+    print_table(("ID", "NAME", "STATE", "PROGRESS", "CREATED"), rows, cut="NAME,PROGRESS")
+
+
+def _telling(ids: Sequence[str]) -> int:
+    """How many characters tell these ids apart."""
+    return next(count for count in range(SHORT, 37) if len({one[:count] for one in ids}) == len(set(ids)))
+
+
+def _moment(job: Job) -> str:
+    return job.created_at.astimezone().strftime("%Y-%m-%d %H:%M" if is_narrow() else "%Y-%m-%d %H:%M:%S")
 
 
 def _progress(job: Job) -> str:

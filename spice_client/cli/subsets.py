@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spice_client.cli.failure import refusal
-from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, JobId, Url, WaitS, echo_json, service
+from spice_client.cli.ids import JobId, whole_id
+from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, Url, WaitS, echo_json, service
 from spice_client.mlflow_logging import log_job
 from spice_client.results import SubsetFormat  # noqa: TC001 - Typer reads the annotations
 
@@ -49,6 +50,7 @@ def download(  # noqa: PLR0913 - one parameter for each flag
 ) -> None:
     """Download a job's subset. The file appears whole or not at all; a connection that breaks is taken up again."""
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
+        job_id = whole_id(client, job_id)
         if rows and format:
             raise refusal("Wrong usage", "--rows come in the dataset's own format: leave out --format")
         chosen = format or _format_of(output)
@@ -74,12 +76,13 @@ def report(
 ) -> None:
     """Save a job's report: one HTML file with the figures, the settings and the certificate."""
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
+        job_id = whole_id(client, job_id)
         if mlflow and (_is_stdout(output) or find_spec("mlflow") is None):
             raise refusal(
                 "Wrong usage",
                 "--mlflow keeps the report's file: name one, or leave out --output"
                 if _is_stdout(output)
-                else "--mlflow needs MLflow: pip install 'spice-select[mlflow]'",
+                else "--mlflow needs MLflow: pip install '.[mlflow]' in the repository",
             )
         into = sys.stdout.buffer if _is_stdout(output) else output
         done = client.report(job_id, into)

@@ -6,11 +6,11 @@ from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
-from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, JobId, Url, WaitS, echo_json, service
-from spice_client.cli.show import WIDTH
+from spice_client.cli.console import console
+from spice_client.cli.ids import JobId, whole_id
+from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, Url, WaitS, echo_json, service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,15 +38,16 @@ def suspects(  # noqa: PLR0913 - one parameter for each flag
 ) -> None:
     """List the rows of a job that look most wrong, the worst first. With --json: one array of rows."""
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
+        job_id = whole_id(client, job_id)
         found = list(_rows(client, job_id, query, limit))
         if scores is not None:
             client.scores(job_id, scores)
     if as_json:
         echo_json([row.document() for row in found])
         return
-    console = Console(highlight=False, width=WIDTH)
+    out = console()
     for row in found:
-        console.print(_line(row), no_wrap=True, overflow="ellipsis")
+        out.print(_line(row), no_wrap=True, overflow="ellipsis")
 
 
 def _rows(client: SpiceClient, job_id: str, query: str, limit: int) -> Iterator[Suspect]:

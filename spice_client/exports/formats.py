@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 ExportFormat = Literal["trl", "llama-factory", "axolotl", "indices"]
 FORMATS: tuple[str, ...] = get_args(ExportFormat)
+SUFFIXES: dict[ExportFormat, tuple[str, ...]] = {
+    "trl": (".jsonl",),
+    "llama-factory": (".json",),
+    "axolotl": (".jsonl", ".axolotl.yml"),
+    "indices": (".json", ".npy"),
+}
+"""Of the files that an export makes; LLaMA-Factory's registry is added to, and not replaced."""
 SHAREGPT_TAGS = {
     "role_tag": "from",
     "content_tag": "value",

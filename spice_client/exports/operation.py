@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from spice_client import jobs, results
 from spice_client.downloads import FileNotWritable
 from spice_client.exports.conversation import read
 from spice_client.exports.files import write_json
-from spice_client.exports.formats import FORMATS, ROW_WRITERS, ExportFormat, Written, write_indices
+from spice_client.exports.formats import FORMATS, ROW_WRITERS, SUFFIXES, ExportFormat, Written, write_indices
 from spice_client.problems import SpiceError
 from spice_rows.conversation import Wanted
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from spice_client.paths import JobLike
     from spice_client.steps import Steps
 
+ORIGIN = ".spice.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -54,6 +56,7 @@ def export(
     *,
     name: str = "train",
     columns: Mapping[str, str] | None = None,
+    overwrite: bool = False,
 ) -> Steps[Exported]:
     """Write a job's subset for a trainer.
 
@@ -65,10 +68,11 @@ def export(
         directory: Where to write; made if it is not there.
         name: Of the data file and of the dataset in the trainer's configuration.
         columns: Role to column name, instead of what the job read.
+        overwrite: Also over files of this name that are not this job's own export.
 
     Raises:
         Conflict: The job has no result, or not yet.
-        ExportImpossible: The name is none, or nothing says which columns to read.
+        ExportImpossible: The name is none, nothing says which columns to read, or something else is there already.
         RowNotReadable: A row does not hold what the columns say.
         FileNotWritable: A file cannot be written.
     """
@@ -77,14 +81,38 @@ def export(
     if not NAME.fullmatch(name):
         raise ExportImpossible(f"the name {name!r} must be letters, digits, '.', '_' and '-', 100 at most")
     found = yield from jobs.get(job)
+    if not overwrite:
+        _refuse_to_replace(found, format, Path(directory), name)
     if format == "indices":
         indices = (yield from results.subset(found)).indices
         return _written(found, Path(directory), name, len(indices), lambda at: write_indices(at, name, indices))
-    table = yield from results.rows(found)
+    table = yield from results.rows(found, order="file")
     names = dict(columns) if columns is not None else _columns(found)
     rows = table.to_list(set(names.values()))
     said = [read(row, names, _wanted(found)) for row in rows]
     return _written(found, Path(directory), name, len(rows), lambda at: ROW_WRITERS[format](at, name, said))
+
+
+def _refuse_to_replace(job: Job, format: ExportFormat, directory: Path, name: str) -> None:  # noqa: A002 - as above
+    """An export may be written again where the same job's lies; anything else there is somebody's.
+
+    Raises:
+        ExportImpossible: Something else is there.
+    """
+    there = [path for path in (directory / f"{name}{suffix}" for suffix in SUFFIXES[format]) if path.exists()]
+    if there and _exported_job(directory / f"{name}{ORIGIN}") != str(job.id):
+        raise ExportImpossible(
+            f"{there[0]} is there already, and is no export of job {job.id}: give another name or directory, "
+            "or overwrite"
+        )
+
+
+def _exported_job(origin: Path) -> str | None:
+    try:
+        known: dict[str, Any] = json.loads(origin.read_text(encoding="utf-8"))
+        return str(known["job"]["id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _wanted(job: Job) -> Wanted:
@@ -96,7 +124,7 @@ def _written(job: Job, directory: Path, name: str, count: int, write: Any) -> Ex
     try:
         directory.mkdir(parents=True, exist_ok=True)
         written: Written = write(directory)
-        origin = directory / f"{name}.spice.json"
+        origin = directory / f"{name}{ORIGIN}"
         write_json(origin, _origin(job))
     except OSError as error:
         raise FileNotWritable(directory, error) from None

@@ -142,7 +142,7 @@ class DatasetRef(Request):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if sum(given is not None for given in (self.uri, self.uris, self.id)) != 1:
-            raise ValueError("must have either uri, uris or id")
+            raise ValueError("give the data by uri or uris, or choose a registered dataset by id: one of the three")
         return self
 
 

@@ -49,7 +49,7 @@ def start(service: str, exporter: SpanExporter | None = None) -> None:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise TracingNotInstalled(
-            f"{error}: SPICE_TRACES needs the extra 'otel' (pip install 'spice-select[otel]')"
+            f"{error}: SPICE_TRACES needs the extra 'otel' (pip install '.[otel]' in the repository)"
         ) from None
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     processor = BatchSpanProcessor(OTLPSpanExporter()) if exporter is None else SimpleSpanProcessor(exporter)

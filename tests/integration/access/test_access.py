@@ -135,6 +135,8 @@ def test_another_projects_key_finds_nothing_on_any_route(service: Service, sessi
     assert problem_of(service.http.post("/jobs", json=body, headers=stranger), 404)["type"] == "dataset-not-found"
     assert service.job(job["id"]) == job, "nor has any of it changed anything"
     assert [item["id"] for item in service.http.get("/jobs").json()["items"]] == [job["id"]]
+    totals = [service.http.get("/jobs?total=true", headers=who).json()["total"] for who in ({}, stranger)]
+    assert totals == [1, 0], "what is not seen is not counted"
 
 
 def test_a_key_may_do_what_its_scope_says(service: Service, sessions: Sessions) -> None:

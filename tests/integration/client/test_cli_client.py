@@ -193,7 +193,7 @@ def test_a_key_that_is_none_is_no_traceback_and_is_not_repeated(key: str) -> Non
 
 
 @pytest.mark.usefixtures("url")
-@pytest.mark.parametrize("command", [["list"], ["submit", "--dataset", "a.jsonl", "--model", "m", "--budget", "1"]])
+@pytest.mark.parametrize("command", [["list"], ["submit", "--dataset", "s3://a/b.jsonl", "--budget", "1"]])
 def test_metadata_that_is_given_twice_is_refused(command: list[str]) -> None:
     done = run(*command, "--metadata", "team=a", "--metadata", "team=b")
     assert done.exit_code == 2
@@ -483,7 +483,8 @@ def test_a_completion_can_be_installed(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("url")
 def test_deleting_jobs(stand_in: StandIn) -> None:
-    done = run("delete", JOB_ID, "other", "--json")
+    other = "3ed80b50-00bd-4b44-bd71-c5b43d2642f5"
+    done = run("delete", JOB_ID, other, "--yes", "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout) == {"deleted": [JOB_ID, "other"]}
-    assert stand_in.deleted == [JOB_ID, "other"]
+    assert json.loads(done.stdout) == {"deleted": [JOB_ID, other]}
+    assert stand_in.deleted == [JOB_ID, other]

@@ -88,6 +88,27 @@ def test_exports_and_comparisons(service: Service, tmp_path: Path) -> None:
         assert told["files"] == [str(out / name) for name in [*files, "train.spice.json"]]
         assert told["rows"] == 6
         assert {path.name for path in out.iterdir()} == {*files, "train.spice.json"}
+        written = (out / files[0]).read_bytes()
+        done = run("export", second[:8], "--format", trainer, "--out", str(out))
+        assert done.exit_code == 2, "another job's export is there"
+        assert f"{out / files[0]} is there already" in done.stderr
+        assert (out / files[0]).read_bytes() == written
+        assert run("export", first, "--format", trainer, "--out", str(out)).exit_code == 0, "the same one, again"
+    assert run("export", second, "--format", "trl", "--out", str(tmp_path / "trl"), "--overwrite").exit_code == 0
+
+    found = service.http.get(f"/jobs/{first}/comparison", params={"other": second}).json()
+    ours, theirs = (set(service.http.get(f"/jobs/{one}/subset").json()["indices"]) for one in (first, second))
+    shared = len(ours & theirs)
+    assert [one["shared"] for one in found["jobs"]] == [[6, shared], [shared, 6]]
+    assert [one["alone_rows"] for one in found["jobs"]] == [sorted(ours - theirs), sorted(theirs - ours)]
+    assert (found["in_all"], found["in_any"], found["same_rows"], found["same_scale"]) == (
+        shared,
+        12 - shared,
+        True,
+        True,
+    )
+    assert service.http.get(f"/jobs/{first}/comparison", params={"other": first}).status_code == 422
+    assert service.http.get(f"/jobs/{first}/comparison", params={"other": str(uuid.uuid4())}).status_code == 404
 
     done = run("compare", first, second, "--json")
     assert done.exit_code == 0, done.output
@@ -125,6 +146,10 @@ def test_what_the_service_refuses(service: Service) -> None:
     done = run("submit", "--dataset", "ftp://example.com/a.jsonl", "--model", service.model_uri, "--budget", "0")
     assert done.exit_code == 2
     assert "selection.budget.count" in done.stderr
+    flags = ["--dataset", "s3://b/a.csv", "--model", service.model_uri, "--budget", "1"]
+    done = run("submit", *flags, "--set", "selection.conflict_penality=0.2")
+    assert done.exit_code == 2
+    assert "there is no such field: did you mean selection.conflict_penalty?" in done.stderr
     done = run("watch", str(uuid.uuid4()))
     assert done.exit_code == 2
     assert "There is no such job" in done.stderr

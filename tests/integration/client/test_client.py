@@ -33,6 +33,27 @@ REQUEST = {
     "model": {"uri": "file:///models/tiny"},
     "selection": {"budget": {"fraction": 0.1}},
 }
+RESULT = {
+    "rows_total": 10,
+    "rows_usable": 10,
+    "selected": 3,
+    "truncated": 0,
+    "rejected": [],
+    "tokens": 100,
+    "log_det": 1.5,
+    "alpha": 0.25,
+    "stop_reason": "budget",
+    "certificate": {"value": 0.8, "optimum_upper_bound": 1.875, "epsilon_bound_violations": 0},
+    "mean_conflict": 0.0,
+    "format": "jsonl",
+    "fingerprint": "sha256:00",
+    "model_revision": "00",
+    "sketches": "00",
+    "sketches_reused": False,
+    "seconds": {},
+    "baselines": {},
+    "versions": {},
+}
 BODY = bytes(range(256)) * 4096
 
 
@@ -42,6 +63,7 @@ def problem(status: int, kind: str, headers: dict[str, str] | None = None, **mor
 
 
 def job(state: str, **more: Any) -> dict[str, Any]:
+    more = {"result": RESULT, **more} if state == "succeeded" else more
     return {**EXAMPLE_JOB, "state": state, "stage": None, "progress": None, **more}
 
 
@@ -205,6 +227,23 @@ def test_something_else_behind_the_url(stand_in: StandIn, do: Do) -> None:
         stand_in.answers = [other]
         with pytest.raises(spice_client.NotTheService):
             do(lambda client: client.jobs.get(JOB_ID))
+
+
+def test_a_request_in_keyword_arguments_is_the_api_s(stand_in: StandIn, do: Do, tmp_path: Path) -> None:
+    rows = tmp_path / "train.jsonl"
+    rows.touch()
+    stand_in.answers = [job("queued")]
+    do(lambda client: client.jobs.submit(dataset=rows, model="file:///models/tiny", budget="10%", name="nightly"))
+    assert json.loads(stand_in.bodies[-1]) == {**REQUEST, "dataset": {"uri": rows.as_uri()}, "name": "nightly"}
+    do(lambda client: client.jobs.submit(REQUEST, budget=7, dataset=JOB_ID))
+    assert json.loads(stand_in.bodies[-1]) == {
+        **REQUEST,
+        "dataset": {"id": JOB_ID},
+        "selection": {"budget": {"count": 7}},
+    }
+    with pytest.raises(spice_client.NothingThere, match=r"dataset: /nowhere\.jsonl is not there"):
+        do(lambda client: client.jobs.submit(REQUEST, dataset="/nowhere.jsonl"))
+    assert len(stand_in.asked) == 2
 
 
 def test_a_deletion_whose_answer_was_lost_is_done(stand_in: StandIn, do: Do) -> None:

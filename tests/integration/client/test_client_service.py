@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import uuid
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +19,6 @@ from tests.integration.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.integration.conftest import Service
 
@@ -30,11 +31,20 @@ def client(service: Service) -> Iterator[SpiceClient]:
 
 def test_from_the_submission_to_a_dataset(client: SpiceClient, service: Service, tmp_path: Path) -> None:
     named = {"name": "nightly 7", "metadata": {"team": "search", "run": "7"}}
-    job = client.jobs.submit({**service.request(baselines=["random"]), **named})
+    asked_for = service.request(baselines=["random"])
+    budget = asked_for["selection"].pop("budget")
+    job = client.jobs.submit(
+        dataset=asked_for["dataset"]["uri"],
+        model=service.model_uri,
+        budget=f"{budget['fraction']:.0%}",
+        selection=asked_for["selection"],
+        gradients=asked_for["gradients"],
+        **named,
+    )
     assert (job.state, job.ended) == ("queued", False)
     service.work()
     job = client.wait(job, progress=False, timeout=30)
-    assert job.result is not None
+    assert isinstance(job, spice_client.SucceededJob)
     assert job.result.columns is not None
     assert (job.result.columns.prompt, job.result.columns.response) == ("prompt", "response")
 
@@ -47,7 +57,15 @@ def test_from_the_submission_to_a_dataset(client: SpiceClient, service: Service,
 
     rows = client.rows(job)
     asked = real_rows()
-    assert rows.to_list() == [asked[index] for index in sorted(subset.indices)]
+    assert rows.to_list() == [asked[index] for index in subset.indices], "as they were picked"
+    assert [picked.row for picked in rows] == rows.to_list()
+    assert [(one.rank, one.index, one.marginal_gain) for one in rows] == [
+        (rank, *pick) for rank, pick in enumerate(zip(subset.indices, subset.marginal_gains, strict=True))
+    ]
+    of_file = client.rows(job, order="file")
+    assert of_file.to_list() == [asked[index] for index in sorted(subset.indices)]
+    assert all(asked[picked.index] == picked.row for picked in of_file)
+    assert all(subset.indices[picked.rank] == picked.index for picked in of_file)
     assert rows.to_arrow().num_rows == 12
 
     assert client.curve(job, points=5).log_det[-1] == pytest.approx(job.result.log_det)
@@ -58,9 +76,29 @@ def test_from_the_submission_to_a_dataset(client: SpiceClient, service: Service,
     assert (tmp_path / "rows.jsonl").read_bytes() == rows.content
     assert done.bytes == len(rows.content)
     assert [one.id for one in client.jobs.list(state="succeeded")] == [job.id]
+    assert [one.id for one in client.jobs.list(id_prefix=str(job.id)[:9])] == [job.id]
     assert [one.id for one in client.jobs.list(name_prefix="nightly", metadata={"team": "search"})] == [job.id]
     assert not list(client.jobs.list(name_prefix="another"))
     assert not list(client.jobs.list(metadata={"team": "another"}))
+
+
+def test_every_cell_of_the_notebook_runs(
+    client: SpiceClient, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"SPICE_API_URL": client.url, "DATASET": service.write_dataset(real_rows()), "MODEL": service.model_uri}
+    for name, value in {**given, "OUT": str(tmp_path / "out")}.items():
+        monkeypatch.setenv(name, value)
+    notebook = json.loads((Path(__file__).resolve().parents[3] / "examples" / "select.ipynb").read_text())
+    known: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), known)  # noqa: S102 - our own notebook
+            if "submit" in "".join(cell["source"]):
+                service.work()
+        assert not cell.get("outputs"), "a notebook is kept without what it printed"
+    assert known["done"].result.selected == 6
+    assert known["done"]._repr_html_()
+    assert [path.name for path in known["exported"].files] == ["train.jsonl", "train.spice.json"]
 
 
 def test_what_the_service_refuses(client: SpiceClient, service: Service) -> None:

@@ -102,7 +102,7 @@ def test_the_command_line_starts_and_names_what_it_cannot_do(environment: Path) 
 def test_a_command_without_its_extra_names_it(environment: Path, command: str, extra: str) -> None:
     done = run(environment / "spice", command)
     assert done.returncode == 2
-    assert f"pip install 'spice-select[{extra}]'" in done.stderr
+    assert f"pip install '.[{extra}]' in the repository" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -90,6 +90,7 @@ def test_every_filter_goes_by_an_index(sessions: Sessions) -> None:
         "states": lists.listed(Job, states=[State.FAILED, State.CANCELLED]),
         "name": lists.listed(Job, name="nightly-7"),
         "prefix": lists.listed(Job, name_prefix="nightly-77"),
+        "id": lists.listed(Job, id_prefix="3"),
         "metadata": lists.listed(Job, metadata={"team": "team-7"}),
         "created": lists.listed(Job, created_after=recent, created_before=datetime.now(UTC)),
         "dataset": jobs(dataset_id=dataset_id),
@@ -138,6 +139,11 @@ def test_filters_are_alternatives_of_states_and_otherwise_all_hold(service: Serv
     assert found(name="nightly") == []
     assert found(name_prefix="nightly") == [second, first]
     assert found(name_prefix="nightly_") == [second]  # a wildcard of SQL is none here
+    assert [found(id_prefix=one[:18]) for one in (first, second)] == [[first], [second]]
+    assert found(id_prefix=first) == [first]
+    counted = service.http.get("/jobs", params={"name_prefix": "nightly", "limit": 1, "total": "true"}).json()
+    assert (len(counted["items"]), counted["total"]) == (1, 2)
+    assert service.http.get("/jobs").json()["total"] is None
     assert found(**{"metadata.team": "search"}) == [second, first]
     assert found(**{"metadata.team": "search", "metadata.tier": "gold"}) == [first]
     assert found(**{"metadata.team": "search", "state": "queued"}) == [second]

@@ -16,7 +16,8 @@ import pytest
 from app.core.contracts.job_request import JobRequest
 from spice_client.cli.exit_codes import ExitCode
 from spice_client.cli.failure import CommandFailedError
-from spice_client.cli.request import RequestFlags, build_request, parse_budget
+from spice_client.cli.request import RequestFlags, build_job_request
+from spice_client.sources import BudgetNotReadable, budget_of
 
 WHOLE = RequestFlags(dataset="https://example.com/train.jsonl", model="file:///models/tiny", budget="10%")
 
@@ -35,16 +36,16 @@ WHOLE = RequestFlags(dataset="https://example.com/train.jsonl", model="file:///m
     ],
 )
 def test_a_budget_is_a_count_a_fraction_or_a_percentage(text: str, budget: dict[str, float]) -> None:
-    assert parse_budget(text) == budget
+    assert budget_of(text) == budget
 
 
 def test_a_budget_that_is_none_is_refused() -> None:
-    with pytest.raises(CommandFailedError, match="--budget 'many'"):
-        parse_budget("many")
+    with pytest.raises(BudgetNotReadable, match="budget 'many': give a number of rows"):
+        budget_of("many")
 
 
 def test_flags_alone_make_a_request() -> None:
-    assert build_request(None, WHOLE) == {
+    assert build_job_request(None, WHOLE) == {
         "dataset": {"uri": "https://example.com/train.jsonl"},
         "model": {"uri": "file:///models/tiny"},
         "selection": {"budget": {"fraction": 0.1}},
@@ -54,11 +55,13 @@ def test_flags_alone_make_a_request() -> None:
 def test_the_flags_of_the_documentation_make_the_request_that_they_say() -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "client.md").read_text(encoding="utf-8")
     (command,) = (
-        block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if block.startswith("spice submit")
+        block
+        for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+        if block.startswith("spice submit") and "--set" in block
     )
     words = shlex.split(command.replace("\\\n", " "))
     settings = [value for flag, value in pairwise(words) if flag == "--set"]
-    request = JobRequest.model_validate(build_request(None, replace(WHOLE, settings=settings)))
+    request = JobRequest.model_validate(build_job_request(None, replace(WHOLE, settings=settings)))
     assert request.selection.baselines == ("random", "dpp")
     assert request.gradients.layers == ("q_proj", "layers.1?.mlp.*")
     assert (request.selection.conflict_penalty, request.gradients.warmup_steps) == (0.3, 20)
@@ -82,7 +85,7 @@ def test_flags_override_the_file_and_leave_the_rest(tmp_path: Path) -> None:
         metadata=["run=a=b"],
         settings=["selection.conflict_penalty=0.2", "gradients.target=linear", "selection.early_stop_ratio=null"],
     )
-    assert build_request(str(file), flags) == {
+    assert build_job_request(str(file), flags) == {
         "dataset": {"uri": "s3://bucket/b.jsonl", "columns": {"prompt": "q", "response": "a"}},
         "model": {"uri": "file:///models/tiny", "max_length": 64},
         "gradients": {"target": "linear"},
@@ -97,24 +100,26 @@ def test_a_dataset_given_by_id_or_by_uri_replaces_the_other(tmp_path: Path) -> N
     known = "3f0c5d0e-6f0e-4a53-9d0e-0f2f6f1b7a11"
     file.write_text(json.dumps({"dataset": {"uri": "file:///data/a.jsonl", "format": "jsonl"}}))
     flags = RequestFlags(dataset=known, model="file:///m", budget="1")
-    assert build_request(str(file), flags)["dataset"] == {"id": known, "format": "jsonl"}
+    assert build_job_request(str(file), flags)["dataset"] == {"id": known, "format": "jsonl"}
     file.write_text(json.dumps({"dataset": {"id": known}}))
     flags = RequestFlags(dataset="s3://bucket/b.csv", model="file:///m", budget="1")
-    assert build_request(str(file), flags)["dataset"] == {"uri": "s3://bucket/b.csv"}
+    assert build_job_request(str(file), flags)["dataset"] == {"uri": "s3://bucket/b.csv"}
 
 
 def test_a_path_on_this_machine_becomes_a_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    request = build_request(None, RequestFlags(dataset="my rows.jsonl", model="./tiny", budget="1"))
+    (tmp_path / "my rows.jsonl").touch()
+    (tmp_path / "tiny").mkdir()
+    request = build_job_request(None, RequestFlags(dataset="my rows.jsonl", model="./tiny", budget="1"))
     assert request["dataset"] == {"uri": (tmp_path / "my rows.jsonl").as_uri()}
     assert request["dataset"]["uri"].endswith("my%20rows.jsonl")
     assert request["model"] == {"uri": (tmp_path / "tiny").as_uri()}
 
 
 def test_the_request_may_come_through_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = build_request(None, WHOLE)
+    whole = build_job_request(None, WHOLE)
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(whole)))
-    assert build_request("-", RequestFlags()) == whole
+    assert build_job_request("-", RequestFlags()) == whole
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,7 @@ def test_a_file_that_is_no_request_is_refused_with_a_reason(tmp_path: Path, cont
         file.write_text(content)
     flags = RequestFlags(metadata=["a=b"], settings=["dataset.format=csv"] if content and "dataset" in content else [])
     with pytest.raises(CommandFailedError) as refusal:
-        build_request(str(file), flags)
+        build_job_request(str(file), flags)
     assert says in str(refusal.value)
     assert refusal.value.code is ExitCode.REFUSED
 
@@ -151,10 +156,10 @@ def test_a_file_that_is_no_request_is_refused_with_a_reason(tmp_path: Path, cont
 )
 def test_what_cannot_be_sent_is_refused(flags: RequestFlags) -> None:
     with pytest.raises(CommandFailedError, match="can't be sent as JSON"):
-        build_request(None, flags)
+        build_job_request(None, flags)
 
 
 @pytest.mark.parametrize("flags", [RequestFlags(metadata=["team"]), RequestFlags(settings=["=1"])])
 def test_a_pair_without_name_or_value_is_refused(flags: RequestFlags) -> None:
     with pytest.raises(CommandFailedError, match="give name=value"):
-        build_request(None, flags)
+        build_job_request(None, flags)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from spice_client.models import Progress
-from spice_client.progress import duration, progress_line
+from spice_client.words import duration, progress_line
 
 
 @pytest.mark.parametrize(
