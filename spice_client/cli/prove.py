@@ -67,7 +67,7 @@ def prove(  # noqa: PLR0913 - one parameter for each flag
     cancelled, 2 wrong usage or refused, 5 the service cannot be reached or is out of order.
     """
     if mlflow and find_spec("mlflow") is None:
-        raise refusal("Wrong usage", "--mlflow needs MLflow: pip install 'spice-select[mlflow]'")
+        raise refusal("Wrong usage", "--mlflow needs MLflow: pip install '.[mlflow]' in the repository")
     flags = RequestFlags(dataset, model, budget, None, [], setting or [])
     body_flags = {**({} if job is None else {"job": job}), **({} if seeds is None else {"seeds": seeds})}
     try:
