@@ -12,8 +12,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from spice_client.notebook import curve_html, job_html
-from spice_client.words import job_summary
+from spice_client.notebook import curves_html, table_html
+from spice_client.words import certificate_words, duration, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +79,15 @@ class Progress(Answer):
     rate: float | None = None
     tokens_per_s: float | None = None
     eta_s: float | None = None
+
+    def line(self) -> str:
+        """`41984/100000 samples, 212 a second, 4:33 left`; what is not known is left out."""
+        parts = [f"{self.done:,}{f'/{self.total:,}' if self.total is not None else ''} {self.unit}"]
+        if self.rate:
+            parts.append(f"{self.rate:.3g} a second" if self.rate < 1000 else f"{self.rate:,.0f} a second")  # noqa: PLR2004
+        if self.eta_s is not None:
+            parts.append(f"{duration(self.eta_s)} left")
+        return ", ".join(parts)
 
 
 class Worker(Answer):
@@ -306,6 +315,22 @@ class JobResult(Answer):
     partitions_guarantee: PartitionsGuarantee | None = None
     versions: dict[str, str]
 
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """A label and a sentence for each thing that is worth knowing."""
+        yield "selected", f"{self.selected:,} of {self.rows_total:,} rows (stopped by {self.stop_reason})"
+        if self.filtered:
+            yield "filtered", ", ".join(f"{count:,} by {reason}" for reason, count in self.filtered.items())
+        if self.suspects and self.suspects.rows:
+            yield "suspects", f"{self.suspects.rows:,} rows look wrong, {self.suspects.picked:,} of them picked"
+        yield "log det", f"{self.log_det:.3f} nats at alpha {self.alpha:.3g}"
+        for name, rows in self.ignored_columns.items():
+            yield "ignored", f"{name}: {rows:,} rows have it, and nothing reads it"
+        value = self.certificate.value
+        if value:
+            yield "certificate", certificate_words(value)
+        if self.seconds:
+            yield "time", ", ".join(f"{stage} {duration(spent)}" for stage, spent in self.seconds.items())
+
 
 class Job(Answer):
     """A job."""
@@ -334,10 +359,30 @@ class Job(Answer):
     webhook: WebhookDelivery | None = None
 
     def __repr__(self) -> str:
-        return f"<{job_summary(self)}>"
+        return f"<{self.summary()}>"
 
     def _repr_html_(self) -> str:
-        return job_html(self)
+        return table_html(self.summary(), self.result.lines() if self.result else self._so_far())
+
+    def summary(self) -> str:
+        """The job in a line: id, state, name, and what came of it."""
+        where = self.state if self.state != "running" or not self.stage else f"running ({self.stage})"
+        parts = [f"job {short(self.id)}", where]
+        if self.name:
+            parts.append(repr(self.name))
+        if self.result:
+            parts += [f"{self.result.selected:,} of {self.result.rows_total:,} rows", f"{self.result.log_det:.4g} nats"]
+        elif self.error:
+            parts.append(self.error.title)
+        return ", ".join(parts)
+
+    def _so_far(self) -> Iterator[tuple[str, str]]:
+        if self.error:
+            yield "error", self.error.title
+            yield "detail", self.error.detail or ""
+        elif self.stage:
+            yield "stage", self.stage
+            yield "progress", self.progress.line() if self.progress else ""
 
     @property
     def ended(self) -> bool:
@@ -484,7 +529,9 @@ class Curve(CurveLine):
     baselines: dict[str, CurveLine]
 
     def _repr_html_(self) -> str:
-        return curve_html(self)
+        lines = {"picks": (self.rank, self.log_det)}
+        lines |= {name: (one.rank, one.log_det) for name, one in self.baselines.items()}
+        return curves_html(f"{self.selected:,} picks of job {self.job_id}", lines)
 
 
 class Histogram(Answer):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
-from spice_client.notebook import NotebookView
-from spice_client.words import duration, progress_line
+from spice_client.notebook import bar_html
+from spice_client.words import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ class BarView:
             self._task = self._bars.add_task(f"{stage:<10}", total=None, numbers="")
         if self._task is not None:
             done, total = (job.progress.done, job.progress.total) if job.progress else (0, None)
-            self._bars.update(self._task, completed=done, total=total, numbers=progress_line(job.progress))
+            self._bars.update(self._task, completed=done, total=total, numbers=_line(job))
 
     def waiting(self, failure: SpiceError) -> None:
         """Say that the service cannot be reached just now."""
@@ -118,9 +119,38 @@ class LineView:
         if stage == self._stage and time.monotonic() - self._said_at < QUIET_S:
             return
         self._stage, self._said_at = stage, time.monotonic()
-        numbers = progress_line(job.progress) if job.state == "running" else ""
+        numbers = _line(job) if job.state == "running" else ""
         self._console.print(Text(f"{stage}  {numbers}".rstrip()), soft_wrap=True)
 
     def waiting(self, failure: SpiceError) -> None:
         """Say that the service cannot be reached just now."""
         self._console.print(Text(f"waiting: {failure.detail or failure.title}"), soft_wrap=True)
+
+
+class NotebookView:
+    """A bar in the notebook's output, which moves as the job does."""
+
+    def __init__(self) -> None:
+        self._display: Any = importlib.import_module("IPython.display")
+        self._handle: Any = None
+
+    def show(self, job: Job) -> None:
+        """Show a job as it is now."""
+        share = (job.progress.done, job.progress.total) if job.progress and job.progress.total else None
+        where = job.state if job.ended else job.stage or job.state
+        self._put(bar_html(where, "" if job.ended else _line(job), share, moves=not job.ended))
+
+    def waiting(self, failure: SpiceError) -> None:
+        """Say that the service cannot be reached just now."""
+        self._put(bar_html("waiting", failure.title))
+
+    def _put(self, html: str) -> None:
+        shown = self._display.HTML(html)
+        if self._handle is None:
+            self._handle = self._display.display(shown, display_id=True)
+        else:
+            self._handle.update(shown)
+
+
+def _line(job: Job) -> str:
+    return job.progress.line() if job.progress else ""

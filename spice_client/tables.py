@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from spice_client.notebook import subset_html
+from spice_client.notebook import curves_html
 from spice_client.problems import PackageMissing, SpiceError
+from spice_client.words import certificate_words
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -92,7 +93,9 @@ class Subset(Table):
     certificate: float | None = None
 
     def _repr_html_(self) -> str:
-        return subset_html(self)
+        said = f"certificate {certificate_words(self.certificate)}" if self.certificate else ""
+        picks = {"picks": (range(1, len(self) + 1), self.log_det)}
+        return curves_html(f"{len(self):,} picks of job {self.job_id}", picks, said)
 
     def __len__(self) -> int:
         return len(self.indices)

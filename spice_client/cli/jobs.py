@@ -14,7 +14,6 @@ from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, Url, WaitS
 from spice_client.cli.request import RequestFlags, build_job_request, pairs
 from spice_client.cli.show import show_job, show_jobs, show_whole_job
 from spice_client.models import State  # noqa: TC001 - Typer reads the annotations
-from spice_client.words import job_summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +141,7 @@ def delete(
 
 def _named(client: SpiceClient, ids: Sequence[str]) -> str:
     """One job by its name, several by their number."""
-    return job_summary(client.jobs.get(ids[0])) if len(ids) == 1 else f"{len(ids)} jobs"
+    return client.jobs.get(ids[0]).summary() if len(ids) == 1 else f"{len(ids)} jobs"
 
 
 def list_jobs(  # noqa: PLR0913 - one parameter for each flag

@@ -16,7 +16,6 @@ from spice_client.cli.ids import whole_id
 from spice_client.cli.options import URL, ApiKey, AsJson, Url, WaitS, echo_json, service
 from spice_client.cli.request import RequestFlags, build_proof_request
 from spice_client.mlflow_logging import log_proof
-from spice_client.words import progress_line
 
 if TYPE_CHECKING:
     from spice_client.client import SpiceClient
@@ -147,7 +146,7 @@ def _followed(client: SpiceClient, body: dict[str, Any], every: float, *, as_jso
 
     def show(proof: Proof) -> None:
         nonlocal shown
-        line = f"{proof.state} {proof.stage or ''} {progress_line(proof.progress) or ''}".strip()
+        line = f"{proof.state} {proof.stage or ''} {proof.progress.line() if proof.progress else ''}".strip()
         if line != shown and not as_json:
             shown = line
             typer.echo(line, err=True)

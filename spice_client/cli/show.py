@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from spice_client.cli.console import is_narrow, print_table
-from spice_client.words import SHORT, progress_line, result_lines
+from spice_client.words import SHORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ def show_job(job: Job) -> None:
     state = (job.state, STYLES.get(job.state, ""))
     console.print(Text.assemble(("job ", "dim"), (str(job.id), "bold"), "  ", state, name))
     if job.result:
-        _print_lines(console, result_lines(job.result))
+        _print_lines(console, job.result.lines())
 
 
 def show_whole_job(job: Job) -> None:
@@ -47,7 +47,7 @@ def _print_lines(console: Console, lines: Iterable[tuple[str, str]]) -> None:
 
 def _asked(job: Job) -> Iterable[tuple[str, str]]:
     if job.state == "running":
-        yield "stage", f"{job.stage or ''}  {progress_line(job.progress)}".strip()
+        yield "stage", f"{job.stage or ''}  {_line(job)}".strip()
     yield "dataset", job.dataset.uri or ", ".join(job.dataset.uris or ()) or f"registered as {job.dataset.id}"
     yield "model", job.model.uri
     budget = job.selection.budget
@@ -92,10 +92,14 @@ def _moment(job: Job) -> str:
     return job.created_at.astimezone().strftime("%Y-%m-%d %H:%M" if is_narrow() else "%Y-%m-%d %H:%M:%S")
 
 
+def _line(job: Job) -> str:
+    return job.progress.line() if job.progress else ""
+
+
 def _progress(job: Job) -> str:
     if job.state == "succeeded" and job.result:
         return f"{job.result.selected:,} of {job.result.rows_total:,} rows"
     if job.state == "failed" and job.error:
         return job.error.title
-    line = progress_line(job.progress)
+    line = _line(job)
     return f"{job.stage}: {line}" if job.state == "running" and line else job.stage or ""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from spice_client.models import Progress
-from spice_client.words import duration, progress_line
+from spice_client.words import duration
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,6 @@ def test_durations_are_as_short_as_they_can_be(seconds: float, text: str) -> Non
 @pytest.mark.parametrize(
     ("progress", "text"),
     [
-        (None, ""),
         (
             {"done": 41984, "total": 100000, "unit": "samples", "rate": 212.4, "eta_s": 273.2},
             "41,984/100,000 samples, 212 a second, 4:33 left",
@@ -33,5 +32,5 @@ def test_durations_are_as_short_as_they_can_be(seconds: float, text: str) -> Non
         ),
     ],
 )
-def test_progress_says_what_is_known(progress: dict[str, Any] | None, text: str) -> None:
-    assert progress_line(Progress.model_validate(progress) if progress else None) == text
+def test_progress_says_what_is_known(progress: dict[str, Any], text: str) -> None:
+    assert Progress.model_validate(progress).line() == text
