@@ -140,6 +140,7 @@ class ModelRef(Answer):
     uri: str
     dtype: str = "float32"
     max_length: int = 512
+    devices: str = "one"
     chat_template: str | None = None
 
 

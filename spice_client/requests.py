@@ -55,6 +55,7 @@ class ModelSource(TypedDict):
     uri: str
     dtype: NotRequired[Literal["float32", "bfloat16"]]
     max_length: NotRequired[int]
+    devices: NotRequired[Literal["one", "all"]]
     chat_template: NotRequired[str | None]
 
 

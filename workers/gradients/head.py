@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from workers.models.errors import ModelError
+from workers.models.memory import LOGITS_AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from workers.gradients.batches import Batch
 
     HeadTap = Callable[[torch.Tensor, torch.Tensor], None]
-
-LOGITS_AT_ONCE = 1 << 24
-"""Logits that exist at one time on the plain path (64 MiB in float32, and as much again for their gradients)."""
 
 
 class Head(Protocol):

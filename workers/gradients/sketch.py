@@ -39,6 +39,7 @@ import torch
 from workers.gradients.adapter import part_a, part_b
 from workers.gradients.config import FACTOR_SIDE
 from workers.gradients.countsketch import CountSketch
+from workers.models.memory import GRADIENTS_AT_ONCE
 from workers.selection.seeds import random_signs
 
 if TYPE_CHECKING:
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
     from workers.models.layers import LinearMap
 
     Projection = torch.Tensor | CountSketch | None
-
-MATERIALISED_ELEMENTS = 1 << 25
-"""Gradient entries that exist at one time; more samples than fit are folded in turns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +82,7 @@ class LayerFold:
 
     def in_turns(self, rows: int) -> list[slice]:
         """Parts of `rows` samples whose gradients may exist together."""
-        step = max(1, MATERIALISED_ELEMENTS // (self.shape[0] * self.shape[1]))
+        step = max(1, GRADIENTS_AT_ONCE // (self.shape[0] * self.shape[1]))
         return [slice(start, start + step) for start in range(0, rows, step)]
 
 

@@ -22,3 +22,11 @@ def resolve_device(setting: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelError(f"SPICE_DEVICE={setting}: this machine has {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def beside(device: torch.device) -> tuple[torch.device, ...]:
+    """The machine's further devices of the same kind."""
+    if device.type != "cuda":
+        return ()
+    first = device.index or 0
+    return tuple(torch.device("cuda", number) for number in range(torch.cuda.device_count()) if number != first)

@@ -12,6 +12,10 @@ class ModelError(ValueError):
     """The model can't be used; the message is for the user: the field at fault, why, and what to do."""
 
 
+class ModelTooLarge(ModelError):
+    """The model does not fit into the device's memory; the message has the numbers and what to do."""
+
+
 class SampleTooLarge(RuntimeError):
     """One sample alone does not fit into the device's memory."""
 

@@ -101,7 +101,10 @@ def _publish(fetching: _Fetching, files: Sequence[Remote], copy: Path) -> None:
         with _cache_errors():
             unfinished.mkdir(parents=True)
         for file in files:
-            fetching.copy(file, unfinished / (GGUF_NAME if fetching.uri.is_gguf else file.name))
+            target = unfinished / (GGUF_NAME if fetching.uri.is_gguf else file.name)
+            with _cache_errors():
+                target.parent.mkdir(exist_ok=True)
+            fetching.copy(file, target)
         with _cache_errors():
             try:
                 unfinished.rename(copy)

@@ -30,6 +30,10 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+TEMPLATES = "additional_chat_templates"
+"""Directory of the templates besides the default, NAME.jinja for each; the only directory that is looked into."""
+PROCESSOR_TEMPLATE = "chat_template.json"
+"""Where older releases put the template, or several by name, of a model that also takes pictures."""
 SMALL_SUFFIXES = frozenset({".json", ".jinja", ".txt", ".model"})
 NOT_NEEDED = frozenset({"generation_config.json", "adapter_config.json", INDEX})
 """Nothing is generated; an adapter's configuration names another model; the index comes with the weights."""
@@ -45,7 +49,7 @@ class Listing:
 
     Attributes:
         place: The directory's name, for messages.
-        sizes: File name to bytes.
+        sizes: File name to bytes; of `TEMPLATES` with the directory before it.
     """
 
     place: str
@@ -65,7 +69,9 @@ class Listing:
                 "model again with safe_serialization=True"
             )
         names = sorted(
-            name for name in self.sizes if PurePath(name).suffix in SMALL_SUFFIXES and name not in NOT_NEEDED
+            name
+            for name in self.sizes
+            if PurePath(name).suffix in (SMALL_SUFFIXES if "/" not in name else {".jinja"}) and name not in NOT_NEEDED
         )
         if WEIGHTS not in self.sizes:
             names.append(INDEX)
@@ -136,8 +142,12 @@ class ModelFiles:
         for file in self.files:
             with file.open("rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").hexdigest()
-            total.update(f"{file.name}\0{content}\n".encode())
+            total.update(f"{self.name_of(file)}\0{content}\n".encode())
         return total.hexdigest()
+
+    def name_of(self, file: Path) -> str:
+        """A file's name in the directory."""
+        return file.relative_to(self.path).as_posix()
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -165,9 +175,11 @@ class ModelFiles:
         """
         with tempfile.TemporaryDirectory(prefix="spice-model-") as directory:
             for file in self.files:
-                there = Path(directory) / file.name
+                there = Path(directory) / self.name_of(file)
+                there.parent.mkdir(exist_ok=True)
                 if file.name == TOKENIZER_CONFIG:
-                    there.write_text(json.dumps(_without_paths(parsed(file.read_bytes(), file.name))))
+                    content = _without_paths(parsed(file.read_bytes(), file.name))
+                    there.write_text(json.dumps(self._with_template(content)))
                 elif file.name == CONFIG:
                     content = _without_kernels(parsed(file.read_bytes(), file.name))
                     quantised = settled(content, file.name, dtype)
@@ -177,6 +189,17 @@ class ModelFiles:
                 else:
                     there.symlink_to(file.resolve())
             yield Path(directory)
+
+    def _with_template(self, content: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+        """A tokenizer's configuration with the templates of `PROCESSOR_TEMPLATE`, if it has none."""
+        beside = self.path / PROCESSOR_TEMPLATE
+        if beside not in self.files or not isinstance(content, dict) or "chat_template" in content:
+            return content
+        found = parsed(beside.read_bytes(), beside.name)
+        templates = found.get("chat_template") if isinstance(found, dict) else None
+        if isinstance(templates, dict):
+            templates = [{"name": name, "template": template} for name, template in templates.items()]
+        return content if templates is None else {**content, "chat_template": templates}
 
 
 Stamp = tuple[tuple[str, int, int, int], ...]
@@ -209,10 +232,11 @@ def model_files(path: Path, limits: ModelLimits) -> ModelFiles:
     for entry in entries:
         if entry.is_symlink() and not entry.resolve().is_relative_to(root):
             raise ModelError(
-                f"model.uri: {path.name}/{entry.name} is a link out of the directory: "
+                f"model.uri: {path.name}/{entry.relative_to(path)} is a link out of the directory: "
                 "copy the model with its links resolved (cp -rL)"
             )
-    listing = Listing(path.name, {entry.name: entry.stat().st_size for entry in entries if entry.is_file()})
+    sizes = {entry.relative_to(path).as_posix(): entry.stat().st_size for entry in entries if entry.is_file()}
+    listing = Listing(path.name, sizes)
     small = listing.small(limits)
     weights = listing.weights((path / INDEX).read_bytes() if INDEX in small else None, limits)
     quantised = None
@@ -241,6 +265,8 @@ def _entries(path: Path) -> Sequence[Path]:
     if not path.is_dir():
         raise ModelError(f"model.uri: {path} is not a directory: give the local directory of a saved model")
     entries = sorted(path.iterdir(), key=lambda entry: entry.name)
+    if (path / TEMPLATES).is_dir() and not (path / TEMPLATES).is_symlink():
+        entries += sorted((path / TEMPLATES).glob("*.jinja"), key=lambda entry: entry.name)
     if len(entries) > MOST_FILES:
         raise ModelError(
             f"model.uri: {path} holds {len(entries):,} files, the limit is {MOST_FILES:,}: "

@@ -7,26 +7,27 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workers.models.architecture import frozen
-from workers.models.errors import ModelError, in_brief
-from workers.models.files import CONFIG, model_files, stamp
+from workers.models.device import beside
+from workers.models.errors import ModelError, ModelTooLarge, in_brief
+from workers.models.files import model_files, stamp
 from workers.models.limits import ModelLimits
-from workers.models.quantised import PACKED, plain_numbers
+from workers.models.memory import DTYPES, available_memory, check_memory, memory_of
+from workers.models.on_meta import model_on_meta
+from workers.models.placement import device_map
+from workers.models.quantised import plain_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from workers.models.files import ModelFiles
+    from workers.models.memory import Work
 
 DEFAULT_LIMITS = ModelLimits()
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-SPARE_ELEMENTS = 1 << 27
-"""Numbers that a model may have beyond those in its files: rotary tables, masks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +40,7 @@ class ProxyModel:
         revision: sha256 over the names and contents of its configuration, tokenizer and weight files.
         path: The directory it came from.
         weights_stored_as: Format of quantised weights, such as ``nf4``; None for plain numbers.
+        most_tokens: Tokens of a batch that memory has room for, as estimated before it was loaded; None: not estimated.
     """
 
     model: PreTrainedModel
@@ -46,9 +48,22 @@ class ProxyModel:
     revision: str
     path: Path
     weights_stored_as: str | None = None
+    most_tokens: int | None = None
+
+    def batch_tokens(self, budget: int) -> int:
+        """Tokens of a batch: as many as the budget, where memory has room for them."""
+        return budget if self.most_tokens is None else max(1, min(budget, self.most_tokens))
 
 
-def load_model(path: Path, *, dtype: str, device: torch.device, limits: ModelLimits = DEFAULT_LIMITS) -> ProxyModel:
+def load_model(
+    path: Path,
+    *,
+    dtype: str,
+    device: torch.device,
+    limits: ModelLimits = DEFAULT_LIMITS,
+    further: Sequence[torch.device] = (),
+    work: Work | None = None,
+) -> ProxyModel:
     """Load a model and its tokenizer.
 
     Args:
@@ -56,23 +71,36 @@ def load_model(path: Path, *, dtype: str, device: torch.device, limits: ModelLim
         dtype: ``float32`` or ``bfloat16``.
         device: Where it goes.
         limits: How large it may be.
+        further: Devices that its blocks are spread over besides.
+        work: What it is loaded for: whether memory will do is then estimated beforehand.
 
     Raises:
+        ModelTooLarge: It can't fit into the memory that the devices have left.
         ModelError: Anything about the directory, the dtype or the architecture that can't serve; the message says
             what to do.
     """
     torch_dtype = _torch_dtype(dtype)
     files = model_files(path, limits)
+    devices, most_tokens = (device, *further), None
     try:
         with files.unchanged(), files.alone(dtype) as directory:
-            _check_size(files, directory, limits)
-            model, absent = _loaded(directory, torch_dtype)
+            on_meta = model_on_meta(files, directory, limits)
+            if work is not None:
+                needed = memory_of(on_meta, files, torch_dtype, work)
+                check_memory(
+                    path.name, needed, work, devices, dtype=dtype, others=0 if further else len(beside(device))
+                )
+                most_tokens = needed.tokens_within(sum(map(available_memory, devices)))
+            placed = None if {one.type for one in devices} == {"cpu"} else device_map(on_meta, devices)
+            model, absent = _loaded(directory, torch_dtype, placed)
             if files.weights_stored_as == "int8":
                 model = plain_numbers(model, torch_dtype)
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
             revision = files.revision
     except ModelError:
         raise
+    except torch.OutOfMemoryError as error:
+        raise _too_large(path, device) from error
     except ImportError as error:
         raise ModelError(
             f"model.uri: the weights of {path.name} are stored as {files.weights_stored_as}, which this worker lacks a "
@@ -90,16 +118,20 @@ def load_model(path: Path, *, dtype: str, device: torch.device, limits: ModelLim
         )
     if model.config.is_encoder_decoder:
         raise ModelError(f"model.uri: {path.name} is an encoder-decoder: choose a decoder-only model")
-    try:
-        nn.Module.to(model, device)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(f"model.uri: {path.name} does not fit on {device}: use bfloat16 or a smaller model") from error
     return ProxyModel(
         model=frozen(model),
         tokenizer=tokenizer,
         revision=revision,
         path=path,
         weights_stored_as=files.weights_stored_as,
+        most_tokens=most_tokens,
+    )
+
+
+def _too_large(path: Path, device: torch.device) -> ModelTooLarge:
+    return ModelTooLarge(
+        f"model.uri: the memory of {device} ran out while {path.name} was loaded: set model.dtype to bfloat16, or use "
+        "a smaller proxy model"
     )
 
 
@@ -117,13 +149,23 @@ class ModelCache:
         self._key: tuple[object, ...] | None = None
         self._model: ProxyModel | None = None
 
-    def get(self, path: Path, *, dtype: str, device: torch.device) -> ProxyModel:
+    def get(
+        self,
+        path: Path,
+        *,
+        dtype: str,
+        device: torch.device,
+        further: Sequence[torch.device] = (),
+        work: Work | None = None,
+    ) -> ProxyModel:
         """The model of the directory, loaded if it is not in memory; arguments and errors of `load_model`."""
-        key = (path.resolve(), dtype, str(device), stamp(path))
+        key = (path.resolve(), dtype, *map(str, (device, *further)), stamp(path))
         with self._lock:
             if self._model is None or key != self._key:
                 self._drop()
-                self._model = load_model(path, dtype=dtype, device=device, limits=self._limits)
+                self._model = load_model(
+                    path, dtype=dtype, device=device, limits=self._limits, further=further, work=work
+                )
                 self._key = key
             return self._model
 
@@ -138,43 +180,14 @@ class ModelCache:
             torch.cuda.empty_cache()
 
 
-def _check_size(files: ModelFiles, directory: Path, limits: ModelLimits) -> None:
-    """Refuse a configuration that asks for more than the weight files hold, before anything is made of that size.
+def _loaded(path: Path, dtype: torch.dtype, placed: dict[str, str] | None) -> tuple[PreTrainedModel, list[str]]:
+    """The model, and the names of the weights that its files lack or hold in another shape.
 
-    Raises:
-        ModelError: It does.
+    Args:
+        path: Its directory.
+        dtype: What it is computed in.
+        placed: Device by module name, straight to which the weights go; None: the CPU.
     """
-    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    held = len(files.tensors)
-    for name, value in config.get_text_config().to_dict().items():
-        counts_layers = name.endswith("_layers") and name != "max_window_layers"
-        if counts_layers and isinstance(value, int) and value > held:
-            raise ModelError(
-                f"model.uri: {files.path.name}/{CONFIG} asks for {name} {value:,}, but its weight files hold {held:,} "
-                "tensors: copy the model again"
-            )
-    with torch.device("meta"):
-        make: Any = AutoModelForCausalLM.from_config
-        model = make(config, trust_remote_code=False)
-    asked = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
-    stored = sum(tensor.elements for tensor in files.tensors)
-    if files.weights_stored_as is not None:
-        stored *= PACKED
-    if asked > stored + SPARE_ELEMENTS:
-        raise ModelError(
-            f"model.uri: {files.path.name}/{CONFIG} asks for {asked:,} numbers, but its weight files hold {stored:,}: "
-            "copy the model again"
-        )
-    size = asked * torch.float32.itemsize
-    if size > limits.max_bytes:
-        raise ModelError(
-            f"model.uri: {files.path.name} takes {size:,} bytes in float32, the limit is {limits.max_bytes:,}: "
-            "use a smaller proxy model, or raise SPICE_MODEL_MAX_BYTES"
-        )
-
-
-def _loaded(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
-    """The model, and the names of the weights that its files lack or hold in another shape."""
     load: Any = AutoModelForCausalLM.from_pretrained  # its type does not know of output_loading_info
     model, report = load(
         path,
@@ -184,6 +197,7 @@ def _loaded(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # they are told in the report, not by an error that tells none
         output_loading_info=True,
+        device_map=placed,
     )
     return model, sorted([*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
 

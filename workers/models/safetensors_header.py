@@ -8,6 +8,7 @@ one name, where another reader may take the first, so a name that occurs twice i
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -27,15 +28,26 @@ MOST_DIMENSIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """The name and shape of one tensor."""
+    """The name, shape and dtype of one tensor, the dtype as the file names it."""
 
     name: str
     shape: tuple[int, ...]
+    dtype: str = "F32"
 
     @property
     def elements(self) -> int:
         """How many numbers it has."""
         return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes it has."""
+        return self.elements * (1 if self.dtype == "BOOL" else int(re.findall(r"\d+", self.dtype)[0]) // 8)
+
+    @property
+    def packed(self) -> bool:
+        """Whether its numbers are integers, as those of quantised weights are, and do not stand for themselves."""
+        return self.dtype[0] in "IUB" and not self.dtype.startswith("BF")
 
 
 def check_header(file: Path, max_bytes: int) -> list[Tensor]:
@@ -81,7 +93,7 @@ def _tensor(file: Path, name: str, entry: Any) -> Tensor:  # noqa: ANN401 - the 
             f"model.uri: {file.name}: tensor {name[:100]!r} has {len(shape)} dimensions, the limit is "
             f"{MOST_DIMENSIONS}: copy the model again"
         )
-    return Tensor(name, shape)
+    return Tensor(name, shape, dtype)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

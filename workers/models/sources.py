@@ -16,9 +16,12 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from app.core.uris.models import GGUF
 from workers.models.errors import ModelError
+from workers.models.files import TEMPLATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from huggingface_hub.hf_api import RepoFolder
 
     from app.core.settings import Settings
     from app.core.uris.models import ModelUri
@@ -42,7 +45,7 @@ class Remote:
     """A file of a model at its source.
 
     Attributes:
-        name: Its name, without directories.
+        name: Its name; of a chat template beside the default with its directory before it.
         size: Bytes.
         version: What the source says of its content: an ETag, or the hash under which a hub keeps it.
     """
@@ -83,6 +86,12 @@ def open_source(uri: ModelUri, settings: Settings) -> Source:
     return S3Source(uri, settings.s3_endpoint_url) if uri.scheme == "s3" else HubSource(uri, settings.hub_url)
 
 
+def _name_in_model(path: str) -> str:
+    """The last part of a path, with the directory of further chat templates before it."""
+    directory, _, name = path.rpartition("/")
+    return f"{TEMPLATES}/{name}" if directory.rpartition("/")[2] == TEMPLATES else name
+
+
 class S3Source:
     """A prefix, or a single GGUF object, of a bucket."""
 
@@ -106,13 +115,15 @@ class S3Source:
             found = [self._filesystem.info(self._uri.uri)]
         else:
             found = self._filesystem.ls(f"{self._uri.uri}/", detail=True)
+            if any(entry["name"].rstrip("/").endswith(f"/{TEMPLATES}") for entry in found):
+                found += self._filesystem.ls(f"{self._uri.uri}/{TEMPLATES}/", detail=True)
         if len(found) > MOST_FILES:
             raise ModelError(
                 f"model.uri: {self._uri.uri} holds {len(found):,} objects, the limit is {MOST_FILES:,}: "
                 "give the prefix of one model"
             )
         return [
-            Remote(entry["name"].rpartition("/")[2], int(entry["size"]), str(entry["ETag"]))
+            Remote(_name_in_model(entry["name"]), int(entry["size"]), str(entry["ETag"]))
             for entry in found
             if entry["type"] == "file" and not entry["name"].endswith("/")
         ]
@@ -143,12 +154,18 @@ class HubSource:
 
     def files(self) -> list[Remote]:
         """The files at the root of the repository; a large file's version is its sha256, another's its git hash."""
-        found = self._api.list_repo_tree(self._id, revision=self._revision)
+        found = [entry for _, entry in zip(range(MOST_FILES), self._tree(), strict=False)]
+        if any(entry.path == TEMPLATES and not isinstance(entry, RepoFile) for entry in found):
+            found += [entry for _, entry in zip(range(MOST_FILES), self._tree(TEMPLATES), strict=False)]
         return [
             Remote(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
-            for _, entry in zip(range(MOST_FILES), found, strict=False)
-            if isinstance(entry, RepoFile) and "/" not in entry.path and not entry.path.endswith(GGUF)
+            for entry in found
+            if isinstance(entry, RepoFile) and _name_in_model(entry.path) == entry.path
+            if not entry.path.endswith(GGUF)
         ]
+
+    def _tree(self, directory: str | None = None) -> Iterable[RepoFile | RepoFolder]:
+        return self._api.list_repo_tree(self._id, path_in_repo=directory, revision=self._revision)
 
     def open(self, file: Remote) -> BinaryIO:
         """The file of that commit."""

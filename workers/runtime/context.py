@@ -18,7 +18,7 @@ from app.core.storage import open_artifacts
 from workers.data.holds import Holds
 from workers.gradients.engine import GradientEngine
 from workers.gradients.peft_adapter import AdapterCache
-from workers.models.device import resolve_device
+from workers.models.device import beside, resolve_device
 from workers.models.fetch import limits_of
 from workers.models.proxy import ModelCache
 from workers.models.tokenizer import TokenizerCache
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from workers.data.corpus import Corpus
     from workers.gradients.config import GradientConfig
     from workers.gradients.starting_point import StartingPoint
+    from workers.models.memory import Work
     from workers.models.proxy import ProxyModel
 
 
@@ -56,7 +57,7 @@ class WorkerContext:
     stopping: threading.Event = field(default_factory=threading.Event)
     _engine: GradientEngine | None = None
     _engine_model: ProxyModel | None = None
-    _engine_source: tuple[Path, str] | None = None
+    _engine_source: tuple[Path, str, bool] | None = None
     _engine_key: str | None = None
 
     @property
@@ -64,18 +65,26 @@ class WorkerContext:
         """This worker, as clients see it."""
         return f"{socket.gethostname()}:{os.getpid()}"
 
-    def model(self, path: Path, dtype: str) -> ProxyModel:
+    def model(self, path: Path, dtype: str, work: Work | None = None, *, spread: bool = False) -> ProxyModel:
         """Load a model, or return the last one if it is the same.
+
+        Args:
+            path: Its directory.
+            dtype: What it is computed in.
+            work: What it is loaded for, for the estimate of memory.
+            spread: Whether its blocks go to all GPUs of this machine.
 
         Raises:
             ModelError: It can't be used.
         """
-        if self._engine_source != (path, dtype):
+        source = (path, dtype, spread)
+        if self._engine_source != source:
             self._engine = self._engine_model = None  # the engine keeps its model alive, and two may not fit
-        model = self.models.get(path, dtype=dtype, device=self.device)
+        further = beside(self.device) if spread else ()
+        model = self.models.get(path, dtype=dtype, device=self.device, further=further, work=work)
         if self._engine_model is not model:
             self._engine = None
-        self._engine_model, self._engine_source = model, (path, dtype)
+        self._engine_model, self._engine_source = model, source
         return model
 
     def engine(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.core.uris.datasets import UriRefused
 from workers.data.errors import DatasetError
-from workers.models.errors import ModelError, SampleTooLarge
+from workers.models.errors import ModelError, ModelTooLarge, SampleTooLarge
 from workers.selection import BudgetError, ConfigError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ UNFORESEEN = frozenset({INTERNAL_ERROR, STORAGE_FAILED})
 """Kinds of failure whose traceback is in the worker's log."""
 KINDS: tuple[tuple[type[Exception], str, str, str | None], ...] = (
     (UriRefused, "uri-refused", "The URI may not be read", "dataset.uri"),
+    (ModelTooLarge, "model-too-large", "The model does not fit into memory", "model.uri"),
     (ModelError, "model-unusable", "The model can't be used", "model.uri"),
     (SampleTooLarge, "out-of-memory", "A row does not fit into memory", "model.max_length"),
     (BudgetError, "selection-impossible", "The selection can't be made", "selection.budget"),

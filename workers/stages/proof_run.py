@@ -16,6 +16,7 @@ from app.core.contracts.proof_result import RunOutcome
 from app.core.db.tables import Job, Proof, ProofRun, State
 from app.core.lifecycle import leases, proofs
 from app.core.storage import arms_name, held_out_name, run_outcome_name, run_prefix
+from workers.models.memory import Work
 from workers.runtime.context import current_context
 from workers.runtime.failures import JobError
 from workers.runtime.task import run_leased
@@ -115,7 +116,9 @@ class _Run:
             self.context.artifacts, arms_name(self.proof_id), arm_key(self.row.arm, self.row.seed, drawn=drawn)
         )
         path = model_directory(self.context, source.model, source.request.model.dtype, self.heartbeat.should_stop)
-        proxy = self.context.model(path, source.request.model.dtype)
+        proxy = self.context.model(
+            path, source.request.model.dtype, Work(corpus.longest()[1]), spread=source.request.model.devices == "all"
+        )
         if proxy.revision != self.plan.model:
             raise JobError(
                 "model-changed",

@@ -14,6 +14,7 @@ from workers.data.tokenisation import ConversationEncoder
 from workers.data.without_prompt import PromptFrame
 from workers.gradients.shards import Scored, ShardStore
 from workers.gradients.starting_point import StartingPoint, shared_starting_point, starting_point
+from workers.models.memory import Work
 from workers.runtime.context import current_context
 from workers.runtime.failures import JobError
 from workers.runtime.task import run_leased
@@ -66,13 +67,19 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
         sketch_dim=source.gradients.sketch_dim,
         shard_rows=context.settings.shard_rows,
     )
-    config = replace(source.gradients, token_budget=context.settings.token_budget)
+    config = source.gradients
     if config.adapter != plan.adapter:
         raise _changed("gradients.adapter", context, "adapter")
     path = model_directory(context, source.model, source.request.model.dtype, heartbeat.should_stop)
-    model = context.model(path, source.request.model.dtype)
+    model = context.model(
+        path,
+        source.request.model.dtype,
+        Work(corpus.longest()[1], context.settings.shard_rows, config.sketch_dim),
+        spread=source.request.model.devices == "all",
+    )
     if model.revision != plan.model:
         raise _changed("model.uri", context, "model")
+    config = replace(config, token_budget=model.batch_tokens(context.settings.token_budget))
 
     def start() -> StartingPoint:
         if not config.prepared:

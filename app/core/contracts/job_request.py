@@ -164,6 +164,10 @@ class ModelRef(Request):
     )
     dtype: Annotated[Literal["float32", "bfloat16"], BeforeValidator(_not_half)] = "float32"
     max_length: int = Field(default=512, ge=2, le=131_072, description="Tokens of a row; longer rows are cut.")
+    devices: Literal["one", "all"] = Field(
+        default="one",
+        description="`all`: the blocks are spread over all GPUs of a worker, for a model larger than one of them.",
+    )
     chat_template: Name | None = Field(
         default=None,
         description="Which of the tokenizer's chat templates, where it has several; left out: `default`, and "

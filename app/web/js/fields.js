@@ -28,6 +28,7 @@ export const SECTIONS = [
       { path: "model.max_length", label: "Longest row, tokens", kind: "number", value: 512, help: "Longer rows are cut on the right." },
       { path: "model.chat_template", label: "Chat template", maxLength: 200, placeholder: "default", help: "Name of a chat template, if the tokenizer has several. If empty: default, and tool_use for rows with tools.", folded: true },
       { path: "model.dtype", label: "Numbers", kind: "select", options: [["float32"], ["bfloat16"]], value: "float32", help: "bfloat16 halves memory, on GPUs that have it.", folded: true },
+      { path: "model.devices", label: "GPUs", kind: "select", options: [["one", "one"], ["all", "all of a worker"]], value: "one", help: "all: the model's blocks are spread over the GPUs of a worker, for a model larger than one of them.", folded: true },
     ],
   },
   {

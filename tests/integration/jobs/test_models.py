@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from app.core.settings import get_settings
 from tests.integration.conftest import Service, environment
@@ -77,3 +80,51 @@ def test_what_a_worker_may_not_read_fails_the_job(
     assert job["state"] == "failed"
     assert job["error"]["type"] == "model-unusable"
     assert "the limit is 1,000" in job["error"]["detail"]
+
+
+def test_several_chat_templates_without_a_default(service: Service, tiny_model: Path) -> None:
+    directory = shutil.copytree(tiny_model, service.directory / "several")
+    chatml = (directory / "chat_template.jinja").read_text()
+    (directory / "chat_template.jinja").unlink()
+    (directory / "additional_chat_templates").mkdir()
+    for name in ("brief", "long"):
+        (directory / "additional_chat_templates" / f"{name}.jinja").write_text(chatml)
+    body = service.request()
+    body["model"]["uri"] = directory.as_uri()
+    failed = service.run(body)
+    assert failed["error"]["type"] == "dataset-chat-template-unknown"
+    assert "set model.chat_template to one of 'brief', 'long'" in failed["error"]["detail"]
+    body["model"]["chat_template"] = "brief"
+    assert service.run(body)["state"] == "succeeded"
+
+
+def test_quantised_weights_are_named_in_the_result(service: Service, tiny_model: Path) -> None:
+    directory = service.directory / "nf4"
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=config).save_pretrained(directory)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tiny_model / name, directory / name)
+    body = service.request()
+    assert service.run(body)["result"]["weights_stored_as"] is None
+    body["model"]["uri"] = directory.as_uri()
+    job = service.run(body)
+    assert job["state"] == "succeeded", job["error"]
+    assert job["result"]["weights_stored_as"] == "nf4"
+
+
+def test_all_devices_of_a_machine_with_one_give_the_sketches_of_one(service: Service) -> None:
+    body = service.request()
+    one = service.run(body)
+    body["model"]["devices"] = "all"
+    found = service.run(body)
+    assert found["state"] == "succeeded", found["error"]
+    assert found["result"]["sketches"] == one["result"]["sketches"]
+
+
+def test_a_model_that_does_not_fit_fails_the_job_before_it_is_loaded(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.models.memory.available_memory", lambda _: 10_000)
+    error = service.run(service.request())["error"]
+    assert (error["type"], error["errors"][0]["field"]) == ("model-too-large", "model.uri")
+    assert "cpu has 9.8 KiB left: use a smaller or a quantised proxy model" in error["detail"]

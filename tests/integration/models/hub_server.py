@@ -28,6 +28,7 @@ class HubServer:
     Attributes:
         url: Its endpoint.
         models: Id and commit to the files, by name.
+        datasets: Likewise, of datasets.
         calls: Paths that it was asked for.
         damage: Names of files that it hands out with a byte changed.
         refuse: A status to answer to everything, or None.
@@ -35,29 +36,42 @@ class HubServer:
 
     url: str = ""
     models: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
+    datasets: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     damage: set[str] = field(default_factory=set)
     refuse: int | None = None
 
-    def answer(self, path: str) -> tuple[int, bytes]:
+    def answer(self, path: str, query: str = "") -> tuple[int, bytes]:
         """Status and body."""
         self.calls.append(path)
         if self.refuse is not None:
             return self.refuse, b"{}"
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        if parts[0] == "api":
             name, what, commit = "/".join(parts[2:4]), parts[4], parts[5]
-            files = self.models.get((name, commit))
+            files = {"models": self.models, "datasets": self.datasets}[parts[1]].get((name, commit))
             if files is None:
                 return 404, b"{}"
             body: Any = {"id": name, "sha": commit, "siblings": []}
             if what == "tree":
-                body = [entry(file, content) for file, content in files.items()]
+                deep = "recursive=true" in query.lower()
+                body = list(tree(files, "/".join(parts[6:]), deep=deep))
             return 200, json.dumps(body).encode()
-        content = self.models.get(("/".join(parts[:2]), parts[3]), {}).get("/".join(parts[4:]))
+        kind = self.datasets if parts[0] == "datasets" else self.models
+        parts = parts[1:] if parts[0] == "datasets" else parts
+        content = kind.get(("/".join(parts[:2]), parts[3]), {}).get("/".join(parts[4:]))
         if content is None:
             return 404, b"{}"
         return 200, content[:-1] + bytes([content[-1] ^ 1]) if parts[-1] in self.damage else content
+
+
+def tree(files: dict[str, bytes], below: str, *, deep: bool) -> Iterator[dict[str, Any]]:
+    """What lies in a directory: files, then directories; `deep`: the files of those too."""
+    start = f"{below}/" if below else ""
+    inside = {name.removeprefix(start): name for name in files if name.startswith(start)}
+    yield from (entry(name, files[name]) for rest, name in inside.items() if deep or "/" not in rest)
+    for directory in dict.fromkeys(rest.partition("/")[0] for rest in inside if "/" in rest):
+        yield {"type": "directory", "path": start + directory, "size": 0, "oid": "0" * 40}
 
 
 def entry(path: str, content: bytes) -> dict[str, Any]:
@@ -76,7 +90,8 @@ def hub_server() -> Iterator[HubServer]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = hub.answer(urlsplit(self.path).path)
+            asked = urlsplit(self.path)
+            status, body = hub.answer(asked.path, asked.query)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -24,6 +24,7 @@ from workers.data.stopping import Stopped
 from workers.models.errors import ModelError
 from workers.models.fetch import CacheFailed, fetch_model
 from workers.models.proxy import load_model
+from workers.models.tokenizer import TokenizerCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,12 +35,17 @@ if TYPE_CHECKING:
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NEEDED = {"chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+RAG = "additional_chat_templates/rag.jinja"
 IN_THE_WAY = {"pytorch_model.bin": b"\x80\x04.", "modeling.py": b"raise SystemExit", "README.md": b"#", "a.gguf": b"G"}
 
 
 def upload(s3: S3Server, directory: Path, prefix: str) -> None:
     for file in directory.iterdir():
         s3.client.put_object(Bucket="models", Key=f"{prefix}/{file.name}", Body=file.read_bytes())
+
+
+def names_of(path: Path) -> set[str]:
+    return {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
 
 
 @pytest.fixture
@@ -74,6 +80,13 @@ class TestS3:
         there = load_model(path, dtype="float32", device=torch.device("cpu"))
         here = load_model(saved_model, dtype="float32", device=torch.device("cpu"))
         assert there.revision == here.revision
+
+    def test_further_chat_templates_come_with_it(self, s3: S3Server, prefix: str, settings: Settings) -> None:
+        for name in (RAG, "additional_chat_templates/notes.txt", "additional_chat_templates/deep/x.jinja"):
+            s3.client.put_object(Bucket="models", Key=f"{prefix}/{name}", Body=b"rag")
+        path = fetched(f"s3://models/{prefix}", settings)
+        assert names_of(path) == NEEDED | {RAG}
+        assert set(TokenizerCache().get(path).tokenizer.chat_template) == {"default", "rag"}
 
     def test_a_copy_is_used_again_until_the_source_changes(self, s3: S3Server, prefix: str, settings: Settings) -> None:
         first = fetched(f"s3://models/{prefix}/", settings)
@@ -183,6 +196,16 @@ class TestHub:
         there = load_model(path, dtype="float32", device=torch.device("cpu"))
         assert there.revision == load_model(saved_model, dtype="float32", device=torch.device("cpu")).revision
         assert not [call for call in hub.calls if call.endswith((".bin", ".py", ".gguf"))]
+
+    def test_further_chat_templates_come_with_it(self, settings: Settings, hub: HubServer) -> None:
+        hub.models["org/tiny", COMMIT] |= {
+            RAG: b"rag",
+            "additional_chat_templates/deep/x.jinja": b"x",
+            "deep/y.json": b"",
+        }
+        path = fetched(f"hf://org/tiny@{COMMIT}", settings)
+        assert names_of(path) == NEEDED | {RAG}
+        assert set(TokenizerCache().get(path).tokenizer.chat_template) == {"default", "rag"}
 
     def test_a_commit_that_is_here_is_not_asked_for_again(self, settings: Settings, hub: HubServer) -> None:
         path = fetched(f"hf://org/tiny@{COMMIT}", settings)

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from tiny_networks import tiny_network
+from tiny_networks import SIZES, tiny_network
 from tokenizers import Tokenizer, models
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    SwitchTransformersConfig,
+)
 
 from workers.models.device import resolve_device
 from workers.models.errors import ModelError
@@ -175,3 +181,14 @@ def test_devices_by_setting() -> None:
         assert resolve_device("auto") == CPU
         with pytest.raises(ModelError, match="no CUDA device"):
             resolve_device("cuda:0")
+
+
+def test_a_configuration_may_name_more_window_layers_than_it_has_layers(directory: Path) -> None:
+    """`max_window_layers` says from which layer on a window is used; the tiny Qwen2 and Qwen3 keep 28 and 36."""
+    Qwen2ForCausalLM(Qwen2Config(**SIZES, max_window_layers=28)).save_pretrained(directory)
+    assert load_model(directory, dtype="float32", device=CPU).model.config.max_window_layers == 28
+
+
+def test_experts_with_a_limit_of_tokens_are_refused_by_the_name_of_the_limit(directory: Path) -> None:
+    SwitchTransformersConfig(num_layers=1, num_decoder_layers=1, expert_capacity=64).save_pretrained(directory)
+    refused(directory, "limits the tokens that an expert takes .expert_capacity 64.")

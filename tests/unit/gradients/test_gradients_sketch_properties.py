@@ -89,7 +89,7 @@ def test_large_batches_are_folded_in_turns(monkeypatch: pytest.MonkeyPatch) -> N
     layer = sketch_of("layer", torch.empty(20, 30), GradientConfig(target="linear", sketch="sparse", sketch_dim=16))
     x, delta = torch.randn(7, 5, 30), torch.randn(7, 5, 20)
     whole = layer(x, delta)
-    monkeypatch.setattr(sketch_module, "MATERIALISED_ELEMENTS", 2 * 600)
+    monkeypatch.setattr(sketch_module, "GRADIENTS_AT_ONCE", 2 * 600)
     torch.testing.assert_close(layer(x, delta), whole)
 
 

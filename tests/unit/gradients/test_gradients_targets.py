@@ -10,7 +10,18 @@ import pytest
 import torch
 from autograd_reference import relative_error, weight_gradients
 from tiny_networks import SIZES, VOCABULARY, made_up_samples, tiny_model, tiny_network
-from transformers import AutoModelForCausalLM, FalconConfig, MambaConfig, OlmoConfig, OPTConfig, Phi3Config
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    FalconConfig,
+    MambaConfig,
+    MptConfig,
+    OlmoConfig,
+    OPTConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from workers.data.samples import Sample
 from workers.gradients.batches import plan_batches
@@ -94,8 +105,11 @@ def test_a_layer_that_mixes_samples_is_refused_or_left_out() -> None:
         ),
         OlmoConfig(**SIZES, clip_qkv=0.05),
         FalconConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4),
+        CohereConfig(**SIZES, use_qk_norm=True),
+        Qwen2Config(**SIZES, max_window_layers=28, use_sliding_window=False),
+        Qwen3Config(**SIZES, head_dim=8, max_window_layers=36),
     ],
-    ids=["opt", "olmo-clip", "falcon"],
+    ids=["opt", "olmo-clip", "falcon", "cohere-qk-norm", "qwen2-window-layers", "qwen3-window-layers"],
 )
 def test_projections_that_are_flattened_clipped_in_place_or_of_a_class_of_their_own(config: Any) -> None:
     model, samples = model_of(config), made_up_samples(6)
@@ -103,6 +117,18 @@ def test_projections_that_are_flattened_clipped_in_place_or_of_a_class_of_their_
     expected = weight_gradients(model.model, samples, list(found))
     for name, gradient in found.items():
         assert relative_error(gradient, expected[name]) < 1e-4, name
+
+
+def test_rows_beyond_what_mpt_was_made_for_are_refused_with_the_length() -> None:
+    config = MptConfig(vocab_size=VOCABULARY, d_model=32, n_heads=4, n_layers=2, max_seq_len=16)
+    engine = GradientEngine(model_of(config), LINEAR)
+    within, beyond = (Sample(0, np.arange(3, 3 + size, dtype=np.int32), np.arange(size) > 1) for size in (16, 17))
+    found = engine.gradients([within])
+    expected = weight_gradients(engine._passes.model, [within], list(found))
+    for name, gradient in found.items():
+        assert relative_error(gradient, expected[name]) < 1e-4, name
+    with pytest.raises(ModelError, match="row 0 has 17 tokens, and the model was made for 16: set max_length to 16"):
+        engine.sketch([beyond])
 
 
 def test_the_transposed_projection_of_gpt2() -> None:

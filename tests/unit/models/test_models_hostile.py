@@ -126,12 +126,20 @@ class TestWaysOut:
         (model / "chat_template.jinja").symlink_to(tmp_path / "secret.json")
         refused(model, "chat_template.jinja is a link out of the directory")
 
-    def test_templates_in_directories_are_not_read(self, model: Path, tmp_path: Path) -> None:
-        (tmp_path / "secret").write_text("secret")
+    def test_links_among_the_further_templates(self, model: Path, tmp_path: Path) -> None:
+        (tmp_path / "secret").mkdir()
+        (tmp_path / "secret" / "default.jinja").write_text("secret")
+        (model / "additional_chat_templates").symlink_to(tmp_path / "secret")
+        refused(model, "additional_chat_templates is a link out of the directory")
+        (model / "additional_chat_templates").unlink()
         (model / "additional_chat_templates").mkdir()
-        (model / "additional_chat_templates" / "default.jinja").symlink_to(tmp_path / "secret")
-        tokenizer = TokenizerCache().get(model).tokenizer
-        assert "secret" not in tokenizer.get_chat_template()
+        (model / "additional_chat_templates" / "default.jinja").symlink_to(tmp_path / "secret" / "default.jinja")
+        refused(model, "additional_chat_templates/default.jinja is a link out of the directory")
+
+    def test_templates_in_other_directories_are_not_read(self, model: Path) -> None:
+        (model / "more").mkdir()
+        (model / "more" / "default.jinja").write_text("secret")
+        assert "secret" not in TokenizerCache().get(model).tokenizer.get_chat_template()
 
     @pytest.mark.parametrize("name", ["../other.safetensors", "/etc/other.safetensors", "a/b.safetensors", 7, "x.bin"])
     def test_an_index_names_files_beside_it(self, model: Path, name: object) -> None:
