@@ -9,11 +9,11 @@ from spice_client.paths import DatasetLike, dataset_path
 from spice_client.steps import Ask, Steps, ask_for, new_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 def register(
-    uri: str,
+    uri: str | Sequence[str],
     *,
     format: str | None = None,  # noqa: A002 - the name in the API
     name: str | None = None,
@@ -22,7 +22,8 @@ def register(
     """Have a worker read a dataset: rows, columns, bytes and fingerprint, or why it can't be read.
 
     Args:
-        uri: `file://` inside the service's allowed roots, `https://` or `s3://`.
+        uri: `file://` inside the service's allowed roots, `https://`, `s3://` or `hf://datasets/...`; or many of these,
+            in the order in which their rows are numbered.
         format: Overrides what the URI's suffix says: jsonl, json, csv or parquet.
         name: A name for it.
         metadata: What else to note.
@@ -30,7 +31,8 @@ def register(
     Raises:
         InvalidRequest: The URI is not allowed, or a field is wrong.
     """
-    given = {"uri": uri, "format": format, "name": name, "metadata": metadata}
+    named = {"uri": uri} if isinstance(uri, str) else {"uris": list(uri)}
+    given = {**named, "format": format, "name": name, "metadata": metadata}
     body = {key: value for key, value in given.items() if value is not None}
     return ask_for(Dataset, Ask("POST", "/datasets", json=body, headers=new_key()))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from app.core.contracts.job_request import Columns, ModelRef
 from app.core.contracts.schema import Expiry, Metadata, Name, Request, Response, Text
@@ -18,6 +18,7 @@ EXAMPLE_REQUEST: dict[str, Any] = {"uri": "file:///data/train.jsonl", "name": "s
 EXAMPLE_DATASET: dict[str, Any] = {
     "id": "3f0c5d0e-6f0e-4a53-9d0e-0f2f6f1b7a11",
     "uri": "file:///data/train.jsonl",
+    "uris": None,
     "format": None,
     "name": "support tickets, October",
     "metadata": {},
@@ -38,10 +39,17 @@ EXAMPLE_DATASET: dict[str, Any] = {
 class DatasetRequest(Request):
     """A dataset to register."""
 
-    uri: Text = Field(
+    uri: Text | None = Field(
+        default=None,
         description="`file://` (inside the allowed roots), `https://` or `s3://`; JSONL, JSON, CSV or Parquet, "
         "each also with .gz or .zst. `file://` and `s3://` may name a directory (with a slash at its end) or a pattern "
-        "with `*`; `hf://datasets/org/name@commit` or `.../config` a dataset on the hub."
+        "with `*`; `hf://datasets/org/name@commit` or `.../config` a dataset on the hub.",
+    )
+    uris: tuple[Text, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="Many of them instead, in the order in which their rows are numbered.",
     )
     format: Format | None = Field(default=None, description="Overrides what the URI's suffix says.")
     name: Name | None = None
@@ -50,12 +58,19 @@ class DatasetRequest(Request):
         default=None, description="When the dataset is forgotten, if nothing reads it then; the file stays."
     )
 
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.uri is None) == (self.uris is None):
+            raise ValueError("must have either uri or uris")
+        return self
+
 
 class DatasetResponse(Response):
     """A registered dataset. Rows, bytes, columns, shape and fingerprint are there once `state` is succeeded."""
 
     id: uuid.UUID
-    uri: str
+    uri: str = Field(description="Of many, the first.")
+    uris: list[str] | None = Field(description="All of them, if many were registered.")
     format: Format | None
     name: str | None
     metadata: Metadata = Field(validation_alias="metadata_")

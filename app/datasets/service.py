@@ -33,21 +33,37 @@ def register(session: Session, settings: Settings, request: DatasetRequest) -> D
         InvalidRequest: The URI is not one that this service reads.
         QuotaExceeded: As many of the project's datasets and previews as may be are not read yet.
     """
-    try:
-        uri = check_uri(request.uri, settings, request.format)
-    except UriRefused as refused:
-        raise InvalidRequest(FieldError(field="uri", message=str(refused))) from refused
+    uris = _checked(settings, request)
     _check_quota(session, settings)
+    formats = [lost for uri in uris if (lost := _format_lost(uri, settings)) is not None]
     dataset = Dataset(
         id=uuid.uuid4(),
-        uri=uri.uri,
-        format=request.format or _format_lost(uri, settings),
+        uri=uris[0].uri,
+        uris=None if request.uris is None else [uri.uri for uri in uris],
+        format=request.format or next(iter(formats), None),
         name=request.name,
         metadata_=dict(request.metadata),
         expires_at=request.expires_at,
     )
     session.add(dataset)
     return dataset
+
+
+def _checked(settings: Settings, request: DatasetRequest) -> list[DatasetUri]:
+    """The URIs as they are read.
+
+    Raises:
+        InvalidRequest: Some are none that this service reads.
+    """
+    found, errors = [], []
+    for place, uri in enumerate(request.uris or (request.uri or "",)):
+        try:
+            found.append(check_uri(uri, settings, request.format))
+        except UriRefused as refused:
+            errors.append(FieldError(field="uri" if request.uris is None else f"uris.{place}", message=str(refused)))
+    if errors:
+        raise InvalidRequest(*errors)
+    return found
 
 
 def _format_lost(uri: DatasetUri, settings: Settings) -> Format | None:

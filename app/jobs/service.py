@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from app.core.contracts.job_request import Columns, JobRequest
+    from app.core.contracts.job_request import Columns, DatasetRef, JobRequest
     from app.core.contracts.schema import Changes
     from app.core.db.tables import Dataset
     from app.core.settings import Settings
@@ -169,17 +169,7 @@ def _uri_errors(settings: Settings, request: JobRequest) -> list[FieldError]:
             check_webhook_url(request.webhook.url, settings)
         except WebhookRefused as refused:
             errors.append(FieldError(field="webhook.url", message=str(refused)))
-    given = request.dataset.uris or (() if request.dataset.uri is None else (request.dataset.uri,))
-    for place, uri in enumerate(given):
-        try:
-            check_uri(uri, settings, request.dataset.format)
-        except UriRefused as refused:
-            errors.append(
-                FieldError(
-                    field="dataset.uri" if request.dataset.uris is None else f"dataset.uris.{place}",
-                    message=str(refused),
-                )
-            )
+    errors.extend(dataset_uri_errors(settings, request.dataset, "dataset"))
     adapter = request.gradients.adapter
     try:
         check_model_uri(request.model.uri, settings)
@@ -190,6 +180,18 @@ def _uri_errors(settings: Settings, request: JobRequest) -> list[FieldError]:
             check_adapter_uri(adapter.uri, settings)
     except UriRefused as refused:
         errors.append(FieldError(field="gradients.adapter.uri", message=str(refused)))
+    return errors
+
+
+def dataset_uri_errors(settings: Settings, dataset: DatasetRef, field: str) -> list[FieldError]:
+    """What is wrong with the URIs of a dataset that a request names in a field."""
+    errors = []
+    for place, uri in enumerate(dataset.uris or (() if dataset.uri is None else (dataset.uri,))):
+        try:
+            check_uri(uri, settings, dataset.format)
+        except UriRefused as refused:
+            name = f"{field}.uri" if dataset.uris is None else f"{field}.uris.{place}"
+            errors.append(FieldError(field=name, message=str(refused)))
     return errors
 
 

@@ -15,7 +15,6 @@ from app.core.db.tables import Dataset, Job, Proof, State
 from app.core.lifecycle import deletion, leases, proofs, quotas
 from app.core.storage import StorageFailed
 from app.core.telemetry import origin
-from app.core.uris.datasets import UriRefused, check_uri
 from app.http import lists
 from app.http.paging import page_of
 from app.http.problems import FieldError, InvalidRequest, ProofFinished, ProofNotFinal, QuotaExceeded, Unavailable
@@ -160,11 +159,8 @@ def _errors(session: Session, settings: Settings, request: ProofRequest) -> list
         except WebhookRefused as refused:
             errors.append(FieldError(field="webhook.url", message=str(refused)))
     held_out = request.held_out.dataset
-    if held_out is not None and held_out.uri is not None:
-        try:
-            check_uri(held_out.uri, settings, held_out.format)
-        except UriRefused as refused:
-            errors.append(FieldError(field="held_out.dataset.uri", message=str(refused)))
+    if held_out is not None:
+        errors.extend(jobs.dataset_uri_errors(settings, held_out, "held_out.dataset"))
     if held_out is not None and held_out.id is not None and session.get(Dataset, held_out.id) is None:
         errors.append(FieldError(field="held_out.dataset.id", message="names no registered dataset"))
     if request.job is not None:

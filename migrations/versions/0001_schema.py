@@ -78,6 +78,7 @@ def upgrade() -> None:
         "datasets",
         sa.Column("id", sa.UUID(), nullable=False),
         sa.Column("uri", sa.Text(), nullable=False),
+        sa.Column("uris", sa.ARRAY(sa.Text()), nullable=True),
         sa.Column("format", sa.Text(), nullable=True),
         sa.Column("name", sa.Text(), nullable=True),
         sa.Column(

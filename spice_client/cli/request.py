@@ -73,8 +73,8 @@ def _filled(file: str | None, flags: RequestFlags) -> Json:
     request = _read(file) if file else {}
     if flags.dataset is not None:
         dataset = _section(request, "dataset")
-        dataset.pop("uri", None)
-        dataset.pop("id", None)
+        for other in ("uri", "uris", "id"):
+            dataset.pop(other, None)
         dataset.update(dataset_of(flags.dataset))
     if flags.model is not None:
         _section(request, "model").update(model_of(flags.model))

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import io
 import os
+import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,12 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+
+_ASCII = frozenset(range(128))
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
+_UTF8_CHARACTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+LONGEST_RUN = 2
+"""Characters beyond ASCII that stand side by side in Latin text; other scripts have whole words of them."""
 
 
 @contextlib.contextmanager
@@ -70,6 +77,33 @@ def decoded_file(snapshot: Snapshot, settings: Settings) -> Path:
     return decoded
 
 
+def _beyond_ascii(code_pages: tuple[str, ...]) -> frozenset[int]:
+    """Bytes over 127 that stand for the same character in each of some code pages."""
+    each = range(128, 256)
+    meanings = {byte: {bytes([byte]).decode(page, "replace") for page in code_pages} for byte in each}
+    return frozenset(
+        byte for byte, found in meanings.items() if len(found) == 1 and "\N{REPLACEMENT CHARACTER}" not in found
+    )
+
+
+LATIN = _beyond_ascii(("cp1250", "cp1252", "cp1254", "cp1257"))
+
+
+def _as_windows_text(head: bytes) -> bool:
+    """Whether a text that begins like this is in one of Windows' code pages for Latin letters, whichever of them.
+
+    Not UTF-8 anywhere, nothing but characters that all of these code pages have in one place (quotes, dashes, the euro,
+    letters such as \N{LATIN SMALL LETTER E WITH ACUTE}), and none in runs, as of another script.
+    """
+    beyond = _BEYOND_ASCII.findall(head)
+    return (
+        bool(beyond)
+        and max(map(len, beyond)) <= LONGEST_RUN
+        and LATIN.issuperset(b"".join(beyond))
+        and _UTF8_CHARACTER.search(head) is None
+    )
+
+
 def _recoding(head: bytes) -> Callable[[bytes, bool], bytes] | None:
     """What makes UTF-8 with line feeds of a text that begins like this; None if it is that already."""
     encoding = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
@@ -89,9 +123,22 @@ def _recoding(head: bytes) -> Callable[[bytes, bool], bytes] | None:
                 ) from error
 
         return to_utf8
+    if _as_windows_text(head):
+        return _from_windows_text
     if b"\r" in head and b"\n" not in head:  # as old Macs ended lines
         return lambda chunk, _: chunk.replace(b"\r", b"\n")
     return None
+
+
+def _from_windows_text(chunk: bytes, _final: bool) -> bytes:
+    strange = sorted(set(chunk) - LATIN - _ASCII)
+    if strange:
+        raise DatasetError(
+            "encoding_unclear",
+            f"the file begins as text of Windows, and byte 0x{strange[0]:02X} in it is another letter in each of its "
+            "code pages: convert the file, as by iconv -f WINDOWS-1252 -t UTF-8 (1250 for Central European text)",
+        )
+    return chunk.decode("cp1252").encode()
 
 
 class _Recoded(io.RawIOBase):

@@ -25,6 +25,7 @@ from urllib.parse import quote, unquote
 import aiohttp
 import botocore.exceptions  # type: ignore[import-untyped]
 import fsspec
+import httpx2
 import tenacity
 from fsspec.exceptions import FSTimeoutError
 from huggingface_hub import HfApi, HfFileSystem, RepoFile
@@ -48,6 +49,14 @@ READ_TIMEOUT_S = 60.0
 MAX_REDIRECTS = 5
 MOST_FILES = 10_000
 _MANY = ".files"
+SOURCE_ERRORS = (
+    OSError,
+    FSTimeoutError,
+    aiohttp.ClientError,
+    botocore.exceptions.BotoCoreError,
+    HfHubHTTPError,
+    httpx2.HTTPError,
+)
 _SERVER_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _SUFFIX = {"gzip": ".gz", "zstd": ".zst", None: ""}
 
@@ -117,7 +126,7 @@ def fetch(
                     sink.restart()
                     copy(uri, settings, sink)
             return sink.keep(uri)
-    except (OSError, FSTimeoutError, aiohttp.ClientError, botocore.exceptions.BotoCoreError, HfHubHTTPError) as error:
+    except SOURCE_ERRORS as error:
         raise _explained(error, uri, settings) from error
 
 
@@ -228,7 +237,7 @@ def files_of(uri: DatasetUri, settings: Settings) -> list[DatasetUri]:
         found = find(uri, settings)
     except UriRefused as error:
         raise DatasetError("uri_refused", str(error)) from error
-    except (OSError, botocore.exceptions.BotoCoreError, HfHubHTTPError) as error:
+    except SOURCE_ERRORS as error:
         raise _explained(error, uri, settings) from error
     if not found:
         raise DatasetError(
@@ -550,9 +559,21 @@ def _is_transient(error: BaseException) -> bool:
     )
 
 
-def _explained(error: Exception, uri: DatasetUri, settings: Settings) -> DatasetError:
+def _explained_by_the_hub(error: HfHubHTTPError, where: str) -> DatasetError:
+    """Likewise, of a hub's answer."""
+    status = error.response.status_code
+    if status == HTTPStatus.NOT_FOUND:
+        return DatasetError("missing", f"{where} is not on the hub: check its name and commit")
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return DatasetError("no_permission", f"{where} may not be read: give the worker a token that may (HF_TOKEN)")
+    return DatasetError("http_status", f"the hub answered {status} for {where}: it should answer 200")
+
+
+def _explained(error: Exception, uri: DatasetUri, settings: Settings) -> DatasetError:  # noqa: PLR0911 - a line a cause
     """Say in plain words what went wrong at the source."""
     where = uri.without_query
+    if isinstance(error, HfHubHTTPError):
+        return _explained_by_the_hub(error, where)
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return DatasetError("missing", f"{where} does not exist: check the name, and that it is there for the worker")
     if isinstance(error, PermissionError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from app.core.contracts.job_request import PreviewRequest
 from app.core.db.tables import Dataset, Preview, State
 from app.core.lifecycle import leases
-from app.core.uris.datasets import check_uri
+from app.core.uris.datasets import check_uris
 from app.core.uris.models import check_model_uri
 from workers.data.conversation import Wanted, to_conversation
 from workers.data.corpus import shape_for
@@ -51,7 +51,7 @@ def _preview(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
         preview = session.get_one(Preview, heartbeat.lease.id)
         dataset = session.get_one(Dataset, preview.dataset_id)
     wanted = understood(PreviewRequest, preview.request)
-    uri = check_uri(dataset.uri, context.settings, dataset.format)
+    uri = check_uris(dataset.every_uri, context.settings, dataset.format)
     model_uri = check_model_uri(wanted.model.uri, context.settings)
     model = context.tokenizers.get(model_directory(context, model_uri, wanted.model.dtype, heartbeat.should_stop))
     snapshot = dataset_snapshot(context, uri, dataset.fingerprint, recalled=True, should_stop=heartbeat.should_stop)

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.core.contracts.proof_request import Choice, ProofRequest
 from app.core.db.tables import Dataset, ProofStage
-from app.core.uris.datasets import check_uri
+from app.core.uris.datasets import check_uris
 from workers.data.formats import read_columns
 from workers.data.row_facts import row_facts
 from workers.data.samples import Sample
@@ -173,8 +173,9 @@ class Splitter:
         wanted = self.request.held_out.dataset
         assert wanted is not None  # noqa: S101 - asked for where there is one
         request = source.request.model_copy(update={"dataset": wanted})
-        if wanted.uri is not None:
-            uri = check_uri(wanted.uri, self.context.settings, wanted.format)
+        named = wanted.uris or (() if wanted.uri is None else (wanted.uri,))
+        if named:
+            uri = check_uris(named, self.context.settings, wanted.format)
             return replace(source, request=request, uri=uri, fingerprint=None, planned=False, rows=None)
         with self.context.sessions() as session:
             dataset = session.get(Dataset, wanted.id)
@@ -182,7 +183,7 @@ class Splitter:
             raise JobError(
                 "dataset-gone", "The dataset is gone", "held_out.dataset.id", "it was deleted: register it again"
             )
-        uri = check_uri(dataset.uri, self.context.settings, dataset.format)
+        uri = check_uris(dataset.every_uri, self.context.settings, dataset.format)
         fingerprint = dataset.fingerprint
         return replace(source, request=request, uri=uri, fingerprint=fingerprint, planned=False, rows=dataset.rows)
 

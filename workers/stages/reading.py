@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from app.core.contracts.job_plan import JobPlan
 from app.core.contracts.job_request import JobRequest
 from app.core.db.tables import DEFAULT_PROJECT, Dataset, Job
-from app.core.uris.datasets import check_uri, check_uris
+from app.core.uris.datasets import check_uris
 from app.core.uris.models import check_adapter_uri, check_model_uri
 from workers.data.conversation import Wanted
 from workers.data.corpus import build_corpus
@@ -99,7 +99,7 @@ def source_of(context: WorkerContext, job_id: uuid.UUID) -> Source:
         dataset = None if job.dataset_id is None else session.get(Dataset, job.dataset_id)
     request = understood(JobRequest, job.request)
     if dataset is not None:
-        uri = check_uri(dataset.uri, context.settings, dataset.format)
+        uri = check_uris(dataset.every_uri, context.settings, dataset.format)
     elif request.dataset.uris is not None or request.dataset.uri is not None:
         uri = check_uris(request.dataset.uris or (request.dataset.uri or "",), context.settings, request.dataset.format)
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from app.core.db.tables import Dataset, State
 from app.core.lifecycle import leases
-from app.core.uris.datasets import check_uri
+from app.core.uris.datasets import check_uris
 from workers.data.describe import describe
 from workers.data.fetch import fetch
 from workers.runtime.context import current_context
@@ -26,7 +26,7 @@ def register_dataset(dataset_id: str, dispatch: int) -> None:
 def _register(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
     with context.sessions() as session:
         dataset = session.get_one(Dataset, heartbeat.lease.id)
-    uri = check_uri(dataset.uri, context.settings, dataset.format)
+    uri = check_uris(dataset.every_uri, context.settings, dataset.format)
     snapshot = fetch(uri, context.settings, should_stop=heartbeat.should_stop)
     context.holds.take("dataset", snapshot.path)
     report = describe(snapshot, context.settings, should_stop=heartbeat.should_stop)

@@ -252,6 +252,7 @@ class Dataset(Owned, Leased, Resource, Base):
     )
 
     uri: Mapped[str]
+    uris: Mapped[list[str] | None]
     format: Mapped[str | None]
     name: Mapped[str | None]
     metadata_: Mapped[Json] = mapped_column("metadata", server_default=text("'{}'"))
@@ -261,6 +262,11 @@ class Dataset(Owned, Leased, Resource, Base):
     shape: Mapped[str | None]
     fingerprint: Mapped[str | None]
     project_id: Mapped[uuid.UUID] = _owner()
+
+    @property
+    def every_uri(self) -> list[str]:
+        """All URIs that were registered, in order."""
+        return self.uris or [self.uri]
 
 
 class Preview(Owned, Leased, Base):

@@ -488,3 +488,32 @@ def test_deleting_jobs(stand_in: StandIn) -> None:
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == {"deleted": [JOB_ID, other]}
     assert stand_in.deleted == [JOB_ID, other]
+
+
+@pytest.mark.usefixtures("url")
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["submit", "REQUEST", "--set", "selection.budget.fraction=2"], 2),
+        (["submit", "absent.json"], 2),
+        (["submit", "REQUEST", "--metadata", "no value"], 2),
+        (["submit", "--dataset", "a.jsonl"], 2),
+        (["watch", JOB_ID], 3),
+        (["cancel", JOB_ID], 2),
+        (["download", JOB_ID, "-o", "/dev/null/x"], 2),
+        (["export", JOB_ID, "--format", "trl", "--column", "prompt"], 2),
+        (["compare", JOB_ID, "3ed80b50-00bd-4b44-bd71-c5b43d2642f5"], 3),
+        (["list", "--metadata", "no value"], 2),
+    ],
+)
+def test_with_json_a_failure_is_one_document_on_stderr(
+    stand_in: StandIn, request_file: str, command: list[str], code: int
+) -> None:
+    stand_in.looks = [problem(500, "The service failed", "its log has the whole of it")]
+    stand_in.subset = problem(409, "The job has not ended", "wait for it")
+    done = run(*(request_file if part == "REQUEST" else part for part in command), "--patience", "0", "--json")
+    assert done.exit_code == code, done.stderr
+    assert done.stdout == ""
+    document = json.loads(done.stderr)
+    assert document["title"]
+    assert document.get("detail") or document["errors"]

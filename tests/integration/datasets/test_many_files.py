@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from tests.integration.conftest import real_rows
 
@@ -36,6 +38,35 @@ def test_a_registered_directory_can_be_looked_at(service: Service) -> None:
     service.work()
     found = service.http.get(f"/datasets/{dataset}").json()
     assert (found["state"], found["rows"], found["shape"]) == ("succeeded", 2, "prompt_response"), found["error"]
+
+
+def test_a_list_of_files_is_registered_and_a_job_selects_from_it(service: Service) -> None:
+    uris = [service.write_dataset(real_rows()[start : start + 20], f"part-{start}.jsonl") for start in (20, 0)]
+    answer = service.http.post("/datasets", json={"uris": uris})
+    assert answer.status_code == 202, answer.text
+    service.work()
+    found = service.http.get(answer.headers["Location"]).json()
+    assert (found["state"], found["rows"], found["uri"], found["uris"]) == ("succeeded", 40, uris[0], uris)
+    preview = service.http.post(
+        f"{answer.headers['Location']}/previews", json={"model": {"uri": service.model_uri}, "first_row": 20, "rows": 1}
+    )
+    service.work()
+    shown = service.http.get(preview.headers["Location"]).json()["rows"][0]
+    assert real_rows()[0]["prompt"] in "".join(shown["pieces"]), "the second file begins at row 20"
+    job = service.run({**service.request(), "dataset": {"id": found["id"]}})
+    assert job["state"] == "succeeded", job["error"]
+    assert [file["uri"] for file in job["result"]["files"]] == uris
+
+
+@pytest.mark.parametrize("body", [{}, {"uri": "file:///a.jsonl", "uris": ["file:///b.jsonl"]}, {"uris": []}])
+def test_a_dataset_is_registered_by_one_uri_or_by_many(service: Service, body: dict[str, Any]) -> None:
+    assert service.http.post("/datasets", json=body).status_code == 422
+
+
+def test_a_uri_of_a_registered_list_that_is_refused_is_named(service: Service) -> None:
+    body = {"uris": [service.write_dataset(real_rows()), "file:///etc/passwd.jsonl"]}
+    answer = service.http.post("/datasets", json=body)
+    assert (answer.status_code, [error["field"] for error in answer.json()["errors"]]) == (422, ["uris.1"])
 
 
 def test_a_uri_of_the_list_that_is_refused_is_named(service: Service) -> None:
