@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo proof test test-slow check types bench lint format lock openapi schema docs docs-settings docs-measured clean
+.PHONY: help demo proof test test-slow check types bench lint format lock openapi schema docs docs-settings docs-measured docs-reference clean
 
 # Rows of the demo's dataset, and further arguments of pytest, of the demo and of the benchmarks.
 ROWS ?= 320
@@ -68,6 +68,7 @@ lint: $(BASE) types ## Check style, types, who imports whom, dependencies, links
 	$(PY) -m scripts.measured_table --check
 	$(PY) -m scripts.scaling_plan --check
 	$(PY) -m scripts.openapi_contract --check
+	$(PY) -m scripts.reference_pages --check
 	$(PY) -m sphinx --builder dummy --fail-on-warning --keep-going --quiet docs build/docs
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml examples/github-workflow.yml
@@ -100,9 +101,12 @@ docs: $(BASE) ## Build the documentation into site/; a link that leads nowhere i
 docs-settings: $(BASE) ## Write docs/settings.md anew from app/core/settings.py
 	$(PY) scripts/settings_page.py
 
-docs-measured: $(BASE) ## Write the README's table of figures and the plan of docs/scaling.md anew from benchmarks/results.json
+docs-measured: $(BASE) ## Write docs/measured.md and the plan of docs/scaling.md anew from benchmarks/results.json
 	$(PY) -m scripts.measured_table
 	$(PY) -m scripts.scaling_plan
+
+docs-reference: $(BASE) ## Write the references of the client and of the command line anew from the code
+	$(PY) -m scripts.reference_pages
 
 clean: ## Remove .venv and what tools cached; ./var, the service's data, stays
 	rm -rf $(VENV) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis requirements.lock.new

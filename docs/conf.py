@@ -9,11 +9,11 @@ from sphinx.application import Sphinx
 project = "SPICE data selection"
 copyright = "the SPICE data selection contributors"  # noqa: A001 - Sphinx's name for it
 version = release = version_of("spice-select")
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.mathjax"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["img"]
 myst_heading_anchors = 4
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 suppress_warnings = [
     "misc.highlighting_failure",  # examples of JSON with an ellipsis are not JSON
     "toc.not_included",  # a page that is younger than the index: found by search, and by those who link to it

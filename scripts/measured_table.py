@@ -1,7 +1,7 @@
 """Writes the tables of measured figures out of benchmarks/results.json (`make docs-measured`).
 
-README.md has what is promised; a page of docs/ has all figures of its subject. --check only says which page is stale: a
-figure in a table is always one that `make bench` has written.
+docs/measured.md has what is promised; a page of docs/ has all figures of its subject. --check only says which page is
+stale: a figure in a table is always one that `make bench` has written.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from scripts.measured_part import is_made, results
 
-PROMISED = "README.md"
+PROMISED = "docs/measured.md"
 SUBJECTS = {
     "docs/selection.md": "selector/",
     "docs/gradients.md": "gradients/",

@@ -81,13 +81,7 @@ class SpiceClient:
 
     ```python
     with SpiceClient() as client:
-        job = client.jobs.submit(
-            {
-                "dataset": {"uri": "file:///data/train.jsonl"},
-                "model": {"uri": "file:///models/smollm2"},
-                "selection": {"budget": {"fraction": 0.1}},
-            }
-        )
+        job = client.jobs.submit(dataset="train.jsonl", model="models/smollm2", budget="10%")
         client.wait(job)
         picked = dataset.select(client.subset(job).indices)
     ```

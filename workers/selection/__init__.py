@@ -5,7 +5,8 @@
     selection = select(sketches, SelectionConfig(budget=100))
     selection.indices, selection.log_det, selection.certificate
 
-Needs numpy and torch, and nothing else of this repository. How it works and why it is exact: docs/selection.md.
+Needs numpy and torch, and nothing else of this repository. How it is used: docs/selection.md; why it is
+exact: docs/selection-proofs.md.
 """
 
 from workers.selection.config import ConfigError, Method, SelectionConfig

@@ -1,4 +1,4 @@
-"""What can be proven about a set after the fact, and before it. Derivations: docs/selection.md."""
+"""What can be proven about a set after the fact, and before it. Derivations: docs/selection-proofs.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The curvature of the objective over all rows, for a greedy without a penalty. Derivation: docs/selection.md."""
+"""The curvature of the objective over all rows, for a greedy without a penalty.
+
+Derivation: docs/selection-proofs.md.
+"""
 
 from __future__ import annotations
 

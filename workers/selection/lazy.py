@@ -2,7 +2,8 @@
 
 Gains only fall as the set grows, so a row's old gain bounds its score today; and its old conflict, less what the mean
 can have turned since, bounds today's conflict from below. When the front's best no longer beats the bound on the rest,
-all rows are brought up to date by one matrix product. Why the picks are those of the plain greedy: docs/selection.md.
+all rows are brought up to date by one matrix product. Why the picks are those of the plain greedy:
+docs/selection-proofs.md.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ the budget, S* the best k rows and the expectation over the partition,
 
     E F(S) >= rho (F(S*) / 2 - k lambda),   rho = 1 - (1 - 1/k)^k >= 1 - 1/e,
 
-so (1/2)(1 - 1/e) F(S*) without a penalty; derived in docs/selection.md. That is in expectation and without an early
-stop. What is proven about the set at hand is its certificate, which is measured against all rows.
+so (1/2)(1 - 1/e) F(S*) without a penalty; derived in docs/selection-proofs.md. That is in expectation and without an
+early stop. What is proven about the set at hand is its certificate, which is measured against all rows.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Guarantees:
-    """What is proven about a returned set S of k rows; derivations in docs/selection.md. All sums in nats.
+    """What is proven about a returned set S of k rows; derivations in docs/selection-proofs.md. All sums in nats.
 
     Attributes:
         certificate: F(S) / optimum_upper_bound, in [0, 1]: a proven lower bound on F(S) / F(S*), where S* is

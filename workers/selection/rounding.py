@@ -1,7 +1,7 @@
 """By how much a computed number can be wrong: the words and the constants of the whole package.
 
 An *error* is a bound on |computed - true|. Numbers come in two precisions: *exact* ones are made in float64 by
-`Whitener`, *bulk* ones by products in the precision of the sketches. Derivations: docs/selection.md.
+`Whitener`, *bulk* ones by products in the precision of the sketches. Derivations: docs/selection-proofs.md.
 """
 
 from __future__ import annotations

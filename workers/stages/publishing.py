@@ -262,7 +262,7 @@ def _files(published: Published) -> list[Json] | None:
 
 
 def _partitions_guarantee(asked: SelectionSpec, count: int) -> Json | None:
-    """The guarantee of the random partition; docs/selection.md derives it."""
+    """The guarantee of the random partition; docs/selection-proofs.md derives it."""
     if asked.partitions is None or asked.early_stop_ratio is not None:
         return None
     rho = 1.0 - (1.0 - 1.0 / count) ** count
