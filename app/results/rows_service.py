@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from app.core.storage import StorageFailed
-from app.http.problems import FieldError, InvalidRequest, RowsGone, Unavailable
+from app.core.storage import Damaged, StorageFailed, open_checked
+from app.http.problems import FieldError, InvalidRequest, RowsDamaged, RowsGone, Unavailable
 from app.results.rows_schemas import TextRow
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def rows_of(artifacts: ArtifactStore, job_id: uuid.UUID, name: str, kind: type[R
 
     Raises:
         RowsGone: The artifact store no longer has the rows.
+        RowsDamaged: They are not what was published.
         InvalidRequest: The cursor is not one that this service gave for this job.
         Unavailable: The store does not answer.
     """
@@ -75,9 +76,11 @@ def rows_of(artifacts: ArtifactStore, job_id: uuid.UUID, name: str, kind: type[R
         stored = artifacts.stat(name)
         if stored is None:
             raise RowsGone(f"The rows of job {job_id} are not in the artifact store any more; its indices are.")
-        with artifacts.open(name) as stream:
+        with open_checked(artifacts, name, stored.size) as stream:
             start = _place(stream, asked.cursor, stored.size)
             return _scan(stream, start, stored.size, kind, asked)
+    except Damaged as error:
+        raise RowsDamaged(str(error)) from error
     except StorageFailed as error:
         raise Unavailable(str(error)) from error
 

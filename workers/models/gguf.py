@@ -73,7 +73,14 @@ def unpacked(file: Path, dtype: str, settings: Settings, should_stop: Callable[[
             unfinished.mkdir(parents=True)
         except OSError as error:
             raise CacheFailed(error.errno, f"the model cache cannot be written ({error.strerror})") from error
-        _run(file, unfinished, dtype, memory, settings, should_stop)
+        code, words = _run(file, unfinished, dtype, memory, settings, should_stop)
+        if code < 0:
+            logger.warning("signal %d ended the process that unpacks %s: it is started again", -code, file)
+            shutil.rmtree(unfinished)
+            unfinished.mkdir()
+            code, words = _run(file, unfinished, dtype, memory, settings, should_stop)
+        if code:
+            raise _failed(file, code, memory, words)
         with contextlib.suppress(OSError):  # another worker was quicker, and its copy is as good
             unfinished.rename(copy)
     finally:
@@ -83,7 +90,8 @@ def unpacked(file: Path, dtype: str, settings: Settings, should_stop: Callable[[
 
 def _run(
     file: Path, target: Path, dtype: str, memory: int, settings: Settings, should_stop: Callable[[], bool] | None
-) -> None:
+) -> tuple[int, str]:
+    """Exit status of the process, negative for a signal, and its last words."""
     seconds = settings.model_unpack_timeout_s
     command = [sys.executable, "-m", "workers.models.unpack"]
     arguments = [str(file), str(target), dtype, str(memory), str(int(seconds) + 60)]
@@ -108,14 +116,18 @@ def _run(
         finally:
             process.kill()
             process.wait()
-        if process.returncode:
-            raise _failed(file, process.returncode, memory, _last_words(said))
+        return process.returncode, _last_words(said)
 
 
 def _failed(file: Path, code: int, memory: int, words: str) -> ModelError:
     logger.warning("unpacking %s ended with %d: %s", file, code, words)
-    if code < 0 or "MemoryError" in words or "memory" in words:
-        words = f"{words or f'it was ended by signal {-code}'}; it had {memory:,} bytes of memory"
+    if code < 0:
+        return ModelError(
+            f"model.uri: the process that unpacks {file.name} was ended twice by signal {-code}: look for memory "
+            "kills on the worker's machine, then submit again"
+        )
+    if "MemoryError" in words or "memory" in words:
+        words = f"{words}; it had {memory:,} bytes of memory"
     return ModelError(
         f"model.uri: {file.name} can't be unpacked ({words}): it must be a causal language model of an architecture "
         "whose GGUF files transformers reads"

@@ -1,4 +1,7 @@
-"""A worker reports that it is alive: it updates its row in Postgres every few seconds, also during long work."""
+"""A worker reports that it is alive: it updates its row in Postgres every few seconds, also during long work.
+
+At its start it reports workers of its machine that were killed.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.lifecycle import fleet
 from app.core.periodic import Periodic
+from workers.runtime import sudden_ends
 
 if TYPE_CHECKING:
     from workers.runtime.context import WorkerContext
@@ -26,6 +30,7 @@ class Presence:
         self._loop = Periodic("presence", EVERY_S, self._tell, first_s=0.0)
 
     def __enter__(self) -> Self:
+        sudden_ends.tell(self._context.settings)
         self._loop.start()
         return self
 
@@ -36,7 +41,12 @@ class Presence:
                 fleet.leave(session, self._context.name)
         except SQLAlchemyError as error:
             logger.debug("Postgres does not answer, so this worker is missed later: %s", error)
+        sudden_ends.end_in_order(self._context.settings)
 
     def _tell(self) -> None:
+        try:
+            sudden_ends.note(self._context.settings)
+        except OSError as error:
+            logger.debug("the cache takes no file, so a sudden end of this worker will not be told: %s", error)
         with self._context.sessions() as session:
             fleet.appear(session, self._context.name, self._context.settings.worker_queues)

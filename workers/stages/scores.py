@@ -72,7 +72,7 @@ def keep_scores(
         facts = _facts(candidates, worst, is_picked)
         write_excerpts(snapshot, reading.corpus.shape, facts, text, context.settings)
         put_checked(context.artifacts, row_scores_name(heartbeat.lease.id), table)
-        context.artifacts.put(suspects_name(heartbeat.lease.id), text)
+        put_checked(context.artifacts, suspects_name(heartbeat.lease.id), text)
     finally:
         for path in (table, rows, text):
             path.unlink(missing_ok=True)

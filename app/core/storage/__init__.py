@@ -11,7 +11,7 @@ One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and e
 
 from __future__ import annotations
 
-from app.core.storage.checksums import Damaged, checked, put_checked
+from app.core.storage.checksums import Damaged, checked, open_checked, put_checked
 from app.core.storage.names import (
     PROOFS,
     ROWS,
@@ -51,6 +51,7 @@ __all__ = [
     "excerpts_name",
     "held_out_name",
     "open_artifacts",
+    "open_checked",
     "proof_prefix",
     "put_checked",
     "row_scores_name",

@@ -6,7 +6,9 @@ A file has a checksum for each MiB: a range is checked without the rest, and a s
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+import io
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -65,19 +67,14 @@ def checked(artifacts: ArtifactStore, name: str, size: int, first: int, last: in
     """
     sums = _sums(artifacts, name)
     if sums is not None and sums.size != size:
-        raise Damaged(
-            f"{name} has {size} bytes in the artifact store {artifacts.place}, and {sums.size} were published"
-        )
+        raise _of_another_size(artifacts, name, size, sums)
     piece_bytes = PIECE_BYTES if sums is None else sums.piece_bytes
     with artifacts.open(name) as stream:
         for number in range(first // piece_bytes, last // piece_bytes + 1):
             start = number * piece_bytes
             piece = _read(stream, start, min(piece_bytes, size - start))
             if sums is not None and hashlib.sha256(piece).hexdigest() != sums.sha256[number]:
-                raise Damaged(
-                    f"{name} in the artifact store {artifacts.place} is damaged between its bytes {start} and "
-                    f"{start + piece_bytes}"
-                )
+                raise _damaged_piece(artifacts.place, name, start, piece_bytes)
             yield piece[max(first - start, 0) : last - start + 1]
 
 
@@ -100,3 +97,68 @@ def _sums(artifacts: ArtifactStore, name: str) -> Checksums | None:
 def _sums_name(name: str) -> str:
     directory, _, file = name.rpartition("/")
     return f"{directory}/checksums.{file}"
+
+
+@contextmanager
+def open_checked(artifacts: ArtifactStore, name: str, size: int) -> Iterator[BinaryIO]:
+    """A published file as a stream that can seek, each piece checked when it is read.
+
+    Args:
+        artifacts: The store.
+        name: Of the file.
+        size: The file's bytes, as the store has them.
+
+    Raises:
+        Damaged: The file is not what was published; a read raises it too.
+        StorageFailed: The store does not answer.
+    """
+    sums = _sums(artifacts, name)
+    if sums is not None and sums.size != size:
+        raise _of_another_size(artifacts, name, size, sums)
+    with artifacts.open(name) as stream:
+        yield stream if sums is None else cast("BinaryIO", _CheckedStream(stream, name, artifacts.place, sums))
+
+
+class _CheckedStream(io.RawIOBase):
+    """Reads whole pieces and gives what is asked for of them."""
+
+    def __init__(self, stream: BinaryIO, name: str, place: str, sums: Checksums) -> None:
+        self._stream, self._name, self._place, self._sums = stream, name, place, sums
+        self._at = 0
+        self._number, self._piece = -1, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._sums.size}[whence]
+        return self._at
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what `read` passes
+        if self._at >= self._sums.size:
+            return 0
+        number, start = divmod(self._at, self._sums.piece_bytes)
+        if number != self._number:
+            self._number, self._piece = number, self._checked(number)
+        found = self._piece[start : start + len(buffer)]
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def _checked(self, number: int) -> bytes:
+        size = self._sums.piece_bytes
+        piece = _read(self._stream, number * size, min(size, self._sums.size - number * size))
+        if hashlib.sha256(piece).hexdigest() != self._sums.sha256[number]:
+            raise _damaged_piece(self._place, self._name, number * size, size)
+        return piece
+
+
+def _of_another_size(artifacts: ArtifactStore, name: str, size: int, sums: Checksums) -> Damaged:
+    return Damaged(f"{name} has {size} bytes in the artifact store {artifacts.place}, and {sums.size} were published")
+
+
+def _damaged_piece(place: str, name: str, start: int, size: int) -> Damaged:
+    return Damaged(f"{name} in the artifact store {place} is damaged between its bytes {start} and {start + size}")

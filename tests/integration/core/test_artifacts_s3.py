@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 PREFIX = "team/spice"
 PUBLISHED = [
-    *("checksums.rows.jsonl", "checksums.scores.parquet", "excerpts.jsonl", "rows.jsonl"),
+    *("checksums.excerpts.jsonl", "checksums.rows.jsonl", "checksums.scores.parquet", "checksums.suspects.jsonl"),
+    *("excerpts.jsonl", "rows.jsonl"),
     *("scores.parquet", "suspects.jsonl"),
 ]
 _numbers = count(1)

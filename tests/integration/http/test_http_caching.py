@@ -186,6 +186,18 @@ def test_damaged_rows_are_told_and_never_served(service: Service, finished: str,
 
 
 @pytest.mark.parametrize("how", ["flipped", "half"])
+@pytest.mark.parametrize(("path", "name"), [("rows", "excerpts.jsonl"), ("suspects", "suspects.jsonl")])
+def test_damaged_rows_as_text_are_told_and_never_served(
+    service: Service, finished: str, path: str, name: str, how: str
+) -> None:
+    assert service.http.get(f"{finished}/{path}?query=a").json()["items"]
+    (file,) = service.settings.artifacts_path.rglob(name)
+    damage(file, how)
+    answer = service.http.get(f"{finished}/{path}")
+    assert (answer.status_code, answer.json()["type"]) == (500, "rows-damaged")
+
+
+@pytest.mark.parametrize("how", ["flipped", "half"])
 def test_a_damaged_subset_file_is_made_again(service: Service, finished: str, how: str) -> None:
     url = f"{finished}/subset?format=csv"
     whole = service.http.get(url).content

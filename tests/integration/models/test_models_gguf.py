@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -86,6 +86,27 @@ def test_the_memory_is_limited(file: Path, settings: Settings, monkeypatch: pyte
     monkeypatch.setattr(gguf_module, "BASE_BYTES", 64 << 20)
     with pytest.raises(ModelError, match="bytes of memory"):
         unpacked(file, settings)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_process_that_a_signal_ends_is_started_again_once(
+    file: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    run, ended = gguf_module._run, list[int]()
+
+    def killed(*arguments: Any) -> tuple[int, str]:
+        if len(ended) < times:
+            ended.append(1)
+            return -9, ""
+        return run(*arguments)
+
+    monkeypatch.setattr(gguf_module, "_run", killed)
+    if times == 1:
+        assert unpacked(file, settings).is_dir()
+    else:
+        with pytest.raises(ModelError, match="ended twice by signal 9: look for memory kills"):
+            unpacked(file, settings)
+        assert not list((settings.cache_path / "models").iterdir())
 
 
 def test_the_process_sees_no_credentials(file: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
