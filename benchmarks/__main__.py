@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from benchmarks.row import BenchRow
 
-SUITES = ("selector", "gradients", "gradients_distortion", "scaling", "service", "soak", "dirty", "proof")
+SUITES = ("selector", "gradients", "gradients_distortion", "scaling", "service", "jobs", "soak", "dirty", "proof")
 RESULTS = Path(__file__).with_name("results.json")
 
 

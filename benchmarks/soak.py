@@ -1,9 +1,10 @@
-"""200 small jobs while workers, the API and Redis are killed or wiped at random: none may be lost or done twice.
+"""200 small jobs while workers, the API and the servers fail at random: none may be lost or done twice.
 
     python -m benchmarks soak [--quick]
 
 The whole service runs on embedded servers: an API process and two workers, each started again as soon as it was killed,
-as a supervisor does. What is killed and when comes from a seeded generator. Each request is submitted twice over the
+as a supervisor does. Redis is wiped, and refuses writes; Postgres is frozen, and read-only. What happens and when comes
+from a seeded generator. Each request is submitted twice over the
 run, so that a job that was disturbed is held to another one's picks. docs/reliability.md explains the table.
 """
 
@@ -22,15 +23,16 @@ import tempfile
 import textwrap
 import time
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psutil
 from pydantic import RedisDsn
 from redis import Redis
-from sqlalchemy import create_engine, func, select
+from sqlalchemy import create_engine, func, select, text
 
 from app.core.db.engine import make_sessions
 from app.core.db.migrate import upgrade
@@ -41,7 +43,8 @@ from benchmarks.row import BenchRow
 from tests.integration.tiny_model import save_tiny_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from multiprocessing.process import BaseProcess
 
     from app.core.db.engine import Sessions
@@ -50,12 +53,15 @@ JOBS, QUICK_JOBS = 200, 30
 OPEN_AT_ONCE = 8
 WORKERS = 2
 ROWS = 24
-PATIENCE_S = 290.0
+STALLED_S = 180.0
+"""Seconds in which no job has ended, and after which none is waited for any more: a busy machine is no fault."""
 JOBS_BETWEEN_FAULTS = (1, 4)
 MOMENT_S = (0.0, 0.6)
 """After that many jobs have ended, and that much later: at random, so that faults hit every stage."""
 SEED = 0
-FAULTS = ("worker",) * 6 + ("api", "redis") * 2
+FAULTS = ("worker",) * 6 + ("api", "redis") * 2 + ("frozen", "read_only", "refusing")
+OUTAGE_S = 3.0
+"""Of a server that answers nothing, or takes no writes: longer than a lease."""
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["benchmarks.soak", "workers.main", "app.main", "transformers.models.llama"])
@@ -66,7 +72,7 @@ class Tally:
     """What was done to the service, and what came of it."""
 
     jobs: int = 0
-    faults: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("worker", "api", "redis"), 0))
+    faults: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAULTS, 0))
     lost: int = 0
     doubled: int = 0
     seconds: float = 0.0
@@ -75,7 +81,9 @@ class Tally:
         return (
             f"{self.jobs} jobs in {self.seconds:.0f} s on two workers, kill -9 of a worker {self.faults['worker']} "
             f"times, of the API {self.faults['api']} times, Redis wiped "
-            f"{self.faults['redis']} times; lost {self.lost}, doubled {self.doubled}"
+            f"{self.faults['redis']} times and refusing writes {self.faults['refusing']} times, Postgres frozen "
+            f"{self.faults['frozen']} times and read-only {self.faults['read_only']} times; "
+            f"lost {self.lost}, doubled {self.doubled}"
         )
 
 
@@ -112,7 +120,7 @@ def soak(jobs: int) -> Tally:
         upgrade(servers.database_url)
         engine = create_engine(servers.database_url)
         stack.callback(engine.dispose)
-        cluster = Cluster(settings)
+        cluster = Cluster(settings, servers)
         stack.callback(cluster.stop)
         client = Client(settings, make_sessions(engine), _bodies(directory))
         tally = _drive(cluster, client, jobs)
@@ -123,7 +131,8 @@ def soak(jobs: int) -> Tally:
 class Cluster:
     """The API and the workers, and what happens to them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, servers: EmbeddedServers) -> None:
+        self._servers = servers
         values = settings.model_dump(mode="json", exclude_none=True)
         self._environment = {
             f"SPICE_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
@@ -134,10 +143,13 @@ class Cluster:
         self._workers = [self._start(_work) for _ in range(WORKERS)]
 
     def disturb(self, fault: str, chance: random.Random) -> None:
-        """Kill a worker or the API and start it again, or wipe Redis."""
+        """Kill a worker or the API and start it again, wipe Redis, or have a server fail for some seconds."""
         if fault == "redis":
             with Redis.from_url(self._redis_url) as redis:
                 redis.flushall()
+        elif fault in OUTAGES:
+            with OUTAGES[fault](self._servers):
+                time.sleep(OUTAGE_S)
         elif fault == "api":
             self._kill(self._api)
             self._api = self._start(_serve)
@@ -187,7 +199,7 @@ class Client:
         while not self._known(body["name"]):
             try:
                 httpx.post(self._url, json=body, timeout=10, trust_env=False).raise_for_status()
-            except httpx.TransportError:
+            except httpx.HTTPError:
                 time.sleep(0.1)
         self.names.append(body["name"])
 
@@ -236,14 +248,71 @@ class Client:
             return session.scalar(select(Job.id).where(Job.name == name)) is not None
 
 
+@contextmanager
+def _frozen(servers: EmbeddedServers) -> Iterator[None]:
+    """Postgres takes connections and statements, and says nothing."""
+    first = psutil.Process(servers.postgres.pid)
+    family = [first, *first.children(recursive=True)]
+    try:
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        yield
+    finally:
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+@contextmanager
+def _read_only(servers: EmbeddedServers) -> Iterator[None]:
+    """Every transaction is refused its first write; connections of before are ended, so that all hear of it."""
+    engine = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        name = connection.scalar(text("SELECT current_database()"))
+        try:
+            connection.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
+            connection.execute(text(END_OTHERS))
+            yield
+        finally:
+            connection.execute(text(f'ALTER DATABASE "{name}" RESET default_transaction_read_only'))
+            connection.execute(text(END_OTHERS))
+    engine.dispose()
+
+
+OTHERS = "datname = current_database() AND pid <> pg_backend_pid()"
+END_OTHERS = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}"  # noqa: S608 - ours
+
+
+@contextmanager
+def _refusing(servers: EmbeddedServers) -> Iterator[None]:
+    """Redis answers, and takes no writes."""
+    with Redis.from_url(servers.redis_url) as redis:
+        redis.config_set("min-replicas-to-write", 1)
+        try:
+            yield
+        finally:
+            redis.config_set("min-replicas-to-write", 0)
+
+
+OUTAGES: dict[str, Callable[[EmbeddedServers], AbstractContextManager[None]]] = {
+    "frozen": _frozen,
+    "read_only": _read_only,
+    "refusing": _refusing,
+}
+
+
 def _drive(cluster: Cluster, client: Client, jobs: int) -> Tally:
     chance = random.Random(SEED)  # noqa: S311 - chooses faults
     tally = Tally(jobs=jobs)
     began = time.monotonic()
     due_at, due_jobs = math.inf, 1
-    submitted = 0
-    while time.monotonic() - began < PATIENCE_S:
+    submitted, ended, moved_at = 0, 0, began
+    deck = list[str]()
+    while time.monotonic() - moved_at < STALLED_S:
         waiting = client.open()
+        if submitted - waiting != ended:
+            ended, moved_at = submitted - waiting, time.monotonic()
         if submitted - waiting >= due_jobs:
             due_at, due_jobs = time.monotonic() + chance.uniform(*MOMENT_S), math.inf
         if submitted < jobs and waiting < OPEN_AT_ONCE:
@@ -255,7 +324,8 @@ def _drive(cluster: Cluster, client: Client, jobs: int) -> Tally:
             time.sleep(0.05)
         cluster.revive()
         if time.monotonic() >= due_at:
-            fault = chance.choice(FAULTS)
+            deck = deck or chance.sample(FAULTS, len(FAULTS))
+            fault = deck.pop()
             cluster.disturb(fault, chance)
             tally.faults[fault] += 1
             due_at, due_jobs = math.inf, submitted - waiting + chance.randint(*JOBS_BETWEEN_FAULTS)
