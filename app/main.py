@@ -24,6 +24,7 @@ from app.events.feed import EventFeed
 from app.events.router import router as events
 from app.health.readiness import Probes
 from app.health.router import router as health
+from app.housekeeping import lineage
 from app.housekeeping.expiry import expire
 from app.housekeeping.reconciler import reconcile
 from app.housekeeping.retention import sweep
@@ -34,6 +35,7 @@ from app.http.dependencies import Resources
 from app.http.middleware import CommonHeaders, Gzip, Head
 from app.http.openapi import announce_problems
 from app.http.request_log import Telemetry
+from app.jobs.estimates_router import router as estimates
 from app.jobs.router import router as jobs
 from app.metrics.requests import Metrics
 from app.metrics.router import router as metrics
@@ -72,14 +74,17 @@ def periodic_work(
 ) -> tuple[Periodic, ...]:
     """The periodic loops of an API process; any number of processes may run them at the same time."""
     first_sweep_s = min(FIRST_SWEEP_S, settings.retention_s)
-    return (
+    loops = [
         Periodic("reconciler", settings.reconcile_s, partial(reconcile, sessions, queue, settings)),
         Periodic(
             "retention", settings.retention_s, partial(sweep, sessions, artifacts, settings), first_s=first_sweep_s
         ),
         Periodic("expiry", settings.expiry_s, partial(expire, sessions, artifacts, settings)),
         Periodic("webhooks", settings.webhook_poll_s, delivery.turn),
-    )
+    ]
+    if settings.lineage_url is not None:
+        loops.append(Periodic("lineage", lineage.EVERY_S, partial(lineage.send_due, sessions, settings)))
+    return tuple(loops)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -134,7 +139,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    for router in (jobs, events, results, comparison, picked_rows, reports, proofs, datasets, health, metrics):
+    routers = (jobs, estimates, events, results, comparison, picked_rows, reports, proofs, datasets, health, metrics)
+    for router in routers:
         app.include_router(router)
     problems.install(app, logger)
     announce_problems(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 
-from spice_client import comparison, datasets, jobs, proofs, results, waiting
+from spice_client import comparison, datasets, estimates, jobs, proofs, results, waiting
 from spice_client.async_transport import AsyncTransport
 from spice_client.binding import awaitable
 from spice_client.connection import Connection
@@ -118,6 +118,8 @@ class AsyncSpiceClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._transport.close()
+
+    estimate = awaitable(estimates.estimate)
 
     @overload
     async def wait(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 
-from spice_client import comparison, datasets, jobs, proofs, results, waiting
+from spice_client import comparison, datasets, estimates, jobs, proofs, results, waiting
 from spice_client.binding import blocking
 from spice_client.connection import Connection
 from spice_client.exports import operation as exporting
@@ -119,6 +119,8 @@ class SpiceClient:
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
+
+    estimate = blocking(estimates.estimate)
 
     @overload
     def wait(

@@ -238,6 +238,14 @@ class PartitionsGuarantee(Answer):
     loss: float
 
 
+class Limits(Answer):
+    """How much may be computed for a job."""
+
+    gradient_tokens: int | None = None
+    seconds: float | None = None
+    on_limit: str = "stop"
+
+
 class WebhookDelivery(Answer):
     """How far the telling of a job's end is."""
 
@@ -282,6 +290,16 @@ class SuspectsCounted(Answer):
     listed: int
 
 
+class Limited(Answer):
+    """What kept a job from scoring all rows."""
+
+    limit: str
+    value: float
+    used: float
+    rows_scored: int
+    rows_not_scored: int
+
+
 class JobResult(Answer):
     """Numbers of a succeeded job: log-det in nats, times in seconds."""
 
@@ -310,6 +328,7 @@ class JobResult(Answer):
     left_out: list[str] | None = None
     weights_stored_as: str | None = None
     gradients: GradientsComputed | None = None
+    limited: Limited | None = None
     seconds: dict[str, float]
     baselines: dict[str, Baseline]
     partitions: int | None = None
@@ -356,6 +375,7 @@ class Job(Answer):
     updated_at: datetime | None = None
     expires_at: datetime | None = None
     priority: str = "normal"
+    limits: Limits | None = None
     timeout_s: float | None = None
     webhook: WebhookDelivery | None = None
 
@@ -608,3 +628,45 @@ class Suspects(Answer):
     searched: int
     listed: int
     next_cursor: str | None
+
+
+class Seconds(Answer):
+    """How long something takes: in about four of five cases between low and high."""
+
+    low: float
+    likely: float
+    high: float
+
+
+class EstimatedSeconds(Seconds):
+    """The same of a whole job, and of each of its stages."""
+
+    stages: dict[str, Seconds]
+
+
+class EstimateProblem(Answer):
+    """What a job may fail by, as far as a sample of its rows tells."""
+
+    field: str
+    message: str
+
+
+class Estimate(Answer):
+    """What a job would take. While `state` is queued or running, nothing else is there."""
+
+    id: UUID
+    state: State
+    rows: int | None = None
+    rows_rejected: int | None = None
+    rows_sampled: int | None = None
+    tokens: int | None = None
+    gradient_rows: int | None = None
+    gradient_tokens: int | None = None
+    selected: int | None = None
+    seconds: EstimatedSeconds | None = None
+    bytes: int | None = None
+    memory_bytes: int | None = None
+    device: str | None = None
+    workers: int | None = None
+    basis: str | None = None
+    problems: list[EstimateProblem] | None = None

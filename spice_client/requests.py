@@ -140,6 +140,14 @@ class Webhook(TypedDict):
     url: str
 
 
+class ComputingLimits(TypedDict, total=False):
+    """How much may be computed for a job."""
+
+    gradient_tokens: int | None
+    seconds: float | None
+    on_limit: Literal["stop", "select"]
+
+
 class JobOptions(TypedDict):
     """What a job may have besides a dataset, a model and a selection."""
 
@@ -152,6 +160,7 @@ class JobOptions(TypedDict):
     webhook: NotRequired[Webhook]
     timeout_s: NotRequired[float]
     priority: NotRequired[Literal["low", "normal", "high"]]
+    limits: NotRequired[ComputingLimits | None]
 
 
 class JobRequest(JobOptions):

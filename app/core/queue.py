@@ -19,7 +19,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
-from app.core.db.tables import Dataset, Job, Part, Preview, Proof, ProofRun, Shard
+from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Shard
 from app.core.settings import QUEUES
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ KINDS: Final[dict[Work, str]] = {
     Job: "selection",
     Part: "selection",
     Proof: "selection",
+    Estimate: "gradients",  # the devices whose speed and memory it tells are those that compute gradients
     Shard: "gradients",
     ProofRun: "proofs",
 }
@@ -131,7 +132,7 @@ class TaskQueue:
 
 
 def queue_name(settings: Settings, kind: str) -> str:
-    """RQ's name of `selection` (jobs, their parts, datasets, proofs), `gradients` (shards) or `proofs` (their runs)."""
+    """RQ's name of the queue of jobs (`selection`), of shards and estimates (`gradients`), or of runs (`proofs`)."""
     return f"{settings.queue_name}-{kind}"
 
 

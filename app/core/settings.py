@@ -71,8 +71,8 @@ class Settings(BaseSettings):
     quota_open_readings: int = Field(
         default=50,
         ge=0,
-        description="Datasets and previews of a project that may wait to be read or be under way; a project may have "
-        "its own.",
+        description="Datasets, previews and estimates of a project that may wait to be read or be under way; a project "
+        "may have its own.",
     )
     quota_rows_per_job: int | None = Field(
         default=None, ge=0, description="Rows of a job's dataset; a project may have its own. Same for all workers."
@@ -294,6 +294,17 @@ class Settings(BaseSettings):
         default=False, description="Send webhooks to private and loopback addresses and over http. Tests only."
     )
 
+    # Lineage
+    lineage_url: str | None = Field(
+        default=None,
+        description="OpenLineage server: where events of jobs are sent to, such as "
+        "`http://marquez:5000/api/v1/lineage`. Empty: none. Same for API and workers.",
+    )
+    lineage_key: str | None = Field(default=None, repr=False, description="Its key, sent as a bearer token.")
+    lineage_namespace: str = Field(
+        default="spice", min_length=1, description="Namespace of this service's jobs and subsets there."
+    )
+
     # Expiry
     idempotency_max_age_s: float = Field(
         default=86400, gt=0, le=LONGEST_S, description="Seconds for which the answer to an Idempotency-Key is kept."
@@ -347,6 +358,15 @@ class Settings(BaseSettings):
             return None
         if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).netloc:
             raise ValueError("must be a URL such as https://s3.example, or empty for AWS")
+        return value
+
+    @field_validator("lineage_url")
+    @classmethod
+    def _lineage(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).netloc:
+            raise ValueError("must be a URL such as http://marquez:5000/api/v1/lineage")
         return value
 
     @field_validator("hub_models", "hub_datasets")

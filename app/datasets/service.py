@@ -31,10 +31,10 @@ def register(session: Session, settings: Settings, request: DatasetRequest) -> D
 
     Raises:
         InvalidRequest: The URI is not one that this service reads.
-        QuotaExceeded: As many of the project's datasets and previews as may be are not read yet.
+        QuotaExceeded: As many of the project's datasets, previews and estimates as may be are not read yet.
     """
     uris = _checked(settings, request)
-    _check_quota(session, settings)
+    check_quota(session, settings)
     formats = [lost for uri in uris if (lost := _format_lost(uri, settings)) is not None]
     dataset = Dataset(
         id=uuid.uuid4(),
@@ -75,7 +75,8 @@ def _format_lost(uri: DatasetUri, settings: Settings) -> Format | None:
     return None
 
 
-def _check_quota(session: Session, settings: Settings) -> None:
+def check_quota(session: Session, settings: Settings) -> None:
+    """QuotaExceeded if as many of the project's datasets, previews and estimates as may be are not read yet."""
     excess = quotas.excess_of_reading(session, project_of(session), settings)
     if excess is not None:
         raise QuotaExceeded("datasets", excess.message, excess.limit)
@@ -130,14 +131,14 @@ def preview(session: Session, settings: Settings, dataset_id: uuid.UUID, request
     Raises:
         DatasetNotFound: There is no such dataset.
         InvalidRequest: The model's URI is not one that this service reads.
-        QuotaExceeded: As many of the project's datasets and previews as may be are not read yet.
+        QuotaExceeded: As many of the project's datasets, previews and estimates as may be are not read yet.
     """
     dataset = find_dataset(session, dataset_id)
     try:
         check_model_uri(request.model.uri, settings)
     except UriRefused as refused:
         raise InvalidRequest(FieldError(field="model.uri", message=str(refused))) from refused
-    _check_quota(session, settings)
+    check_quota(session, settings)
     asked = Preview(id=uuid.uuid4(), dataset_id=dataset.id, request=request.model_dump(mode="json"))
     session.add(asked)
     return asked

@@ -1,4 +1,4 @@
-"""Delete what has expired: jobs and proofs with all that is theirs, datasets, answers kept for repeated requests.
+"""Delete what has expired: jobs and proofs with all that is theirs, datasets, estimates, answers of repeated requests.
 
 Every API process runs this. A deletion locks its row, so any number of processes may delete at the same time.
 """
@@ -10,8 +10,8 @@ import uuid
 from typing import TYPE_CHECKING
 
 from app.core.db.tables import Job, Proof
-from app.core.lifecycle import proofs, quotas
-from app.core.lifecycle.deletion import delete_expired_datasets, expired
+from app.core.lifecycle import measurements, proofs, quotas
+from app.core.lifecycle.deletion import delete_expired_datasets, delete_old_estimates, expired
 from app.core.storage import StorageFailed, rows_prefix
 from app.http import idempotency
 
@@ -34,6 +34,8 @@ def expire(sessions: Sessions, artifacts: ArtifactStore, settings: Settings) -> 
     """
     with sessions() as session:
         delete_expired_datasets(session)
+        delete_old_estimates(session)
+        measurements.forget(session)
         idempotency.forget(session, settings.idempotency_max_age_s)
         quotas.forget_deleted(session)
     return sum(_expire(sessions, artifacts, table) for table in (Proof, Job))

@@ -11,7 +11,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from app.core.lifecycle import counts, deadlines, leases, parking, proofs
+from app.core.lifecycle import counts, deadlines, leases, limits, parking, proofs
 from app.core.queue import KINDS
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
     waiting: list[Waiting] = []
     with sessions() as session:
         deadlines.enforce(session)
+        limits.enforce(session)
         parking.drop_units(session)
         proofs.drop_finished(session)
         session.commit()

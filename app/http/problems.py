@@ -24,7 +24,7 @@ from app.http.middleware import COMMON_HEADERS
 from app.http.suggestions import meant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from fastapi import FastAPI
     from fastapi.exceptions import RequestValidationError
@@ -230,6 +230,25 @@ class ResultNotReady(ConflictProblem):
 
     type_ = "result-not-ready"
     title = "The job has no result"
+
+
+class EstimateNotFound(NotFoundProblem):
+    """No estimate has this id."""
+
+    type_ = "estimate-not-found"
+    title = "There is no such estimate"
+
+
+class NotRunnable(UnprocessableProblem):
+    """A job of this request would fail: the problem is the one that the job would have."""
+
+    type_ = "not-runnable"
+    title = "A job of this request would fail"
+
+    def __init__(self, problem: Mapping[str, Any], errors: Sequence[FieldError] = ()) -> None:
+        self.type_ = str(problem.get("type", type(self).type_))
+        self.title = str(problem.get("title", type(self).title))
+        super().__init__(problem.get("detail"), errors=[error.model_dump() for error in errors])
 
 
 class StatisticsMissing(NotFoundProblem):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid  # noqa: TC003 - FastAPI reads the annotations
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Body, Query, Response, status
 
 from app.core.contracts.job_request import EXAMPLE_REQUEST, JobRequest
@@ -24,13 +25,14 @@ from app.http.problems import (
     JobFinished,
     JobNotFinal,
     JobNotFound,
+    NotRunnable,
     QuotaExceeded,
     TooLargeForQuota,
     Unavailable,
 )
-from app.jobs import service
+from app.jobs import estimates, service
 from app.jobs.response import to_response
-from app.jobs.schemas import EXAMPLE_JOB, JobResponse, JobsPage
+from app.jobs.schemas import EXAMPLE_ESTIMATE, EXAMPLE_JOB, JobResponse, JobsPage
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -45,19 +47,25 @@ NOT_FOUND = (JobNotFound, f"No job has the id {EXAMPLE_JOB['id']}.")
     response_model=JobResponse,
     summary="Submit a selection job",
     responses=example(202, "The job is stored and queued.", EXAMPLE_QUEUED)
+    | example(200, "With `dry_run`: what the job would take, as `POST /estimates` tells it.", EXAMPLE_ESTIMATE)
     | problems(
+        (NotRunnable, "With `dry_run`: ..., as the job would fail."),
         (TooLargeForQuota, "dataset: has 300000 rows, and a job of the project may have 100000: send fewer, or ..."),
         (QuotaExceeded, "jobs: 8 jobs of the project have not ended, and 8 may at once: wait for one, or ..."),
         (DatasetNotFound, "No dataset has the id 3f0c5d0e-6f0e-4a53-9d0e-0f2f6f1b7a11: register it first."),
         (InvalidRequest, "selection.budget.fraction: Input should be less than or equal to 1 (got '1.5')"),
     ),
 )
-def submit(
+async def submit(
     settings: SettingsDep,
     once: OnceDep,
     body: Annotated[JobRequest, Body(openapi_examples={"nightly": {"value": EXAMPLE_REQUEST}})],
+    *,
+    dry_run: Annotated[bool, Query(description="Only estimate what it takes: no job is made.")] = False,
 ) -> Response:
     """Store a job and queue it. The answer comes at once; poll `Location` until `state` is final."""
+    if dry_run:
+        return await estimates.answered(once.sessions, once.queue, settings, body)
 
     def accepted(job: Job) -> Answer:
         return Answer(
@@ -67,7 +75,7 @@ def submit(
             queued=[Waiting(Job, job.id, job.dispatch)],
         )
 
-    return once.answer(lambda session: service.submit(session, settings, body), accepted)
+    return await to_thread.run_sync(once.answer, lambda session: service.submit(session, settings, body), accepted)
 
 
 @router.get(

@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from app.core.contracts.estimate import EstimatedSeconds, EstimateProblem
 from app.core.contracts.job_request import (
     EXAMPLE_REQUEST,
     DatasetRef,
     Gradients,
+    Limits,
     ModelRef,
     Priority,
     SelectionSpec,
@@ -75,6 +77,7 @@ class JobResponse(Response):
     gradients: Gradients
     selection: SelectionSpec
     priority: Priority = "normal"
+    limits: Limits | None = None
     timeout_s: float | None = None
     error: ProblemDetails | None
     result: JobResult | None
@@ -132,3 +135,62 @@ class JobsPage(Page[JobResponse]):
     """A page of jobs, newest first."""
 
     total: int | None = Field(default=None, description="Jobs in all for which the filters hold, if asked for.")
+
+
+class EstimateResponse(Response):
+    """What a job would take. While `state` is queued or running, nothing else is there."""
+
+    id: uuid.UUID
+    state: State
+    rows: int | None = Field(default=None, description="Rows of the dataset, usable or not.")
+    rows_rejected: int | None = Field(default=None, description="Of these, how many can't be used, by the sample.")
+    rows_sampled: int | None = Field(default=None, description="Rows that were turned into tokens: all, or a sample.")
+    tokens: int | None = Field(default=None, description="Tokens of the usable rows.")
+    gradient_rows: int | None = Field(default=None, description="Rows whose gradients are still to be computed.")
+    gradient_tokens: int | None = Field(default=None, description="Their tokens.")
+    selected: int | None = Field(default=None, description="Rows that would be picked, at most.")
+    seconds: EstimatedSeconds | None = Field(
+        default=None, description="On a service that has nothing else to do, in all and by stage."
+    )
+    bytes: int | None = Field(default=None, description="What the job adds to the artifact store.")
+    memory_bytes: int | None = Field(default=None, description="Memory that a worker needs for it.")
+    device: str | None = Field(default=None, description="What computes the gradients.")
+    workers: int | None = Field(default=None, description="Workers that share the job's shards.")
+    basis: Literal["earlier jobs", "probe"] | None = Field(
+        default=None,
+        description="What the time of the gradients is estimated from: earlier jobs of the same model and device, or "
+        "rows that were computed for it, within 20 s.",
+    )
+    problems: list[EstimateProblem] | None = Field(
+        default=None, description="What the job may fail by, as far as a sample tells; empty where nothing is known."
+    )
+
+
+EXAMPLE_ESTIMATE: dict[str, Any] = {
+    "id": "5a2f6f0e-7f0b-4c7d-9d5e-0a4b7e9c1d21",
+    "state": "succeeded",
+    "rows": 100000,
+    "rows_rejected": 98,
+    "rows_sampled": 1024,
+    "tokens": 11100000,
+    "gradient_rows": 99902,
+    "gradient_tokens": 11100000,
+    "selected": 9990,
+    "seconds": {
+        "low": 480.0,
+        "likely": 545.0,
+        "high": 640.0,
+        "stages": {
+            "reading": {"low": 28.0, "likely": 31.0, "high": 36.0},
+            "gradients": {"low": 423.0, "likely": 480.0, "high": 562.0},
+            "selecting": {"low": 22.0, "likely": 26.0, "high": 32.0},
+            "publishing": {"low": 7.0, "likely": 8.0, "high": 10.0},
+        },
+    },
+    "bytes": 823000000,
+    "memory_bytes": 2140000000,
+    "device": "cuda: NVIDIA H200",
+    "workers": 1,
+    "basis": "earlier jobs",
+    "problems": [],
+}

@@ -54,11 +54,7 @@ def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
         QuotaExceeded: The job exceeds a quota of the project.
         DatasetNotFound: `dataset.id` names none.
     """
-    dataset = None if request.dataset.id is None else find_dataset(session, request.dataset.id)
-    errors = [*_uri_errors(settings, request), *([] if dataset is None else _dataset_errors(dataset, request))]
-    if errors:
-        raise InvalidRequest(*errors)
-    _check_quota(session, settings, None if dataset is None else dataset.rows)
+    dataset = check(session, settings, request)
     job = Job(
         id=uuid.uuid4(),
         name=request.name,
@@ -72,6 +68,20 @@ def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
     )
     session.add(job)
     return job
+
+
+def check(session: Session, settings: Settings, request: JobRequest) -> Dataset | None:
+    """Check what can be checked without reading the data; the errors are those of `submit`.
+
+    Returns:
+        The registered dataset that the request names.
+    """
+    dataset = None if request.dataset.id is None else find_dataset(session, request.dataset.id)
+    errors = [*_uri_errors(settings, request), *([] if dataset is None else _dataset_errors(dataset, request))]
+    if errors:
+        raise InvalidRequest(*errors)
+    _check_quota(session, settings, None if dataset is None else dataset.rows)
+    return dataset
 
 
 def find_job(session: Session, job_id: uuid.UUID) -> Job:

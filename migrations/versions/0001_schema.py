@@ -28,6 +28,27 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", "labels", name=op.f("pk_counters")),
     )
     op.create_table(
+        "measurements",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("stage", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("device", sa.Text(), nullable=False),
+        sa.Column("variant", sa.Text(), nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column("tokens", sa.BigInteger(), nullable=False),
+        sa.Column("size", sa.Double(), nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_measurements")),
+    )
+    op.create_index("ix_measurements_at", "measurements", ["at"], unique=False)
+    op.create_index(
+        "ix_measurements_of",
+        "measurements",
+        ["stage", "model", "device", "variant", sa.literal_column("id DESC")],
+        unique=False,
+    )
+    op.create_table(
         "projects",
         sa.Column("id", sa.UUID(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -199,6 +220,58 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project_id", "key", name=op.f("pk_idempotent_answers")),
     )
     op.create_index("ix_idempotent_answers_created_at", "idempotent_answers", ["created_at"], unique=False)
+    op.create_table(
+        "estimates",
+        sa.Column("id", sa.UUID(), nullable=False),
+        sa.Column("dataset_id", sa.UUID(), nullable=True),
+        sa.Column("request", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("content", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column(
+            "project_id", sa.UUID(), server_default=sa.text("'5b1ce000-0000-4000-8000-000000000000'"), nullable=False
+        ),
+        sa.Column(
+            "state",
+            sa.Enum(
+                "queued",
+                "running",
+                "succeeded",
+                "failed",
+                "cancelled",
+                name="state",
+                native_enum=False,
+                create_constraint=True,
+                length=16,
+            ),
+            nullable=False,
+        ),
+        sa.Column("dispatch", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("lease_token", sa.UUID(), nullable=True),
+        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("queued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("origin", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("outage_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("outage_of", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["dataset_id"], ["datasets.id"], name=op.f("fk_estimates_dataset_id_datasets"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_estimates_project_id_projects")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_estimates")),
+    )
+    op.create_index("ix_estimates_created_at", "estimates", ["created_at"], unique=False)
+    op.create_index(op.f("ix_estimates_dataset_id"), "estimates", ["dataset_id"], unique=False)
+    op.create_index(
+        "ix_estimates_open",
+        "estimates",
+        ["state", "queued_at"],
+        unique=False,
+        postgresql_where=sa.text("state IN ('queued', 'running')"),
+    )
     op.create_table(
         "jobs",
         sa.Column("id", sa.UUID(), nullable=False),
@@ -424,6 +497,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job_id", name=op.f("pk_job_statistics")),
     )
     op.create_table(
+        "lineage_events",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("job_id", sa.UUID(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name=op.f("fk_lineage_events_job_id_jobs"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_lineage_events")),
+    )
+    op.create_index("ix_lineage_events_due_at", "lineage_events", ["due_at"], unique=False)
+    op.create_index("ix_lineage_events_job_id_id", "lineage_events", ["job_id", "id"], unique=False)
+    op.create_table(
         "parts",
         sa.Column("id", sa.UUID(), nullable=False),
         sa.Column("job_id", sa.UUID(), nullable=False),
@@ -620,6 +708,7 @@ def upgrade() -> None:
         sa.Column("samples", sa.Integer(), nullable=False),
         sa.Column("worker", sa.Text(), nullable=True),
         sa.Column("progress", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("tokens", sa.BigInteger(), nullable=True),
         sa.Column(
             "state",
             sa.Enum(
@@ -801,6 +890,9 @@ def downgrade() -> None:
     op.drop_index("ix_parts_waiting", table_name="parts", postgresql_where=sa.text("state = 'queued'"))
     op.drop_index("ix_parts_open", table_name="parts", postgresql_where=sa.text("state IN ('queued', 'running')"))
     op.drop_table("parts")
+    op.drop_index("ix_lineage_events_job_id_id", table_name="lineage_events")
+    op.drop_index("ix_lineage_events_due_at", table_name="lineage_events")
+    op.drop_table("lineage_events")
     op.drop_table("job_statistics")
     op.drop_index("ix_job_events_turns", table_name="job_events", postgresql_where=sa.text("kind <> 'progress'"))
     op.drop_table("job_events")
@@ -820,6 +912,12 @@ def downgrade() -> None:
     op.drop_index("ix_jobs_expires_at", table_name="jobs", postgresql_where=sa.text("expires_at IS NOT NULL"))
     op.drop_index("ix_jobs_dataset_id_created_at_id", table_name="jobs")
     op.drop_table("jobs")
+    op.drop_index(
+        "ix_estimates_open", table_name="estimates", postgresql_where=sa.text("state IN ('queued', 'running')")
+    )
+    op.drop_index(op.f("ix_estimates_dataset_id"), table_name="estimates")
+    op.drop_index("ix_estimates_created_at", table_name="estimates")
+    op.drop_table("estimates")
     op.drop_index("ix_idempotent_answers_created_at", table_name="idempotent_answers")
     op.drop_table("idempotent_answers")
     op.drop_index("ix_deleted_jobs_project_id_created_at", table_name="deleted_jobs")
@@ -835,4 +933,7 @@ def downgrade() -> None:
     op.drop_table("api_keys")
     op.drop_table("workers")
     op.drop_table("projects")
+    op.drop_index("ix_measurements_of", table_name="measurements")
+    op.drop_index("ix_measurements_at", table_name="measurements")
+    op.drop_table("measurements")
     op.drop_table("counters")

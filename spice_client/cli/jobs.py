@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spice_client.cli.estimate import show_estimate
 from spice_client.cli.exit_codes import OF_STATE, ExitCode
 from spice_client.cli.failure import show_problem
 from spice_client.cli.ids import JobId, JobIds, whole_id, whole_ids
@@ -50,6 +51,9 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
         str | None,
         typer.Option(help="Names this submission: sent twice with the same key, it makes one job.", show_default=False),
     ] = None,
+    only_estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only tell what the job would take, as `spice estimate` does.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until the job ends, as `spice watch` does.")] = False,
     every: Every = 1.0,
     patience: WaitS = WATCH_S,
@@ -63,7 +67,11 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
     """
     flags = RequestFlags(dataset, model, budget, name, metadata or [], setting or [])
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
-        job = client.jobs.submit(build_job_request(request, flags), idempotency_key=idempotency_key)
+        asked = build_job_request(request, flags)
+        if only_estimate:
+            show_estimate(client.estimate(asked), as_json=as_json)
+            return
+        job = client.jobs.submit(asked, idempotency_key=idempotency_key)
         if watch:
             _watch(client, str(job.id), every, as_json=as_json)
         else:

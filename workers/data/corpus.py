@@ -212,11 +212,7 @@ def build_corpus(  # noqa: PLR0913 - one for each thing that decides the samples
         Stopped: ``should_stop`` said so.
     """
     encoder = ConversationEncoder(tokenizer, max_length, template_limits(settings), template)
-    names = read_columns(snapshot, settings)
-    if not names:
-        _fail_without_columns(snapshot, settings)
-    shape = shape_for(names, columns, wanted)
-    final = settings.cache_path / "corpora" / _key(snapshot, shape, wanted, encoder, settings)
+    shape, final = _place(snapshot, columns, wanted, encoder, settings)
     with contextlib.suppress(CorpusDamaged):
         return Corpus.open(final)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -236,6 +232,43 @@ def build_corpus(  # noqa: PLR0913 - one for each thing that decides the samples
         return _publish(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def find_corpus(
+    snapshot: Snapshot,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    columns: Mapping[str, str] | None,
+    max_length: int,
+    settings: Settings,
+    wanted: Wanted = EVERY_REPLY,
+    template: str | None = None,
+) -> Corpus | None:
+    """The corpus that `build_corpus` would find done; None where it would make it."""
+    encoder = ConversationEncoder(tokenizer, max_length, template_limits(settings), template)
+    try:
+        return Corpus.open(_place(snapshot, columns, wanted, encoder, settings)[1])
+    except CorpusDamaged:
+        return None
+
+
+def _place(
+    snapshot: Snapshot,
+    columns: Mapping[str, str] | None,
+    wanted: Wanted,
+    encoder: ConversationEncoder,
+    settings: Settings,
+) -> tuple[Shape, Path]:
+    """How the rows are read, and where the corpus of that is.
+
+    Raises:
+        DatasetError: The dataset has no columns, or not those.
+    """
+    names = read_columns(snapshot, settings)
+    if not names:
+        _fail_without_columns(snapshot, settings)
+    shape = shape_for(names, columns, wanted)
+    return shape, settings.cache_path / "corpora" / _key(snapshot, shape, wanted, encoder, settings)
 
 
 def _fail_without_columns(snapshot: Snapshot, settings: Settings) -> None:

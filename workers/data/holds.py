@@ -46,6 +46,11 @@ class Holds:
         if descriptor is not None:
             os.close(descriptor)
 
+    def drop_all(self) -> None:
+        """Let go of everything."""
+        for kind in tuple(self._descriptors):
+            self.drop(kind)
+
 
 @contextlib.contextmanager
 def deleting(path: Path) -> Iterator[bool]:

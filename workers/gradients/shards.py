@@ -87,18 +87,20 @@ def sketch_key(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredSketches:
-    """All shards of a key: n samples, m of which have a finite gradient.
+    """The shards of a key: n samples, m of which have a finite gradient.
 
     Attributes:
         values: The sketches that are finite, in the samples' order, (m, sketch_dim), float32; an array in memory, or a
             map of a scratch file that is gone from its directory and freed with the array. The caller's to change.
         finite: Which samples `values` are of, (n,), bool.
+        scored: Which samples have a sketch, (n,), bool: those of shards that were left out have none.
         token_losses: Mean loss of a response token, in nats, (n,), float32.
         unprompted: The same without the prompt, NaN where it was not taken, (n,), float32.
     """
 
     values: NDArray[np.float32]
     finite: NDArray[np.bool_]
+    scored: NDArray[np.bool_]
     token_losses: NDArray[np.float32]
     unprompted: NDArray[np.float32]
 
@@ -271,11 +273,14 @@ class ShardStore:
             before += len(finite)
         return found
 
-    def tiles(self, should_stop: Callable[[], bool] | None = None) -> Iterator[tuple[range, Sketches]]:
+    def tiles(
+        self, should_stop: Callable[[], bool] | None = None, without: Collection[int] = ()
+    ) -> Iterator[tuple[range, Sketches]]:
         """The shards in order with the samples they cover: for work that needs one at a time.
 
         Args:
             should_stop: Asked once a shard.
+            without: Shards to leave out.
 
         Raises:
             ShardDamaged: A shard is missing or damaged.
@@ -284,13 +289,15 @@ class ShardStore:
         for shard in range(self.shards):
             if should_stop is not None and should_stop():
                 raise Stopped
-            yield self.rows(shard), self._required(shard)
+            if shard not in without:
+                yield self.rows(shard), self._required(shard)
 
     def load(
         self,
         *,
         scratch: Path | None = None,
         in_memory_bytes: int = IN_MEMORY_BYTES,
+        without: Collection[int] = (),
         should_stop: Callable[[], bool] | None = None,
     ) -> StoredSketches:
         """All sketches that are finite as one matrix; the others are left out as it is filled, not by a second copy.
@@ -298,6 +305,7 @@ class ShardStore:
         Args:
             scratch: Directory for the file behind a matrix that is too large for memory; needs n p 4 bytes there.
             in_memory_bytes: Largest matrix that is held in memory if there is a scratch directory.
+            without: Shards to leave out: their samples count as not scored.
             should_stop: Asked once a shard.
 
         Raises:
@@ -311,16 +319,17 @@ class ShardStore:
             values = np.empty(shape, dtype=np.float32)
         else:
             values = _unnamed_map(scratch, shape)
-        token_losses, unprompted = np.empty((2, self.samples), dtype=np.float32)
-        finite = np.empty(self.samples, dtype=np.bool_)
+        token_losses, unprompted = np.full((2, self.samples), np.nan, dtype=np.float32)
+        finite, scored = np.zeros((2, self.samples), dtype=np.bool_)
         count = 0
-        for rows, tile in self.tiles(should_stop):
+        for rows, tile in self.tiles(should_stop, frozenset(without)):
             part = slice(rows.start, rows.stop)
+            scored[part] = True
             token_losses[part], unprompted[part], finite[part] = tile.token_losses, tile.unprompted, tile.finite
             usable = tile.values[tile.finite]
             values[count : count + len(usable)] = usable
             count += len(usable)
-        return StoredSketches(values[:count], finite, token_losses, unprompted)
+        return StoredSketches(values[:count], finite, scored, token_losses, unprompted)
 
     def bytes_stored(self) -> int:
         """Bytes that the key takes in the store."""

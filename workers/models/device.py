@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+from functools import cache
+from pathlib import Path
+
 import torch
 
 from workers.models.errors import ModelError
@@ -30,3 +34,21 @@ def beside(device: torch.device) -> tuple[torch.device, ...]:
         return ()
     first = device.index or 0
     return tuple(torch.device("cuda", number) for number in range(torch.cuda.device_count()) if number != first)
+
+
+@cache
+def device_name(device: torch.device) -> str:
+    """What computes: the name of the GPU, or of the processor with the number of threads that are used of it."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"cpu: {_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    """The processor's name; Linux tells it in a file, where `platform` does not look."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()

@@ -7,7 +7,7 @@ import socket
 import threading
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.core.db.engine import Sessions
+    from app.core.lifecycle.turns import Turn
     from app.core.settings import Settings
     from app.core.storage import ArtifactStore
     from workers.data.corpus import Corpus
@@ -37,11 +38,20 @@ if TYPE_CHECKING:
     from workers.models.proxy import ProxyModel
 
 
+class TakesTurns(Protocol):
+    """Takes one waiting row and works on it."""
+
+    def __call__(self, *, during: Turn | None = None) -> bool:
+        """False if none waits that may come in between."""
+        ...
+
+
 @dataclass(slots=True)
 class WorkerContext:
     """Shared by all tasks that this process runs, one after the other.
 
     The model that was loaded last stays in memory: shards of one job follow one another, and loading takes seconds.
+    `take_turn` works on one more row, for a task that gives way; `standing_still` tasks do so now.
     """
 
     settings: Settings
@@ -55,6 +65,8 @@ class WorkerContext:
     corpus: Corpus | None = None
     holds: Holds = field(default_factory=Holds)
     stopping: threading.Event = field(default_factory=threading.Event)
+    take_turn: TakesTurns | None = None
+    standing_still: int = 0
     _engine: GradientEngine | None = None
     _engine_model: ProxyModel | None = None
     _engine_source: tuple[Path, str, bool] | None = None

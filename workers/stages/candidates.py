@@ -96,9 +96,9 @@ def candidates_of(
         DatasetError: A larger share can't be used.
     """
     rejected = {reason: rows.tolist() for reason, rows in corpus.rejected.items() if len(rows)}
-    usable = corpus.rows[stored.finite]
-    if len(usable) < len(corpus.rows):
-        rejected[Reason.NON_FINITE_GRADIENT] = corpus.rows[~stored.finite].tolist()
+    usable, not_finite = corpus.rows[stored.finite], corpus.rows[stored.scored & ~stored.finite]
+    if len(not_finite):
+        rejected[Reason.NON_FINITE_GRADIENT] = not_finite.tolist()
         enforce_limit(rejected, corpus.rows_total, max_rejected_fraction)
     figures = row_figures(stored.values, stored.token_losses[stored.finite], stored.unprompted[stored.finite])
     suspicious = suspicion(figures)

@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.core.contracts.job_plan import JobPlan
+from app.core.contracts.job_plan import JobPlan, LimitReached
+from app.core.contracts.job_result import Limited
 from app.core.db import clock
 from app.core.db.selections import MAIN
 from app.core.db.tables import Job, Stage
-from app.core.lifecycle import parking, proofs, quotas, sketch_use
+from app.core.lifecycle import measurements, parking, proofs, quotas, sketch_use
+from app.core.lifecycle.measurements import Took
+from app.core.lifecycle.turns import Turn
 from app.core.storage import StorageFailed, candidates_name, rows_prefix
 from app.core.telemetry import tracing
 from workers.data.corpus import LAYOUT_VERSION
@@ -31,8 +34,10 @@ from workers.gradients.shards import ShardDamaged, ShardStore, sketch_key
 from workers.models.architecture import check_length
 from workers.runtime.context import current_context
 from workers.runtime.failures import JobError, ProblemError
+from workers.runtime.giving_way import GivingWay
 from workers.runtime.task import run_leased
 from workers.selection import PartPicks, merge, partition, select, settle
+from workers.stages import measuring
 from workers.stages.candidates import candidates_of, picks_among, picks_of, write_candidates
 from workers.stages.part import selection_config
 from workers.stages.publishing import Published, publish
@@ -84,10 +89,14 @@ class _Run:
         self.heartbeat = heartbeat
         self.source = source_of(context, heartbeat.lease.id)
         with context.sessions() as session:
-            self.plan = JobPlan.load(session.get_one(Job, heartbeat.lease.id).plan)
+            job = session.get_one(Job, heartbeat.lease.id)
+            self.plan = JobPlan.load(job.plan)
             self.failure = parking.shard_error(session, heartbeat.lease.id)
             self.parts = parking.parts_of(session, heartbeat.lease.id)
+        self.turn = Turn(job.project_id, job.priority)
         self.seconds: dict[str, float] = dict(self.plan.seconds)
+        self.read_anew = False
+        self.giving_way: GivingWay | None = None
 
     def run(self) -> None:
         """Park the job or finish it; an exception ends it in another way."""
@@ -96,19 +105,23 @@ class _Run:
         for failure in failures:
             if failure is not None and not damaged:
                 raise ProblemError(failure)
+        first = Stage.READING not in self.seconds
         with self._timed(Stage.READING):
             reading = self._read()
+        if first:
+            self._note_reading(reading)
         store = self._store(reading)
         store.mark_used()
         missing = store.missing(verify=damaged)
-        if missing:
+        if missing and self.plan.limited is None:
             self._park(reading, store, missing)
             return
+        scored = self._scored(store, missing)
         if self.plan.parked_at is not None and self.plan.parted_at is None:
             self.seconds[Stage.GRADIENTS] = round(self._now() - self.plan.parked_at, 3)
         with self._timed(Stage.SELECTING):
             try:
-                candidates = self._load(reading, store)
+                candidates = self._load(reading, store, missing)
             except ShardDamaged as error:
                 logger.warning("job %s: %s", self.heartbeat.lease.id, error)
                 self._park(reading, store, store.missing(verify=True) or [error.shard])
@@ -131,6 +144,7 @@ class _Run:
             sketches=store.key,
             scored=store.scored(),
             computed=self.plan.computed,
+            limited=self._limited(store, scored),
             seconds=self.seconds,
         )
         publish(self.context, self.heartbeat, published)
@@ -140,6 +154,7 @@ class _Run:
         counting: list[Meter] = []
 
         def on_rows(rows: int) -> None:
+            self.read_anew = True
             if not counting:
                 counting.append(self.heartbeat.enter(Stage.READING, self.source.rows, "rows"))
             counting[0].at(rows)
@@ -165,6 +180,15 @@ class _Run:
         check_length(*reading.corpus.longest(), reading.model.longest)  # a budget that can be met is of one row or more
         self.context.corpus = reading.corpus
         return reading
+
+    def _note_reading(self, reading: Reading) -> None:
+        """Keep how long reading took, for the estimates of later jobs."""
+        corpus = reading.corpus
+        kind = measuring.of_reading(self.source.request, reading.model.revision, found=not self.read_anew)
+        took = Took(corpus.rows_total, corpus.tokens, float(max(corpus.tokens, 1)), self.seconds[Stage.READING])
+        with self.context.sessions() as session:
+            measurements.note(session, kind, took)
+            session.commit()
 
     def _count(self, rows: int) -> None:
         """Count the rows against the project's quota: their number is known only after reading."""
@@ -200,6 +224,25 @@ class _Run:
         if not signals.held:
             raise Stopped
 
+    def _scored(self, store: ShardStore, missing: list[int]) -> int:
+        """How many samples have sketches, where a limit kept the others from getting theirs.
+
+        Raises:
+            JobError: The request has the job stop there, or there is nothing to select from.
+        """
+        scored = store.samples - sum(len(store.rows(shard)) for shard in missing)
+        limits, limited = self.source.request.limits, self.plan.limited
+        if missing and limits is not None and limited is not None and (limits.on_limit == "stop" or not scored):
+            raise JobError(
+                "limit-reached",
+                "The job has reached its limit",
+                f"limits.{limited.limit}",
+                f"is {limited.value:g}, and {limited.used:g} were used for {scored:,} of {store.samples:,} rows, whose "
+                "gradients are kept: submit again with a larger limit to go on from there, or with limits.on_limit "
+                "'select' to select from them",
+            )
+        return scored
+
     def _park(self, reading: Reading, store: ShardStore, missing: list[int]) -> None:
         """Let go of the job until what is missing is there: another job computes it already, or its own shards will."""
         rounds = self.plan.rounds + 1
@@ -211,22 +254,57 @@ class _Run:
                 f"{len(missing)} shards were missing or damaged after {MOST_ROUNDS} rounds: check the artifact store",
             )
         sizes = {shard: len(store.rows(shard)) for shard in missing}
+        allowed, tokens, limited = self._within_limits(reading, store, missing)
         plan = JobPlan(
             **self._of_the_data(reading, store),
             parked_at=self.plan.parked_at or self._now(),
             rounds=self.plan.rounds,
             computed=self.plan.computed,
         )
-        made = plan.model_copy(update={"rounds": rounds, "computed": plan.computed + sum(sizes.values())})
+        own = {shard: sizes[shard] for shard in allowed}
+        made = plan.model_copy(
+            update={"rounds": rounds, "computed": plan.computed + sum(own.values())}
+            | ({} if tokens is None else {"tokens": tokens})
+            | ({} if limited is None else {"limited": limited})
+        )
         lease = self.heartbeat.lease
         self.heartbeat.stop()
         with self.context.sessions() as session:
             if parking.park_behind(session, lease, sizes, plan):
                 return
-            waiting = parking.park_job(session, lease, parking.SHARDS, sizes, made)
+            waiting = parking.park_job(session, lease, parking.SHARDS, own, made)
         self.context.queue.put_or_leave(waiting)
         if not waiting:
             raise Stopped
+
+    def _limited(self, store: ShardStore, scored: int) -> Limited | None:
+        """What the result says of the limit, if it kept rows from being scored."""
+        reached = self.plan.limited
+        if reached is None or scored == store.samples:
+            return None
+        return Limited(**reached.model_dump(), rows_scored=scored, rows_not_scored=store.samples - scored)
+
+    def _within_limits(
+        self, reading: Reading, store: ShardStore, missing: list[int]
+    ) -> tuple[list[int], int | None, LimitReached | None]:
+        """The shards that the limit of tokens lets this job make, the tokens that it has then, and whether that is all.
+
+        At least one is made, and the last of them may go beyond the limit. Which ones are drawn at random, so that they
+        speak of all rows.
+        """
+        limits = self.source.request.limits
+        if limits is None or limits.gradient_tokens is None:
+            return missing, None, None
+        allowed: list[int] = []
+        tokens = self.plan.tokens
+        for place in np.random.default_rng(self.source.gradients.seed).permutation(len(missing)).tolist():
+            if tokens >= limits.gradient_tokens and allowed:
+                break
+            rows = store.rows(missing[place])
+            tokens += int(reading.corpus.lengths[rows.start : rows.stop].sum())
+            allowed.append(missing[place])
+        reached = LimitReached(limit="gradient_tokens", value=limits.gradient_tokens, used=tokens)
+        return sorted(allowed), tokens, reached if len(allowed) < len(missing) else None
 
     def _split(self, reading: Reading, store: ShardStore, candidates: Candidates) -> None:
         """Make parts of the samples, and park the job until each part is selected from."""
@@ -279,9 +357,11 @@ class _Run:
         with self.context.sessions() as session:
             return clock.now(session)
 
-    def _load(self, reading: Reading, store: ShardStore) -> Candidates:
-        """The sketches of all rows that may be picked."""
-        stored = store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
+    def _load(self, reading: Reading, store: ShardStore, missing: list[int]) -> Candidates:
+        """The sketches of all rows that may be picked; those of some shards are not there."""
+        stored = store.load(
+            scratch=self.context.settings.cache_path, without=missing, should_stop=self.heartbeat.should_stop
+        )
         if stored.finite.any() and not any_information(stored.values):
             raise no_information(len(stored.values))
         wanted = self.source.request
@@ -314,6 +394,13 @@ class _Run:
             alpha=self.plan.alpha if self.parts else None,
         )
 
+    def _should_stop(self) -> bool:
+        """Whether the selection is to end early; others' work comes in between here."""
+        if self.giving_way is None:
+            self.giving_way = GivingWay(self.context, self.turn)
+        self.giving_way.look()
+        return self.heartbeat.should_stop()
+
     def _merge(self, candidates: Candidates, config: SelectionConfig) -> Selection:
         """Merge the picks of all parts."""
         picks = [
@@ -325,7 +412,7 @@ class _Run:
             picks,
             config,
             on_progress=self._selecting(config.budget or len(candidates.values)),
-            should_stop=self.heartbeat.should_stop,
+            should_stop=self._should_stop,
         )
 
     def _select_one(self, candidates: Candidates, config: SelectionConfig) -> Selection:
@@ -334,7 +421,7 @@ class _Run:
             config,
             norms=candidates.norms,
             on_progress=self._selecting(config.budget or len(candidates.values)),
-            should_stop=self.heartbeat.should_stop,
+            should_stop=self._should_stop,
         )
 
     def _selecting(self, budget: int) -> Callable[[Progress], None]:

@@ -11,10 +11,12 @@ from app.core.contracts.job_plan import PartPlan
 from app.core.contracts.job_request import JobRequest
 from app.core.db.tables import Job, Part, State
 from app.core.lifecycle import leases, parking
+from app.core.lifecycle.turns import Turn
 from app.core.storage import candidates_name
 from workers.gradients.shards import ShardDamaged, ShardStore
 from workers.runtime.context import current_context
 from workers.runtime.failures import ProblemError, understood
+from workers.runtime.giving_way import GivingWay
 from workers.runtime.task import run_leased
 from workers.selection import SelectionConfig, partition, select_part
 from workers.stages.candidates import read_candidates
@@ -72,12 +74,18 @@ def _select(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     rows = partition(plan.candidates, plan.parts, config.seed)[part.number]
     values = _sketches(context, heartbeat, job.id, plan, request.gradients.sketch_dim, rows)
     meter = heartbeat.begin(part.budget, "picks")
+    giving_way = GivingWay(context, Turn(job.project_id, job.priority))
+
+    def should_stop() -> bool:
+        giving_way.look()
+        return heartbeat.should_stop()
+
     picked = select_part(
         values,
         np.arange(len(rows)),
         config,
         on_progress=lambda progress: meter.at(progress.done) if progress.stage == "picking" else None,
-        should_stop=heartbeat.should_stop,
+        should_stop=should_stop,
     )
     with context.sessions() as session:
         leases.finish(

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.core.contracts.job_result import JobResult
+from app.core.contracts.job_result import JobResult, Limited
 from app.core.contracts.statistics import Statistics
 from app.core.db import selections
 from app.core.db.selections import MAIN, Head, Picks
 from app.core.db.tables import Stage, State
-from app.core.lifecycle import leases
+from app.core.lifecycle import leases, measurements
+from app.core.lifecycle.measurements import Took
 from app.core.storage import excerpts_name, put_checked, rows_name
 from workers.data.excerpts import write_excerpts
 from workers.data.export import write_rows
 from workers.data.sources import count_sources
 from workers.data.stopping import Stopped
 from workers.selection.compare import jaccard
+from workers.stages import measuring
 from workers.stages.scores import keep_scores, suspects_counted
 from workers.statistics import subset
 from workers.statistics.conflict import conflict_statistics
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from sqlalchemy.orm import Session
 
     from app.core.contracts.job_request import SelectionSpec
     from app.core.db.tables import Json
@@ -60,6 +63,7 @@ class Published:
         sketches: Content key.
         scored: What the sketches are of; None where that was not kept.
         computed: Samples whose sketches were computed for this job; the others' were there, or another job's.
+        limited: The limit of the request that kept samples from being scored, or None.
         seconds: Time of each stage so far.
     """
 
@@ -72,6 +76,7 @@ class Published:
     sketches: str
     scored: Scored | None
     computed: int
+    limited: Limited | None
     seconds: dict[str, float]
 
 
@@ -116,7 +121,20 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
         rejected = {str(reason): rows for reason, rows in published.candidates.rejected.items()}
         selections.store_rejected(session, heartbeat.lease.id, rejected, published.candidates.filtered)
         selections.store_statistics(session, heartbeat.lease.id, statistics)
+        _note_times(session, context, published, result["seconds"])
         session.commit()
+
+
+def _note_times(session: Session, context: WorkerContext, published: Published, seconds: Mapping[str, float]) -> None:
+    """Keep how long selecting and publishing took, for the estimates of later jobs."""
+    rows, picks = len(published.candidates.usable), len(published.chosen[MAIN].indices)
+    dim = int(published.candidates.values.shape[1])
+    for stage, kind, size in (
+        (Stage.SELECTING, measuring.of_selecting(context, published.selection, dim), measuring.selecting_size),
+        (Stage.PUBLISHING, measuring.of_publishing(dim), measuring.publishing_size),
+    ):
+        took = Took(rows, published.reading.corpus.tokens, size(rows, picks, dim), seconds[stage])
+        measurements.note(session, kind, took)
 
 
 def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, watch: Callable[[int], None]) -> None:
@@ -132,7 +150,7 @@ def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, 
         )
         picked = replace(snapshot, path=written, parts=(), compression=None, bytes=written.stat().st_size)
         write_excerpts(picked, published.reading.corpus.shape, _ranked(published), excerpts, context.settings)
-        context.artifacts.put(excerpts_name(job_id), excerpts)
+        put_checked(context.artifacts, excerpts_name(job_id), excerpts)
         put_checked(context.artifacts, rows_name(job_id, snapshot.format), written)
     finally:
         written.unlink(missing_ok=True)
@@ -234,8 +252,9 @@ def _result(published: Published, publishing_s: float) -> Json:
         "sketches_reused": published.computed == 0,
         "gradients": {
             "computed": published.computed,
-            "reused": max(len(published.reading.corpus) - published.computed, 0),
+            "reused": max(_scored_rows(published) - published.computed, 0),
         },
+        "limited": None if published.limited is None else published.limited.model_dump(),
         "seconds": {**published.seconds, Stage.PUBLISHING: round(publishing_s, 3)},
         "baselines": {
             label: _baseline(main, [one, *published.repeats.get(label, ())])
@@ -244,6 +263,10 @@ def _result(published: Published, publishing_s: float) -> Json:
         },
         "versions": {name: version(name) for name in ("spice-select", "torch", "transformers")},
     }
+
+
+def _scored_rows(published: Published) -> int:
+    return len(published.reading.corpus) if published.limited is None else published.limited.rows_scored
 
 
 def _files(published: Published) -> list[Json] | None:

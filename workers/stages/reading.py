@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from app.core.contracts.job_plan import JobPlan
 from app.core.contracts.job_request import JobRequest
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable
 
+    from app.core.settings import Settings
     from app.core.uris.datasets import DatasetUri
     from app.core.uris.models import ModelUri
     from workers.data.corpus import Corpus
@@ -77,6 +78,16 @@ class Source:
         )
 
 
+class Tokenising(TypedDict):
+    """How rows become tokens."""
+
+    columns: dict[str, str] | None
+    max_length: int
+    settings: Settings
+    wanted: Wanted
+    template: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A dataset on this machine, as stored and as tokens."""
@@ -97,7 +108,21 @@ def source_of(context: WorkerContext, job_id: uuid.UUID) -> Source:
     with context.sessions() as session:
         job = session.get_one(Job, job_id)
         dataset = None if job.dataset_id is None else session.get(Dataset, job.dataset_id)
-    request = understood(JobRequest, job.request)
+    return source_for(context, understood(JobRequest, job.request), dataset, job.project_id, JobPlan.load(job.plan))
+
+
+def source_for(
+    context: WorkerContext, request: JobRequest, dataset: Dataset | None, project_id: uuid.UUID, plan: JobPlan
+) -> Source:
+    """The source of what a request asks for; the errors are those of `source_of`.
+
+    Args:
+        context: This worker.
+        request: What the client asked for.
+        dataset: The registered dataset that it names, if that is still there.
+        project_id: Whose request it is.
+        plan: What the job has found out; an empty one at its first look.
+    """
     if dataset is not None:
         uri = check_uris(dataset.every_uri, context.settings, dataset.format)
     elif request.dataset.uris is not None or request.dataset.uri is not None:
@@ -107,7 +132,6 @@ def source_of(context: WorkerContext, job_id: uuid.UUID) -> Source:
             "dataset-gone", "The dataset is gone", "dataset.id", "the registered dataset was deleted: register it again"
         )
     registered = None if dataset is None else dataset.fingerprint
-    plan = JobPlan.load(job.plan)
     given = request.gradients.adapter
     return Source(
         request=request,
@@ -117,14 +141,14 @@ def source_of(context: WorkerContext, job_id: uuid.UUID) -> Source:
         fingerprint=plan.fingerprint or registered,
         planned=plan.fingerprint is not None,
         rows=None if dataset is None else dataset.rows,
-        sketch_owner=_sketch_owner(context, job),
+        sketch_owner=_sketch_owner(context, project_id),
     )
 
 
-def _sketch_owner(context: WorkerContext, job: Job) -> str | None:
-    """The project that owns a job's sketches; None if projects share sketches, and for the project `default`."""
-    shared = context.settings.share_sketches or job.project_id == DEFAULT_PROJECT
-    return None if shared else str(job.project_id)
+def _sketch_owner(context: WorkerContext, project_id: uuid.UUID) -> str | None:
+    """The project whose jobs keep their sketches to themselves; None if all share, and for the project `default`."""
+    shared = context.settings.share_sketches or project_id == DEFAULT_PROJECT
+    return None if shared else str(project_id)
 
 
 def dataset_snapshot(
@@ -185,20 +209,27 @@ def read(
         context, source.uri, source.fingerprint, recalled=source.planned, should_stop=should_stop, on_bytes=on_bytes
     )
     model = context.tokenizers.get(model_directory(context, source.model, source.request.model.dtype, should_stop))
-    columns = source.request.dataset.columns
     corpus = build_corpus(
         snapshot,
         model.tokenizer,
-        columns=None if columns is None else columns.model_dump(exclude_none=True),
-        max_length=source.request.model.max_length,
-        settings=context.settings,
-        wanted=Wanted(source.request.dataset.train_on, source.request.dataset.preference),
-        template=source.request.model.chat_template,
+        **tokenising(context, source.request),
         on_rows=on_rows,
         should_stop=should_stop,
     )
     context.holds.take("corpus", corpus.path)
     return Reading(snapshot, corpus, model)
+
+
+def tokenising(context: WorkerContext, request: JobRequest) -> Tokenising:
+    """How a request has rows turned into tokens, as `build_corpus` and `find_corpus` take it."""
+    columns = request.dataset.columns
+    return {
+        "columns": None if columns is None else columns.model_dump(exclude_none=True),
+        "max_length": request.model.max_length,
+        "settings": context.settings,
+        "wanted": Wanted(request.dataset.train_on, request.dataset.preference),
+        "template": request.model.chat_template,
+    }
 
 
 def model_directory(context: WorkerContext, uri: ModelUri, dtype: str, should_stop: Callable[[], bool]) -> Path:

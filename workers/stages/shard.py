@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from app.core.contracts.job_plan import ShardPlan
 from app.core.db.tables import Job, Shard, State
-from app.core.lifecycle import counts, leases, parking
+from app.core.lifecycle import counts, leases, limits, measurements, parking
+from app.core.lifecycle.measurements import Took
 from workers.data.template_server import template_limits
 from workers.data.tokenisation import ConversationEncoder
 from workers.data.without_prompt import PromptFrame
@@ -18,6 +20,7 @@ from workers.models.memory import Work
 from workers.runtime.context import current_context
 from workers.runtime.failures import JobError
 from workers.runtime.task import run_leased
+from workers.stages import measuring
 from workers.stages.reading import model_directory, read, source_of
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ def run_shard(shard_id: str, dispatch: int) -> None:
         context, Shard, shard_id, dispatch, lambda heartbeat: _sketch(context, heartbeat, job_id), worker=context.name
     )
     with context.sessions() as session:
+        limits.enforce(session, job_id)
         woken = parking.wake_jobs(session, job_id)
     context.queue.put_or_leave(woken)
 
@@ -55,6 +59,7 @@ def _job_of(context: WorkerContext, shard_id: str) -> uuid.UUID | None:
 
 
 def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID) -> None:
+    began = time.monotonic()
     with context.sessions() as session:
         shard = session.get_one(Shard, heartbeat.lease.id)
         plan = ShardPlan.load(session.get_one(Job, job_id).plan)
@@ -93,21 +98,27 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     engine = context.engine(model, config, store.key, start)
     store.keep_scored(Scored(engine.left_out, model.weights_stored_as))
     meter = heartbeat.begin(shard.samples, "samples")
+    started = time.monotonic()
     samples = [corpus[i] for i in store.rows(shard.number)]
     sketches = engine.sketch(
         samples,
-        unprompted=_unprompted(context, source, model, samples) if config.prompt_effect else None,
+        unprompted=without_prompts(context, source, model, samples) if config.prompt_effect else None,
         on_batch=lambda batch: meter.add(batch.samples, tokens=batch.tokens),
         should_stop=heartbeat.should_stop,
     )
     store.write(shard.number, sketches)
+    kind = measuring.of_gradients(context, source.request, config, model.revision)
+    took = Took(shard.samples, meter.tokens, float(max(meter.tokens, 1)), time.monotonic() - started)
+    before = Took(shard.samples, meter.tokens, 1.0, started - began)
     with context.sessions() as session:
-        if leases.finish(session, heartbeat.lease, State.SUCCEEDED):
+        if leases.finish(session, heartbeat.lease, State.SUCCEEDED, tokens=meter.tokens):
             counts.add(session, {(counts.SAMPLES, ()): shard.samples, (counts.TOKENS, ()): meter.tokens})
+            measurements.note(session, kind, took)
+            measurements.note(session, replace(kind, stage=measuring.STARTING), before)
         session.commit()
 
 
-def _unprompted(context: WorkerContext, source: Source, model: ProxyModel, samples: list[Sample]) -> list[Sample]:
+def without_prompts(context: WorkerContext, source: Source, model: ProxyModel, samples: list[Sample]) -> list[Sample]:
     """The samples without their prompts."""
     longest = source.request.model.max_length
     encoder = ConversationEncoder(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from app.core.db.tables import Dataset, Job, Part, Preview, Proof, ProofRun, Shard
+from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Shard
 from app.core.lifecycle import turns
 from app.core.queue import KINDS
 from workers.runtime.context import current_context
 from workers.runtime.tidying import tidy
+from workers.stages.estimate import run_estimate
 from workers.stages.job import run_job
 from workers.stages.part import run_part
 from workers.stages.preview import run_preview
@@ -17,9 +19,11 @@ from workers.stages.registration import register_dataset
 from workers.stages.shard import run_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from app.core.lifecycle.leases import Work
+    from app.core.lifecycle.turns import Turn
+    from workers.runtime.context import WorkerContext
 
 
 def _prove(proof_id: str, dispatch: int) -> None:
@@ -36,6 +40,7 @@ def _carry_out(run_id: str, dispatch: int) -> None:
 
 STAGES: Final[dict[Work, Callable[[str, int], None]]] = {
     Dataset: register_dataset,
+    Estimate: run_estimate,
     Preview: run_preview,
     Job: run_job,
     Part: run_part,
@@ -54,12 +59,18 @@ def take_turns() -> None:
     context = current_context()
     tables = [table for table in STAGES if KINDS[table] in context.settings.worker_queues]
     tidied = time.monotonic()
-    while not context.stopping.is_set():
-        with context.sessions() as session:
-            waiting = turns.next_row(session, tables)
-        if waiting is None:
-            return
-        STAGES[waiting.table](str(waiting.id), waiting.dispatch)
+    context.take_turn = partial(_take_turn, context, tables)
+    while not context.stopping.is_set() and _take_turn(context, tables):
         if time.monotonic() - tidied > TIDY_EVERY_S:
             tidy(context)
             tidied = time.monotonic()
+
+
+def _take_turn(context: WorkerContext, tables: Sequence[Work], *, during: Turn | None = None) -> bool:
+    """Take the row whose turn it is, and work on it; False if none waits."""
+    with context.sessions() as session:
+        waiting = turns.next_row(session, tables, during)
+    if waiting is None:
+        return False
+    STAGES[waiting.table](str(waiting.id), waiting.dispatch)
+    return True

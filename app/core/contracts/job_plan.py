@@ -6,9 +6,25 @@ stored.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
+
+
+class LimitReached(BaseModel):
+    """Which limit of a request kept shards from being made.
+
+    Attributes:
+        limit: ``gradient_tokens`` or ``seconds``.
+        value: As it was asked for.
+        used: How much was used.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: Literal["gradient_tokens", "seconds"]
+    value: float
+    used: float
 
 
 class JobPlan(BaseModel):
@@ -26,6 +42,8 @@ class JobPlan(BaseModel):
         rounds: Times that it was parked for shards.
         behind: Whether the job waits for another job that computes the same sketches; unset where it does not.
         computed: Samples of the shards that were made for this job.
+        tokens: Tokens of these samples; unset where no limit asks for them.
+        limited: The limit that was reached; unset before.
         parted_at: When it was first parked for parts since then, likewise.
         splits: Times that it was parked for parts since then.
         samples: Rows with a sketch.
@@ -48,6 +66,8 @@ class JobPlan(BaseModel):
     rounds: int = 0
     behind: bool | None = None
     computed: int = 0
+    tokens: int = 0
+    limited: LimitReached | None = None
     parted_at: float | None = None
     splits: int = 0
     samples: int | None = None

@@ -391,6 +391,34 @@ class SelectionSpec(Request):
         return self
 
 
+class Limits(Request):
+    """How much may be computed for a job; its gradients stop at most one shard later."""
+
+    gradient_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens whose gradients are computed for this job. Which shards are left out is drawn at random, "
+        "by `gradients.seed`.",
+    )
+    seconds: FiniteFloat | None = Field(
+        default=None,
+        gt=0,
+        le=LONGEST_S,
+        description="Seconds from the job's start after which no further shard is begun, in the order of the rows.",
+    )
+    on_limit: Literal["stop", "select"] = Field(
+        default="stop",
+        description="`stop`: the job fails as `limit-reached`. `select`: it selects from the rows that are scored, and "
+        "its result says so. What was computed is kept either way, for later jobs over the same rows.",
+    )
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.gradient_tokens is None and self.seconds is None:
+            raise ValueError("must have gradient_tokens or seconds")
+        return self
+
+
 class Webhook(Request):
     """Who is told when the job ends."""
 
@@ -415,6 +443,7 @@ class JobRequest(Request):
         le=LONGEST_S,
         description="Seconds that the job may take from its start; then it fails as `timed-out`.",
     )
+    limits: Limits | None = None
     priority: Priority = Field(
         default="normal",
         description="Which of the project's jobs workers take first. Projects take turns, whatever the priority.",
@@ -440,6 +469,13 @@ class JobRequest(Request):
             if value is not None and dataset.setdefault(name, value) != value:
                 raise ValueError(f"{name} and dataset.{name} must not differ: give one of them")
         return {**given, "dataset": dataset}
+
+    @model_validator(mode="after")
+    def _limited_selection_in_one(self) -> Self:
+        selects = self.limits is not None and self.limits.on_limit == "select"
+        if selects and self.selection.partitions is not None:
+            raise ValueError("limits.on_limit 'select' selects in one process: leave selection.partitions out")
+        return self
 
     @model_validator(mode="after")
     def _prompt_effect_of_ifd(self) -> Self:

@@ -74,6 +74,16 @@ class SuspectsCounted(Response):
     listed: int = Field(description="Rows that `GET /jobs/{id}/suspects` lists.")
 
 
+class Limited(Response):
+    """What kept a job from scoring all rows: a limit of its request."""
+
+    limit: Literal["gradient_tokens", "seconds"] = Field(description="Which of `limits` it was.")
+    value: float = Field(description="As it was asked for.")
+    used: float = Field(description="How much was used when the job stopped; up to a shard more than `value`.")
+    rows_scored: int = Field(description="Usable rows with a gradient: those that were selected from.")
+    rows_not_scored: int = Field(description="Usable rows without.")
+
+
 class JobResult(Response):
     """Numbers of a succeeded job; the picks are at `links.subset`."""
 
@@ -125,6 +135,7 @@ class JobResult(Response):
         default=None, description="Format of quantised weights, such as `nf4`; null where they are plain numbers."
     )
     gradients: GradientsComputed | None = Field(default=None, description="Null for results of old.")
+    limited: Limited | None = Field(default=None, description="Null where all usable rows were scored.")
     seconds: dict[str, float] = Field(description="Time of each stage.")
     baselines: dict[str, Baseline] = Field(description="What each baseline came to with as many picks.")
     versions: dict[str, str]

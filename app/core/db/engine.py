@@ -67,8 +67,11 @@ def make_engine(settings: Settings, limit_s: float | None = None) -> Engine:
         limit_s: Seconds that a statement may take, and a few more that its answer may; None: as long as they like.
     """
     arguments: dict[str, Any] = {"connect_timeout": 5, "application_name": "spice", **GIVES_UP}
-    if limit_s is not None:
-        arguments["options"] = f"-c statement_timeout={round(1000 * limit_s)}"
+    options = [] if limit_s is None else [f"-c statement_timeout={round(1000 * limit_s)}"]
+    if settings.lineage_url is not None:
+        options.append("-c spice.lineage=on")  # has the triggers note what OpenLineage is to be told
+    if options:
+        arguments["options"] = " ".join(options)
     engine = create_engine(
         str(settings.database_url),
         pool_size=settings.database_pool_size,

@@ -281,6 +281,43 @@ class Preview(Owned, Leased, Base):
     project_id: Mapped[uuid.UUID] = _owner()
 
 
+class Estimate(Owned, Leased, Base):
+    """What a job would take: the request of a job that was not submitted, and what a worker made of it."""
+
+    __tablename__ = "estimates"
+    __table_args__ = (_open_index("estimates"), Index("ix_estimates_created_at", "created_at"))
+
+    dataset_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), index=True)
+    request: Mapped[Json]
+    content: Mapped[Json | None]
+    project_id: Mapped[uuid.UUID] = _owner()
+
+
+class Measurement(Base):
+    """How long a stage took for so many rows and tokens on one device: what the time of later jobs is estimated from.
+
+    `model` is the revision of the model, and `variant` what else decides how long a row takes, as in
+    `app.core.lifecycle.measurements`. `size` is the product that the stage's work grows with.
+    """
+
+    __tablename__ = "measurements"
+    __table_args__ = (
+        Index("ix_measurements_of", "stage", "model", "device", "variant", text("id DESC")),
+        Index("ix_measurements_at", "at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    stage: Mapped[str]
+    model: Mapped[str]
+    device: Mapped[str]
+    variant: Mapped[str]
+    rows: Mapped[int] = mapped_column(BigInteger)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    size: Mapped[float]
+    seconds: Mapped[float]
+
+
 class Job(Owned, Leased, Resource, Base):
     """A selection job: the request as it was sent, its state, and where it is.
 
@@ -389,6 +426,7 @@ class Shard(Leased, Base):
     samples: Mapped[int]
     worker: Mapped[str | None]
     progress: Mapped[Json | None]
+    tokens: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Part(Leased, Base):
@@ -479,6 +517,23 @@ class ProofEvent(Base):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     kind: Mapped[EventKind] = mapped_column(_text_enum(EventKind, "event_kind"))
     data: Mapped[Json]
+
+
+class LineageEvent(Base):
+    """Something of a job that is still to be told to the OpenLineage server, if there is one; written by a trigger.
+
+    The trigger writes where the connection says `spice.lineage`, as those of a service with a server for it do.
+    """
+
+    __tablename__ = "lineage_events"
+    __table_args__ = (Index("ix_lineage_events_job_id_id", "job_id", "id"), Index("ix_lineage_events_due_at", "due_at"))
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    due_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    attempts: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
 
 
 class Selection(Base):

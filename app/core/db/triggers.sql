@@ -194,3 +194,21 @@ END $$;
 CREATE TRIGGER count_runs AFTER UPDATE ON proof_runs FOR EACH ROW
     WHEN ((NEW.state, NEW.progress) IS DISTINCT FROM (OLD.state, OLD.progress))
     EXECUTE FUNCTION count_runs();
+
+
+-- What OpenLineage is told of a job: its first start, and its end. Connections of a service that tells nobody do not set
+-- `spice.lineage`, and cost nothing.
+CREATE FUNCTION owe_lineage() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO lineage_events (job_id, kind) VALUES (NEW.id, CASE NEW.state
+        WHEN 'running' THEN 'START' WHEN 'succeeded' THEN 'COMPLETE' WHEN 'failed' THEN 'FAIL' ELSE 'ABORT' END);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER owe_lineage AFTER UPDATE ON jobs FOR EACH ROW
+    WHEN (
+        current_setting('spice.lineage', true) = 'on'
+        AND ((NEW.started_at IS NOT NULL AND OLD.started_at IS NULL)
+            OR (NEW.finished_at IS NOT NULL AND OLD.finished_at IS NULL))
+    )
+    EXECUTE FUNCTION owe_lineage();

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, exists, func, select
 
-from app.core.db.tables import Dataset, Job, Preview, Proof, State
+from app.core.db.tables import Dataset, Estimate, Job, Preview, Proof, State
 from app.core.lifecycle import counts, quotas
 from app.core.lifecycle.leases import OPEN
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from app.core.db.engine import Sessions
 
 FINAL = tuple(state for state in State if state.final)
+ESTIMATES_KEPT = timedelta(days=1)
 
 
 def delete_job(session: Session, job_id: uuid.UUID) -> bool:
@@ -90,6 +92,12 @@ def expired(sessions: Sessions, table: type[Job | Proof], but: Collection[uuid.U
         if row_id is not None:
             DELETIONS[table](session, row_id)
         session.commit()
+
+
+def delete_old_estimates(session: Session) -> None:
+    """Delete the estimates that nobody will look at any more, and commit."""
+    session.execute(delete(Estimate).where(Estimate.created_at < func.now() - ESTIMATES_KEPT))
+    session.commit()
 
 
 def delete_expired_datasets(session: Session) -> int:

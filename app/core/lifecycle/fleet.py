@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Double, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.db.tables import Dataset, Job, Part, Preview, Proof, ProofRun, Shard, State, Worker
+from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Shard, State, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ ALIVE_S = 35.0
 FORGOTTEN = timedelta(days=1)
 SERVED: Mapping[str, tuple[Work, ...]] = {
     "selection": (Job, Part, Dataset, Preview, Proof),
-    "gradients": (Shard,),
+    "gradients": (Shard, Estimate),
     "proofs": (ProofRun,),
 }
 """What waits in which queue."""

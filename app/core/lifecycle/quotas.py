@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Select, delete, exists, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.db.tables import Dataset, DeletedJob, Job, Preview, Project, Proof
+from app.core.db.tables import Dataset, DeletedJob, Estimate, Job, Preview, Project, Proof
 from app.core.lifecycle.leases import OPEN
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Limits:
 
     Attributes:
         open_jobs: Jobs and proofs that have not ended; a proof counts once, with the job that was made for it.
-        open_readings: Datasets and previews that workers have not read to their end.
+        open_readings: Datasets, previews and estimates that workers have not read to their end.
         rows_per_job: Rows of one job's dataset.
         rows_per_day: Rows of all jobs that were submitted in the last 24 hours, of deleted ones too.
     """
@@ -127,18 +127,18 @@ def _excess_of_open_work(session: Session, project_id: uuid.UUID, limits: Limits
 
 
 def excess_of_reading(session: Session, project_id: uuid.UUID, settings: Settings) -> Excess | None:
-    """What keeps one more dataset or preview from being read; the caller adds it in this transaction."""
+    """What keeps one more dataset, preview or estimate from being read; the caller adds it in this transaction."""
     limit = limits_of(session, project_id, settings).open_readings
     if limit is None:
         return None
     _lock(session, project_id)
     in_use = sum(
         session.scalar(select(func.count()).where(table.project_id == project_id, table.state.in_(OPEN))) or 0
-        for table in (Dataset, Preview)
+        for table in (Dataset, Estimate, Preview)
     )
     if in_use < limit:
         return None
-    said = f"{in_use} datasets and previews of the project are not read yet, and {limit} may at once"
+    said = f"{in_use} datasets, previews and estimates of the project are not read yet, and {limit} may at once"
     return Excess("open_readings", f"{said}: wait for one, or {ASK}", passes=True)
 
 

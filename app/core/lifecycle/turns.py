@@ -4,17 +4,20 @@ Four rules, in this order:
 
 1. Projects take turns. The project whose last turn is longest ago comes first, however many rows another one has
    queued: a project's only job waits for at most the unit of work at hand.
-2. Within a project, what belongs to a job of higher priority comes first. Previews and registrations, which take
-   seconds and whose clients wait for them, have the highest.
+2. Within a project, what belongs to a job of higher priority comes first. Previews, registrations and
+   estimates, which take seconds and whose clients wait for them, have the highest.
 3. What is begun is finished before something new begins: jobs whose shards or parts are done, then shards and parts,
    then new jobs.
 4. The older job comes first, and its shards in order.
 
 A new job waits while a job over the same data and model is being read: afterwards the tokens are there for both.
+
+A selection may take long, and gives way meanwhile: `workers.runtime.giving_way`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +25,11 @@ from sqlalchemy import String, and_, case, func, literal, or_, select, true, uni
 from sqlalchemy.orm import aliased
 
 from app.core.contracts.job_request import PRIORITIES
-from app.core.db.tables import Dataset, Job, Part, Preview, Project, Proof, ProofRun, Shard, Stage, State
+from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Project, Proof, ProofRun, Shard, Stage, State
 from app.core.lifecycle.leases import Waiting
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Callable, Collection
 
     from sqlalchemy import ColumnElement, Select
@@ -42,21 +46,32 @@ ORDINARY = PRIORITIES["normal"]
 """Of proofs, which have no priority of their own."""
 
 
-def next_row(session: Session, tables: Collection[Work]) -> Waiting | None:
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a worker is at."""
+
+    project_id: uuid.UUID
+    priority: int
+
+
+def next_row(session: Session, tables: Collection[Work], during: Turn | None = None) -> Waiting | None:
     """The row whose turn it is, and its project's turn is taken; commits.
 
     Args:
         session: For this transaction alone.
         tables: Whose rows the worker serves.
+        during: What the worker is at: only rows of other projects, and those of a higher priority, come in between.
 
     Returns:
         None if nothing waits. Another worker may claim the row first: ask again then.
     """
     session.execute(select(func.pg_advisory_xact_lock(TURNS_LOCK)))
     waiting = union_all(*(_WAITING[table]() for table in tables)).subquery()
+    between = [] if during is None else [_comes_between(waiting.c, during)]
     chosen = session.execute(
         select(waiting)
         .join(Project, Project.id == waiting.c.project_id)
+        .where(*between)
         .order_by(
             Project.served_at.asc().nulls_first(),
             waiting.c.priority.desc(),
@@ -73,6 +88,10 @@ def next_row(session: Session, tables: Collection[Work]) -> Waiting | None:
         return None
     table = next(table for table in tables if table.__tablename__ == chosen.table_name)
     return Waiting(table, chosen.id, chosen.dispatch)
+
+
+def _comes_between(columns: Any, during: Turn) -> ColumnElement[bool]:  # noqa: ANN401 - SQLAlchemy's own type
+    return or_(columns.project_id != during.project_id, columns.priority > during.priority)
 
 
 def _row(
@@ -107,6 +126,10 @@ def _datasets() -> Select[Any]:
 
 def _previews() -> Select[Any]:
     return _row(Preview, Preview.project_id, Preview.created_at).where(_due(Preview))
+
+
+def _estimates() -> Select[Any]:
+    return _row(Estimate, Estimate.project_id, Estimate.created_at).where(_due(Estimate))
 
 
 def _jobs() -> Select[Any]:
@@ -166,6 +189,7 @@ def _proof_runs() -> Select[Any]:
 
 _WAITING: dict[Work, Callable[[], Select[Any]]] = {
     Dataset: _datasets,
+    Estimate: _estimates,
     Preview: _previews,
     Job: _jobs,
     Part: partial(_units, Part),

@@ -3,6 +3,7 @@
 import { get, post, settled } from "./api.js";
 import { control } from "./controls.js";
 import { announce, failure, h } from "./dom.js";
+import { estimateShown } from "./estimate.js";
 import { SECTIONS } from "./fields.js";
 import { count } from "./format.js";
 import { furtherFields } from "./knobs.js";
@@ -18,14 +19,17 @@ export async function submitView({ view, signal, arrived }) {
   const general = h("div");
   const shown = h("div", { id: "preview" });
   const look = h("button", { type: "button", onclick: () => preview() }, "Preview rows");
+  const reckon = h("button", { type: "button", onclick: () => estimate() }, "Estimate");
+  const estimated = h("div", { id: "estimate" });
   const submit = h("button", { type: "submit", class: "main" }, "Submit");
   let registered = null;
   const form = h(
     "form",
     { class: "knobs", noValidate: true, onsubmit: (event) => (event.preventDefault(), send()) },
     sections.map(({ title, fields }) => h("section", { "aria-labelledby": `section-${title}` }, h("h2", { id: `section-${title}` }, title), h("div", {}, part(fields, false), folded(title, fields), title === "Model" ? [h("p", { class: "actions" }, look), shown] : null))),
+    estimated,
     general,
-    h("p", { class: "actions" }, submit),
+    h("p", { class: "actions" }, submit, " ", reckon),
   );
   view.replaceChildren(h("p", { class: "crumb" }, h("a", { href: "#/" }, "Jobs")), h("h1", { tabIndex: -1 }, "New selection"), form);
   controls.get("selection.method").element.addEventListener("change", noBaselineOfItself);
@@ -61,12 +65,29 @@ export async function submitView({ view, signal, arrived }) {
     return request;
   }
 
+  const asked = () => ({ dataset: {}, model: {}, selection: {}, ...read(controls.keys()) });
+
   async function send() {
-    const request = { dataset: {}, model: {}, selection: {}, ...read(controls.keys()) };
+    const request = asked();
     await busy(submit, async () => {
       const job = await post("/jobs", request, { signal });
       announce("Submitted");
       location.hash = `#/jobs/${job.id}`;
+    });
+  }
+
+  async function estimate() {
+    await busy(reckon, async () => {
+      estimated.replaceChildren(h("p", { class: "soft" }, "A worker looks at the rows."));
+      try {
+        const begun = await post("/estimates", asked(), { signal });
+        const found = begun.seconds ? begun : await settled(`/estimates/${begun.id}`, signal);
+        estimated.replaceChildren(...estimateShown(found).flat().filter(Boolean));
+        announce("Estimated");
+      } catch (problem) {
+        estimated.replaceChildren();
+        throw problem;
+      }
     });
   }
 

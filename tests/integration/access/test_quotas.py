@@ -224,7 +224,7 @@ def test_datasets_and_previews_wait_in_no_greater_number_than_the_project_may_ha
     assert [answer.status_code for answer in (first, *others)] == [202, 202, 202, 429]
     problem = problem_of(others[-1], 429)
     assert (problem["type"], problem["limit"]) == ("quota-exceeded", "open_readings")
-    assert "3 datasets and previews of the project are not read yet, and 3 may at once" in problem["detail"]
+    assert "3 datasets, previews and estimates of the project are not read yet, and 3 may at once" in problem["detail"]
     preview = f"/datasets/{first.json()['id']}/previews"
     body = {"model": {"uri": service.model_uri}}
     assert problem_of(http.post(preview, json=body), 429)["limit"] == "open_readings"

@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from typer.testing import CliRunner, Result
 
 from app.cli import app as spice
-from app.jobs.schemas import EXAMPLE_JOB
+from app.jobs.schemas import EXAMPLE_ESTIMATE, EXAMPLE_JOB
 from app.local.process import free_port
 from tests.integration.served import served
 
@@ -72,6 +72,8 @@ class StandIn:
         self.asked: dict[str, str] = {}
         self.app = FastAPI()
         self.app.post("/jobs", status_code=202)(self._submit)
+        self.app.post("/estimates", status_code=202)(self._estimate)
+        self.app.get("/estimates/{estimate_id}")(self._estimated)
         self.app.get("/jobs")(self._list)
         self.app.get("/jobs/{job_id}", response_model=None)(self._look)
         self.app.get("/jobs/{job_id}/subset")(self._subset)
@@ -89,6 +91,14 @@ class StandIn:
                 errors=[{"field": "selection.budget.fraction", "message": "must be at most 1"}],
             )
         return job("queued")
+
+    async def _estimate(self, request: Request) -> Any:
+        self.received = await request.json()
+        return {"id": EXAMPLE_ESTIMATE["id"], "state": "queued"}
+
+    def _estimated(self, estimate_id: str) -> Any:
+        assert estimate_id == EXAMPLE_ESTIMATE["id"]
+        return EXAMPLE_ESTIMATE
 
     def _list(self, request: Request, cursor: str | None = None) -> Any:
         self.asked = {name: value for name, value in request.query_params.items() if name != "cursor"}
@@ -144,6 +154,20 @@ def test_submit_sends_the_request_and_prints_the_id(stand_in: StandIn, request_f
     assert done.exit_code == 0, done.output
     assert JOB_ID in done.stdout
     assert stand_in.received == {**REQUEST, "name": "nightly", "gradients": {"seed": 7}}
+
+
+@pytest.mark.usefixtures("url")
+@pytest.mark.parametrize("command", [["estimate"], ["submit", "--estimate"]])
+def test_an_estimate_is_waited_for_and_told_and_makes_no_job(
+    stand_in: StandIn, request_file: str, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setattr("spice_client.estimates.EVERY_S", 0.01)
+    result = run(*command, request_file)
+    assert result.exit_code == 0, result.output
+    assert stand_in.received == REQUEST
+    for said in ("9:05 (8:00 to 10:40)", "100,000, of which 98", "2.1 GB", "823.0 MB", "by earlier jobs"):
+        assert said in result.stdout, result.stdout
+    assert json.loads(run(*command, request_file, "--json").stdout) == EXAMPLE_ESTIMATE
 
 
 @pytest.mark.usefixtures("url")

@@ -1,0 +1,82 @@
+"""A job may be limited: it stops at most one shard later, and keeps or uses what is there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.integration.conftest import ROWS
+from tests.integration.settled import SHARD_ROWS, assert_settled, final, wait_for
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Service
+    from tests.integration.processes import Processes
+
+
+def limited(service: Service, **limits: Any) -> dict[str, Any]:
+    return {**service.request(), "limits": limits}
+
+
+def tokens_of_a_shard(service: Service) -> int:
+    """Of the largest one: the mean would let a shard of long rows pass for two."""
+    told = service.run(service.request())["result"]
+    return int(told["tokens"] * SHARD_ROWS / ROWS)
+
+
+def test_a_job_stops_at_most_one_shard_beyond_its_tokens_and_keeps_what_is_there(service: Service) -> None:
+    each = tokens_of_a_shard(service)
+    body = limited(service, gradient_tokens=each)
+    body["gradients"]["seed"] = 1
+    job = service.run(body)
+    assert (job["state"], job["error"]["type"]) == ("failed", "limit-reached")
+    assert job["error"]["errors"][0]["field"] == "limits.gradient_tokens"
+    assert job["limits"] == {"gradient_tokens": each, "seconds": None, "on_limit": "stop"}
+    again = service.run({**body, "limits": None})
+    kept = again["result"]["gradients"]
+    assert again["result"]["limited"] is None
+    assert SHARD_ROWS <= kept["reused"] <= 2 * SHARD_ROWS
+    assert kept["computed"] == ROWS - kept["reused"]
+
+
+def test_a_job_selects_from_what_is_scored_and_says_so(service: Service) -> None:
+    body = limited(service, gradient_tokens=1, on_limit="select")
+    job = service.run(body)
+    assert job["state"] == "succeeded", job["error"]
+    said = job["result"]["limited"]
+    assert (said["limit"], said["value"]) == ("gradient_tokens", 1)
+    assert said["used"] > 1
+    assert 0 < said["rows_scored"] <= SHARD_ROWS
+    assert said["rows_scored"] + said["rows_not_scored"] == ROWS == job["result"]["rows_total"]
+    assert job["result"]["rows_usable"] == said["rows_scored"]
+    assert job["result"]["selected"] == said["rows_scored"] // 5
+    assert job["result"]["gradients"] == {"computed": said["rows_scored"], "reused": 0}
+    assert job["result"]["rejected"] == []
+    picks = service.http.get(f"{job['links']['subset']}?format=json").json()["indices"]
+    whole = service.run(body)["result"]["limited"]
+    assert whole["rows_scored"] > said["rows_scored"], "a later job goes on from there"
+    assert len(set(picks)) == job["result"]["selected"]
+    assert_settled(service)
+
+
+def test_no_shard_is_begun_after_the_seconds_are_over(service: Service, workers: Processes) -> None:
+    workers.start(("slow_shards", "0.7"))
+    stopped = wait_for(service, service.submit(limited(service, seconds=1.0)), final)
+    assert (stopped["state"], stopped["error"]["type"]) == ("failed", "limit-reached"), stopped
+    body = limited(service, seconds=1.0, on_limit="select")
+    body["gradients"]["seed"] = 1
+    job = wait_for(service, service.submit(body), final)
+    assert job["state"] == "succeeded", job["error"]
+    said = job["result"]["limited"]
+    assert (said["limit"], said["value"]) == ("seconds", 1.0)
+    assert 0 < said["rows_scored"] < ROWS
+    assert said["used"] < 1.0 + 3 * 0.7, "a shard later"
+    workers.stop()
+    assert_settled(service, succeeded=1, failed="limit-reached")
+
+
+def test_a_limit_that_says_nothing_is_refused(service: Service) -> None:
+    for limits in ({}, {"gradient_tokens": 0}, {"seconds": -1.0}):
+        answer = service.http.post("/jobs", json={**service.request(), "limits": limits})
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["field"].startswith("limits")
+    parted = {**service.request(partitions=2), "limits": {"seconds": 5, "on_limit": "select"}}
+    assert "leave selection.partitions out" in service.http.post("/jobs", json=parted).json()["detail"]

@@ -1,0 +1,255 @@
+"""What a job would take: everything that can be checked without its gradients is, and its time and memory told.
+
+The rows are read as a job reads them, all of them or a sample, so that what is wrong with them fails the estimate as it
+would fail the job.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.core.contracts.estimate import Estimate as EstimateContract
+from app.core.contracts.estimate import EstimatedSeconds, EstimateProblem, Seconds
+from app.core.contracts.job_plan import JobPlan
+from app.core.contracts.job_request import JobRequest
+from app.core.db.tables import Dataset, Estimate, State
+from app.core.lifecycle import fleet, leases
+from workers.data.corpus import LAYOUT_VERSION, build_corpus, find_corpus
+from workers.data.rejection import NO_FAULT, enforce_limit
+from workers.data.row_sample import row_sample
+from workers.data.sources import source_column
+from workers.gradients.shards import ShardStore, sketch_key
+from workers.models.architecture import check_length
+from workers.models.device import beside, device_name
+from workers.models.fetch import limits_of
+from workers.models.memory import Work, check_memory, memory_needed
+from workers.runtime.context import current_context
+from workers.runtime.failures import understood
+from workers.runtime.task import run_leased
+from workers.stages.candidates import picks_of
+from workers.stages.reading import dataset_snapshot, model_directory, source_for, tokenising
+from workers.stages.stage_times import Ahead, stage_times
+from workers.statistics.durations import NOTHING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from workers.data.corpus import Corpus
+    from workers.data.fetch import Snapshot
+    from workers.data.row_sample import RowSample
+    from workers.models.tokenizer import ModelTokenizer
+    from workers.runtime.context import WorkerContext
+    from workers.runtime.heartbeat import LeaseHeartbeat
+    from workers.stages.reading import Source
+    from workers.statistics.durations import Expected
+
+DOUBT = 1.96
+"""Standard errors: the share of rejected rows of a sample is told to within them 19 times of 20."""
+SKETCH_BYTES = 13
+"""Of each row of a shard besides its sketch: three losses, and whether it is finite."""
+SCORES_BYTES = 40
+"""Of each usable row in the table of scores, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What a look at the data gave.
+
+    Attributes:
+        source: What the job would read.
+        path: The model's directory.
+        model: Its tokenizer.
+        snapshot: The dataset.
+        sample: Its rows, or some.
+        ahead: What the job has still to do.
+    """
+
+    source: Source
+    path: Path
+    model: ModelTokenizer
+    snapshot: Snapshot
+    sample: RowSample
+    ahead: Ahead
+
+
+def run_estimate(estimate_id: str, dispatch: int) -> None:
+    """Estimate what a job would take, or say what keeps it from running."""
+    context = current_context()
+    run_leased(context, Estimate, estimate_id, dispatch, lambda heartbeat: _estimate(context, heartbeat))
+
+
+def _estimate(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
+    with context.sessions() as session:
+        asked = session.get_one(Estimate, heartbeat.lease.id)
+        dataset = None if asked.dataset_id is None else session.get(Dataset, asked.dataset_id)
+    source = source_for(context, understood(JobRequest, asked.request), dataset, asked.project_id, JobPlan())
+    with _looked(context, source, heartbeat.should_stop) as looked:
+        told = _told(context, looked, heartbeat.should_stop)
+    with context.sessions() as session:
+        leases.finish(session, heartbeat.lease, State.SUCCEEDED, content=told.model_dump(mode="json"))
+        session.commit()
+
+
+@contextmanager
+def _looked(context: WorkerContext, source: Source, should_stop: Callable[[], bool]) -> Iterator[_Looked]:
+    """Read the rows, and fail as a job would."""
+    request = source.request
+    path = model_directory(context, source.model, request.model.dtype, should_stop)
+    model = context.tokenizers.get(path)
+    snapshot = dataset_snapshot(context, source.uri, source.fingerprint, recalled=False, should_stop=should_stop)
+    source_column(snapshot, context.settings, request.dataset.source_column)
+    how = tokenising(context, request)
+    found = find_corpus(snapshot, model.tokenizer, **how)
+
+    def tokenise(there: Snapshot) -> Corpus:
+        return build_corpus(there, model.tokenizer, **how, should_stop=should_stop)
+
+    with row_sample(
+        snapshot, context.settings, found=found, tokenise=tokenise, rows=source.rows, should_stop=should_stop
+    ) as sample:
+        corpus = sample.corpus
+        enforce_limit(
+            corpus.rejected,
+            corpus.rows_total,
+            _limit(request.dataset.max_rejected_fraction, sample),
+            said=corpus.said,
+            needed=corpus.needed,
+        )
+        usable = sample.scaled(len(corpus))
+        picks = picks_of(request.selection.budget, usable)
+        check_length(*corpus.longest(), model.longest)
+        rows, tokens, shards = _missing(context, source, model, sample)
+        ahead = Ahead(
+            rows=sample.rows_total,
+            usable=usable,
+            tokens=sample.scaled(corpus.tokens),
+            missing_rows=rows,
+            missing_tokens=tokens,
+            shards=shards,
+            picks=picks,
+            read_before=sample.whole,
+        )
+        yield _Looked(source, path, model, snapshot, sample, ahead)
+
+
+def _limit(fraction: float, sample: RowSample) -> float:
+    """The share of rejected rows beyond which a job fails, or of a sample: beyond which it fails almost surely."""
+    if sample.whole:
+        return fraction
+    return min(1.0, fraction + DOUBT * math.sqrt(fraction * (1 - fraction) / sample.corpus.rows_total))
+
+
+def _missing(context: WorkerContext, source: Source, model: ModelTokenizer, sample: RowSample) -> tuple[int, int, int]:
+    """Rows without sketches, their tokens, and the shards that they make."""
+    corpus, shard_rows = sample.corpus, context.settings.shard_rows
+    if not sample.whole:
+        rows = sample.scaled(len(corpus))
+        return rows, sample.scaled(corpus.tokens), -(-rows // shard_rows)
+    key = sketch_key(
+        dataset_digest=corpus.digest,
+        model_revision=model.revision,
+        dtype=source.request.model.dtype,
+        template_version=LAYOUT_VERSION,
+        config=source.gradients,
+        owner=source.sketch_owner,
+    )
+    store = ShardStore(
+        context.artifacts,
+        key,
+        samples=len(corpus),
+        sketch_dim=source.gradients.sketch_dim,
+        shard_rows=shard_rows,
+    )
+    places = [store.rows(shard) for shard in store.missing()]
+    tokens = sum(int(corpus.lengths[one.start : one.stop].sum()) for one in places)
+    return sum(map(len, places)), tokens, len(places)
+
+
+def _told(context: WorkerContext, looked: _Looked, should_stop: Callable[[], bool]) -> EstimateContract:
+    ahead, source, problems = looked.ahead, looked.source, _problems(looked)
+    memory = _memory(context, looked)
+    with context.sessions() as session:
+        workers = max(1, fleet.alive(session)["gradients"])
+    times, basis = stage_times(context, source, looked.path, looked.sample.corpus, ahead, workers, should_stop)
+    total = NOTHING
+    for one in times.values():
+        total = total.plus(one)
+    return EstimateContract(
+        rows=ahead.rows,
+        rows_rejected=ahead.rows - ahead.usable,
+        rows_sampled=looked.sample.corpus.rows_total,
+        tokens=ahead.tokens,
+        gradient_rows=ahead.missing_rows,
+        gradient_tokens=ahead.missing_tokens,
+        selected=ahead.picks,
+        seconds=EstimatedSeconds(
+            **_rounded(total), stages={name: Seconds(**_rounded(one)) for name, one in times.items()}
+        ),
+        bytes=_bytes(looked),
+        memory_bytes=memory,
+        device=device_name(context.device),
+        workers=workers,
+        basis=basis,
+        problems=problems,
+    )
+
+
+def _problems(looked: _Looked) -> list[EstimateProblem]:
+    """What the job may fail by, as far as a sample tells, and what its result would be poorer for."""
+    corpus, request = looked.sample.corpus, looked.source.request
+    faulty = sum(len(rows) for reason, rows in corpus.rejected.items() if reason not in NO_FAULT)
+    limit = request.dataset.max_rejected_fraction
+    problems = []
+    if not looked.sample.whole and faulty > limit * corpus.rows_total:
+        problems.append(
+            EstimateProblem(
+                field="dataset.max_rejected_fraction",
+                message=f"is {limit:.1%}, and {faulty:,} of {corpus.rows_total:,} rows of a sample can't be used: "
+                "repair the rows, or allow a larger share",
+            )
+        )
+    if corpus.truncated > len(corpus) / 2:
+        problems.append(
+            EstimateProblem(
+                field="model.max_length",
+                message=f"is {request.model.max_length:,}, and {corpus.truncated:,} of {len(corpus):,} rows lose the "
+                "end of their response to it: set it higher",
+            )
+        )
+    return problems
+
+
+def _bytes(looked: _Looked) -> int:
+    """Sketches that are not there, the picked rows twice (as they are, and as text), and the table of scores."""
+    ahead, dim = looked.ahead, looked.source.gradients.sketch_dim
+    row = looked.snapshot.bytes / max(1, ahead.rows)
+    sketches = ahead.missing_rows * (4 * dim + SKETCH_BYTES)
+    return round(sketches + 2 * ahead.picks * row + ahead.usable * SCORES_BYTES)
+
+
+def _rounded(expected: Expected) -> dict[str, float]:
+    return {name: round(getattr(expected, name), 3) for name in ("low", "likely", "high")}
+
+
+def _memory(context: WorkerContext, looked: _Looked) -> int:
+    """Bytes of the larger of two stages: the model with its longest row, or the matrix that is selected from.
+
+    Raises:
+        ModelTooLarge: The model does not fit.
+    """
+    source = looked.source
+    model = source.request.model
+    work = Work(
+        looked.sample.corpus.longest()[1],
+        min(looked.ahead.usable, context.settings.shard_rows),
+        source.gradients.sketch_dim,
+    )
+    further = beside(context.device)
+    devices = [context.device, *(further if model.devices == "all" else ())]
+    needed = memory_needed(looked.path, dtype=model.dtype, work=work, limits=limits_of(context.settings))
+    check_memory(looked.path.name, needed, work, devices, dtype=model.dtype, others=len(further))
+    return max(needed.total(work.row_tokens), looked.ahead.usable * source.gradients.sketch_dim * 4)
