@@ -511,6 +511,7 @@ class Dataset(Answer):
 
     id: UUID
     uri: str
+    uris: list[str] | None = None
     format: str | None
     name: str | None
     metadata: dict[str, str]
