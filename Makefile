@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo proof test test-slow check types bench lint format lock openapi schema docs docs-settings docs-measured docs-reference clean
+.PHONY: help demo proof gpu test test-slow check types bench lint format lock openapi schema docs docs-settings docs-measured docs-reference clean
 
 # Rows of the demo's dataset, and further arguments of pytest, of the demo and of the benchmarks.
 ROWS ?= 320
@@ -44,6 +44,9 @@ test test-slow check: export OMP_NUM_THREADS ?= 1
 test: $(BASE) $(DEMO) ## Run all tests but those of minutes (ARGS="-k name" for some, PROCESSES=2)
 	@scripts/browser.sh >/dev/null || true  # without one the browser tests fail, and say what to do
 	$(PY) -m pytest -n $(PROCESSES) --dist worksteal -m "not slow" $(ARGS)
+
+gpu: $(BASE) $(DEMO) ## Check and measure what a GPU does, 8 minutes at most (ARGS="--device cpu --quick" rehearses)
+	$(PY) -m benchmarks.gpu $(ARGS)
 
 test-slow: $(BASE) $(DEMO) ## Run the tests that take minutes: training with TRL, the soak
 	$(PY) -m pytest -n $(PROCESSES) --dist worksteal -m slow $(ARGS)
