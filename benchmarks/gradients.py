@@ -22,7 +22,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks import gradients_memory
+from benchmarks import gradients_memory, growing
 from benchmarks.gradients_corpus import corpus
 from benchmarks.gradients_peers import Bergson, Trak
 from benchmarks.row import BenchRow, versions
@@ -254,6 +254,7 @@ def rows(quick: bool = False) -> list[BenchRow]:
             *peer_rows(quick=quick),
             *smollm2_rows(quick=quick),
             gradients_memory.row(quick=quick),
+            growing.row(quick=quick),
         ]
     finally:
         torch.set_num_threads(before)

@@ -72,10 +72,10 @@ def rows(*, quick: bool = False) -> list[BenchRow]:
 
 def _gradients_s(http: TestClient, settings: Settings, directory: Path, model: Path, count: int, workers: int) -> float:
     """Seconds of a job's gradients stage with that many workers; each first does a job of its own to be warm."""
-    with _workers(settings, workers):
+    with worker_processes(settings, workers):
         for seed in range(workers):
-            _finished(http, _submit(http, directory, model, WARM_UP_ROWS * workers, seed=10 * workers + seed))
-        job = _finished(http, _submit(http, directory, model, count, seed=workers))
+            finished(http, _submit(http, directory, model, WARM_UP_ROWS * workers, seed=10 * workers + seed))
+        job = finished(http, _submit(http, directory, model, count, seed=workers))
     return float(job["result"]["seconds"]["gradients"])
 
 
@@ -97,7 +97,7 @@ def _submit(http: TestClient, directory: Path, model: Path, count: int, seed: in
     return str(response.json()["id"])
 
 
-def _finished(http: TestClient, job_id: str) -> dict[str, Any]:
+def finished(http: TestClient, job_id: str) -> dict[str, Any]:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         job: dict[str, Any] = http.get(f"/jobs/{job_id}").json()
@@ -109,7 +109,7 @@ def _finished(http: TestClient, job_id: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _workers(settings: Settings, count: int) -> Iterator[None]:
+def worker_processes(settings: Settings, count: int) -> Iterator[None]:
     values = settings.model_dump(mode="json", exclude_none=True)
     environment = {
         f"SPICE_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)

@@ -158,6 +158,7 @@ class AsyncSpiceClient:
         )
 
     subset = awaitable(results.subset)
+    changes = awaitable(results.changes)
     rows = awaitable(results.rows)
     download = awaitable(results.download)
     report = awaitable(results.report)

@@ -157,6 +157,7 @@ class SpiceClient:
         return self._transport.run(waiting.wait(job, timeout=timeout, every=every, progress=progress, check=check))
 
     subset = blocking(results.subset)
+    changes = blocking(results.changes)
     rows = blocking(results.rows)
     download = blocking(results.download)
     report = blocking(results.report)

@@ -171,6 +171,7 @@ class Gradients(Answer):
     seed: int = 0
     loss_normalization: str = "sum"
     prompt_effect: bool = True
+    store: str = "float32"
 
 
 class Clip(Answer):
@@ -280,6 +281,16 @@ class DatasetFile(Answer):
     uri: str
     first_row: int
     rows: int
+
+
+class SubsetChanges(Answer):
+    """How a job's subset differs from another's; `removed` are row numbers in the other's dataset."""
+
+    job_id: UUID
+    since: UUID
+    added: list[int]
+    removed: list[int]
+    kept: int
 
 
 class SuspectsCounted(Answer):

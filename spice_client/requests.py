@@ -79,6 +79,7 @@ class GradientSettings(TypedDict, total=False):
     seed: int
     loss_normalization: Literal["sum", "mean"]
     prompt_effect: bool
+    store: Literal["float32", "float16"]
 
 
 class BudgetSize(TypedDict, total=False):

@@ -8,7 +8,7 @@ from typing import IO, Literal
 
 from spice_client.downloads import Downloaded, receive
 from spice_client.downloads import download as download_file
-from spice_client.models import Answer, Conflicts, Curve, Job, RejectedRows, Suspects
+from spice_client.models import Answer, Conflicts, Curve, Job, RejectedRows, SubsetChanges, Suspects
 from spice_client.paths import JobLike, id_of, job_path
 from spice_client.steps import Ask, Steps, ask_for
 from spice_client.tables import RowOrder, Rows, Subset, format_of
@@ -38,6 +38,16 @@ def subset(job: JobLike) -> Steps[Subset]:
     return Subset(
         id_of(job), picks.indices, picks.marginal_gains, picks.epsilons, picks.conflicts, picks.log_det, proven
     )
+
+
+def changes(job: JobLike, *, since: JobLike) -> Steps[SubsetChanges]:
+    """What was added to a job's subset, and removed from it, since that of another job; over another dataset, perhaps.
+
+    Raises:
+        Conflict: One of the jobs has no result, or not yet.
+        NotFound: Which rows a job picked is not kept any more.
+    """
+    return ask_for(SubsetChanges, Ask("GET", job_path(job, "subset"), params={"since": id_of(since)}))
 
 
 def rows(job: JobLike, *, order: RowOrder = "rank") -> Steps[Rows]:

@@ -10,19 +10,21 @@ import logging
 import re
 import time
 import uuid
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
 from app.core.db.tables import Job, Proof, ProofRun, State
 from app.core.lifecycle.leases import OPEN
-from app.core.lifecycle.sketch_use import retiring
+from app.core.lifecycle.sketch_use import retiring, used_keys
 from app.core.storage import (
     PROOFS,
     ROWS,
     RUNS,
     SKETCHES,
+    USED,
     StorageFailed,
     proof_prefix,
     rows_prefix,
@@ -33,7 +35,7 @@ from app.core.storage import (
 if TYPE_CHECKING:
     from app.core.db.engine import Sessions
     from app.core.settings import Settings
-    from app.core.storage import ArtifactStore
+    from app.core.storage import ArtifactStore, Stored
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,11 @@ UNFINISHED_S = 86400.0
 """Age at which an unfinished write counts as abandoned."""
 ROWS_AT_ONCE = 1000
 KEY = re.compile(r"[0-9a-f]{64}")
+SHARD = re.compile(r"shard-([0-9a-f]{32})\.(?:safetensors|index)")
+"""Files of some rows' sketches and of their index, by the rows' name."""
+FEATURES = re.compile(r"[a-z_0-9]+-[0-9a-f]{32}-[0-9]{5,}\.safetensors")
+"""Files of what else was computed for a dataset's rows."""
+SHARD_NAME_BYTES = 16
 
 
 @dataclass(slots=True)
@@ -52,11 +59,29 @@ class Group:
     Attributes:
         name: The content key, or the job's or proof's id.
         bytes: Their size in all.
-        used: Time of the last write to any of the objects, in seconds since 1970. A job that uses a key writes one of
-            its objects again.
+        used: Time of the last write to any of the objects, in seconds since 1970.
+        objects: The objects.
     """
 
     name: str
+    bytes: int = 0
+    used: float = 0.0
+    objects: list[Stored] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Sketches:
+    """Some rows' sketches, which are deleted together.
+
+    Attributes:
+        key: Their content key.
+        names: Of the objects.
+        bytes: Their size in all.
+        used: When they were written, or when a job last said that it uses them, in seconds since 1970.
+    """
+
+    key: str
+    names: list[str] = field(default_factory=list)
     bytes: int = 0
     used: float = 0.0
 
@@ -88,20 +113,32 @@ def sweep(sessions: Sessions, artifacts: ArtifactStore, settings: Settings, now:
 
 
 def _sweep_sketches(sessions: Sessions, artifacts: ArtifactStore, settings: Settings, now: float) -> list[str]:
+    """Delete shards that were not used for long, or the least recently used ones; whole keys once nothing is left."""
     groups, removed = _groups(artifacts, SKETCHES, now)
-    keys = sorted((group for group in groups if KEY.fullmatch(group.name)), key=lambda group: group.used)
     limit, max_age = settings.artifacts_max_bytes, settings.artifacts_max_age_s
-    total = sum(group.bytes for group in keys)
-    for group in keys:
-        age = now - group.used
+    if limit is None and max_age is None:
+        return removed
+    keys = {group.name: group for group in groups if KEY.fullmatch(group.name)}
+    with sessions() as session:
+        in_use = used_keys(session)
+    shards = [shard for group in keys.values() for shard in _shards(artifacts, group, now)]
+    total = sum(group.bytes for group in keys.values())
+    goes: dict[str, list[Sketches]] = {}
+    left = total
+    for shard in sorted(shards, key=lambda shard: shard.used):
+        age = now - shard.used
         too_old = max_age is not None and age > max_age
-        too_much = limit is not None and total > limit
-        if age < GRACE_S or not (too_old or too_much):
-            continue
-        with retiring(sessions, group.name) as free:
-            if free and _deleted(artifacts, sketches_prefix(group.name)):
-                removed.append(sketches_prefix(group.name))
-                total -= group.bytes
+        too_much = limit is not None and left > limit
+        if age >= GRACE_S and (too_old or too_much) and shard.key not in in_use:
+            goes.setdefault(shard.key, []).append(shard)
+            left -= shard.bytes
+    counts = Counter(shard.key for shard in shards)
+    for key, some in goes.items():
+        with retiring(sessions, key) as free:
+            if free:
+                gone = _delete_shards(artifacts, keys[key], some, whole=len(some) == counts[key])
+                removed += gone.names
+                total -= gone.bytes
     if limit is not None and total > limit:
         logger.warning(
             "the sketches in %s take %d bytes, SPICE_ARTIFACTS_MAX_BYTES is %d: what is left is in use or was just now",
@@ -110,6 +147,55 @@ def _sweep_sketches(sessions: Sessions, artifacts: ArtifactStore, settings: Sett
             limit,
         )
     return removed
+
+
+def _shards(artifacts: ArtifactStore, group: Group, now: float) -> list[Sketches]:
+    """What of a key can be deleted apart: its shards, each with its index; all of it where it has none.
+
+    Lists of what jobs used are deleted once later lists, or deletions, leave them nothing to say.
+    """
+    found: dict[str, Sketches] = {}
+    lists: list[tuple[Stored, set[str]]] = []
+    for stored in group.objects:
+        name = stored.name.rpartition("/")[2]
+        if match := SHARD.fullmatch(name):
+            shard = found.setdefault(match[1], Sketches(group.name))
+            shard.names.append(stored.name)
+            shard.bytes += stored.size
+            shard.used = max(shard.used, stored.modified)
+        elif FEATURES.fullmatch(name):
+            found[name] = Sketches(group.name, [stored.name], stored.size, stored.modified)
+        elif name.startswith(USED):
+            content = artifacts.read(stored.name) or b""
+            parts = range(0, len(content), SHARD_NAME_BYTES)
+            lists.append((stored, {content[start : start + SHARD_NAME_BYTES].hex() for start in parts}))
+    if not found:
+        return [Sketches(group.name, [stored.name for stored in group.objects], group.bytes, group.used)]
+    told: set[str] = set()
+    for stored, names in sorted(lists, key=lambda one: -one[0].modified):
+        for name in names & found.keys():
+            found[name].used = max(found[name].used, stored.modified)
+        if not (names & found.keys()) - told and now - stored.modified > GRACE_S:
+            artifacts.remove(stored.name)
+        told |= names
+    return list(found.values())
+
+
+def _delete_shards(artifacts: ArtifactStore, group: Group, shards: list[Sketches], *, whole: bool) -> Sketches:
+    """Delete some shards of a key, or the key; returns what was deleted."""
+    prefix, gone = sketches_prefix(group.name), Sketches(group.name)
+    if whole:
+        return Sketches(group.name, [prefix], group.bytes) if _deleted(artifacts, prefix) else gone
+    for shard in shards:
+        try:
+            for name in sorted(shard.names):  # the index first: it must not list what is gone
+                artifacts.remove(name)
+        except StorageFailed as error:
+            logger.warning("retention: %s stays, and is tried again: %s", shard.names, error)
+            continue
+        gone.names += shard.names
+        gone.bytes += shard.bytes
+    return gone
 
 
 def _sweep_runs(sessions: Sessions, artifacts: ArtifactStore, settings: Settings, now: float) -> list[str]:
@@ -173,6 +259,7 @@ def _groups(artifacts: ArtifactStore, prefix: str, now: float) -> tuple[list[Gro
         elif rest:
             group = groups.setdefault(name, Group(name))
             group.bytes += stored.size
+            group.objects.append(stored)
             group.used = max(group.used, stored.modified)
     return list(groups.values()), removed
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from app.http.caching import ValidatorsDep  # noqa: TC001
 from app.http.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
 from app.http.openapi import Responses, example, problems
 from app.http.problems import (
+    FieldError,
+    InvalidRequest,
     JobNotFound,
     NotAcceptable,
     RangeNotSatisfiable,
@@ -22,9 +24,11 @@ from app.http.problems import (
     Unavailable,
 )
 from app.results import service
+from app.results.changes import changes
 from app.results.downloads import PartAsked, picked_rows, subset_file
 from app.results.formats import FORMATS
 from app.results.schemas import (
+    EXAMPLE_CHANGES,
     EXAMPLE_CONFLICTS,
     EXAMPLE_CURVE,
     EXAMPLE_SUBSET,
@@ -39,7 +43,12 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 SUBSET_RESPONSES: Responses = {
     200: {
         "description": "The picks, in the order of picking; or, with `rows=true`, the rows in file order.",
-        "content": {known.media_type: {} for known in FORMATS} | {"application/json": {"example": EXAMPLE_SUBSET}},
+        "content": {known.media_type: {} for known in FORMATS}
+        | {
+            "application/json": {
+                "examples": {"picks": {"value": EXAMPLE_SUBSET}, "with since": {"value": EXAMPLE_CHANGES}}
+            }
+        },
     },
     206: {
         "description": "The bytes asked for with `Range`; `multipart/byteranges` if those are several ranges.",
@@ -61,13 +70,15 @@ class Asked:
         format: Instead of `accept`.
         rows: The picked rows themselves.
         accept: The media types that the client takes.
-        in_part: Whether bytes of it are asked for.
+        part: Whether bytes of it are asked for.
+        since: Another job: what is asked for is what changed since its subset.
     """
 
     format: str | None
     rows: bool
     accept: str | None
     part: PartAsked
+    since: uuid.UUID | None = None
 
 
 async def _asked(
@@ -80,8 +91,14 @@ async def _asked(
         str | None, Header(description="Bytes of the file, such as `bytes=1000-`, with `If-Range`.")
     ] = None,
     if_range: Annotated[str | None, Header(include_in_schema=False)] = None,
+    since: Annotated[
+        uuid.UUID | None,
+        Query(description="Another job: instead of the subset, what was added and removed since that job's, as JSON."),
+    ] = None,
 ) -> Asked:
-    return Asked(format, rows, accept, PartAsked(range, if_range))
+    if since is not None and (rows or format not in (None, "json")):
+        raise InvalidRequest(FieldError(field="since", message="comes as JSON alone: leave rows and format out"))
+    return Asked(format, rows, accept, PartAsked(range, if_range), since)
 
 
 @router.get(
@@ -109,6 +126,11 @@ def subset(
     """The picked rows' indices with gain, epsilon, conflict and log-det; or the rows themselves."""
     with sessions() as session:
         job = service.finished_job(session, job_id)
+        if asked.since is not None:
+            service.finished_job(session, asked.since)
+    if asked.since is not None:
+        found = changes(sessions, artifacts, job_id, asked.since)
+        return JSONResponse(found.model_dump(mode="json"))
     if asked.rows:
         return picked_rows(artifacts, job, validators.download(job), asked.part)
     chosen = service.choose_format(asked.format, asked.accept)

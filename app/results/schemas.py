@@ -19,6 +19,13 @@ EXAMPLE_SUBSET: dict[str, Any] = {
     "conflicts": [0.0, 0.0, 0.03],
     "log_det": [5.1, 9.9, 14.5],
 }
+EXAMPLE_CHANGES: dict[str, Any] = {
+    "job_id": JOB_ID,
+    "since": "0b1e4a4f-2c0e-4a55-9f3c-1f6d3b9a2c10",
+    "added": [20017, 812],
+    "removed": [77],
+    "kept": 98,
+}
 EXAMPLE_CURVE: dict[str, Any] = {
     "job_id": JOB_ID,
     "selected": 3,
@@ -43,6 +50,18 @@ EXAMPLE_CONFLICTS: dict[str, Any] = {
     **EXAMPLE_STATISTICS,
     "baselines": {"fisher": EXAMPLE_STATISTICS},
 }
+
+
+class SubsetChanges(Response):
+    """How a job's subset differs from another job's: rows are the same where the model reads the same."""
+
+    job_id: uuid.UUID
+    since: uuid.UUID = Field(description="The other job.")
+    added: list[int] = Field(description="Picks that the other job does not have, by row number, best first.")
+    removed: list[int] = Field(
+        description="Picks of the other job that this one does not have, by row number in the other job's dataset."
+    )
+    kept: int = Field(description="Picks that both have.")
 
 
 class CurveLine(Response):

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from workers.data.chat_template import Rendered
     from workers.data.fetch import Snapshot
 
-LAYOUT_VERSION = 2  # part of a corpus's key: raise it when the same input gives other samples or files
+LAYOUT_VERSION = 3  # part of a corpus's key: raise it when the same input gives other samples or files
 BATCH_ROWS = 256
 BATCH_CHARACTERS = 1 << 20
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -50,7 +50,9 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "mask": np.dtype("u1"),
     "offsets": np.dtype("<i8"),
     "rows": np.dtype("<i8"),
+    "digests": np.dtype("<u8"),
 }
+DIGEST_BYTES = 16
 _HASH_CHUNK_BYTES = 1 << 22
 _COUNTED_AT_ONCE = 1 << 14
 
@@ -75,9 +77,10 @@ class Corpus:
         ignored: Rows by name of a field that they have and nothing reads.
         paired: Whether each sample has one that is not preferred beside it.
         starts: Number of the first row of each file of the dataset.
+        digests: Digest of what the model reads of each sample, shape (n, 2), uint64: equal for equal tokens and masks.
         truncated: Samples that lost response tokens to ``max_length`` but kept some.
         tokens: Tokens in all.
-        digest: ``sha256:<hex>`` over ids, masks, boundaries and row numbers: the content address of the samples.
+        digest: ``sha256:<hex>`` over ids, masks, boundaries, row numbers: the content address of the samples.
     """
 
     path: Path
@@ -91,6 +94,7 @@ class Corpus:
     ignored: Mapping[str, int]
     paired: bool
     starts: tuple[int, ...]
+    digests: NDArray[np.uint64]
     truncated: int
     tokens: int
     digest: str
@@ -111,7 +115,7 @@ class Corpus:
                 rejected = {Reason(name): archive[name] for name in archive.files}
             if _digest({name: _file_digest(path / f"{name}.bin") for name in _DTYPES}) != about["digest"]:
                 raise CorpusDamaged(f"{path}: the samples are not those that were written")
-            ids, mask, offsets, rows = (_mapped(path, name) for name in _DTYPES)
+            ids, mask, offsets, rows, digests = (_mapped(path, name) for name in _DTYPES)
             each = 2 if about["paired"] else 1
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise CorpusDamaged(f"{path}: {error}") from error
@@ -127,6 +131,7 @@ class Corpus:
             ignored=about["ignored"],
             paired=about["paired"],
             starts=tuple(about["starts"]),
+            digests=digests.reshape(-1, 2),
             truncated=about["truncated"],
             tokens=len(ids),
             digest=about["digest"],
@@ -386,7 +391,7 @@ def _rendered(
 
 
 class _Writer:
-    """The four growing files of a corpus and what is told about them."""
+    """The growing files of a corpus and what is told about them."""
 
     def __init__(self, directory: Path, *, paired: bool) -> None:
         self._directory = directory
@@ -434,6 +439,7 @@ class _Writer:
         self._append("mask", np.concatenate([one.loss_mask for one in samples]))
         self._append("offsets", ends)
         self._append("rows", np.array([row for row, _ in rows]))
+        self._append("digests", np.frombuffer(b"".join(_row_digest(pair) for _, pair in rows), dtype=np.uint64))
         self._end = int(ends[-1])
         self._truncated += sum(any(one.truncated for one in pair) for _, pair in rows)
         self.rows_total += len(rows)
@@ -475,6 +481,16 @@ def _publish(temporary: Path, final: Path) -> Corpus:
         shutil.rmtree(final)
         temporary.rename(final)
     return Corpus.open(final)
+
+
+def _row_digest(pair: list[Encoded]) -> bytes:
+    """Digest of the tokens and masks of a sample, or of a pair of them: the address of its sketch."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for one in pair:
+        digest.update(len(one.input_ids).to_bytes(8, "little"))
+        digest.update(one.input_ids.astype(_DTYPES["ids"], copy=False).tobytes())
+        digest.update(one.loss_mask.astype(_DTYPES["mask"], copy=False).tobytes())
+    return digest.digest()
 
 
 def _mapped(directory: Path, name: str) -> NDArray[Any]:

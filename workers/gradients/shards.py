@@ -1,16 +1,16 @@
-"""Sketches on disk: shards addressed by the hash of what they were made from.
+"""Sketches on disk, addressed by row: each is found by what it was made from, whichever dataset brought it.
 
-    store = ShardStore(open_artifacts(settings), key, samples=len(samples), sketch_dim=2048, shard_rows=1024)
+    store = ShardStore(open_artifacts(settings), key, digests=corpus.digests, sketch_dim=2048, shard_rows=1024)
     for shard in store.missing():
-        rows = store.rows(shard)
-        store.write(shard, engine.sketch(samples[rows.start : rows.stop]))
+        store.write(shard, engine.sketch([corpus[place] for place in store.wanted(shard)]))
     stored = store.load(scratch=cache_dir)
 
-A job that is killed goes on at the first missing shard, a second job over the same data and model finds
-nothing missing, and workers that share the store share the work. A shard is one safetensors file that carries the
-checksum of its own tensors: one atomic write, so that two writers of the same shard leave one valid shard.
+A key stands for all that a sketch depends on besides its row: model, adapter, settings. A dataset that has grown,
+shrunk, been shuffled or edited, and another one with some of the same rows, so find what there is, and lack only what
+is new. A shard is the next so many rows of a dataset: one worker computes those that nobody has computed yet.
 
-Whether all shards are there is told by one listing, by names and sizes; what is in them is checked when they are read.
+A job that is killed goes on at the first missing shard, a second job over the same data and model finds nothing
+missing, and workers that share the store share the work.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ import json
 import os
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from app.core.storage import sketches_prefix
+from app.core.storage import USED, sketches_prefix
 from workers.data.stopping import Stopped
-from workers.gradients.checked_tensors import LENGTH_BYTES, pack, unpack
+from workers.gradients.checked_tensors import pack, unpack
 from workers.gradients.engine import Sketches
 from workers.gradients.features import version_of
+from workers.gradients.row_index import PoolRows
+from workers.gradients.row_store import FileDamaged, RowStore, by_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -38,47 +41,59 @@ if TYPE_CHECKING:
 
     from app.core.storage import ArtifactStore
     from workers.gradients.config import GradientConfig
+    from workers.gradients.row_index import RowPlaces
+    from workers.gradients.row_store import Rows
 
-LONGEST_HEADER = 4096
-"""Of a shard's file. Not its exact length, which is safetensors' affair: a shard that is off by less fails its sum."""
+StoredAs = Literal["float32", "float16"]
+
+ROWS_VERSION = 1
+"""Bumped when rows get other digests for the same tokens and masks."""
 IN_MEMORY_BYTES = 1 << 30
 """Matrices up to this size are loaded into memory; larger ones are mapped from a scratch file."""
 
 
 class ShardDamaged(RuntimeError):
-    """A shard that is needed is not there or does not match its checksum; `missing(verify=True)` names all such."""
+    """Sketches that are needed are not there or not what was written; what was damaged is deleted.
+
+    Attributes:
+        shard: The dataset's first shard with a row that lacks its sketch.
+    """
 
     def __init__(self, shard: int) -> None:
         """Name the shard by its number."""
         self.shard = shard
-        super().__init__(f"shard {shard} is missing or damaged: compute it again")
+        super().__init__(f"sketches of shard {shard} are missing or damaged: compute them again")
 
 
 def sketch_key(
     *,
-    dataset_digest: str,
     model_revision: str,
     dtype: str,
-    template_version: str | int,
     config: GradientConfig,
+    stored_as: StoredAs = "float32",
+    dataset_digest: str | None = None,
+    frame: tuple[int, str | None] | None = None,
     owner: str | None = None,
 ) -> str:
-    """The content address of a dataset's sketches, 64 hex digits.
+    """The content address of the sketches of one model with one configuration, 64 hex digits.
 
     Args:
-        dataset_digest: Digest of the tokenised samples or of all that decides them: rows, columns, max_length.
         model_revision: `ProxyModel.revision`.
         dtype: The model's dtype as set.
-        template_version: Version of the code that turns rows into tokens.
         config: What is sketched, and how.
+        stored_as: Precision on disk.
+        dataset_digest: Of the samples, where a preparation is computed from them: then a row's sketch is the dataset's.
+        frame: Longest sample and chat template, where the loss without the prompt is taken: they decide it too.
         owner: Who alone is to find them; None for whoever looks.
     """
     made_from = {
-        "dataset": dataset_digest,
+        "rows": ROWS_VERSION,
         "model": model_revision,
         "dtype": dtype,
-        "template": template_version,
         "gradients": config.identity(),
+        **({} if stored_as == "float32" else {"stored_as": stored_as}),
+        **({"dataset": dataset_digest} if config.prepared else {}),
+        **({"frame": frame} if config.prompt_effect else {}),
         **({} if owner is None else {"owner": owner}),
     }
     canonical = json.dumps(made_from, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -119,24 +134,44 @@ class Scored:
 
 
 class ShardStore:
-    """The shards of one content key."""
+    """The sketches of one content key, as a dataset's shards."""
 
-    def __init__(self, artifacts: ArtifactStore, key: str, *, samples: int, sketch_dim: int, shard_rows: int) -> None:
-        """Open the shards of a key, or begin them.
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        key: str,
+        *,
+        digests: NDArray[np.uint64],
+        sketch_dim: int,
+        shard_rows: int,
+        stored_as: StoredAs = "float32",
+        pool: PoolRows | None = None,
+    ) -> None:
+        """Look at a dataset's sketches.
 
         Args:
-            artifacts: Where the shards are kept.
+            artifacts: Where they are kept.
             key: What `sketch_key` gave.
-            samples: Number n of samples in the dataset.
+            digests: Of the dataset's samples, shape (n, 2), uint64.
             sketch_dim: Length p of a sketch.
-            shard_rows: Samples of a shard. Who begins a key decides: the manifest's number wins over a later one.
+            shard_rows: Samples of a shard.
+            stored_as: Precision of the numbers on disk; in float16 each sketch has a scale of its own.
+            pool: What `PoolRows.of` makes of the digests, for who has it already.
         """
-        if samples < 1 or sketch_dim < 1 or shard_rows < 1:
+        if len(digests) < 1 or sketch_dim < 1 or shard_rows < 1:
             raise ValueError("samples, sketch_dim and shard_rows must be positive")
-        self.key, self.samples, self.sketch_dim = key, samples, sketch_dim
-        self._artifacts = artifacts
-        self.shard_rows = self._settled_rows(shard_rows)
-        self.shards = -(-samples // self.shard_rows)
+        self.key, self.samples, self.sketch_dim, self.shard_rows = key, len(digests), sketch_dim, shard_rows
+        self.stored_as, self._pool = stored_as, pool
+        self.shards = -(-self.samples // shard_rows)
+        self._artifacts, self._digests, self._prefix = artifacts, digests, sketches_prefix(key)
+        self._rows = sketch_files(artifacts, key)
+        self._lacking: dict[int, NDArray[np.int64]] = {}
+        self._found: RowPlaces | None = None
+
+    @cached_property
+    def pool(self) -> PoolRows:
+        """The dataset's rows, equal ones told as one."""
+        return PoolRows.of(self._digests) if self._pool is None else self._pool
 
     def rows(self, shard: int) -> range:
         """The places in the dataset's samples that a shard covers."""
@@ -145,23 +180,69 @@ class ShardStore:
         start = shard * self.shard_rows
         return range(start, min(start + self.shard_rows, self.samples))
 
-    def write(self, shard: int, sketches: Sketches) -> None:
-        """Keep a shard's sketches; replaces what was there.
+    def wanted(self, shard: int) -> NDArray[np.int64]:
+        """Places of the shard's samples that have no sketch yet, ascending; of equal rows of the dataset the first."""
+        rows = self.rows(shard)
+        part = slice(rows.start, rows.stop)
+        places = np.arange(rows.start, rows.stop)
+        first: NDArray[np.int64] = places[self.pool.first[self.pool.group[part]] == places]
+        if not len(first):
+            return first
+        some = self._digests[first]
+        missing = self._rows.find(PoolRows.of(some)).missing()
+        wanted: NDArray[np.int64] = first[missing]
+        return wanted
+
+    def write(self, shard: int, places: NDArray[np.int64], sketches: Sketches) -> None:
+        """Keep the sketches of some of a shard's samples; replaces what was there.
+
+        Args:
+            shard: The shard.
+            places: Of the samples, as `wanted` gave them, shape (m,).
+            sketches: Theirs.
 
         Raises:
-            ValueError: The sketches are not of this shard's shape.
+            ValueError: The sketches are not of that shape.
         """
-        expected = (len(self.rows(shard)), self.sketch_dim)
+        expected = (len(places), self.sketch_dim)
         if sketches.values.shape != expected:
-            raise ValueError(f"shard {shard} is {expected}, the sketches are {sketches.values.shape}")
+            raise ValueError(f"shard {shard} lacks {expected}, the sketches are {sketches.values.shape}")
+        if not len(places):
+            return
         tensors: dict[str, NDArray[Any]] = {
-            "values": sketches.values.astype(np.float32, copy=False),
+            **self._packed(sketches.values),
             "losses": sketches.losses.astype(np.float32, copy=False),
             "finite": sketches.finite.astype(np.uint8),
             "token_losses": sketches.token_losses.astype(np.float32, copy=False),
             "unprompted": sketches.unprompted.astype(np.float32, copy=False),
         }
-        self._artifacts.write(self._name(shard), pack(tensors, self._label(shard)))
+        self._rows.write(self._digests[places], tensors)
+
+    def missing(self, *, verify: bool = False) -> list[int]:
+        """The shards with rows that have no sketch.
+
+        Args:
+            verify: Read every file that has some of the rows (1 GB/s and more from a disk), and delete what is damaged
+                first. Without it the price is one listing, and `load` raises where a checksum is wrong.
+        """
+        places = self._rows.find(self.pool)
+        if verify and self._rows.drop_damaged(places):
+            places = self._rows.find(self.pool)
+        missing = places.missing()
+        self._found = places
+        shards, starts = np.unique(missing // self.shard_rows, return_index=True)
+        ends = [*starts[1:].tolist(), len(missing)]
+        parts = (missing[start:end] for start, end in zip(starts.tolist(), ends, strict=False))
+        self._lacking = dict(zip(shards.tolist(), parts, strict=True))
+        return list(self._lacking)
+
+    def lacking(self, shard: int) -> NDArray[np.int64]:
+        """Places of the shard's samples that had no sketch when `missing` last looked, as `wanted` has them."""
+        return self._lacking.get(shard, np.empty(0, dtype=np.int64))
+
+    def size(self, shard: int) -> int:
+        """How many gradients a shard takes, by the last look at what is missing; at least 1, as a unit of work."""
+        return max(1, len(self.lacking(shard)))
 
     def write_feature(self, feature: str, shard: int, values: NDArray[np.float32]) -> None:
         """Keep something else of a shard's samples, the first dimension theirs; replaces what was there.
@@ -210,7 +291,7 @@ class ShardStore:
         """The shards of which one of some features is still to be made; arguments as for `missing`."""
         if not features:
             return []
-        there = {stored.name for stored in self._artifacts.list(sketches_prefix(self.key))}
+        there = {stored.name for stored in self._artifacts.list(self._prefix)}
 
         def has(shard: int, feature: str) -> bool:
             if self._name(shard, feature) not in there:
@@ -218,18 +299,6 @@ class ShardStore:
             return not verify or self.feature(feature, shard) is not None
 
         return [shard for shard in range(self.shards) if not all(has(shard, one) for one in features)]
-
-    def missing(self, *, verify: bool = False) -> list[int]:
-        """The shards still to make: those that are not there, or not of their size.
-
-        Args:
-            verify: Read every shard (1 GB/s and more from a disk) and name those of a wrong checksum too. Without it
-                the price is one listing, and `load` raises where a checksum is wrong.
-        """
-        sizes = {stored.name: stored.size for stored in self._artifacts.list(sketches_prefix(self.key))}
-        there = [shard for shard in range(self.shards) if self._has_size(shard, sizes.get(self._name(shard), 0))]
-        whole = {shard for shard in there if not verify or self._read(shard) is not None}
-        return [shard for shard in range(self.shards) if shard not in whole]
 
     def keep_scored(self, scored: Scored) -> None:
         """Keep what the sketches are of, for every job that uses them."""
@@ -245,52 +314,19 @@ class ShardStore:
         return Scored(tuple(found["left_out"]), found["weights_stored_as"])
 
     def mark_used(self) -> None:
-        """Note in the store that the key is in use now: what was used last is the last to be deleted for space."""
-        self._artifacts.write(f"{sketches_prefix(self.key)}used", b"")
+        """Note in the store what the dataset uses now: what was used last is the last to be deleted for space."""
+        places = self._rows.find(self.pool) if self._found is None else self._found
+        content = bytes.fromhex("".join(sorted(name for name, _ in by_file(places.files, places.file))))
+        self._artifacts.write(f"{self._prefix}{USED}{hashlib.sha256(content).hexdigest()[:32]}", content)
 
-    def finite_rows(
-        self, places: NDArray[np.int64], should_stop: Callable[[], bool] | None = None
-    ) -> NDArray[np.float32]:
-        """Some of the sketches that are finite: one shard and what is asked for are in memory at a time.
+    def places(self) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[np.int32]]:
+        """Where each sample's sketch is: names of files, and for each sample its file's place among them and its row.
 
-        Args:
-            places: Numbers among the finite sketches, ascending, shape (m,), int64.
-            should_stop: Asked once a shard.
-
-        Returns:
-            Shape (m, sketch_dim), float32.
-
-        Raises:
-            ShardDamaged: A shard is missing or damaged.
-            Stopped: `should_stop` said so.
+        The place is `NOWHERE` where it has none.
         """
-        found = np.empty((len(places), self.sketch_dim), dtype=np.float32)
-        before = 0
-        for _, tile in self.tiles(should_stop):
-            finite = tile.values[tile.finite]
-            first, end = np.searchsorted(places, (before, before + len(finite)))
-            found[first:end] = finite[places[first:end] - before]
-            before += len(finite)
-        return found
-
-    def tiles(
-        self, should_stop: Callable[[], bool] | None = None, without: Collection[int] = ()
-    ) -> Iterator[tuple[range, Sketches]]:
-        """The shards in order with the samples they cover: for work that needs one at a time.
-
-        Args:
-            should_stop: Asked once a shard.
-            without: Shards to leave out.
-
-        Raises:
-            ShardDamaged: A shard is missing or damaged.
-            Stopped: `should_stop` said so.
-        """
-        for shard in range(self.shards):
-            if should_stop is not None and should_stop():
-                raise Stopped
-            if shard not in without:
-                yield self.rows(shard), self._required(shard)
+        places = self._rows.find(self.pool) if self._found is None else self._found
+        group = self.pool.group
+        return places.files, places.file[group], places.row[group]
 
     def load(
         self,
@@ -300,20 +336,21 @@ class ShardStore:
         without: Collection[int] = (),
         should_stop: Callable[[], bool] | None = None,
     ) -> StoredSketches:
-        """All sketches that are finite as one matrix; the others are left out as it is filled, not by a second copy.
+        """All sketches that are finite as one matrix, row by row from wherever they are.
 
         Args:
             scratch: Directory for the file behind a matrix that is too large for memory; needs n p 4 bytes there.
             in_memory_bytes: Largest matrix that is held in memory if there is a scratch directory.
             without: Shards to leave out: their samples count as not scored.
-            should_stop: Asked once a shard.
+            should_stop: Asked once a file.
 
         Raises:
-            ShardDamaged: A shard is missing or damaged.
+            ShardDamaged: A sketch is missing or damaged.
             OSError: The scratch directory has no room.
             Stopped: `should_stop` said so.
         """
         shape = (self.samples, self.sketch_dim)
+        places = self._look(without)
         size = self.samples * self.sketch_dim * np.dtype(np.float32).itemsize
         if scratch is None or size <= in_memory_bytes:
             values = np.empty(shape, dtype=np.float32)
@@ -321,91 +358,140 @@ class ShardStore:
             values = _unnamed_map(scratch, shape)
         token_losses, unprompted = np.full((2, self.samples), np.nan, dtype=np.float32)
         finite, scored = np.zeros((2, self.samples), dtype=np.bool_)
-        count = 0
-        for rows, tile in self.tiles(should_stop, frozenset(without)):
-            part = slice(rows.start, rows.stop)
-            scored[part] = True
-            token_losses[part], unprompted[part], finite[part] = tile.token_losses, tile.unprompted, tile.finite
-            usable = tile.values[tile.finite]
-            values[count : count + len(usable)] = usable
-            count += len(usable)
-        return StoredSketches(values[:count], finite, scored, token_losses, unprompted)
+        leave = np.isin(np.arange(self.samples) // self.shard_rows, np.array(list(without), dtype=np.int64))
+        try:
+            for at, row, name, rows in self._rows.tiles(places, should_stop):
+                held = sketches_in(rows, name, self.sketch_dim)
+                scored[at] = ~leave[at]
+                values[at], finite[at] = held.values[row], held.finite[row] & scored[at]
+                token_losses[at] = np.where(scored[at], held.token_losses[row], np.nan)
+                unprompted[at] = np.where(scored[at], held.unprompted[row], np.nan)
+        except FileDamaged as damaged:
+            self._rows.drop(damaged.name)
+            self._found = None
+            self._look(without)
+            raise ShardDamaged(0) from damaged  # it is there again: another worker was quicker
+        return StoredSketches(_only(values, finite), finite, scored, token_losses, unprompted)
+
+    def _look(self, without: Collection[int] = ()) -> RowPlaces:
+        """Where all sketches are.
+
+        Raises:
+            ShardDamaged: One is nowhere, and its shard is not among those that are left out.
+        """
+        if self._found is None:
+            self._found = self._rows.find(self.pool)
+        shards = self._found.missing() // self.shard_rows
+        unexpected = shards[~np.isin(shards, np.array(list(without), dtype=np.int64))]
+        if len(unexpected):
+            self._found = None
+            raise ShardDamaged(int(unexpected[0]))
+        return self._found
 
     def bytes_stored(self) -> int:
         """Bytes that the key takes in the store."""
-        return sum(stored.size for stored in self._artifacts.list(sketches_prefix(self.key)))
+        return sum(stored.size for stored in self._artifacts.list(self._prefix))
 
     def has(self, shard: int) -> bool:
-        """Whether a shard's sketches are there and whole; reads them."""
-        return self._read(shard) is not None
+        """Whether all of a shard's samples have their sketches."""
+        return not len(self.wanted(shard))
 
-    def _name(self, shard: int, feature: str | None = None) -> str:
-        return f"{sketches_prefix(self.key)}{feature or 'shard'}-{shard:05d}.safetensors"
+    @cached_property
+    def _dataset(self) -> str:
+        """The dataset in the names of features: what they are may depend on it."""
+        return hashlib.blake2b(np.ascontiguousarray(self._digests).tobytes(), digest_size=16).hexdigest()
 
-    def _label(self, shard: int, feature: str | None = None) -> dict[str, str]:
-        """What a shard's file says of itself: its rows too, since shards of another size have the same numbers."""
+    def _name(self, shard: int, feature: str) -> str:
+        return f"{self._prefix}{feature}-{self._dataset}-{shard:05d}.safetensors"
+
+    def _label(self, shard: int, feature: str) -> dict[str, str]:
+        """What a feature's file says of itself: its rows too, since shards of another size have the same numbers."""
         rows = self.rows(shard)
         label = {"key": self.key, "shard": str(shard), "rows": f"{rows.start}-{rows.stop}"}
-        return label if feature is None else {**label, "version": str(version_of(feature))}
+        return {**label, "dataset": self._dataset, "version": str(version_of(feature))}
 
-    def _has_size(self, shard: int, size: int) -> bool:
-        tensors = len(self.rows(shard)) * (4 * self.sketch_dim + 3 * 4 + 1)  # values, three losses, finite
-        return 0 < size - LENGTH_BYTES - tensors <= LONGEST_HEADER
+    def _packed(self, values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        if self.stored_as == "float32":
+            return {"values": values.astype(np.float32, copy=False)}
+        scales = np.abs(values).max(axis=1, initial=0.0)
+        scales[~np.isfinite(scales) | (scales == 0)] = 1.0
+        with np.errstate(over="ignore", invalid="ignore"):  # of a row that is not finite, which is never used
+            return {"values": (values / scales[:, None]).astype(np.float16), "scales": scales.astype(np.float32)}
 
-    def _settled_rows(self, shard_rows: int) -> int:
-        """The shard size that all users of the key share: that of the first."""
-        name = f"{sketches_prefix(self.key)}manifest.json"
-        wanted = {"samples": self.samples, "sketch_dim": self.sketch_dim, "shard_rows": shard_rows}
-        content = self._artifacts.read(name)
-        if content is None:
-            if self._artifacts.write_new(name, json.dumps(wanted).encode()):
-                return shard_rows
-            content = self._artifacts.read(name)
-        settled = self._rows_in(content or b"")
-        if settled is None:  # damaged: shards of other rows than ours will count as damaged too
-            self._artifacts.write(name, json.dumps(wanted).encode())
-            return shard_rows
-        return settled
 
-    def _rows_in(self, manifest: bytes) -> int | None:
-        """The shard size that a manifest settles; None if it is not what was written for this key's only matrix."""
+def sketch_files(artifacts: ArtifactStore, key: str) -> RowStore:
+    """The files of a content key, of whatever dataset's rows."""
+    return RowStore(artifacts, sketches_prefix(key), "shard", key)
+
+
+def gather(
+    store: RowStore,
+    places: tuple[tuple[str, ...], NDArray[np.int32], NDArray[np.int32]],
+    sketch_dim: int,
+    should_stop: Callable[[], bool] | None = None,
+) -> NDArray[np.float32]:
+    """Sketches from where `ShardStore.places` said that they are; a file and what is asked for are in memory at a time.
+
+    Args:
+        store: The content key's files.
+        places: Those of m samples, in any order.
+        sketch_dim: Length p of a sketch.
+        should_stop: Asked once a file.
+
+    Returns:
+        Shape (m, sketch_dim), float32.
+
+    Raises:
+        ShardDamaged: A file is missing or damaged.
+        Stopped: `should_stop` said so.
+    """
+    names, file, row = places
+    found = np.empty((len(file), sketch_dim), dtype=np.float32)
+    for name, at in by_file(names, file):
+        if should_stop is not None and should_stop():
+            raise Stopped
         try:
-            found = json.loads(manifest)
-        except ValueError:
-            return None
-        settled = found.get("shard_rows") if isinstance(found, dict) else None
-        if type(settled) is not int or settled < 1:
-            return None
-        whole = {"samples": self.samples, "sketch_dim": self.sketch_dim, "shard_rows": settled}
-        return settled if found == whole else None
+            found[at] = sketches_in(store.required(name), name, sketch_dim).values[row[at]]
+        except FileDamaged as damaged:
+            store.drop(name)
+            raise ShardDamaged(0) from damaged
+    return found
 
-    def _required(self, shard: int) -> Sketches:
-        sketches = self._read(shard)
-        if sketches is None:
-            raise ShardDamaged(shard)
-        return sketches
 
-    def _read(self, shard: int) -> Sketches | None:
-        """A shard's sketches; None where it is not there, not whole, or another's."""
-        content = self._artifacts.read(self._name(shard))
-        found = None if content is None else unpack(content)
-        if found is None or found.metadata != self._label(shard):
-            return None
-        try:
-            tensors = found.tensors
-            sketches = Sketches(
-                tensors["values"],
-                tensors["losses"],
-                tensors["finite"].astype(np.bool_),
-                tensors["token_losses"],
-                tensors["unprompted"],
-            )
-        except KeyError:
-            return None
-        rows = len(self.rows(shard))
-        by_row = (sketches.losses, sketches.finite, sketches.token_losses, sketches.unprompted)
-        whole = sketches.values.shape == (rows, self.sketch_dim) and all(one.shape == (rows,) for one in by_row)
-        return sketches if whole else None
+def sketches_in(rows: Rows, name: str, sketch_dim: int) -> Sketches:
+    """The sketches in a file's rows.
+
+    Raises:
+        FileDamaged: There are none, or of another length.
+    """
+    tensors = rows.tensors
+    try:
+        values = tensors["values"]
+        if "scales" in tensors:
+            values = values.astype(np.float32) * tensors["scales"][:, None]
+        sketches = Sketches(
+            values,
+            tensors["losses"],
+            tensors["finite"].astype(np.bool_),
+            tensors["token_losses"],
+            tensors["unprompted"],
+        )
+    except KeyError:
+        raise FileDamaged(name) from None
+    if values.shape != (len(rows.digests), sketch_dim):
+        raise FileDamaged(name)
+    return sketches
+
+
+def _only(values: NDArray[np.float32], keep: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Some rows of a matrix, in the memory that all were in."""
+    if keep.all():
+        return values
+    places = np.flatnonzero(keep)
+    for start in range(0, len(places), 1024):
+        part = places[start : start + 1024]
+        values[start : start + len(part)] = values[part]
+    return values[: len(places)]
 
 
 def _unnamed_map(directory: Path, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from app.core.storage import open_artifacts
 from workers.data.holds import Holds
 from workers.gradients.engine import GradientEngine
 from workers.gradients.peft_adapter import AdapterCache
+from workers.gradients.row_index import PoolRows
 from workers.models.device import beside, resolve_device
 from workers.models.fetch import limits_of
 from workers.models.proxy import ModelCache
@@ -63,6 +64,7 @@ class WorkerContext:
     tokenizers: TokenizerCache = field(default_factory=TokenizerCache)
     adapters: AdapterCache = field(default_factory=AdapterCache)
     corpus: Corpus | None = None
+    _pool: tuple[str, PoolRows] | None = None
     holds: Holds = field(default_factory=Holds)
     stopping: threading.Event = field(default_factory=threading.Event)
     take_turn: TakesTurns | None = None
@@ -118,6 +120,12 @@ class WorkerContext:
             self._engine = None
             self._engine, self._engine_key = GradientEngine(model, config, start()), key
         return self._engine
+
+    def pool_of(self, corpus: Corpus) -> PoolRows:
+        """The rows of a corpus as the index takes them; those of the last corpus are kept, as sorting takes seconds."""
+        if self._pool is None or self._pool[0] != corpus.digest:
+            self._pool = corpus.digest, PoolRows.of(corpus.digests)
+        return self._pool[1]
 
     def free_memory(self) -> None:
         """Return unused device memory to other processes; torch would keep it."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from workers.data.rejection import Reason, enforce_limit
 from workers.gradients.checked_tensors import pack, unpack
+from workers.gradients.row_index import NAME_BYTES
 from workers.runtime.failures import JobError
 from workers.statistics.row_figures import dropped_by, kept_and_scaled, length_factors, row_figures
 from workers.statistics.suspects import default_filter, suspects, suspicion
@@ -166,16 +167,38 @@ def picks_among(candidates: Candidates, budget: Budget) -> int:
     return min(wanted, there)
 
 
-def write_candidates(artifacts: ArtifactStore, name: str, candidates: Candidates) -> None:
-    """Keep places and factors for the workers that select from parts of the candidates."""
-    tensors: dict[str, NDArray[Any]] = {"places": candidates.places}
-    if candidates.factors is not None:
-        tensors["factors"] = candidates.factors
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptCandidates:
+    """What workers that select from parts of n candidates know of them.
+
+    Attributes:
+        files: Names of the files that their sketches are in.
+        file: Place in `files` of each candidate's file, shape (n,), int32.
+        row: Its row there, shape (n,), int32.
+        factors: What its stored sketch is multiplied with, shape (n,), float64; None: nothing.
+    """
+
+    files: tuple[str, ...]
+    file: NDArray[np.int32]
+    row: NDArray[np.int32]
+    factors: NDArray[np.float64] | None
+
+
+def write_candidates(artifacts: ArtifactStore, name: str, kept: KeptCandidates) -> None:
+    """Keep the candidates for the workers that select from parts of them."""
+    files = np.frombuffer(bytes.fromhex("".join(kept.files)), dtype=np.uint8).reshape(-1, NAME_BYTES)
+    tensors: dict[str, NDArray[Any]] = {"files": files, "file": kept.file, "row": kept.row}
+    if kept.factors is not None:
+        tensors["factors"] = kept.factors
     artifacts.write(name, pack(tensors, {}))
 
 
-def read_candidates(artifacts: ArtifactStore, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64] | None] | None:
-    """Places and factors that `write_candidates` kept; None where they are not there or not whole."""
+def read_candidates(artifacts: ArtifactStore, name: str) -> KeptCandidates | None:
+    """What `write_candidates` kept; None where it is not there or not whole."""
     content = artifacts.read(name)
     found = None if content is None else unpack(content)
-    return None if found is None else (found.tensors["places"], found.tensors.get("factors"))
+    if found is None:
+        return None
+    tensors = found.tensors
+    files = tuple(bytes(file).hex() for file in tensors["files"])
+    return KeptCandidates(files, tensors["file"], tensors["row"], tensors.get("factors"))

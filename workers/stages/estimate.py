@@ -17,11 +17,10 @@ from app.core.contracts.job_plan import JobPlan
 from app.core.contracts.job_request import JobRequest
 from app.core.db.tables import Dataset, Estimate, State
 from app.core.lifecycle import fleet, leases
-from workers.data.corpus import LAYOUT_VERSION, build_corpus, find_corpus
+from workers.data.corpus import build_corpus, find_corpus
 from workers.data.rejection import NO_FAULT, enforce_limit
 from workers.data.row_sample import row_sample
 from workers.data.sources import source_column
-from workers.gradients.shards import ShardStore, sketch_key
 from workers.models.architecture import check_length
 from workers.models.device import beside, device_name
 from workers.models.fetch import limits_of
@@ -30,7 +29,7 @@ from workers.runtime.context import current_context
 from workers.runtime.failures import understood
 from workers.runtime.task import run_leased
 from workers.stages.candidates import picks_of
-from workers.stages.reading import dataset_snapshot, model_directory, source_for, tokenising
+from workers.stages.reading import dataset_snapshot, key_for, model_directory, sketches_of, source_for, tokenising
 from workers.stages.stage_times import Ahead, stage_times
 from workers.statistics.durations import NOTHING
 
@@ -149,24 +148,9 @@ def _missing(context: WorkerContext, source: Source, model: ModelTokenizer, samp
     if not sample.whole:
         rows = sample.scaled(len(corpus))
         return rows, sample.scaled(corpus.tokens), -(-rows // shard_rows)
-    key = sketch_key(
-        dataset_digest=corpus.digest,
-        model_revision=model.revision,
-        dtype=source.request.model.dtype,
-        template_version=LAYOUT_VERSION,
-        config=source.gradients,
-        owner=source.sketch_owner,
-    )
-    store = ShardStore(
-        context.artifacts,
-        key,
-        samples=len(corpus),
-        sketch_dim=source.gradients.sketch_dim,
-        shard_rows=shard_rows,
-    )
-    places = [store.rows(shard) for shard in store.missing()]
-    tokens = sum(int(corpus.lengths[one.start : one.stop].sum()) for one in places)
-    return sum(map(len, places)), tokens, len(places)
+    store = sketches_of(context, source.request, key_for(source, model.revision, corpus), corpus)
+    places = [store.lacking(shard) for shard in store.missing()]
+    return sum(map(len, places)), sum(int(corpus.lengths[one].sum()) for one in places), len(places)
 
 
 def _told(context: WorkerContext, looked: _Looked, should_stop: Callable[[], bool]) -> EstimateContract:

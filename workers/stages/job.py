@@ -26,11 +26,10 @@ from app.core.lifecycle.measurements import Took
 from app.core.lifecycle.turns import Turn
 from app.core.storage import StorageFailed, candidates_name, rows_prefix
 from app.core.telemetry import tracing
-from workers.data.corpus import LAYOUT_VERSION
 from workers.data.rejection import enforce_limit
 from workers.data.sources import source_column
 from workers.data.stopping import Stopped
-from workers.gradients.shards import ShardDamaged, ShardStore, sketch_key
+from workers.gradients.shards import ShardDamaged
 from workers.models.architecture import check_length
 from workers.runtime.context import current_context
 from workers.runtime.failures import JobError, ProblemError
@@ -38,16 +37,17 @@ from workers.runtime.giving_way import GivingWay
 from workers.runtime.task import run_leased
 from workers.selection import PartPicks, merge, partition, select, settle
 from workers.stages import measuring
-from workers.stages.candidates import candidates_of, picks_among, picks_of, write_candidates
+from workers.stages.candidates import KeptCandidates, candidates_of, picks_among, picks_of, write_candidates
 from workers.stages.part import selection_config
 from workers.stages.publishing import Published, publish
-from workers.stages.reading import read, source_of
+from workers.stages.reading import key_for, read, sketches_of, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+    from workers.gradients.shards import ShardStore
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat, Meter
     from workers.selection import Progress, Selection, SelectionConfig
@@ -93,6 +93,7 @@ class _Run:
             self.plan = JobPlan.load(job.plan)
             self.failure = parking.shard_error(session, heartbeat.lease.id)
             self.parts = parking.parts_of(session, heartbeat.lease.id)
+            self.computed = self.plan.computed + parking.samples_done(session, heartbeat.lease.id)
         self.turn = Turn(job.project_id, job.priority)
         self.seconds: dict[str, float] = dict(self.plan.seconds)
         self.read_anew = False
@@ -111,11 +112,11 @@ class _Run:
         if first:
             self._note_reading(reading)
         store = self._store(reading)
-        store.mark_used()
         missing = store.missing(verify=damaged)
         if missing and self.plan.limited is None:
             self._park(reading, store, missing)
             return
+        store.mark_used()
         scored = self._scored(store, missing)
         if self.plan.parked_at is not None and self.plan.parted_at is None:
             self.seconds[Stage.GRADIENTS] = round(self._now() - self.plan.parked_at, 3)
@@ -143,7 +144,7 @@ class _Run:
             ),
             sketches=store.key,
             scored=store.scored(),
-            computed=self.plan.computed,
+            computed=self.computed,
             limited=self._limited(store, scored),
             seconds=self.seconds,
         )
@@ -198,22 +199,9 @@ class _Run:
             raise JobError("quota-exceeded", "The project's quota is used up", "dataset", excess.message)
 
     def _store(self, reading: Reading) -> ShardStore:
-        key = sketch_key(
-            dataset_digest=reading.corpus.digest,
-            model_revision=reading.model.revision,
-            dtype=self.source.request.model.dtype,
-            template_version=LAYOUT_VERSION,
-            config=self.source.gradients,
-            owner=self.source.sketch_owner,
-        )
+        key = key_for(self.source, reading.model.revision, reading.corpus)
         self._use(key)
-        return ShardStore(
-            self.context.artifacts,
-            key,
-            samples=len(reading.corpus),
-            sketch_dim=self.source.gradients.sketch_dim,
-            shard_rows=self.context.settings.shard_rows,
-        )
+        return sketches_of(self.context, self.source.request, key, reading.corpus)
 
     def _use(self, key: str) -> None:
         """Protect the sketches from deletion until the job ends, before the job looks for them."""
@@ -253,17 +241,18 @@ class _Run:
                 "gradients",
                 f"{len(missing)} shards were missing or damaged after {MOST_ROUNDS} rounds: check the artifact store",
             )
-        sizes = {shard: len(store.rows(shard)) for shard in missing}
+        sizes = {shard: store.size(shard) for shard in missing}
         allowed, tokens, limited = self._within_limits(reading, store, missing)
         plan = JobPlan(
             **self._of_the_data(reading, store),
+            shard_rows=store.shard_rows,
             parked_at=self.plan.parked_at or self._now(),
             rounds=self.plan.rounds,
-            computed=self.plan.computed,
+            computed=self.computed,
         )
         own = {shard: sizes[shard] for shard in allowed}
         made = plan.model_copy(
-            update={"rounds": rounds, "computed": plan.computed + sum(own.values())}
+            update={"rounds": rounds}
             | ({} if tokens is None else {"tokens": tokens})
             | ({} if limited is None else {"limited": limited})
         )
@@ -300,8 +289,7 @@ class _Run:
         for place in np.random.default_rng(self.source.gradients.seed).permutation(len(missing)).tolist():
             if tokens >= limits.gradient_tokens and allowed:
                 break
-            rows = store.rows(missing[place])
-            tokens += int(reading.corpus.lengths[rows.start : rows.stop].sum())
+            tokens += int(reading.corpus.lengths[store.lacking(missing[place])].sum())
             allowed.append(missing[place])
         reached = LimitReached(limit="gradient_tokens", value=limits.gradient_tokens, used=tokens)
         return sorted(allowed), tokens, reached if len(allowed) < len(missing) else None
@@ -320,13 +308,17 @@ class _Run:
         asked = self._config(candidates)
         config = settle(candidates.values, asked, should_stop=self.heartbeat.should_stop)
         sizes = [len(rows) for rows in partition(len(candidates.rows), spec.partitions or 1, spec.seed)]
-        write_candidates(self.context.artifacts, candidates_name(self.heartbeat.lease.id), candidates)
+        files, file, row = store.places()
+        at = np.searchsorted(reading.corpus.rows, candidates.rows)
+        kept = KeptCandidates(files, file[at], row[at], candidates.factors)
+        write_candidates(self.context.artifacts, candidates_name(self.heartbeat.lease.id), kept)
         plan = self.plan.model_copy(
             update={
                 **self._of_the_data(reading, store),
                 "parted_at": self.plan.parted_at or self._now(),
                 "splits": splits,
-                "samples": len(reading.corpus),
+                "computed": self.computed,
+                "behind": None,
                 "candidates": len(candidates.rows),
                 "parts": len(sizes),
                 "picks": config.budget,

@@ -13,7 +13,7 @@ from app.core.db.tables import Job, Part, State
 from app.core.lifecycle import leases, parking
 from app.core.lifecycle.turns import Turn
 from app.core.storage import candidates_name
-from workers.gradients.shards import ShardDamaged, ShardStore
+from workers.gradients.shards import ShardDamaged, gather, sketch_files
 from workers.runtime.context import current_context
 from workers.runtime.failures import ProblemError, understood
 from workers.runtime.giving_way import GivingWay
@@ -107,22 +107,15 @@ def _sketches(
     rows: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """The part's sketches, at the lengths that are selected from, shape (m, p), read a shard at a time."""
-    candidates = read_candidates(context.artifacts, candidates_name(job_id))
-    if candidates is None:
+    kept = read_candidates(context.artifacts, candidates_name(job_id))
+    if kept is None:
         raise _damaged("the list of rows to pick from is missing or damaged")
-    places, factors = candidates
-    store = ShardStore(
-        context.artifacts,
-        plan.sketches,
-        samples=plan.samples,
-        sketch_dim=sketch_dim,
-        shard_rows=context.settings.shard_rows,
-    )
+    store, places = sketch_files(context.artifacts, plan.sketches), (kept.files, kept.file[rows], kept.row[rows])
     try:
-        values = store.finite_rows(places[rows], heartbeat.should_stop)
+        values = gather(store, places, sketch_dim, heartbeat.should_stop)
     except ShardDamaged as error:
         raise _damaged(str(error)) from error
-    return kept_and_scaled(values, np.arange(len(rows)), None if factors is None else factors[rows])
+    return kept_and_scaled(values, np.arange(len(rows)), None if kept.factors is None else kept.factors[rows])
 
 
 def _damaged(detail: str) -> ProblemError:

@@ -26,7 +26,7 @@ from app.core.lifecycle.proofs import PlannedRun
 from app.core.storage import arms_name, held_out_name, proof_prefix
 from workers.data.corpus import LAYOUT_VERSION
 from workers.data.stopping import Stopped
-from workers.gradients.shards import ShardDamaged, ShardStore
+from workers.gradients.shards import ShardDamaged
 from workers.runtime.context import current_context
 from workers.runtime.failures import JobError, ProblemError
 from workers.runtime.task import run_leased
@@ -37,7 +37,7 @@ from workers.stages.proof_arms import Chooser, shares_of
 from workers.stages.proof_comparison import RunsOfProof
 from workers.stages.proof_files import arm_key, run_key, write_arms
 from workers.stages.proof_held_out import Splitter
-from workers.stages.reading import source_of
+from workers.stages.reading import sketches_of, source_of
 from workers.statistics.row_figures import kept_and_scaled, length_factors, row_figures
 from workers.statistics.suspects import suspicion
 
@@ -223,13 +223,7 @@ class _Turn:
 
     def _sketches(self, job: Job, reading: Reading) -> StoredSketches:
         result, request = job.result or {}, JobRequest.model_validate(job.request)
-        store = ShardStore(
-            self.context.artifacts,
-            result["sketches"],
-            samples=len(reading.corpus),
-            sketch_dim=request.gradients.sketch_dim,
-            shard_rows=self.context.settings.shard_rows,
-        )
+        store = sketches_of(self.context, request, result["sketches"], reading.corpus)
         store.mark_used()
         return store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
 

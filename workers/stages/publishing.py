@@ -17,7 +17,7 @@ from app.core.db.selections import MAIN, Head, Picks
 from app.core.db.tables import Stage, State
 from app.core.lifecycle import leases, measurements
 from app.core.lifecycle.measurements import Took
-from app.core.storage import excerpts_name, put_checked, rows_name
+from app.core.storage import excerpts_name, picks_name, put_checked, rows_name
 from workers.data.excerpts import write_excerpts
 from workers.data.export import write_rows
 from workers.data.sources import count_sources
@@ -97,6 +97,7 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
     statistics, picked = _statistics(context, heartbeat, published), published.chosen[MAIN].indices
     Statistics.model_validate({"job_id": heartbeat.lease.id, **statistics})
     _keep_rows(context, heartbeat.lease.id, published, watch)
+    _keep_digests(context, heartbeat.lease.id, published)
     keep_scores(context, heartbeat, published.reading, published.candidates, published.candidates.rows[picked])
     with context.sessions() as session:
         result = _result(published, time.monotonic() - began)
@@ -155,6 +156,13 @@ def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, 
     finally:
         written.unlink(missing_ok=True)
         excerpts.unlink(missing_ok=True)
+
+
+def _keep_digests(context: WorkerContext, job_id: uuid.UUID, published: Published) -> None:
+    """Keep which rows the picks are, for jobs over other pools that have them too."""
+    corpus, rows = published.reading.corpus, published.candidates.rows[published.chosen[MAIN].indices]
+    digests = corpus.digests[np.searchsorted(corpus.rows, rows)]
+    context.artifacts.write(picks_name(job_id), np.ascontiguousarray(digests).tobytes())
 
 
 def _ranked(published: Published) -> Iterator[Json]:

@@ -16,6 +16,7 @@ from workers.data.conversation import Wanted
 from workers.data.corpus import build_corpus
 from workers.data.fetch import fetch, recall
 from workers.gradients.config import GradientConfig
+from workers.gradients.shards import ShardStore, sketch_key
 from workers.models.errors import ModelError
 from workers.models.local import local_model
 from workers.runtime.failures import JobError, understood
@@ -142,6 +143,43 @@ def source_for(
         planned=plan.fingerprint is not None,
         rows=None if dataset is None else dataset.rows,
         sketch_owner=_sketch_owner(context, project_id),
+    )
+
+
+def key_for(source: Source, model_revision: str, corpus: Corpus) -> str:
+    """The content key of a job's sketches: what they depend on besides their rows."""
+    model = source.request.model
+    return sketch_key(
+        model_revision=model_revision,
+        dtype=model.dtype,
+        config=source.gradients,
+        stored_as=source.request.gradients.store,
+        dataset_digest=corpus.digest,
+        frame=(model.max_length, model.chat_template),
+        owner=source.sketch_owner,
+    )
+
+
+def sketches_of(
+    context: WorkerContext, request: JobRequest, key: str, corpus: Corpus, shard_rows: int | None = None
+) -> ShardStore:
+    """The sketches of a corpus under a content key.
+
+    Args:
+        context: This worker.
+        request: The job's.
+        key: As `key_of` gives it.
+        corpus: The samples.
+        shard_rows: Rows of a shard; None: as this worker's settings have it.
+    """
+    return ShardStore(
+        context.artifacts,
+        key,
+        digests=corpus.digests,
+        sketch_dim=request.gradients.sketch_dim,
+        shard_rows=shard_rows or context.settings.shard_rows,
+        stored_as=request.gradients.store,
+        pool=context.pool_of(corpus),
     )
 
 

@@ -14,14 +14,14 @@ from app.core.lifecycle.measurements import Took
 from workers.data.template_server import template_limits
 from workers.data.tokenisation import ConversationEncoder
 from workers.data.without_prompt import PromptFrame
-from workers.gradients.shards import Scored, ShardStore
+from workers.gradients.shards import Scored
 from workers.gradients.starting_point import StartingPoint, shared_starting_point, starting_point
 from workers.models.memory import Work
 from workers.runtime.context import current_context
 from workers.runtime.failures import JobError
 from workers.runtime.task import run_leased
 from workers.stages import measuring
-from workers.stages.reading import model_directory, read, source_of
+from workers.stages.reading import model_directory, read, sketches_of, source_of
 
 if TYPE_CHECKING:
     import uuid
@@ -65,13 +65,7 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
         plan = ShardPlan.load(session.get_one(Job, job_id).plan)
     source = source_of(context, job_id)
     corpus = _corpus(context, heartbeat, source, plan.corpus)
-    store = ShardStore(
-        context.artifacts,
-        plan.sketches,
-        samples=len(corpus),
-        sketch_dim=source.gradients.sketch_dim,
-        shard_rows=context.settings.shard_rows,
-    )
+    store = sketches_of(context, source.request, plan.sketches, corpus, plan.shard_rows)
     config = source.gradients
     if config.adapter != plan.adapter:
         raise _changed("gradients.adapter", context, "adapter")
@@ -97,22 +91,23 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
 
     engine = context.engine(model, config, store.key, start)
     store.keep_scored(Scored(engine.left_out, model.weights_stored_as))
-    meter = heartbeat.begin(shard.samples, "samples")
+    places = store.wanted(shard.number)  # what another job has computed meanwhile is left out
+    meter = heartbeat.begin(len(places), "samples")
     started = time.monotonic()
-    samples = [corpus[i] for i in store.rows(shard.number)]
+    samples = [corpus[int(place)] for place in places]
     sketches = engine.sketch(
         samples,
         unprompted=without_prompts(context, source, model, samples) if config.prompt_effect else None,
         on_batch=lambda batch: meter.add(batch.samples, tokens=batch.tokens),
         should_stop=heartbeat.should_stop,
     )
-    store.write(shard.number, sketches)
+    store.write(shard.number, places, sketches)
     kind = measuring.of_gradients(context, source.request, config, model.revision)
-    took = Took(shard.samples, meter.tokens, float(max(meter.tokens, 1)), time.monotonic() - started)
-    before = Took(shard.samples, meter.tokens, 1.0, started - began)
+    took = Took(len(places), meter.tokens, float(max(meter.tokens, 1)), time.monotonic() - started)
+    before = Took(len(places), meter.tokens, 1.0, started - began)
     with context.sessions() as session:
-        if leases.finish(session, heartbeat.lease, State.SUCCEEDED, tokens=meter.tokens):
-            counts.add(session, {(counts.SAMPLES, ()): shard.samples, (counts.TOKENS, ()): meter.tokens})
+        if leases.finish(session, heartbeat.lease, State.SUCCEEDED, samples=len(places), tokens=meter.tokens):
+            counts.add(session, {(counts.SAMPLES, ()): len(places), (counts.TOKENS, ()): meter.tokens})
             measurements.note(session, kind, took)
             measurements.note(session, replace(kind, stage=measuring.STARTING), before)
         session.commit()

@@ -38,15 +38,17 @@ class JobPlan(BaseModel):
         model: Revision of the model.
         adapter: Revision of the adapter, if gradients are taken of one.
         sketches: Content key of the job's sketches, once the job was parked.
+        shard_rows: Rows of a shard of the job, the last one's apart.
         parked_at: When the job was first parked for shards, in seconds since 1970 on Postgres's clock.
         rounds: Times that it was parked for shards.
         behind: Whether the job waits for another job that computes the same sketches; unset where it does not.
         computed: Samples of the shards that were made for this job.
         tokens: Tokens of these samples; unset where no limit asks for them.
         limited: The limit that was reached; unset before.
+        behind: Whether the job waits for another one over the same samples that computes; unset where it does not.
+        computed: Samples whose sketches were computed for this job before it was last parked.
         parted_at: When it was first parked for parts since then, likewise.
         splits: Times that it was parked for parts since then.
-        samples: Rows with a sketch.
         candidates: Rows that may be picked: the parts are drawn of these.
         parts: Number of parts.
         picks: Picks of the whole selection.
@@ -62,6 +64,7 @@ class JobPlan(BaseModel):
     model: str | None = None
     adapter: str | None = None
     sketches: str | None = None
+    shard_rows: int | None = None
     parked_at: float | None = None
     rounds: int = 0
     behind: bool | None = None
@@ -70,7 +73,6 @@ class JobPlan(BaseModel):
     limited: LimitReached | None = None
     parted_at: float | None = None
     splits: int = 0
-    samples: int | None = None
     candidates: int | None = None
     parts: int | None = None
     picks: int | None = None
@@ -96,13 +98,13 @@ class ShardPlan(JobPlan):
     corpus: str
     model: str
     sketches: str
+    shard_rows: int
 
 
 class PartPlan(JobPlan):
     """The plan of a job that is parked for parts."""
 
     sketches: str
-    samples: int
     candidates: int
     parts: int
     picks: int

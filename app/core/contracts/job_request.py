@@ -227,6 +227,11 @@ class Gradients(Request):
         description="Also take each response's loss without its prompt, by one forward pass over the responses alone: "
         "`ifd`, the loss with the prompt over the loss without it, tells rows whose prompt does not help.",
     )
+    store: Literal["float32", "float16"] = Field(
+        default="float32",
+        description="Precision of the sketches on disk. `float16` takes half the space; each sketch has a scale of its "
+        "own, so that three digits stay whatever its length.",
+    )
 
     @model_validator(mode="before")
     @classmethod

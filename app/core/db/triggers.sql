@@ -108,6 +108,7 @@ BEGIN
         UPDATE jobs SET progress = added_up WHERE id IN (
             SELECT behind.id FROM jobs AS behind JOIN jobs AS computing
                 ON behind.plan->>'sketches' = computing.plan->>'sketches'
+                AND behind.plan->>'corpus' = computing.plan->>'corpus'
             WHERE computing.id = NEW.job_id AND behind.state = 'running' AND behind.lease_token IS NULL
                 AND behind.plan ? 'behind'
             FOR NO KEY UPDATE OF behind SKIP LOCKED);

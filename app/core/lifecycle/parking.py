@@ -123,7 +123,9 @@ def park_behind(session: Session, lease: Lease, sizes: Mapping[int, int], plan: 
     """
     session.execute(select(func.pg_advisory_xact_lock(_lock_number(plan))))
     computing = select(Job.id).where(
-        Job.id != lease.id, _same_sketches(plan.sketches), exists().where(Shard.job_id == Job.id, Shard.state.in_(OPEN))
+        Job.id != lease.id,
+        _same_sketches(plan.sketches, plan.corpus),
+        exists().where(Shard.job_id == Job.id, Shard.state.in_(OPEN)),
     )
     first = session.scalar(computing.limit(1))
     if first is None:
@@ -146,8 +148,9 @@ def _let_go_of_job(session: Session, lease: Lease, units: Units, sizes: Mapping[
     return True
 
 
-def _same_sketches(key: Any) -> ColumnElement[bool]:  # noqa: ANN401 - a text or a column
-    return and_(Job.state.in_(OPEN), Job.plan["sketches"].astext == key)
+def _same_sketches(key: Any, corpus: Any) -> ColumnElement[bool]:  # noqa: ANN401 - texts or columns
+    same = (Job.plan["sketches"].astext == key, Job.plan["corpus"].astext == corpus)
+    return and_(Job.state.in_(OPEN), *same)
 
 
 def _lock_number(plan: JobPlan) -> int:
@@ -172,6 +175,7 @@ def wake_jobs(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting
         Shard.state.in_(OPEN),
         other.id != Job.id,
         other.plan["sketches"].astext == Job.plan["sketches"].astext,
+        other.plan["corpus"].astext == Job.plan["corpus"].astext,
     )
     conditions = [
         or_(
@@ -181,8 +185,12 @@ def wake_jobs(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting
         or_(Job.plan["behind"].is_(None), ~open_elsewhere),
     ]
     if job_id is not None:
-        sketches = select(other.plan["sketches"].astext).where(other.id == job_id).scalar_subquery()
-        conditions.append(or_(Job.id == job_id, and_(Job.plan["behind"].is_not(None), _same_sketches(sketches))))
+        sketches, corpus = (
+            select(other.plan[name].astext).where(other.id == job_id).scalar_subquery()
+            for name in ("sketches", "corpus")
+        )
+        same = _same_sketches(sketches, corpus)
+        conditions.append(or_(Job.id == job_id, and_(Job.plan["behind"].is_not(None), same)))
     return wake(session, Job, *conditions)
 
 
@@ -194,6 +202,12 @@ def drop_units(session: Session) -> None:
     for units in UNITS_OF_JOBS:
         ended = select(Job.id).where(Job.id == units.table.job_id, Job.state.not_in(OPEN))
         session.execute(delete(units.table).where(units.table.job_id.in_(ended)))
+
+
+def samples_done(session: Session, job_id: uuid.UUID) -> int:
+    """Samples of the job's shards that are done."""
+    done = select(func.coalesce(func.sum(Shard.samples), 0))
+    return int(session.scalar(done.where(Shard.job_id == job_id, Shard.state == State.SUCCEEDED)) or 0)
 
 
 def shard_error(session: Session, job_id: uuid.UUID) -> Json | None:

@@ -45,7 +45,7 @@ def retiring(sessions: Sessions, key: str) -> Iterator[bool]:
     """Hold a key against new users. True: no job uses it, and it may be deleted inside the block."""
     with sessions() as session:
         locked = session.scalar(select(func.pg_try_advisory_xact_lock(_lock_number(key))))
-        yield bool(locked) and key not in _used(session)
+        yield bool(locked) and key not in used_keys(session)
         session.rollback()
 
 
@@ -59,7 +59,8 @@ def live_corpora(session: Session) -> tuple[set[str], set[str]]:
     return {row[0] for row in rows if row[0]}, {row[1] for row in rows if row[1]}
 
 
-def _used(session: Session) -> set[str]:
+def used_keys(session: Session) -> set[str]:
+    """The keys of all jobs that have not ended."""
     rows = session.execute(
         select(Job.plan["sketches"].astext, Job.plan["uses"].astext).where(Job.state.in_(OPEN), Job.plan.is_not(None))
     ).all()

@@ -2,9 +2,10 @@
 
 One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and everything else goes by names:
 
-    sketches/<key>/manifest.json, shard-00000.safetensors, ..., used
+    sketches/<key>/shard-<hash>.safetensors, shard-<hash>.index, ..., shards-<number>-<hash>.index, scored.json,
+        used-<hash>
     jobs/<id>/rows.<format>, excerpts.jsonl, and the checksums of the rows: checksums.rows.<format>
-    jobs/<id>/scores.parquet, suspects.jsonl, candidates.safetensors
+    jobs/<id>/scores.parquet, suspects.jsonl, picks.digests, candidates.safetensors
     proofs/<id>/held_out.safetensors, arms.safetensors, scores.parquet
     runs/<key>/outcome.safetensors, checkpoint/..., adapter/...
 """
@@ -17,10 +18,12 @@ from app.core.storage.names import (
     ROWS,
     RUNS,
     SKETCHES,
+    USED,
     arms_name,
     candidates_name,
     excerpts_name,
     held_out_name,
+    picks_name,
     proof_prefix,
     row_scores_name,
     rows_name,
@@ -40,6 +43,7 @@ __all__ = [
     "ROWS",
     "RUNS",
     "SKETCHES",
+    "USED",
     "ArtifactStore",
     "Damaged",
     "StorageAway",
@@ -52,6 +56,7 @@ __all__ = [
     "held_out_name",
     "open_artifacts",
     "open_checked",
+    "picks_name",
     "proof_prefix",
     "put_checked",
     "row_scores_name",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import secrets
 import shutil
@@ -51,6 +52,17 @@ class LocalArtifacts:
         with self._explaining("read", name):
             try:
                 return path.read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def view(self, name: str) -> memoryview | None:
+        """The object's file, mapped."""
+        path = self.path(name)
+        with self._explaining("read", name):
+            try:
+                with path.open("rb") as stream:
+                    empty = os.fstat(stream.fileno()).st_size == 0
+                    return memoryview(b"" if empty else mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
             except FileNotFoundError:
                 return None
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 SKETCHES = "sketches/"
 ROWS = "jobs/"
+USED = "used-"
+"""What the names of lists of shards that a job uses begin with, below their key."""
 PROOFS = "proofs/"
 RUNS = "runs/"
 
@@ -71,6 +73,11 @@ def arms_name(proof_id: uuid.UUID) -> str:
 def candidates_name(job_id: uuid.UUID) -> str:
     """Which rows a job may pick and as how long, for the workers that select from parts of them."""
     return f"{rows_prefix(job_id)}candidates.safetensors"
+
+
+def picks_name(job_id: uuid.UUID) -> str:
+    """Digests of a job's picks in the order of picking, 16 bytes each: which rows they are, whatever their numbers."""
+    return f"{rows_prefix(job_id)}picks.digests"
 
 
 def row_scores_name(job_id: uuid.UUID) -> str:

@@ -73,6 +73,11 @@ class S3Artifacts:
         path = self._path(name)
         return self._try("read", name, lambda: _unless_missing(lambda: cast("bytes", self._filesystem.cat_file(path))))
 
+    def view(self, name: str) -> memoryview | None:
+        """The object's bytes, in memory."""
+        content = self.read(name)
+        return None if content is None else memoryview(content)
+
     def open(self, name: str) -> BinaryIO:
         """The object as a stream; each range is asked for by ETag, so an object replaced meanwhile is an error."""
         path = self._path(name)

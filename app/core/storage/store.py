@@ -68,6 +68,13 @@ class ArtifactStore(Protocol):
         """The object's bytes; None where there is none."""
         ...
 
+    def view(self, name: str) -> memoryview | None:
+        """The object's bytes, mapped where they can be; they stay what they are when the object is replaced or deleted.
+
+        None where there is none.
+        """
+        ...
+
     def open(self, name: str) -> BinaryIO:
         """The object as a stream that can seek and holds some MiB at most; StorageFailed where there is none."""
         ...

@@ -87,6 +87,34 @@ def test_what_was_not_used_for_long_goes(settings: Settings, sessions: Sessions,
     assert kept(store) == [KEYS[2]]
 
 
+def test_what_no_pool_uses_any_more_goes_shard_by_shard(
+    settings: Settings, sessions: Sessions, store: LocalArtifacts
+) -> None:
+    """A key holds the rows of many datasets: what counts is when a job last used a shard, not the key."""
+    prefix, shards = f"sketches/{KEYS[0]}/", [digit * 32 for digit in "1234"]
+    for shard in shards:
+        for suffix in ("safetensors", "index"):
+            store.write(f"{prefix}shard-{shard}.{suffix}", b"x" * 500)
+            age(store, f"{prefix}shard-{shard}.{suffix}", 10 * DAY)
+    lists = {
+        "a": (shards[:2], 5 * DAY),
+        "b": (shards[1:3], 2 * DAY),
+        "c": (shards[:2], 3 * DAY),
+        "d": ([KEYS[1][:32]], DAY),
+    }
+    for letter, (used, ago) in lists.items():
+        store.write(f"{prefix}used-{letter * 32}", bytes.fromhex("".join(used)))
+        age(store, f"{prefix}used-{letter * 32}", ago)
+    assert sweep(sessions, store, limited(settings, artifacts_max_age_s=20 * DAY)) == []
+    left = {stored.name.removeprefix(prefix) for stored in store.list(prefix)}
+    assert {name for name in left if name.startswith("used-")} == {f"used-{letter * 32}" for letter in "bc"}
+    removed = sweep(sessions, store, limited(settings, artifacts_max_age_s=4 * DAY))
+    assert sorted(removed) == [f"{prefix}shard-{shards[3]}.{suffix}" for suffix in ("index", "safetensors")]
+    removed = sweep(sessions, store, limited(settings, artifacts_max_bytes=2100))
+    assert sorted(removed) == [f"{prefix}shard-{shards[0]}.{suffix}" for suffix in ("index", "safetensors")]
+    assert sweep(sessions, store, limited(settings, artifacts_max_age_s=DAY / 2)) == [prefix]
+
+
 def test_what_is_young_stays(settings: Settings, sessions: Sessions, store: LocalArtifacts) -> None:
     keep(store, KEYS[0], used_ago=GRACE_S / 2)
     assert sweep(sessions, store, limited(settings, artifacts_max_bytes=1, artifacts_max_age_s=1)) == []

@@ -160,7 +160,7 @@ def test_a_dataset_that_cannot_be_read_fails_its_registration(service: Service) 
     assert service.http.post("/jobs", json=body).status_code == 422
 
 
-@pytest.mark.parametrize("what", ["shard-00001", "rows.jsonl"])
+@pytest.mark.parametrize("what", [".index", "rows.jsonl"])
 def test_a_full_artifact_store(service: Service, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """The sync of one file fails as it does on a full disk; unit/core/test_artifacts_local.py fills a real one."""
 

@@ -180,7 +180,8 @@ def test_checkpoints_are_stored_once_and_rows_are_unit_vectors_at_each(tmp_path:
 
 
 def test_features_are_kept_beside_sketches_and_damage_is_noticed(tmp_path: Path) -> None:
-    store = ShardStore(LocalArtifacts(tmp_path), "ab" * 32, samples=5, sketch_dim=4, shard_rows=3)
+    digests = np.arange(10, dtype=np.uint64).reshape(5, 2)
+    store = ShardStore(LocalArtifacts(tmp_path), "ab" * 32, digests=digests, sketch_dim=4, shard_rows=3)
     assert store.missing_features([]) == []
     assert store.missing_features(["embedding"]) == [0, 1]
     first, second = np.ones((3, 2), dtype=np.float32), np.zeros((2, 2), dtype=np.float32)
@@ -191,7 +192,7 @@ def test_features_are_kept_beside_sketches_and_damage_is_noticed(tmp_path: Path)
     assert np.array_equal(np.concatenate([tile for _, tile in store.feature_tiles("embedding")]), [*first, *second])
     with pytest.raises(ValueError, match="shard 1 has 2 rows"):
         store.write_feature("embedding", 1, first)
-    (damaged,) = tmp_path.rglob("embedding-00001*")
+    (damaged,) = tmp_path.rglob("embedding-*-00001*")
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x01")
     assert store.missing_features(["embedding"], verify=True) == [1]
     with pytest.raises(ShardDamaged):

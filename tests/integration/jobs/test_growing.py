@@ -1,0 +1,133 @@
+"""Pools that grow: a job computes the gradients of rows that the project has not seen, and no others."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.integration.conftest import real_rows
+from tests.integration.settled import SHARD_ROWS, final, wait_for
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Service
+    from tests.integration.processes import Processes
+
+Row = dict[str, str]
+
+POOL = 200
+
+
+def rows_of(count: int, first: int = 0) -> list[Row]:
+    """So many rows, each another one by a number at its beginning."""
+    real = real_rows()
+    return [
+        {**real[i % len(real)], "prompt": f"{i}: {real[i % len(real)]['prompt']}"} for i in range(first, first + count)
+    ]
+
+
+def changed(rows: list[Row], how: str) -> tuple[list[Row], int]:
+    """Another pool made of the rows, and how many of its rows are new."""
+    if how == "appended":
+        return [*rows, *rows_of(2, POOL)], 2
+    if how == "shuffled-and-appended":
+        grown = [*rows, *rows_of(2, POOL + 2)]
+        random.Random(0).shuffle(grown)  # noqa: S311 - an order, no secret
+        return grown, 2
+    if how == "removed":
+        return rows[:50] + rows[90:], 0
+    if how == "edited":
+        return [*rows[:7], {**rows[7], "response": "Quite another one."}, *rows[8:]], 1
+    return [*rows_of(3, 2 * POOL), *rows[::3], *rows[::3]], 3
+
+
+HOW = ["appended", "shuffled-and-appended", "removed", "edited", "other-dataset-with-duplicates"]
+
+
+@pytest.fixture
+def seen(service: Service) -> list[Row]:
+    """The rows of a pool that a job has run over."""
+    rows = rows_of(POOL)
+    job = service.run(service.request(service.write_dataset(rows)))
+    assert job["state"] == "succeeded", job["error"]
+    assert job["result"]["gradients"] == {"computed": POOL, "reused": 0}
+    return rows
+
+
+def test_another_pool_of_known_rows_costs_the_gradients_of_the_new_ones(service: Service, seen: list[Row]) -> None:
+    for how in HOW:
+        rows, new = changed(seen, how)
+        body = service.request(service.write_dataset(rows, f"{how}.jsonl"))
+        again = service.run(body)
+        assert again["state"] == "succeeded", again["error"]
+        assert again["result"]["gradients"] == {"computed": new, "reused": len(rows) - new}, how
+        if how.endswith("appended"):
+            assert again["result"]["gradients"]["computed"] <= 0.015 * len(rows)
+        if how.startswith("shuffled"):
+            assert_like_a_fresh_run(service, body, again)
+
+
+def assert_like_a_fresh_run(service: Service, body: dict[str, Any], grown: dict[str, Any]) -> None:
+    """Picks and figures are those of a service that has never seen a row of the pool."""
+    sketches = service.settings.artifacts_path / "sketches"
+    aside = sketches.with_name("aside")
+    sketches.rename(aside)
+    fresh = service.run(body)
+    assert fresh["result"]["gradients"]["reused"] == 0
+    found, expected = (service.http.get(job["links"]["subset"]).json() for job in (grown, fresh))
+    assert found["indices"] == expected["indices"]
+    for name in ("marginal_gains", "conflicts", "log_det"):
+        assert np.allclose(found[name], expected[name], rtol=0, atol=1e-5), name
+    shutil.rmtree(sketches)
+    aside.rename(sketches)
+
+
+def test_equal_rows_are_computed_once_and_may_all_be_picked(service: Service) -> None:
+    rows = rows_of(20) * 3
+    job = service.run(service.request(service.write_dataset(rows), budget={"fraction": 1.0}, filters={}))
+    assert job["state"] == "succeeded", job["error"]
+    assert job["result"]["gradients"] == {"computed": 20, "reused": 40}
+    assert sorted(service.http.get(job["links"]["subset"]).json()["indices"]) == list(range(60))
+
+
+def test_other_settings_are_other_sketches(service: Service, seen: list[Row]) -> None:
+    body = service.request(service.write_dataset(seen))
+    body["gradients"]["seed"] = 1
+    assert service.run(body)["result"]["gradients"]["computed"] == POOL
+    body["gradients"] |= {"seed": 0, "warmup_steps": 2}  # a warm-up is of the whole dataset, and so are its sketches
+    assert service.run(body)["result"]["gradients"]["computed"] == POOL
+    body["dataset"]["uri"] = service.write_dataset(seen[1:])
+    assert service.run(body)["result"]["gradients"]["computed"] == POOL - 1
+
+
+def test_pools_that_overlap_are_computed_once_but_for_a_shard(service: Service, workers: Processes) -> None:
+    pools = [rows_of(200), rows_of(200, 100), rows_of(40, 400)]
+    jobs = [
+        service.submit(service.request(service.write_dataset(rows, f"{number}.jsonl")))
+        for number, rows in enumerate(pools)
+    ]
+    workers.start()
+    workers.start()
+    done = [wait_for(service, job_id, final) for job_id in jobs]
+    assert [job["state"] for job in done] == ["succeeded"] * 3, done
+    computed = sum(job["result"]["gradients"]["computed"] for job in done)
+    assert 340 <= computed <= 340 + SHARD_ROWS, "two workers at one moment may take a shard of the same rows each"
+    assert all(sum(job["result"]["gradients"].values()) == job["result"]["rows_total"] for job in done)
+
+
+def test_a_small_job_does_not_wait_for_a_large_one(service: Service, workers: Processes) -> None:
+    """Of rows that a large pool has too, a shard's worth or less is computed twice: sooner done than waited for."""
+    large = service.submit(service.request(service.write_dataset(rows_of(400), "large.jsonl")))
+    workers.start(("slow_shards", "0.3"))
+    wait_for(service, large, lambda job: job["stage"] == "gradients")
+    workers.start()
+    began = time.monotonic()
+    body = service.request(service.write_dataset(rows_of(10, 380), "small.jsonl"))
+    small = service.submit({**body, "priority": "high"})
+    done = wait_for(service, small, final)
+    assert (done["state"], done["result"]["gradients"]["computed"]) == ("succeeded", 10), done
+    assert not final(service.job(large)), time.monotonic() - began
