@@ -280,7 +280,8 @@ def _read_only(servers: EmbeddedServers) -> Iterator[None]:
     engine.dispose()
 
 
-OTHERS = "datname = current_database() AND pid <> pg_backend_pid()"
+OTHERS = "datname = current_database() AND application_name = 'spice'"
+"""The connections of the service; the soak's own have no name."""
 END_OTHERS = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}"  # noqa: S608 - ours
 
 

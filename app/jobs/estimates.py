@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from functools import partial
@@ -14,6 +15,7 @@ from app.core.contracts.estimate import Estimate as EstimateContract
 from app.core.db.tables import Estimate, State
 from app.core.lifecycle.leases import Waiting
 from app.datasets.service import check_quota
+from app.http.idempotency import REPLAYED, Answer
 from app.http.problems import EstimateNotFound, FieldError, InternalError, NotRunnable
 from app.jobs.schemas import EstimateResponse
 from app.jobs.service import check
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
     from app.core.contracts.job_request import JobRequest
     from app.core.db.engine import Sessions
-    from app.core.queue import TaskQueue
     from app.core.settings import Settings
+    from app.http.idempotency import Once
 
 WAIT_S = 25.0
 """Seconds that a request waits for its estimate: less than clients and proxies wait for an answer."""
@@ -34,11 +36,12 @@ FAULTS = frozenset({"internal-error", "worker-lost", "storage-failed"})
 """Problems that are not the request's."""
 
 
-async def answered(sessions: Sessions, queue: TaskQueue, settings: Settings, request: JobRequest) -> Response:
+async def answered(once: Once, settings: Settings, request: JobRequest) -> Response:
     """Ask for an estimate and wait for it.
 
     Returns:
-        200 with the estimate; 202 with the place of the estimate if no worker has made it within `WAIT_S`.
+        200 with the estimate; 202 with the place of the estimate if no worker has made it within `WAIT_S`. A request
+        that is sent again with its `Idempotency-Key` waits for the estimate of the first time.
 
     Raises:
         InvalidRequest: A field is wrong, as far as the API can tell without reading the data.
@@ -47,30 +50,43 @@ async def answered(sessions: Sessions, queue: TaskQueue, settings: Settings, req
         NotRunnable: The job would fail.
     """
     deadline = time.monotonic() + WAIT_S
-    estimate_id = await to_thread.run_sync(partial(_ask, sessions, queue, settings, request))
+    asked = await to_thread.run_sync(once.answer, partial(_ask, settings, request), _accepted)
+    estimate_id = uuid.UUID(json.loads(bytes(asked.body))["id"])
     pause = FIRST_LOOK_S
     while True:
         await sleep(pause)
-        found = await to_thread.run_sync(_look, sessions, estimate_id)
+        found = await to_thread.run_sync(_look, once.sessions, estimate_id)
         if found.state.final or time.monotonic() > deadline:
-            return response_of(found)
+            response = response_of(found)
+            if REPLAYED in asked.headers:
+                response.headers[REPLAYED] = asked.headers[REPLAYED]
+            return response
         pause = min(1.5 * pause, LONGEST_LOOK_S)
 
 
-def _ask(sessions: Sessions, queue: TaskQueue, settings: Settings, request: JobRequest) -> uuid.UUID:
-    with sessions() as session:
-        check(session, settings, request)
-        check_quota(session, settings)
-        asked = Estimate(
-            id=uuid.uuid4(),
-            dataset_id=request.dataset.id,
-            request=request.model_dump(mode="json", exclude={"name", "metadata", "expires_at", "webhook"}),
-        )
-        session.add(asked)
-        session.commit()
-        waiting = Waiting(Estimate, asked.id, asked.dispatch)
-    queue.put_or_leave([waiting])
-    return waiting.id
+def _ask(settings: Settings, request: JobRequest, session: Session) -> Estimate:
+    check(session, settings, request)
+    check_quota(session, settings)
+    asked = Estimate(
+        id=uuid.uuid4(),
+        dataset_id=request.dataset.id,
+        request=request.model_dump(mode="json", exclude={"name", "metadata", "expires_at", "webhook"}),
+    )
+    session.add(asked)
+    return asked
+
+
+def _accepted(asked: Estimate) -> Answer:
+    return Answer(
+        EstimateResponse(id=asked.id, state=asked.state),
+        status.HTTP_202_ACCEPTED,
+        _place(asked.id),
+        queued=[Waiting(Estimate, asked.id, asked.dispatch)],
+    )
+
+
+def _place(estimate_id: uuid.UUID) -> dict[str, str]:
+    return {"Location": f"/estimates/{estimate_id}", "Retry-After": str(RETRY_AFTER_S)}
 
 
 def _look(sessions: Sessions, estimate_id: uuid.UUID) -> Estimate:
@@ -101,8 +117,8 @@ def response_of(estimate: Estimate) -> Response:
         if error.get("type") in FAULTS:
             raise InternalError
         raise NotRunnable(error, [FieldError.model_validate(one) for one in error.get("errors") or ()])
-    place = {"Location": f"/estimates/{estimate.id}", "Retry-After": str(RETRY_AFTER_S)}
-    return _json(EstimateResponse(id=estimate.id, state=estimate.state), status.HTTP_202_ACCEPTED, place)
+    waiting = EstimateResponse(id=estimate.id, state=estimate.state)
+    return _json(waiting, status.HTTP_202_ACCEPTED, _place(estimate.id))
 
 
 def _json(body: EstimateResponse, code: int, headers: dict[str, str]) -> Response:

@@ -8,7 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Response
 
 from app.core.contracts.job_request import EXAMPLE_REQUEST, JobRequest
-from app.http.dependencies import QueueDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
+from app.http.dependencies import SessionDep, SettingsDep  # noqa: TC001
+from app.http.idempotency import OnceDep  # noqa: TC001
 from app.http.openapi import example, problems
 from app.http.problems import DatasetNotFound, EstimateNotFound, InvalidRequest, NotRunnable, QuotaExceeded
 from app.jobs import estimates
@@ -39,8 +40,7 @@ REFUSED = (
     ),
 )
 async def estimate(
-    sessions: SessionsDep,
-    queue: QueueDep,
+    once: OnceDep,
     settings: SettingsDep,
     body: Annotated[JobRequest, Body(openapi_examples={"nightly": {"value": EXAMPLE_REQUEST}})],
 ) -> Response:
@@ -49,7 +49,7 @@ async def estimate(
     Waits for it up to 25 s; one that takes longer will be at `Location`. What would fail the job is a 422 with the
     problem that the job would have.
     """
-    return await estimates.answered(sessions, queue, settings, body)
+    return await estimates.answered(once, settings, body)
 
 
 @router.get(

@@ -65,7 +65,7 @@ async def submit(
 ) -> Response:
     """Store a job and queue it. The answer comes at once; poll `Location` until `state` is final."""
     if dry_run:
-        return await estimates.answered(once.sessions, once.queue, settings, body)
+        return await estimates.answered(once, settings, body)
 
     def accepted(job: Job) -> Answer:
         return Answer(

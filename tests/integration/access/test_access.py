@@ -65,6 +65,9 @@ def ask(
     return http.request(method, path.format(**ids), json=examples[0] if examples else None, headers=headers)
 
 
+NAMED = ("job_id", "dataset_id", "preview_id", "proof_id", "estimate_id")
+
+
 def test_no_route_answers_without_a_key_that_holds(service: Service, sessions: Sessions) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     wrong: list[dict[str, str]] = [
@@ -77,7 +80,7 @@ def test_no_route_answers_without_a_key_that_holds(service: Service, sessions: S
     ]
     changed = make_key(sessions, "search")["Authorization"]
     wrong.append({"Authorization": changed[:-2] + ("AA" if changed[-2:] != "AA" else "BB")})
-    ids = {name: str(uuid.uuid4()) for name in ("job_id", "dataset_id", "preview_id", "proof_id")} | {"name": "curve"}
+    ids = {name: str(uuid.uuid4()) for name in NAMED} | {"name": "curve"}
     for route in routes(service.http):
         assert {"401", "403", "429", "503"} <= route[2]["responses"].keys(), route[:2]
         for headers in wrong:
@@ -102,7 +105,10 @@ def test_probes_and_documentation_need_no_key(service: Service) -> None:
     )
 
 
-def test_another_projects_key_finds_nothing_on_any_route(service: Service, sessions: Sessions) -> None:
+def test_another_projects_key_finds_nothing_on_any_route(
+    service: Service, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jobs.estimates.WAIT_S", 0.0)  # no worker runs beside this test
     owner, stranger = make_key(sessions, "search", Scope.ADMIN), make_key(sessions, "ads", Scope.ADMIN)
     service.http.headers.update(owner)
     job = service.run(service.request())
@@ -111,13 +117,16 @@ def test_another_projects_key_finds_nothing_on_any_route(service: Service, sessi
     preview = service.http.post(
         f"/datasets/{dataset['id']}/previews", json={"model": {"uri": service.model_uri}}
     ).json()
+    estimate = service.http.post("/estimates", json=service.request()).json()
     service.work()
+    assert service.http.get(f"/estimates/{estimate['id']}").status_code == 200
     proof = service.http.post("/proofs", json={"job": job["id"], "arms": ["selected", "random"]}).json()
     ids = {
         "job_id": job["id"],
         "dataset_id": dataset["id"],
         "preview_id": preview["id"],
         "proof_id": proof["id"],
+        "estimate_id": estimate["id"],
         "name": "curve",
     }
     for route in routes(service.http):
