@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.db.tables import State
 from app.core.lifecycle import leases
@@ -20,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 DEAF_S = 2.5
 """Seconds after a cancel until the heartbeat ends the row itself: the work may be inside a library call that waits."""
+RATE_AFTER_S = 0.5
+"""Seconds of a stage before its rate is told: of a moment, a rate says nothing."""
 HEARTBEAT_S = 1.0
 """Seconds between heartbeats: one statement a second shows progress, and stops work within seconds of a cancel."""
 
@@ -67,7 +72,15 @@ class LeaseHeartbeat:
         return self.cancelled or self.lost or self._context.stopping.is_set()
 
     def enter(self, stage: Stage | ProofStage, total: int | None, unit: str) -> Meter:
-        """Begin a stage of a job or of a proof; heartbeats write what its meter counts."""
+        """Begin a stage of a job or of a proof; heartbeats write what its meter counts.
+
+        A stage that was shorter than a heartbeat is told first, so that nobody who follows the job misses it.
+        """
+        with self._lock:
+            untold = self._pending.get("stage")
+        if untold is not None and untold is not stage:
+            with suppress(SQLAlchemyError):  # the next heartbeat finds out what it means
+                self._beat()
         with self._lock:
             self._pending["stage"] = stage
         return self.begin(total, unit)
@@ -145,8 +158,9 @@ class Meter:
         self._done = done
         self._total = self._total if total is None else total
         elapsed = time.monotonic() - self._began
-        rate = done / elapsed if done > 0 and elapsed > 0 else None
-        token_rate = self._tokens / elapsed if self._tokens and elapsed > 0 else None
+        known = elapsed >= RATE_AFTER_S
+        rate = done / elapsed if done > 0 and known else None
+        token_rate = self._tokens / elapsed if self._tokens and known else None
         left = None if rate is None or self._total is None else max(self._total - done, 0) / rate
         self._heartbeat.set_progress(
             {

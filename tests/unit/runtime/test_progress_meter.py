@@ -44,3 +44,14 @@ def test_work_without_tokens_says_so() -> None:
     recorder = Recorder()
     Meter(recorder, None, "rows").add(5)  # type: ignore[arg-type]
     assert (recorder.progress["tokens"], recorder.progress["tokens_per_s"]) == (None, None)
+
+
+def test_a_moment_has_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three megabytes in a millisecond are no three gigabytes a second."""
+    clock = [100.0]
+    monkeypatch.setattr("workers.runtime.heartbeat.time.monotonic", lambda: clock[0])
+    recorder = Recorder()
+    meter = Meter(recorder, 3_000_000, "bytes")  # type: ignore[arg-type]
+    clock[0] += 0.001
+    meter.add(3_000_000)
+    assert (recorder.progress["done"], recorder.progress["rate"], recorder.progress["eta_s"]) == (3_000_000, None, None)
