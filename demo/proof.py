@@ -4,7 +4,7 @@
 
 Twice: over rows like the demo's as they are, and with the responses of a fifth of them swapped among each other. Both
 are scored on rows of the same kind that are in neither. Prints the table of docs/proof.md; the answers and the reports
-are kept under var/proof, and `python -m scripts.proof_figure` draws the picture from them.
+are kept under var/proof, and `python -m scripts.proof_pages` writes README and docs/proof.md from them.
 """
 
 from __future__ import annotations
@@ -103,6 +103,11 @@ def table(proofs: dict[str, Proof]) -> list[str]:
     return lines
 
 
+def file_name(name: str) -> str:
+    """What the files of a proof of that name are called."""
+    return name.replace("% ", "-")
+
+
 def _prove(client: SpiceClient, request: dict[str, Any], console: Console) -> Proof:
     shown: set[str] = set()
 
@@ -115,7 +120,7 @@ def _prove(client: SpiceClient, request: dict[str, Any], console: Console) -> Pr
             console.print(line, highlight=False)
 
     proof = client.proofs.wait(client.proofs.submit(request), show=show)
-    name = request["name"].replace("% ", "-")
+    name = file_name(request["name"])
     (FILES / f"{name}.json").write_text(json.dumps(proof.document(), indent=2), encoding="utf-8")
     client.proofs.report(proof, FILES / f"{name}.html")
     return proof

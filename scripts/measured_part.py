@@ -1,4 +1,4 @@
-"""The part of a page, between two marks, that is made out of benchmarks/results.json."""
+"""The part of a page, between two marks, that is made out of what was measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def results() -> list[dict[str, Any]]:
     return json.loads(RESULTS.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
-def is_made(page: str, kind: str, part: str, *, check: bool) -> bool:
+def is_made(page: str, kind: str, part: str, *, check: bool, made_by: str = "docs-measured") -> bool:
     """Write a page's part anew, or with `check` only say whether it is as it would be written.
 
     Args:
@@ -24,11 +24,12 @@ def is_made(page: str, kind: str, part: str, *, check: bool) -> bool:
         kind: The word in the marks.
         part: What belongs between them.
         check: Write nothing; say on stderr what is stale.
+        made_by: The target of `make` that the mark names.
 
     Raises:
         ValueError: The page lacks one of the marks, or has one twice.
     """
-    begin, end = f"<!-- {kind}: made by `make docs-measured` -->\n", f"<!-- /{kind} -->\n"
+    begin, end = f"<!-- {kind}: made by `make {made_by}` -->\n", f"<!-- /{kind} -->\n"
     path = ROOT / page
     found = path.read_text(encoding="utf-8")
     before, rest = found.split(begin)

@@ -40,7 +40,7 @@ def get_proof(service: Service, proof_id: str) -> dict[str, Any]:
 
 def ended(service: Service, proof_id: str) -> dict[str, Any]:
     """The proof once it has ended, worked on in this process."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while True:
         service.work()
         proof = get_proof(service, proof_id)

@@ -1,4 +1,4 @@
-"""The real proof's dataset and its table."""
+"""The real proof's dataset, its table, and what the README says of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from demo.proof import table, with_mistakes
+from scripts.proof_pages import draw, sentence
 from spice_client import Proof
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ def test_mistakes_are_responses_of_other_rows(tmp_path: Path) -> None:
     assert sorted(dirty[n]["response"] for n in wrong) == sorted(f"r{n}" for n in wrong)
 
 
-def test_the_table_says_what_was_found() -> None:
-    proof = Proof.model_validate(
+def worse() -> Proof:
+    return Proof.model_validate(
         {
             "id": "2f6a0d52-6e83-4e0b-9df2-6f4c1c0a7b11",
             "name": "clean",
@@ -52,7 +53,19 @@ def test_the_table_says_what_was_found() -> None:
             ],
         }
     )
-    assert table({"clean": proof})[2:] == [
+
+
+def test_the_table_says_what_was_found() -> None:
+    assert table({"clean": worse()})[2:] == [
         "| clean | selected | 90 | 1.5000 | +0.2500 | +0.1250 to +0.3750 | worse |",
         "| clean | random | 80 | 1.2500 |  |  |  |",
     ]
+
+
+def test_the_sentence_and_the_picture_say_what_was_found(tmp_path: Path) -> None:
+    both = {"clean": worse(), "20% mistakes": worse()}
+    assert "+0.250 (+0.125 to +0.375: worse) on the clean rows and by +0.250" in sentence(both)
+    draw(both, tmp_path / "proof.svg")
+    first = (tmp_path / "proof.svg").read_bytes()
+    draw(both, tmp_path / "proof.svg")
+    assert (tmp_path / "proof.svg").read_bytes() == first
