@@ -17,16 +17,16 @@ TARGET = "docs-proof"
 
 
 def found() -> dict[str, Proof]:
-    """Both proofs by their names.
+    """The proofs that there are, by their names.
 
     Raises:
-        SystemExit: They have not been made here.
+        SystemExit: None has been made here.
     """
     paths = {name: FILES / f"{file_name(name)}.json" for name in ARMS}
-    missing = [str(path) for path in paths.values() if not path.exists()]
-    if missing:
-        raise SystemExit(f"{' and '.join(missing)}: not there, run `make proof` first")
-    return {name: Proof.model_validate(json.loads(path.read_text())) for name, path in paths.items()}
+    there = {name: path for name, path in paths.items() if path.exists()}
+    if not there:
+        raise SystemExit(f"{FILES} has no proof: run `make proof` first")
+    return {name: Proof.model_validate(json.loads(path.read_text())) for name, path in there.items()}
 
 
 def sentence(proofs: dict[str, Proof]) -> str:
@@ -48,8 +48,8 @@ def sentence(proofs: dict[str, Proof]) -> str:
 def draw(proofs: dict[str, Proof], picture: Path) -> None:
     """Write each arm's held-out loss against random, with its interval, as an SVG: the same for the same data."""
     mpl.rcParams["svg.hashsalt"] = "spice"
-    figure, axes = plt.subplots(1, len(proofs), figsize=(8, 2.6), layout="constrained", sharex=True)
-    for panel, (name, proof) in zip(axes, proofs.items(), strict=True):
+    figure, axes = plt.subplots(1, len(proofs), figsize=(8, 2.6), layout="constrained", sharex=True, squeeze=False)
+    for panel, (name, proof) in zip(axes[0], proofs.items(), strict=True):
         compared = [one for one in reversed(proof.comparisons) if one.metric == "loss" and one.arm != "none"]
         smallest = compared[0].smallest_effect
         panel.axvspan(-smallest, smallest, color="#eeeeee")
