@@ -27,7 +27,7 @@ class Parts(StaticFiles):
 
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
         """The path of a file, if its suffix is one that pages use."""
-        return super().lookup_path(path) if Path(path).suffix in {".css", ".js", ".svg"} else ("", None)
+        return super().lookup_path(path) if Path(path).suffix in {".css", ".js", ".svg", ".woff2"} else ("", None)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """The file, with the headers of all static files."""

@@ -92,8 +92,11 @@ def draw_sources(found: Sources, width: float) -> Figure:
             drawing.text("value", (scale * share + 6, top + 8), f"{share:.1%}")
     _legend(drawing, [("fill-all", "all"), ("bar-picked", "picked")])
     most = max(counts, key=lambda one: one[2] / total_picked - one[1] / total_all)
+    of_picks, of_rows = f"{most[2] / total_picked:.0%}", f"{most[1] / total_all:.0%}"
     caption = (
-        f"The selection favours {most[0]}: {most[2] / total_picked:.0%} of the picks, {most[1] / total_all:.0%} of all."
+        "The picks come from the sources in the proportions of all rows."
+        if of_picks == of_rows
+        else f"The selection favours {most[0]}: {of_picks} of the picks, {of_rows} of all."
     )
     rows = [
         [value, f"{of_all:,}", f"{of_picked:,}", f"{of_all / total_all:.1%}", f"{of_picked / total_picked:.1%}"]

@@ -33,7 +33,36 @@ function say(message, error, inputs) {
 function plain(field, id) {
   const number = field.kind === "number";
   const input = h("input", { id, type: "text", inputMode: number ? "decimal" : "text", value: field.value ?? "", placeholder: field.placeholder ?? "", maxLength: field.maxLength ?? 4096, required: field.required, autocomplete: "off", spellcheck: false });
+  if (field.recent) return { element: [input, offered(input, field.recent)], read: () => input.value.trim() || undefined, write: (value) => (input.value = value ?? "") };
   return { element: input, read: () => (number ? asNumber(input.value) : input.value.trim() || undefined), write: (value) => (input.value = value ?? "") };
+}
+
+const RECENT = "spice-recent-";
+const MOST_RECENT = 8;
+
+/** What was given in a field before, in this browser, as far as it keeps anything. */
+function recent(kind) {
+  try {
+    return JSON.parse(localStorage.getItem(RECENT + kind) ?? "[]");
+  } catch {
+    return [];
+  }
+}
+
+/** Keep what a field was given, for the next time. */
+export function remember(kind, value) {
+  if (!value) return;
+  try {
+    localStorage.setItem(RECENT + kind, JSON.stringify([value, ...recent(kind).filter((one) => one !== value)].slice(0, MOST_RECENT)));
+  } catch {
+    // a browser that keeps nothing offers nothing
+  }
+}
+
+function offered(input, kind) {
+  const list = h("datalist", { id: `${input.id}-recent` }, recent(kind).map((value) => h("option", { value })));
+  input.setAttribute("list", list.id);
+  return list;
 }
 
 /**

@@ -22,7 +22,7 @@ export function table(caption, columns, rows, properties = {}) {
       "table",
       properties,
       h("caption", { class: "unseen" }, caption),
-      h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col" }, column)))),
+      h("thead", {}, h("tr", {}, columns.map((column) => (column instanceof HTMLTableCellElement ? column : h("th", { scope: "col" }, column))))),
       h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => (cell instanceof HTMLTableCellElement ? cell : h("td", {}, cell)))))),
     ),
   );

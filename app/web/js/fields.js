@@ -12,7 +12,7 @@ export const SECTIONS = [
   {
     title: "Dataset",
     fields: [
-      { path: "dataset.uri", label: "URI", required: true, placeholder: "file:///data/train.jsonl", help: "file:// inside the allowed directories, https:// or s3://. JSONL, JSON, CSV or Parquet, each also .gz or .zst." },
+      { path: "dataset.uri", label: "URI", required: true, recent: "datasets", placeholder: "file:///data/train.jsonl", help: "file:// inside the allowed directories, https:// or s3://. JSONL, JSON, CSV or Parquet, each also .gz or .zst." },
       { path: "dataset.format", label: "Format", kind: "select", options: [["", "as the name ends"], ["jsonl"], ["json"], ["csv"], ["parquet"]], help: "Needed only if the file's name has no known suffix.", folded: true },
       { path: "dataset.columns", label: "Columns", kind: "columns", help: "Which columns hold prompt, response or messages. If empty, the usual names are recognised.", folded: true },
       { path: "dataset.source_column", label: "Source column", help: "The column with the source of each row, for the figure by source. If empty: source, dataset or domain, if the dataset has such a column.", folded: true },
@@ -24,7 +24,7 @@ export const SECTIONS = [
   {
     title: "Model",
     fields: [
-      { path: "model.uri", label: "URI", required: true, placeholder: "file:///models/smollm2", help: "The proxy model whose gradients score the rows: a small one of the family that you train." },
+      { path: "model.uri", label: "URI", required: true, recent: "models", placeholder: "file:///models/smollm2", help: "The proxy model whose gradients score the rows: a small one of the family that you train." },
       { path: "model.max_length", label: "Longest row, tokens", kind: "number", value: 512, help: "Longer rows are cut on the right." },
       { path: "model.chat_template", label: "Chat template", maxLength: 200, placeholder: "default", help: "Name of a chat template, if the tokenizer has several. If empty: default, and tool_use for rows with tools.", folded: true },
       { path: "model.dtype", label: "Numbers", kind: "select", options: [["float32"], ["bfloat16"]], value: "float32", help: "bfloat16 halves memory, on GPUs that have it.", folded: true },

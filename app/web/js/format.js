@@ -30,10 +30,19 @@ export const STAGES = [
 /** Where a stage is, in words. */
 export function progressText(progress) {
   if (!progress) return "";
-  const total = progress.total === null ? "" : ` of ${count(progress.total)}`;
-  const rate = progress.rate ? `, ${count(Math.round(progress.rate * 10) / 10)} a second` : "";
-  const left = progress.eta_s && progress.done !== progress.total ? `, ${duration(progress.eta_s)} left` : "";
-  return `${count(progress.done)}${total} ${progress.unit}${rate}${left}`;
+  const inBytes = progress.unit === "bytes";
+  const amount = inBytes ? size : count;
+  const over = progress.done === progress.total;
+  const total = progress.total === null ? "" : ` of ${amount(progress.total)}`;
+  const rate = progress.rate && !over ? `, ${amount(Math.round(progress.rate * 10) / 10)} a second` : "";
+  const left = progress.eta_s && !over ? `, ${duration(progress.eta_s)} left` : "";
+  return `${amount(progress.done)}${total}${inBytes ? "" : ` ${progress.unit}`}${rate}${left}`;
+}
+
+/** Bytes as people read them. */
+export function size(bytes) {
+  const power = bytes < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(bytes) / 3));
+  return `${Number((bytes / 1000 ** power).toPrecision(3))} ${["bytes", "kB", "MB", "GB", "TB"][power]}`;
 }
 
 /** The last part of a URI, which is what people know it by. */

@@ -5,15 +5,19 @@ import { announce, failure, h, table } from "./dom.js";
 import { follow } from "./events.js";
 import { figure, widths } from "./figures.js";
 import { FINAL, STAGES, basename, conflict, count, duration, nats, percent, progressText, stateText, when } from "./format.js";
-import { name } from "./jobs.js";
+import { listAddress, name } from "./jobs.js";
 import { PICKED, rowsSection, suspectsSection } from "./rows.js";
+import { useSection } from "./use.js";
 
+const PLACE_MS = 5000;
+const FIRST = 4;
+/** Files of a job; the first ones are what most want. */
 const DOWNLOADS = [
-  ["subset?format=json", "JSON", "indices, gains, epsilons, conflicts"],
-  ["subset?format=ndjson", "NDJSON", "one pick a line"],
-  ["subset?format=csv", "CSV", "one pick a line"],
-  ["subset?format=parquet", "Parquet", "one pick a row"],
   ["subset?rows=true", "Rows", "the picked rows in the dataset's own format"],
+  ["subset?format=csv", "CSV", "row numbers and gains, one pick a line"],
+  ["subset?format=json", "JSON", "row numbers, gains, epsilons, conflicts"],
+  ["subset?format=parquet", "Parquet", "the same, one pick a row"],
+  ["subset?format=ndjson", "NDJSON", "the same, one pick a line"],
   ["curve", "Curve", "log-det of all methods"],
   ["conflicts", "Conflicts", "statistics of the picks"],
   ["rejected", "Rejected", "rows that could not be used, or were filtered"],
@@ -29,12 +33,20 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
   const lost = h("p", { class: "lost" });
   let shown = "";
   let heard = "";
+  let farthest = 0;
+  let asked = false;
+  const ahead = h("span", {});
+  const clock = h("span", { class: "soft", role: "timer", "aria-live": "off" });
+  const told = h("p", { class: "progress" });
+  let ticks = () => {};
+  const timer = setInterval(() => ticks(), 1000);
+  signal.addEventListener("abort", () => clearInterval(timer));
   await follow(
     id,
     (job) => {
       if (!shown) {
         view.replaceChildren(
-          h("p", { class: "crumb" }, h("a", { href: "#/" }, "Jobs")),
+          h("p", { class: "crumb" }, h("a", { href: listAddress() }, "Jobs")),
           h("div", { class: "head" }, title, state),
           h("p", { class: "soft" }, `${basename(job.dataset.uri ?? "a registered dataset")} as ${basename(job.model.uri)} reads it, submitted ${when(job.created_at)}`),
           actions,
@@ -44,8 +56,8 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
         );
         title.textContent = name(job);
       }
-      state.className = `state ${job.state}`;
-      state.textContent = stateText(job.state);
+      state.className = `state ${goingOn(job)}`;
+      state.textContent = stateText(goingOn(job));
       if (FINAL.has(job.state) || !body.firstChild) body.replaceChildren();
       draw(job);
       if (!shown) arrived(name(job));
@@ -111,17 +123,26 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
     );
     dialog.addEventListener("close", () => {
       dialog.remove();
-      if (dialog.returnValue === "delete") act(async () => (await remove(`/jobs/${id}`), (location.hash = "#/")), "Deleted");
+      if (dialog.returnValue === "delete" && !signal.aborted) act(async () => (await remove(`/jobs/${id}`), (location.hash = "#/")), "Deleted");
     });
     document.body.append(dialog);
     dialog.showModal();
   }
 
+  /** A job whose shards are done waits for a turn once more, and reads what it has read: for who looks, it goes on. */
   function running(job) {
-    const at = STAGES.findIndex(([stage]) => stage === job.stage);
-    const progress = job.progress;
+    const at = job.started_at ? Math.max(farthest, STAGES.findIndex(([stage]) => stage === job.stage)) : -1;
+    farthest = Math.max(at, farthest);
+    const again = at >= 0 && (job.state === "queued" || STAGES[at][0] !== job.stage);
+    const progress = again ? null : job.progress;
     const bar = h("progress", { "aria-label": "Progress of this stage" });
     if (progress?.total) Object.assign(bar, { max: progress.total, value: progress.done });
+    const ends = progress?.eta_s ? Date.now() + 1000 * progress.eta_s : null;
+    ticks = () => {
+      clock.textContent = job.started_at ? `${duration(since(job.started_at))} since it began` : `${duration(since(job.created_at))} since it was submitted`;
+      told.textContent = again ? "Going on with what was computed." : progressText(ends ? { ...progress, eta_s: Math.max(0, (ends - Date.now()) / 1000) } : progress);
+    };
+    ticks();
     const now = h(
       "div",
       {},
@@ -130,23 +151,35 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
         { class: "stages" },
         STAGES.map(([, words], number) => h("li", { class: number < at ? "done" : number === at ? "now" : "", "aria-current": number === at ? "step" : null }, words, number < at ? h("span", { class: "unseen" }, ", done") : null)),
       ),
-      job.state === "queued" ? h("p", {}, "Waiting for a worker.") : [bar, h("p", { class: "progress" }, progressText(progress))],
+      at < 0 ? h("p", {}, "Waiting for a worker.", ahead) : [bar, told],
+      h("p", {}, clock),
       job.workers?.length ? table("Workers", ["Worker", "Shard", "Samples", "A second"], job.workers.map((one) => [one.worker, String(one.shard), `${count(one.done)} of ${count(one.total)}`, one.rate ? one.rate.toFixed(1) : ""])) : "",
       settings(job),
     );
     body.replaceChildren(now);
+    if (at < 0) tellPlace(job);
+  }
+
+  /** How many jobs of the project wait for longer; turns go by more than that, so it is no promise. */
+  async function tellPlace(job) {
+    if (asked) return;
+    asked = true;
+    const query = new URLSearchParams({ state: "queued", created_before: job.created_at, limit: "1", total: "true" });
+    const found = await get(`/jobs?${query}`, { signal }).catch(() => null);
+    if (found?.total) ahead.textContent = found.total === 1 ? " One job waits for longer." : ` ${count(found.total)} jobs wait for longer.`;
+    setTimeout(() => (asked = false), PLACE_MS);
   }
 
   async function result(job) {
     const found = job.result;
     const words = h("section", { "aria-labelledby": "result" }, h("h2", { id: "result", class: "unseen" }, "Result"));
     const drawn = h("section", { class: "figures", "aria-labelledby": "figures" }, h("h2", { id: "figures", class: "unseen" }, "Figures"));
-    body.replaceChildren(facts(job), words, drawn);
+    body.replaceChildren(facts(job), useSection(job, downloads()), words, drawn);
     const size = widths(drawn, 2);
     const figures = await get(`/jobs/${id}/figures?${size}`, { signal });
     words.append(...figures.summary.map((paragraph) => h("p", { class: "words" }, paragraph)));
     drawn.append(...figures.figures.map((one) => figure(one)));
-    body.append(await rowsSection(PICKED(id), signal), suspectsSection(id, found.suspects, signal), downloads(), settings(job), provenance(found));
+    body.append(await rowsSection(PICKED(id), signal), suspectsSection(id, found.suspects, signal), settings(job), provenance(found));
     redrawWhenResized(drawn, size);
   }
 
@@ -188,7 +221,8 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
   }
 
   function downloads() {
-    return h("section", { "aria-labelledby": "downloads" }, h("h2", { id: "downloads" }, "Downloads"), h("ul", { class: "downloads" }, DOWNLOADS.map(([path, words, about]) => h("li", {}, fetched(path, words), h("span", { class: "soft" }, ` ${about}`)))));
+    const list = (files) => h("ul", { class: "downloads" }, files.map(([path, words, about]) => h("li", {}, fetched(path, words), h("span", { class: "soft" }, ` ${about}`))));
+    return [list(DOWNLOADS.slice(0, FIRST)), h("details", {}, h("summary", {}, "More files"), list(DOWNLOADS.slice(FIRST)))];
   }
 
   function settings(job) {
@@ -203,9 +237,14 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
   }
 }
 
+const since = (moment) => Math.max(0, (Date.now() - new Date(moment)) / 1000);
+
+/** The state as it is for who looks: a job that waits between two turns of workers is running. */
+const goingOn = (job) => (job.state === "queued" && job.started_at ? "running" : job.state);
+
 function heardProgress(job) {
   const { progress, stage, state } = job;
-  if (state === "queued") return "Waiting for a worker";
+  if (state === "queued") return job.started_at ? "Going on" : "Waiting for a worker";
   const part = progress?.total ? Math.floor((10 * progress.done) / progress.total) * 10 : null;
   return part === null ? `${stage ?? "running"}` : `${stage}, ${part} percent`;
 }

@@ -1,7 +1,7 @@
 /* Which view the address names. Addresses are fragments, so the server has one page to serve. */
 
 import { apiKey } from "./api.js";
-import { failure, h } from "./dom.js";
+import { h } from "./dom.js";
 import { askForKey } from "./key.js";
 import { compareView } from "./compare.js";
 import { jobView } from "./job.js";
@@ -14,29 +14,34 @@ const ROUTES = [
   [/^#\/proofs$/, proofsView],
   [/^#\/proofs\/([\w-]+)$/, proofView],
   [/^#\/jobs\/([\w-]+)$/, jobView],
-  [/^#\/compare\/([\w-]+)\/([\w-]+)$/, compareView],
-  [/^(#\/?)?$/, jobsView],
+  [/^#\/compare\/([\w-]+(?:\/[\w-]+){1,7})$/, compareView],
+  [/^(#\/?(\?.*)?)?$/, jobsView],
 ];
 
 const view = document.getElementById("view");
 let leaving = new AbortController();
+let before = null;
 
 async function show() {
+  const from = before;
+  before = location.hash || "#/";
   leaving.abort();
+  for (const dialog of document.querySelectorAll("dialog")) dialog.remove(); // a question about what is left behind
   leaving = new AbortController();
   const { signal } = leaving;
   const [pattern, render] = ROUTES.find(([known]) => known.test(location.hash)) ?? [/^/, notFound];
+  const place = before.split("?")[0];
   for (const link of document.querySelectorAll("nav a")) {
-    link.toggleAttribute("aria-current", link.getAttribute("href") === (location.hash || "#/"));
+    link.toggleAttribute("aria-current", link.getAttribute("href") === place);
     if (link.hasAttribute("aria-current")) link.setAttribute("aria-current", "page");
   }
   view.replaceChildren(h("p", { class: "soft" }, "Loading"));
   try {
-    await render({ view, signal, parts: pattern.exec(location.hash).slice(1), arrived });
+    await render({ view, signal, parts: pattern.exec(location.hash).slice(1), arrived, from });
   } catch (problem) {
     if (problem.name === "AbortError") return;
     const { title, detail } = "title" in problem ? problem : { title: "The page met with a fault", detail: String(problem) };
-    view.replaceChildren(h("h1", { tabIndex: -1 }, title), failure({ title, detail }));
+    view.replaceChildren(h("h1", { tabIndex: -1 }, title), h("p", { class: "failure", role: "alert" }, detail ?? ""), h("p", {}, h("a", { href: "#/" }, "All jobs")));
     if (problem.status === 401 || problem.status === 403) askForKey(again);
     arrived(title);
     if (!("title" in problem)) throw problem;

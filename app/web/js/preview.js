@@ -1,21 +1,30 @@
 /* Rows as the model reads them: which tokens it learns, which it only sees. */
 
 import { h } from "./dom.js";
-import { count } from "./format.js";
+import { count, percent } from "./format.js";
 
 const OPEN = 3;
 const CONTEXT_PIXELS = 8;
 
-/** A preview that has succeeded. */
-export function previewRows(found) {
+/** A preview that has succeeded; `allowed` is the share of unusable rows that the job may have. */
+export function previewRows(found, allowed = 0.05) {
   const used = found.rows.filter((row) => !row.rejected);
   const learned = used.reduce((sum, row) => sum + row.learned_tokens, 0);
   const tokens = used.reduce((sum, row) => sum + row.tokens, 0);
   return [
+    verdict(found.rows.length - used.length, found.rows.length, allowed),
     h("p", {}, `${count(found.rows.length)} rows, read as ${found.shape.replace("_", " and ")}. `, used.length ? `${count(learned)} of ${count(tokens)} tokens are learned, the others are only seen.` : ""),
     h("p", { class: "legend" }, h("mark", { class: "learned" }, "Underlined"), " tokens are learned: the loss falls on them. ", h("span", { class: "masked" }, "Plain"), " ones are masked: the model sees them and learns nothing from them."),
     h("ol", { class: "preview", start: found.first_row }, found.rows.map(row)),
   ];
+}
+
+/** What these rows would mean for the job; of ten rows, a share is a hint and no proof. */
+function verdict(unusable, rows, allowed) {
+  if (!unusable) return h("p", { class: "verdict good" }, rows === 1 ? "The row can be used." : `All ${count(rows)} rows can be used.`);
+  const fails = unusable / rows > allowed;
+  const words = `${count(unusable)} of ${count(rows)} rows can't be used.`;
+  return h("p", { class: fails ? "verdict rejected" : "verdict" }, words, fails ? ` If the rest is like them, the job fails: at most ${percent(allowed, 0)} may be unusable.` : "");
 }
 
 function row(found, place) {

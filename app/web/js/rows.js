@@ -7,7 +7,7 @@ import { count } from "./format.js";
 const PAGE = 10;
 
 const rank = (row) => [h("b", {}, `${count(row.rank)}`), ` row ${count(row.index)}`];
-const figure = (words, value) => (value === null ? null : h("span", {}, `${words} ${value.toFixed(3)}`));
+const figure = (words, value) => (value === null ? null : h("span", {}, `${words} ${value.toFixed(3).replace(/^-(0\.000)$/, "$1")}`));
 
 export const PICKED = (id) => ({
   name: "rows",

@@ -1,7 +1,7 @@
 /* Register a dataset, see its rows as the model will, submit a selection. */
 
 import { get, post, settled } from "./api.js";
-import { control } from "./controls.js";
+import { control, remember } from "./controls.js";
 import { announce, failure, h } from "./dom.js";
 import { estimateShown } from "./estimate.js";
 import { SECTIONS } from "./fields.js";
@@ -71,6 +71,7 @@ export async function submitView({ view, signal, arrived }) {
     const request = asked();
     await busy(submit, async () => {
       const job = await post("/jobs", request, { signal });
+      for (const field of controls.values()) if (field.field.recent) remember(field.field.recent, field.read());
       announce("Submitted");
       location.hash = `#/jobs/${job.id}`;
     });
@@ -99,7 +100,7 @@ export async function submitView({ view, signal, arrived }) {
       const asked = await post(`/datasets/${dataset.id}/previews`, { model, columns: wanted.columns, rows: ROWS_SHOWN }, { signal });
       const found = await settled(`/datasets/${dataset.id}/previews/${asked.id}`, signal);
       if (found.state !== "succeeded") throw found.error ?? { title: "The preview was not made" };
-      shown.replaceChildren(h("h3", {}, `${count(dataset.rows)} rows`), ...previewRows(found));
+      shown.replaceChildren(h("h3", {}, `${count(dataset.rows)} rows`), ...previewRows(found, Number(controls.get("dataset.max_rejected_fraction").read() ?? 0.05)));
       announce(`Preview of ${found.rows.length} rows`);
     });
   }
