@@ -69,6 +69,7 @@ export const SECTIONS = [
     fields: [
       { path: "name", label: "Name", maxLength: 200, placeholder: "nightly", help: "To find it again." },
       { path: "priority", label: "Priority", kind: "select", options: [["low"], ["normal"], ["high"]], value: "normal", help: "Workers take a project's jobs of higher priority first. Projects take turns, whatever the priority.", folded: true },
+      { path: "limits", label: "Limits", kind: "json", placeholder: '{"seconds": 3600, "on_limit": "select"}', help: "gradient_tokens or seconds that the job may spend on gradients. on_limit: stop fails the job, select picks from the rows that are scored by then.", folded: true },
       { path: "timeout_s", label: "Time limit, seconds", kind: "number", placeholder: "none", help: "Counted from the job's start; a job that takes longer fails.", folded: true },
       { path: "expires_at", label: "Delete at", placeholder: "2027-01-01T00:00:00Z", help: "A time with its zone, after which the job is deleted with all its results. If empty, the service's default holds.", folded: true },
       { path: "webhook.url", label: "Webhook", placeholder: "https://\u2026", help: "A public https:// URL that gets a signed POST when the job ends.", folded: true },

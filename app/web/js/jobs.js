@@ -43,6 +43,7 @@ export async function jobsView({ view, signal, arrived, from }) {
   let cursor = null;
   let total = null;
   let turn = 0;
+  let typing;
   let shown = [];
   const chosen = new Map();
   const list = h("div", { id: "jobs" });
@@ -84,7 +85,6 @@ export async function jobsView({ view, signal, arrived, from }) {
     else location.hash = hash;
   }
 
-  let typing;
   function type() {
     clearTimeout(typing);
     typing = setTimeout(() => {

@@ -1,0 +1,199 @@
+"""What a person does with jobs on the page, over answers that are laid out: no worker, no database, and so quick."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from playwright.sync_api import expect
+
+from app.jobs.schemas import EXAMPLE_JOB
+from app.web import pages
+from tests.integration.browser.conftest import PATIENCE_MS, watch
+from tests.integration.client.test_cli_client import RESULT
+from tests.integration.served import served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Page
+
+NAMES = ("weekly", "nightly b", "nightly a")
+PICKED = {"weekly": 5, "nightly b": 9, "nightly a": 3}
+LINE = {"selected": 3, "rank": [1, 2, 3], "marginal_gains": [5.0, 4.0, 3.0], "runs": 1, "baselines": {}}
+CONFLICT = {"mean": 0.1, "max": 0.2, "positive_fraction": 0.5, "histogram": {"edges": [0, 0.1, 0.2], "counts": [2, 1]}}
+STATISTICS = {
+    "lengths": {"edges": [0, 10, 20], "picked": {"counts": [1, 2]}},
+    "sources": {"column": "source", "values": [{"value": "web", "all": 6, "picked": 3}], "other": None},
+}
+
+
+def job(number: int) -> dict[str, Any]:
+    name = NAMES[number]
+    result = {
+        **RESULT,
+        "selected": PICKED[name],
+        "suspects": {"rows": 0, "picked": 0, "listed": 0},
+        "log_det": 10.0 + number,
+    }
+    moments = {"started_at": "2026-11-24T03:00:00Z", "finished_at": f"2026-11-24T03:0{number}:30Z"}
+    state = {"state": "succeeded", "stage": None, "progress": None, "workers": [], "error": None, "name": name}
+    return {**EXAMPLE_JOB, **state, **moments, "result": result, "id": f"7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a{number}"}
+
+
+JOBS = [job(number) for number in range(3)]
+BY_ID = {one["id"]: one for one in JOBS}
+
+
+class StandIn:
+    """Answers as the service does, and keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.deleted: list[str] = []
+        self.app = FastAPI()
+        pages.install(self.app)
+        self.app.add_route("/{path:path}", self._answer, methods=["GET", "DELETE"])
+
+    async def _answer(self, request: Request) -> JSONResponse:
+        path = request.url.path
+        self.asked.append(path)
+        if path == "/jobs":
+            prefix, state = request.query_params.get("name_prefix", ""), request.query_params.get("state", "succeeded")
+            items = [one for one in JOBS if one["name"].startswith(prefix) and one["state"] == state]
+            return JSONResponse({"items": items, "next_cursor": None, "total": len(items)})
+        _, _, job_id, *rest = path.split("/")
+        if job_id not in BY_ID:
+            problem = {
+                "type": "job-not-found",
+                "title": "There is no such job",
+                "status": 404,
+                "detail": "Look at the id.",
+            }
+            return JSONResponse(problem, 404, media_type="application/problem+json")
+        if request.method == "DELETE":
+            self.deleted.append(job_id)
+        log_det = [5.0, 9.0, BY_ID[job_id]["result"]["log_det"]]
+        return JSONResponse(
+            {
+                "": BY_ID[job_id],
+                "curve": {**LINE, "job_id": job_id, "log_det": log_det},
+                "conflicts": {**CONFLICT, "job_id": job_id},
+                "statistics": {**STATISTICS, "job_id": job_id},
+                "figures": {"summary": ["In words."], "figures": []},
+                "rows": {"items": [], "searched": 0, "selected": 3, "next_cursor": None},
+                "comparison": self._comparison([job_id, *request.query_params.getlist("other")]),
+            }[rest[0] if rest else ""]
+        )
+
+    @staticmethod
+    def _comparison(ids: list[str]) -> dict[str, Any]:
+        jobs = [
+            {"job_id": one, "selected": 9, "shared": [4] * len(ids), "alone": 2, "alone_rows": [17, 1204]}
+            for one in ids
+        ]
+        return {"jobs": jobs, "in_all": 4, "in_any": 12, "same_rows": True, "same_scale": True}
+
+
+@pytest.fixture
+def stand_in() -> StandIn:
+    return StandIn()
+
+
+@pytest.fixture
+def page(chromium: Browser, stand_in: StandIn) -> Iterator[Page]:
+    with served(stand_in.app) as url:
+        context = chromium.new_context(base_url=url, viewport={"width": 1280, "height": 900})
+        context.set_default_timeout(PATIENCE_MS)
+        faults = watch(context, url)
+        yield context.new_page()
+        context.close()
+        assert faults() == []
+
+
+def test_the_list_is_searched_sorted_and_found_again(page: Page) -> None:
+    page.goto("/")
+    names = page.locator("tbody th")
+    expect(names).to_have_text(list(NAMES))
+    expect(page.locator("#total")).to_have_text("3 jobs")
+    page.get_by_label("Name begins with").fill("nightly")
+    expect(names).to_have_text(["nightly b", "nightly a"])
+    page.get_by_role("button", name="Picked").click()
+    expect(page.get_by_role("columnheader", name="Picked")).to_have_attribute("aria-sort", "descending")
+    page.get_by_role("button", name="Picked").click()
+    expect(names).to_have_text(["nightly a", "nightly b"])
+    address = page.url
+    assert "name=nightly" in address
+    assert "sort=picked" in address
+    page.get_by_role("link", name="nightly b").click()
+    expect(page.get_by_role("heading", name="nightly b", level=1)).to_be_visible()
+    page.go_back()
+    expect(names).to_have_text(["nightly a", "nightly b"])
+    assert page.url == address
+    page.get_by_label("Show").select_option("failed")
+    expect(page.get_by_text("No job that is failed has a name that begins with")).to_be_visible()
+    page.get_by_label("Name begins with").fill("")
+    expect(page.get_by_text("No job has failed.")).to_be_visible()
+
+
+def test_jobs_are_compared_on_shared_axes_without_their_picks(page: Page, stand_in: StandIn) -> None:
+    page.goto("/")
+    for box in page.get_by_role("checkbox").all():
+        box.check()
+    page.get_by_role("link", name="Compare 3 jobs").click()
+    expect(page.get_by_role("heading", name="3 selections", level=1)).to_be_visible()
+    drawn = page.locator("figure svg.chart")
+    expect(drawn).to_have_count(4)
+    assert all(one.locator("path.line").count() == 3 for one in drawn.all()), "a line for each job, on the same axes"
+    expect(page.get_by_text("4 of 12 rows are in all 3.")).to_be_visible()
+    expect(page.get_by_text("17 · 1,204").first).to_be_visible()
+    drawn.first.scroll_into_view_if_needed()
+    box = drawn.first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] - 14, box["y"] + box["height"] / 2)
+    told = page.locator("figure").first.locator(".key b")
+    expect(told).to_have_text(["10", "11", "12"])
+    assert not any("subset" in path for path in stand_in.asked), "no list of picks is fetched"
+
+
+def test_a_finished_job_says_how_it_is_used(page: Page) -> None:
+    job_id = JOBS[0]["id"]
+    page.goto(f"/#/jobs/{job_id}")
+    use = page.get_by_role("region", name="Use it", exact=True)
+    expect(use.locator("#job-id")).to_have_text(job_id)
+    top = use.bounding_box()
+    assert top is not None
+    assert top["y"] < 700, "in the first window"
+    lines = use.locator("#lines code")
+    expect(lines).to_contain_text(f"spice download {job_id} --rows")
+    use.get_by_label("The same by command, for").select_option("axolotl")
+    expect(lines).to_contain_text(f"spice export {job_id} --format axolotl")
+    expect(lines).to_contain_text("export SPICE_API_URL='http://127.0.0.1:")
+    use.get_by_role("tab", name="CLI").press("ArrowRight")
+    expect(use.get_by_role("tab", name="Python")).to_be_focused()
+    expect(lines).to_contain_text(f'client.export("{job_id}", "axolotl", "data")')
+    use.get_by_label("The same by command, for").select_option("indices")
+    use.get_by_role("tab", name="curl").click()
+    expect(lines).to_contain_text(f"/jobs/{job_id}/subset?format=csv")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    use.get_by_role("button", name="Copy the id").click()
+    expect(page.locator("#live")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == job_id
+
+
+def test_a_question_does_not_outlive_the_page_that_asked_it(page: Page, stand_in: StandIn) -> None:
+    page.goto(f"/#/jobs/{JOBS[0]['id']}")
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.evaluate("location.hash = '#/'")
+    expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert stand_in.deleted == []
+
+
+def test_an_error_page_says_its_title_once(page: Page) -> None:
+    page.goto("/#/jobs/nobody")
+    expect(page.get_by_role("heading", level=1)).to_have_text("There is no such job")
+    assert page.locator("main").inner_text().count("There is no such job") == 1
