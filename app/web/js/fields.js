@@ -59,6 +59,7 @@ export const SECTIONS = [
       { path: "gradients.warmup_learning_rate", label: "Warm-up learning rate", kind: "number", value: 0.0002, help: "Of Adam, in these steps.", folded: true },
       { path: "gradients.preconditioner", label: "Preconditioner", kind: "select", options: [["none", "none"], ["adam", "adam: by second moments"]], value: "none", help: "adam divides every entry of a gradient by the root of its second moment.", folded: true },
       { path: "gradients.sketch_dim", label: "Sketch length", kind: "number", value: 2048, help: "Length of the sketch of a gradient. Longer sketches keep angles better and cost memory.", folded: true },
+      { path: "gradients.store", label: "Sketches kept as", kind: "select", options: [["float32"], ["float16"]], value: "float32", help: "float16 halves what sketches take of the disk, and rounds them.", folded: true },
       { path: "gradients.loss_normalization", label: "Loss of a row", kind: "select", options: [["sum", "sum over its tokens"], ["mean", "mean over its tokens"]], value: "sum", help: "The mean favours short responses.", folded: true },
       { path: "gradients.prompt_effect", label: "Effect of the prompt", kind: "boolean", value: true, help: "Also take each response's loss without its prompt, by one more forward pass: it tells rows whose response does not belong to the prompt.", folded: true },
       { path: "gradients.seed", label: "Seed", kind: "number", value: 0, help: "Seed of the adapter and the sketch.", folded: true },
