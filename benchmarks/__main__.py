@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
     from benchmarks.row import BenchRow
 
-SUITES = ("selector", "gradients", "gradients_distortion", "scaling", "service", "jobs", "soak", "dirty", "proof")
+SUITES = (
+    "selector",
+    "gradients",
+    "gradients_distortion",
+    "scaling",
+    "service",
+    "jobs",
+    "soak",
+    "dirty",
+    "proof",
+    "purpose",
+)
 RESULTS = Path(__file__).with_name("results.json")
 
 

@@ -145,10 +145,11 @@ class ModelRef(Answer):
 
 
 class Budget(Answer):
-    """How many rows to pick."""
+    """How much to pick."""
 
     fraction: float | None = None
     count: int | None = None
+    tokens: int | None = None
 
 
 class Adapter(Answer):
@@ -198,6 +199,65 @@ class Filters(Answer):
     ifd: Bounds | None = None
 
 
+class Share(Answer):
+    """How much of the picks may come from a source."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+class RowsByColumn(Answer):
+    """The rows that a column marks."""
+
+    column: str
+
+
+class NearDuplicates(Answer):
+    """Which rows are too much alike for both to be picked."""
+
+    cosine: float | None = None
+    text: bool = False
+
+
+class Constraints(Answer):
+    """What the picks keep to."""
+
+    sources: dict[str, Share] | None = None
+    include: tuple[int, ...] | RowsByColumn | None = None
+    exclude: tuple[int, ...] | RowsByColumn | None = None
+    near_duplicates: NearDuplicates | None = None
+
+
+class Purpose(Answer):
+    """A small dataset of what training on the picks must not harm."""
+
+    dataset: DatasetRef
+    price: float = 0.1
+    group_column: str | None = None
+
+
+class Target(Purpose):
+    """A small dataset of what the picks are for."""
+
+    weight: float = 0.8
+
+
+class Sweep(Answer):
+    """Settings to select with as well."""
+
+    conflict_penalty: tuple[float, ...] | None = None
+    early_stop_ratio: tuple[float | None, ...] | None = None
+    alpha: tuple[float | str, ...] | None = None
+    normalize: tuple[str | Clip, ...] | None = None
+
+
+class Stability(Answer):
+    """How often to select again."""
+
+    sketches: int = 5
+    bootstrap: int = 20
+
+
 class Selection(Answer):
     """How a job picks."""
 
@@ -205,6 +265,11 @@ class Selection(Answer):
     budget: Budget
     normalize: str | Clip = "unit"
     filters: Filters | None = None
+    constraints: Constraints | None = None
+    target: Target | None = None
+    protect: Purpose | None = None
+    sweep: Sweep | None = None
+    stability: Stability | None = None
     alpha: float | str = "auto"
     conflict_penalty: float = 0.1
     early_stop_ratio: float | None = None
@@ -311,6 +376,86 @@ class Limited(Answer):
     rows_not_scored: int
 
 
+class SourcePicked(Answer):
+    """Rows of one source among the picks, with its limits in rows."""
+
+    least: int
+    most: int
+    picked: int
+    candidates: int
+
+
+class ConstraintCost(Answer):
+    """One constraint as if it were the only one: nats that it costs, and what is proven under it."""
+
+    log_det_lost: float
+    certificate: float
+    kept_out: int
+
+
+class ConstraintsMet(Answer):
+    """What the constraints came to, together and each."""
+
+    log_det_lost: float
+    kept_out: dict[str, int]
+    each: dict[str, ConstraintCost]
+    sources: dict[str, SourcePicked] = {}
+    baselines_left_out: dict[str, str] = {}
+
+
+class GroupReached(Answer):
+    """How far the picks reach towards one group of a purpose's rows."""
+
+    rows: int
+    covered: float
+    covered_per_direction: float
+    cosine: float
+
+
+class Reached(Answer):
+    """How far the picks reach towards a purpose, and how far random rows do: nats in its directions, mean cosine."""
+
+    rows: int
+    sketched: int
+    unusable: dict[str, int] = {}
+    gradients: GradientsComputed
+    fingerprint: str
+    sketches: str
+    directions: int
+    covered: float
+    covered_random: float
+    cosine: float
+    cosine_random: float
+    groups: dict[str, GroupReached] = {}
+    worst_group: str | None = None
+
+
+class SweepPoint(Answer):
+    """What one combination of a sweep gives: log-det in nats at its own alpha and lengths."""
+
+    conflict_penalty: float
+    early_stop_ratio: float | None = None
+    alpha: float
+    normalize: str | Clip
+    selected: int
+    log_det: float
+    mean_conflict: float
+    certificate: float
+    shared: float
+    lacking: str | None = None
+
+
+class StabilityFound(Answer):
+    """How sure the picks are: shares of the reselections that pick them."""
+
+    sketches: int
+    bootstrap: int
+    impossible: int
+    mean: float | None = None
+    smallest: float | None = None
+    always: int
+
+
 class JobResult(Answer):
     """Numbers of a succeeded job: log-det in nats, times in seconds."""
 
@@ -325,6 +470,12 @@ class JobResult(Answer):
     filtered: dict[str, int] = {}
     suspects: SuspectsCounted | None = None
     tokens: int
+    tokens_selected: int | None = None
+    constraints: ConstraintsMet | None = None
+    target: Reached | None = None
+    protect: Reached | None = None
+    sweep: list[SweepPoint] | None = None
+    stability: StabilityFound | None = None
     log_det: float
     alpha: float
     stop_reason: str
@@ -353,14 +504,41 @@ class JobResult(Answer):
             yield "filtered", ", ".join(f"{count:,} by {reason}" for reason, count in self.filtered.items())
         if self.suspects and self.suspects.rows:
             yield "suspects", f"{self.suspects.rows:,} rows look wrong, {self.suspects.picked:,} of them picked"
+        if self.tokens_selected is not None:
+            yield "tokens", f"{self.tokens_selected:,} of {self.tokens:,}"
         yield "log det", f"{self.log_det:.3f} nats at alpha {self.alpha:.3g}"
         for name, rows in self.ignored_columns.items():
             yield "ignored", f"{name}: {rows:,} rows have it, and nothing reads it"
         value = self.certificate.value
         if value:
             yield "certificate", certificate_words(value)
+        yield from _purpose_lines(self)
         if self.seconds:
             yield "time", ", ".join(f"{stage} {duration(spent)}" for stage, spent in self.seconds.items())
+
+
+def _purpose_lines(result: JobResult) -> Iterator[tuple[str, str]]:
+    met = result.constraints
+    if met is not None:
+        kept = ", ".join(f"{count:,} by {reason}" for reason, count in met.kept_out.items())
+        yield "constraints", f"cost {met.log_det_lost:.3f} nats; kept out: {kept or 'nothing'}"
+        for name, one in met.sources.items():
+            yield "source", f"{name}: {one.picked:,} picked, {one.least:,} to {one.most:,} allowed"
+        for method, why in met.baselines_left_out.items():
+            yield "left out", f"{method}: {why}"
+    for name, reached in (("target", result.target), ("protect", result.protect)):
+        if reached is not None:
+            worst = "" if reached.worst_group is None else f"; covered least: {reached.worst_group}"
+            covered = f"{reached.covered:.3f} nats in its directions (random {reached.covered_random:.3f})"
+            yield name, f"{covered}, cosine {reached.cosine:.3f} (random {reached.cosine_random:.3f}){worst}"
+    for point in result.sweep or ():
+        stop = "" if point.early_stop_ratio is None else f", omega {point.early_stop_ratio:g}"
+        setting = f"lambda {point.conflict_penalty:g}{stop}, alpha {point.alpha:.3g}, lengths {point.normalize}"
+        found = f"{point.selected:,} picks, certificate {point.certificate:.4f}, {point.shared:.0%} of rows shared"
+        yield "sweep", f"{setting}: {found}"
+    if result.stability is not None and result.stability.mean is not None:
+        share, always = result.stability.mean, result.stability.always
+        yield "stability", f"a pick is picked again {share:.0%} of the times; {always:,} picks each time"
 
 
 class Job(Answer):

@@ -83,10 +83,11 @@ class GradientSettings(TypedDict, total=False):
 
 
 class BudgetSize(TypedDict, total=False):
-    """How many rows to pick: a fraction of the usable ones, or a count."""
+    """How much to pick: a fraction of the usable rows, a count of rows, or rows of so many tokens."""
 
     fraction: float
     count: int
+    tokens: int
 
 
 class ClipLength(TypedDict):
@@ -113,6 +114,65 @@ class RowFilters(TypedDict, total=False):
     ifd: RowBounds
 
 
+class SourceShare(TypedDict, total=False):
+    """How much of the picks may come from a source."""
+
+    min: float
+    max: float
+
+
+class MarkedRows(TypedDict):
+    """The rows that a column marks."""
+
+    column: str
+
+
+class NearDuplicates(TypedDict, total=False):
+    """Which rows are too much alike for both to be picked."""
+
+    cosine: float
+    text: bool
+
+
+class SelectionConstraints(TypedDict, total=False):
+    """What the picks have to keep to."""
+
+    sources: dict[str, SourceShare]
+    include: list[int] | MarkedRows
+    exclude: list[int] | MarkedRows
+    near_duplicates: NearDuplicates
+
+
+class ProtectedRows(TypedDict):
+    """Rows that training on the picks must not harm: a small dataset."""
+
+    dataset: DatasetSource
+    price: NotRequired[float]
+    group_column: NotRequired[str]
+
+
+class TargetRows(ProtectedRows):
+    """Rows of what the picks are for: a small dataset."""
+
+    weight: NotRequired[float]
+
+
+class SweepSettings(TypedDict, total=False):
+    """Settings to select with as well."""
+
+    conflict_penalty: list[float]
+    early_stop_ratio: list[float | None]
+    alpha: list[float | Literal["auto"]]
+    normalize: list[Literal["none", "clip", "unit"] | ClipLength]
+
+
+class StabilitySettings(TypedDict, total=False):
+    """How often to select again."""
+
+    sketches: int
+    bootstrap: int
+
+
 class SelectionOptions(TypedDict):
     """How to pick, apart from how many."""
 
@@ -120,6 +180,11 @@ class SelectionOptions(TypedDict):
     alpha: NotRequired[float | Literal["auto"]]
     normalize: NotRequired[Literal["none", "clip", "unit"] | ClipLength]
     filters: NotRequired[RowFilters | None]
+    constraints: NotRequired[SelectionConstraints | None]
+    target: NotRequired[TargetRows | None]
+    protect: NotRequired[ProtectedRows | None]
+    sweep: NotRequired[SweepSettings | None]
+    stability: NotRequired[StabilitySettings | None]
     conflict_penalty: NotRequired[float]
     early_stop_ratio: NotRequired[float | None]
     seed: NotRequired[int]

@@ -25,6 +25,7 @@ class Picks(Answer):
     epsilons: list[float]
     conflicts: list[float]
     log_det: list[float]
+    stability: list[float | None] | None = None
 
 
 def subset(job: JobLike) -> Steps[Subset]:
@@ -36,7 +37,14 @@ def subset(job: JobLike) -> Steps[Subset]:
     picks = yield from ask_for(Picks, Ask("GET", job_path(job, "subset"), params={"format": "json"}))
     proven = job.result.certificate.value if isinstance(job, Job) and job.result else None
     return Subset(
-        id_of(job), picks.indices, picks.marginal_gains, picks.epsilons, picks.conflicts, picks.log_det, proven
+        id_of(job),
+        picks.indices,
+        picks.marginal_gains,
+        picks.epsilons,
+        picks.conflicts,
+        picks.log_det,
+        proven,
+        picks.stability,
     )
 
 

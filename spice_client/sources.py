@@ -35,10 +35,10 @@ class NothingThere(SpiceError):
 
 
 class BudgetNotReadable(SpiceError):
-    """A budget is neither a number of rows nor a part of them."""
+    """A budget is neither a number of rows or tokens nor a part of the rows."""
 
     def __init__(self, given: object) -> None:
-        detail = f"budget {given!r}: give a number of rows (500), a fraction (0.1) or 10%"
+        detail = f"budget {given!r}: give a number of rows (500), a fraction (0.1), 10% or '200000 tokens'"
         super().__init__({"title": "The request is not valid", "detail": detail})
 
 
@@ -72,7 +72,7 @@ def model_of(given: NamedModel) -> ModelSource:
 
 
 def budget_of(given: NamedBudget) -> BudgetSize:
-    """A budget: 500 rows, a fraction such as 0.1, or a percentage such as "10%".
+    """A budget: 500 rows, a fraction such as 0.1, a percentage such as "10%", or "200000 tokens".
 
     Raises:
         BudgetNotReadable: It is none of these.
@@ -80,7 +80,10 @@ def budget_of(given: NamedBudget) -> BudgetSize:
     if isinstance(given, dict):
         return given
     text = str(given)
+    number, tokens, further = text.partition("tokens")
     try:
+        if tokens and not further and number.strip().isdigit():
+            return {"tokens": int(number)}
         if text.endswith("%"):
             return {"fraction": float(text[:-1]) / 100}
         if text.isdigit():

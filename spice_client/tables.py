@@ -82,6 +82,8 @@ class Subset(Table):
         conflicts: Of each with those before it, in [0, 1].
         log_det: Information of all picks up to each, in nats.
         certificate: The proven lower bound on F(S)/F(S*), where the subset was asked for by a job that has it.
+        stability: Share of the reselections that pick each, None for one that was a candidate of none; None for a job
+            that asked for none.
     """
 
     job_id: str
@@ -91,6 +93,7 @@ class Subset(Table):
     conflicts: list[float]
     log_det: list[float]
     certificate: float | None = None
+    stability: list[float | None] | None = None
 
     def _repr_html_(self) -> str:
         said = f"certificate {certificate_words(self.certificate)}" if self.certificate else ""
@@ -104,8 +107,8 @@ class Subset(Table):
         return f"Subset(job_id={self.job_id!r}, {len(self)} picks)"
 
     def columns(self) -> dict[str, list[Any]]:
-        """Rank (from 0), index, marginal_gain, epsilon, conflict, log_det."""
-        return {
+        """Rank (from 0), index, marginal_gain, epsilon, conflict, log_det; and stability where it was asked for."""
+        columns: dict[str, list[Any]] = {
             "rank": list(range(len(self))),
             "index": self.indices,
             "marginal_gain": self.marginal_gains,
@@ -113,6 +116,7 @@ class Subset(Table):
             "conflict": self.conflicts,
             "log_det": self.log_det,
         }
+        return columns if self.stability is None else {**columns, "stability": self.stability}
 
     def to_list(self) -> list[Row]:
         """A dictionary for each pick."""

@@ -14,7 +14,7 @@ from app.core.db.scoping import project_of
 from app.core.db.tables import Job, State
 from app.core.lifecycle import deletion, leases, parking, quotas
 from app.core.storage import StorageFailed, rows_prefix
-from app.core.uris.datasets import UriRefused, check_uri
+from app.core.uris.datasets import UriRefused
 from app.core.uris.models import check_adapter_uri, check_model_uri
 from app.datasets.service import find_dataset
 from app.http.paging import page_of
@@ -28,15 +28,13 @@ from app.http.problems import (
     TooLargeForQuota,
     Unavailable,
 )
-from app.jobs import repository
+from app.jobs import purposes, repository
 from app.webhooks.urls import WebhookRefused, check_webhook_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy.orm import Session
 
-    from app.core.contracts.job_request import Columns, DatasetRef, JobRequest
+    from app.core.contracts.job_request import JobRequest
     from app.core.contracts.schema import Changes
     from app.core.db.tables import Dataset
     from app.core.settings import Settings
@@ -78,6 +76,7 @@ def check(session: Session, settings: Settings, request: JobRequest) -> Dataset 
     """
     dataset = None if request.dataset.id is None else find_dataset(session, request.dataset.id)
     errors = [*_uri_errors(settings, request), *([] if dataset is None else _dataset_errors(dataset, request))]
+    errors += purposes.errors(session, settings, request.selection)
     if errors:
         raise InvalidRequest(*errors)
     _check_quota(session, settings, None if dataset is None else dataset.rows)
@@ -179,7 +178,7 @@ def _uri_errors(settings: Settings, request: JobRequest) -> list[FieldError]:
             check_webhook_url(request.webhook.url, settings)
         except WebhookRefused as refused:
             errors.append(FieldError(field="webhook.url", message=str(refused)))
-    errors.extend(dataset_uri_errors(settings, request.dataset, "dataset"))
+    errors += purposes.uri_errors(settings, request.dataset, "dataset")
     adapter = request.gradients.adapter
     try:
         check_model_uri(request.model.uri, settings)
@@ -193,18 +192,6 @@ def _uri_errors(settings: Settings, request: JobRequest) -> list[FieldError]:
     return errors
 
 
-def dataset_uri_errors(settings: Settings, dataset: DatasetRef, field: str) -> list[FieldError]:
-    """What is wrong with the URIs of a dataset that a request names in a field."""
-    errors = []
-    for place, uri in enumerate(dataset.uris or (() if dataset.uri is None else (dataset.uri,))):
-        try:
-            check_uri(uri, settings, dataset.format)
-        except UriRefused as refused:
-            name = f"{field}.uri" if dataset.uris is None else f"{field}.uris.{place}"
-            errors.append(FieldError(field=name, message=str(refused)))
-    return errors
-
-
 def _dataset_errors(dataset: Dataset, request: JobRequest) -> list[FieldError]:
     """Check a request against the rows and columns of its registered dataset."""
     if dataset.state in (State.FAILED, State.CANCELLED):
@@ -214,17 +201,7 @@ def _dataset_errors(dataset: Dataset, request: JobRequest) -> list[FieldError]:
     if dataset.rows is not None and count is not None and count > dataset.rows:
         message = f"is {count}, more than the dataset's {dataset.rows} rows"
         errors.append(FieldError(field="selection.budget.count", message=message))
-    if dataset.columns is not None and request.dataset.columns is not None:
-        errors.extend(_column_errors(request.dataset.columns, dataset.columns))
+    if dataset.columns is not None:
+        errors += purposes.column_errors(request.dataset, dataset.columns, "dataset")
+    errors += purposes.constraint_errors(request, dataset.rows, dataset.columns)
     return errors
-
-
-def _column_errors(wanted: Columns, present: Sequence[str]) -> list[FieldError]:
-    return [
-        FieldError(
-            field=f"dataset.columns.{role}",
-            message=f"names {column!r}, but the columns are {', '.join(present)}",
-        )
-        for role, column in wanted.model_dump(exclude_none=True).items()
-        if column not in present
-    ]

@@ -18,6 +18,7 @@ from app.core.telemetry import origin
 from app.http import lists
 from app.http.paging import page_of
 from app.http.problems import FieldError, InvalidRequest, ProofFinished, ProofNotFinal, QuotaExceeded, Unavailable
+from app.jobs import purposes
 from app.jobs import service as jobs
 from app.proofs import repository
 from app.webhooks.urls import WebhookRefused, check_webhook_url
@@ -160,7 +161,7 @@ def _errors(session: Session, settings: Settings, request: ProofRequest) -> list
             errors.append(FieldError(field="webhook.url", message=str(refused)))
     held_out = request.held_out.dataset
     if held_out is not None:
-        errors.extend(jobs.dataset_uri_errors(settings, held_out, "held_out.dataset"))
+        errors.extend(purposes.uri_errors(settings, held_out, "held_out.dataset"))
     if held_out is not None and held_out.id is not None and session.get(Dataset, held_out.id) is None:
         errors.append(FieldError(field="held_out.dataset.id", message="names no registered dataset"))
     if request.job is not None:

@@ -30,7 +30,71 @@ def summary(result: JobResult) -> list[str]:
     if result.ignored_columns:
         fields = ", ".join(f"{name} ({rows:,} rows)" for name, rows in result.ignored_columns.items())
         picked += f" Nothing reads these fields of the rows: {fields}."
-    return [picked, *_doubts(result), *certificate_words(result.certificate, result.selected), *_baselines(result)]
+    if result.tokens_selected is not None:
+        picked += f" Training on them reads {result.tokens_selected:,} tokens once."
+    return [
+        picked,
+        *_doubts(result),
+        *certificate_words(result.certificate, result.selected),
+        *_constraints(result),
+        *_purposes(result),
+        *_sureness(result),
+        *_baselines(result),
+    ]
+
+
+def _constraints(result: JobResult) -> list[str]:
+    """What the constraints cost, each and together."""
+    met = result.constraints
+    if met is None:
+        return []
+    words = (
+        f"The constraints cost {met.log_det_lost:.4g} nats against as many rows that are picked without them; the "
+        "proof above is about the best subset that they allow."
+    )
+    kept = ", ".join(f"{count:,} by {reason.replace('_', ' ')}" for reason, count in met.kept_out.items())
+    if kept:
+        words += f" They kept out of it: {kept}."
+    if len(met.each) > 1:
+        each = ", ".join(f"{name.replace('_', ' ')} {one.log_det_lost:.4g}" for name, one in met.each.items())
+        words += f" Each by itself costs, in nats: {each}."
+    words += "".join(
+        f" {method} is left out of the comparison: {why}." for method, why in met.baselines_left_out.items()
+    )
+    return [words]
+
+
+def _purposes(result: JobResult) -> list[str]:
+    """How far the picks reach towards the target and what is protected."""
+    words = []
+    for name, one in (("the target", result.target), ("what is protected", result.protect)):
+        if one is None:
+            continue
+        said = (
+            f"Towards {name} ({one.rows:,} rows) the picks hold {one.covered:.4g} nats in the directions of its "
+            f"gradients, random rows {one.covered_random:.4g}; their mean cosine with it is {one.cosine:.3f}, that of "
+            f"random rows {one.cosine_random:.3f}."
+        )
+        if one.worst_group is not None:
+            group = one.groups[one.worst_group]
+            said += (
+                f" Of its {len(one.groups):,} groups {one.worst_group} is covered least: "
+                f"{group.covered_per_direction:.3g} nats a direction."
+            )
+        words.append(said)
+    return words
+
+
+def _sureness(result: JobResult) -> list[str]:
+    """How sure the picks are."""
+    found = result.stability
+    if found is None or found.mean is None:
+        return []
+    words = (
+        f"Selected again from {found.sketches:,} other sketches and {found.bootstrap:,} resampled pools, a pick is "
+        f"picked {found.mean:.0%} of the times on average; {found.always:,} of {result.selected:,} are picked always."
+    )
+    return [words]
 
 
 def _doubts(result: JobResult) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.core.db.selections import COLUMNS, stream, stream_column
+from app.core.db.selections import STABILITY, columns_of, stream, stream_column
 
 if TYPE_CHECKING:
     import uuid
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from app.core.db.selections import Picks
 
 FIELDS: Final = ("rank", "index", "marginal_gain", "epsilon", "conflict", "log_det")
-SCHEMA: Final = pa.schema([("rank", pa.int64()), ("index", pa.int64()), *((name, pa.float64()) for name in FIELDS[2:])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class SubsetFormat:
 def _json(sessions: Sessions, job_id: uuid.UUID) -> Iterator[bytes]:
     """One object of arrays: a pass over the chunks for each, so that no array is ever held whole."""
     yield b'{"job_id":' + json.dumps(str(job_id)).encode()
-    for column in COLUMNS:
+    for column in columns_of(sessions, job_id):
         yield f',"{column}":['.encode()
         separator = ""
         for values in stream_column(sessions, job_id, column):
@@ -52,14 +51,20 @@ def _json(sessions: Sessions, job_id: uuid.UUID) -> Iterator[bytes]:
     yield b"}\n"
 
 
+def _fields(sessions: Sessions, job_id: uuid.UUID) -> tuple[str, ...]:
+    """The columns of a job's subset as rows: `stability` only where it was asked for."""
+    return (*FIELDS, STABILITY) if STABILITY in columns_of(sessions, job_id) else FIELDS
+
+
 def _ndjson(sessions: Sessions, job_id: uuid.UUID) -> Iterator[bytes]:
+    fields = _fields(sessions, job_id)
     for rows in _ranked(sessions, job_id):
-        lines = (json.dumps(dict(zip(FIELDS, row, strict=True)), separators=(",", ":")) for row in rows)
+        lines = (json.dumps(dict(zip(fields, row, strict=True)), separators=(",", ":")) for row in rows)
         yield ("\n".join(lines) + "\n").encode()
 
 
 def _csv(sessions: Sessions, job_id: uuid.UUID) -> Iterator[bytes]:
-    yield (",".join(FIELDS) + "\r\n").encode()
+    yield (",".join(_fields(sessions, job_id)) + "\r\n").encode()
     for rows in _ranked(sessions, job_id):
         text = io.StringIO()
         csv.writer(text).writerows(rows)
@@ -69,9 +74,11 @@ def _csv(sessions: Sessions, job_id: uuid.UUID) -> Iterator[bytes]:
 def _parquet(sessions: Sessions, job_id: uuid.UUID) -> Iterator[bytes]:
     """A row group a chunk; what the writer has put out is handed on after each."""
     sink = _Drain()
-    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), SCHEMA, compression="zstd") as writer:
+    numbers = {name: pa.int64() if name in ("rank", "index") else pa.float64() for name in _fields(sessions, job_id)}
+    schema = pa.schema(numbers.items())
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
         for rows in _ranked(sessions, job_id):
-            writer.write_table(pa.table(list(zip(*rows, strict=True)), schema=SCHEMA))
+            writer.write_table(pa.table(list(zip(*rows, strict=True)), schema=schema))
             yield sink.take()
     yield sink.take()
 
@@ -102,14 +109,14 @@ class _Drain(io.RawIOBase):
         return taken
 
 
-def _ranked(sessions: Sessions, job_id: uuid.UUID) -> Iterator[list[tuple[float, ...]]]:
+def _ranked(sessions: Sessions, job_id: uuid.UUID) -> Iterator[list[tuple[float | None, ...]]]:
     rank = 0
     for picks in stream(sessions, job_id):
         yield list(_rows(picks, rank))
         rank += len(picks.indices)
 
 
-def _rows(picks: Picks, first_rank: int) -> Iterator[tuple[float, ...]]:
+def _rows(picks: Picks, first_rank: int) -> Iterator[tuple[float | None, ...]]:
     ranks = range(first_rank, first_rank + len(picks.indices))
     return zip(
         ranks,
@@ -118,6 +125,7 @@ def _rows(picks: Picks, first_rank: int) -> Iterator[tuple[float, ...]]:
         picks.epsilons,
         picks.conflicts,
         picks.log_det,
+        *([] if picks.stability is None else [picks.stability]),
         strict=True,
     )
 

@@ -77,6 +77,9 @@ class PickedRow(TextRow):
     epsilon: float = Field(description="In nats, at most 0.")
     conflict: float = Field(description="With the picks before it, in [0, 1].")
     file: str | None = Field(default=None, description="Of a dataset of many files, the one that the row is in.")
+    stability: float | None = Field(
+        default=None, description="Share of the reselections that pick it, where `selection.stability` asked for some."
+    )
     suspect: bool = Field(default=False, description="Whether it looks wrong: see `GET /jobs/{id}/suspects`.")
 
 

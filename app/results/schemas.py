@@ -18,6 +18,7 @@ EXAMPLE_SUBSET: dict[str, Any] = {
     "epsilons": [0.0, -0.01, -0.02],
     "conflicts": [0.0, 0.0, 0.03],
     "log_det": [5.1, 9.9, 14.5],
+    "stability": [1.0, 0.96, 0.4],
 }
 EXAMPLE_CHANGES: dict[str, Any] = {
     "job_id": JOB_ID,

@@ -40,7 +40,7 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
     model: Annotated[
         str | None, typer.Option(help="URI or path on this machine of the model, or the hub's `org/name@commit`.")
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="Rows to pick: `500`, `0.1` or `10%`.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Rows to pick: `500`, `0.1`, `10%`, or '200000 tokens'.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Metadata; repeatable.")] = None,
     setting: Annotated[

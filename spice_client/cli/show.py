@@ -51,7 +51,9 @@ def _asked(job: Job) -> Iterable[tuple[str, str]]:
     yield "dataset", job.dataset.uri or ", ".join(job.dataset.uris or ()) or f"registered as {job.dataset.id}"
     yield "model", job.model.uri
     budget = job.selection.budget
-    rows = f"{budget.count:,} rows" if budget.count is not None else f"{budget.fraction or 0:.4g} of the usable rows"
+    rows = f"{budget.fraction or 0:.4g} of the usable rows"
+    if budget.count is not None or budget.tokens is not None:
+        rows = f"{budget.tokens:,} tokens" if budget.count is None else f"{budget.count:,} rows"
     yield "selection", f"{job.selection.method}, {rows}, conflict penalty {job.selection.conflict_penalty:g}"
     yield "submitted", _moment(job)
     if job.metadata:

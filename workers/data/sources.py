@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from app.core.contracts.job_request import SOURCE_COLUMNS
 from workers.data.conversation import is_unicode
 from workers.data.errors import DatasetError
 from workers.data.formats import BadRecord, iter_records, read_columns
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from app.core.settings import Settings
     from workers.data.fetch import Snapshot
 
-USUAL_COLUMNS = ("source", "dataset", "domain")
 LONGEST_VALUE = 100
 MOST_VALUES = 10_000
 """Values that are told apart while counting; rows of any further one count as others."""
@@ -51,7 +51,7 @@ def source_column(snapshot: Snapshot, settings: Settings, wanted: str | None) ->
     """
     columns = read_columns(snapshot, settings)
     if wanted is None:
-        return next((name for name in USUAL_COLUMNS if name in columns), None)
+        return next((name for name in SOURCE_COLUMNS if name in columns), None)
     if wanted not in columns:
         known = ", ".join(repr(name) for name in columns[:20])
         raise DatasetError(
@@ -91,7 +91,7 @@ def count_sources(
             raise Stopped
         if isinstance(record, BadRecord) or not candidates[record.row]:
             continue
-        value = _shown(record.values.get(column))
+        value = shown_source(record.values.get(column))
         if value not in all_of and len(all_of) >= MOST_VALUES:
             value = None
         all_of[value] += 1
@@ -99,7 +99,8 @@ def count_sources(
     return [SourceCount(value, count, picked_of[value]) for value, count in all_of.most_common()]
 
 
-def _shown(value: object) -> str | None:
+def shown_source(value: object) -> str | None:
+    """A value of a source column as a source's name, cut to 100 characters; None for no value and for no text."""
     if value is None or value == "":
         return None
     text = str(value)[:LONGEST_VALUE].replace("\0", "\N{REPLACEMENT CHARACTER}")

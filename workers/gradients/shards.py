@@ -349,13 +349,8 @@ class ShardStore:
             OSError: The scratch directory has no room.
             Stopped: `should_stop` said so.
         """
-        shape = (self.samples, self.sketch_dim)
         places = self._look(without)
-        size = self.samples * self.sketch_dim * np.dtype(np.float32).itemsize
-        if scratch is None or size <= in_memory_bytes:
-            values = np.empty(shape, dtype=np.float32)
-        else:
-            values = _unnamed_map(scratch, shape)
+        values = empty_matrix((self.samples, self.sketch_dim), scratch, in_memory_bytes)
         token_losses, unprompted = np.full((2, self.samples), np.nan, dtype=np.float32)
         finite, scored = np.zeros((2, self.samples), dtype=np.bool_)
         leave = np.isin(np.arange(self.samples) // self.shard_rows, np.array(list(without), dtype=np.int64))
@@ -492,6 +487,24 @@ def _only(values: NDArray[np.float32], keep: NDArray[np.bool_]) -> NDArray[np.fl
         part = places[start : start + 1024]
         values[start : start + len(part)] = values[part]
     return values[: len(places)]
+
+
+def empty_matrix(
+    shape: tuple[int, int], scratch: Path | None, in_memory_bytes: int = IN_MEMORY_BYTES
+) -> NDArray[np.float32]:
+    """A matrix for as many sketches, in memory if it is small, else a map of a file that goes with it.
+
+    Args:
+        shape: (n, p).
+        scratch: Directory for that file; None: in memory, whatever its size.
+        in_memory_bytes: Largest matrix that is held in memory if there is a scratch directory.
+
+    Raises:
+        OSError: The scratch directory has no room.
+    """
+    if scratch is None or shape[0] * shape[1] * np.dtype(np.float32).itemsize <= in_memory_bytes:
+        return np.empty(shape, dtype=np.float32)
+    return _unnamed_map(scratch, shape)
 
 
 def _unnamed_map(directory: Path, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from app.core.uris.datasets import UriRefused
 from workers.data.errors import DatasetError
 from workers.models.errors import ModelError, ModelTooLarge, SampleTooLarge
-from workers.selection import BudgetError, ConfigError
+from workers.selection import BudgetError, ConfigError, ConstraintError
 
 if TYPE_CHECKING:
     from app.core.db.tables import Json
@@ -69,10 +69,25 @@ KINDS: tuple[tuple[type[Exception], str, str, str | None], ...] = (
 )
 
 
+CONSTRAINTS = {
+    "tokens": ("selection.budget.tokens", "raise the token budget"),
+    "sources": (
+        "selection.constraints.sources",
+        "change the shares or the budget; rows that selection.filters drops can't fill them",
+    ),
+    "include": ("selection.constraints.include", "name fewer rows, or raise the budget"),
+    "budget": ("selection.budget", "lower the budget"),
+}
+"""Field and remedy of a constraint that no selection can meet."""
+
+
 def problem_of(error: Exception) -> Json:
     """The problem document of the exception that stopped a job."""
     if isinstance(error, JobError | ProblemError):
         return error.problem
+    if isinstance(error, ConstraintError):
+        where, remedy = CONSTRAINTS[error.constraint]
+        return _problem("constraints-impossible", "The constraints can't be met", f"{error}: {remedy}", where)
     if isinstance(error, DatasetError):
         kind = f"dataset-{error.reason_code.replace('_', '-')}"
         return _problem(kind, "The dataset can't be used", str(error), "dataset")

@@ -11,7 +11,7 @@ exact: docs/selection-proofs.md.
 
 from workers.selection.config import ConfigError, Method, SelectionConfig
 from workers.selection.constraints import ConstraintError, Constraints, Sources
-from workers.selection.cost import Cost, cost_of
+from workers.selection.cost import Cost, CostOfOne, cost_of
 from workers.selection.facility_location import facility_location, nearest_picks
 from workers.selection.matching_pursuit import Matched, matching_pursuit
 from workers.selection.nearest import by_turns
@@ -21,6 +21,7 @@ from workers.selection.progress import Progress, SelectionCancelledError
 from workers.selection.ranked import by_score, helped_by_prompt, influences, middle_third, ratings
 from workers.selection.result import Dropped, Guarantees, Selection, StopReason
 from workers.selection.selector import select, select_in_order
+from workers.selection.shares import Shares, select_in_shares
 from workers.selection.sketches import InvalidRowsError, SketchShapeError
 from workers.selection.stability import Stability, stability
 from workers.selection.sweep import Grid, SweepPoint, sweep
@@ -33,6 +34,7 @@ __all__ = [
     "ConstraintError",
     "Constraints",
     "Cost",
+    "CostOfOne",
     "Dropped",
     "Grid",
     "Guarantees",
@@ -46,6 +48,7 @@ __all__ = [
     "Selection",
     "SelectionCancelledError",
     "SelectionConfig",
+    "Shares",
     "SketchShapeError",
     "Sources",
     "Stability",
@@ -70,6 +73,7 @@ __all__ = [
     "reach",
     "select",
     "select_in_order",
+    "select_in_shares",
     "select_part",
     "select_partitioned",
     "settle",

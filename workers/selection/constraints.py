@@ -14,17 +14,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from workers.selection.result import StopReason
+
 
 class ConstraintError(ValueError):
     """Constraints that no selection of these rows can meet; the message has the numbers.
 
     Attributes:
         constraint: Which: "tokens", "sources", "include" or "budget".
+        picked: Rows that were picked where a selection ended with too few of a source; None where none was begun.
+        stop: Why that selection ended.
     """
 
-    def __init__(self, constraint: str, message: str) -> None:
+    def __init__(
+        self, constraint: str, message: str, picked: int | None = None, stop: StopReason | None = None
+    ) -> None:
         super().__init__(message)
-        self.constraint = constraint
+        self.constraint, self.picked, self.stop = constraint, picked, stop
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +114,8 @@ class Constraints:
         include: Rows that are selected whatever they gain, first and in this order, shape (m,), int64.
         exclude: Rows that are never selected, shape (m,), int64.
         near_cosine: No row is picked whose sketch has this cosine or more with that of a selected row.
+        near_rows: The sketches whose cosines count for that, shape (n, p); None: those that are selected from. Under a
+            metric the cosines of the rows as they were are meant.
         price: What each row's score loses whatever else is selected, shape (n,), float64, nats, at least 0.
     """
 
@@ -117,6 +125,7 @@ class Constraints:
     include: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     exclude: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     near_cosine: float | None = None
+    near_rows: NDArray[np.float32] | None = None
     price: NDArray[np.float64] | None = None
 
     @property
@@ -198,6 +207,7 @@ class Constraints:
             sources=sources,
             include=np.searchsorted(rows, self.include),
             exclude=np.searchsorted(rows, excluded),
+            near_rows=None if self.near_rows is None else self.near_rows[rows],
             price=None if self.price is None else self.price[rows],
         )
 
@@ -213,6 +223,8 @@ class Constraints:
             )
         if budget is None and self.token_budget is None:
             raise ConfigError("budget is None; a selection needs a budget of rows or of tokens")
+        if self.near_rows is not None and len(self.near_rows) != n:
+            raise ConfigError(f"near_rows has {len(self.near_rows)} rows; there are {n}")
         if self.near_cosine is not None and not 0 < self.near_cosine <= 1:
             raise ConfigError(f"near_cosine is {self.near_cosine}; it must be in (0, 1] or None")
         if self.price is not None and not (np.isfinite(self.price) & (self.price >= 0)).all():

@@ -50,7 +50,8 @@ class Rules:
         self._reserve: _Reserve | None = None
         if self._quotas is not None and self._tokens is not None and self._tokens_left is not None:
             self._reserve = _Reserve(self._quotas, self._tokens, eligible)
-        self._cosine = constraints.near_cosine
+        self._cosine, self._others = constraints.near_cosine, constraints.near_rows
+        p = p if self._others is None else self._others.shape[1]
         self._units = np.empty((0 if self._cosine is None else min(budget, 64), p))
         self._narrow = np.empty(self._units.shape, dtype=np.float32)
         self._count = 0
@@ -77,9 +78,9 @@ class Rules:
             return forbidden
         near = np.zeros(len(rows), dtype=bool)
         if entered is None:
-            near = self.near(sketches, latest=1)
+            near = self.near(rows, sketches, latest=1)
         else:
-            near[entered] = self.near(sketches[entered])
+            near[entered] = self.near(rows[entered], sketches[entered])
         return near | forbidden
 
     def ended(self) -> StopReason:
@@ -98,7 +99,7 @@ class Rules:
             if self._count == len(self._units):
                 self._units = np.concatenate([self._units, np.empty_like(self._units)])
                 self._narrow = np.concatenate([self._narrow, np.empty_like(self._narrow)])
-            self._units[self._count] = _unit(sketch[None])[0]
+            self._units[self._count] = _unit(sketch[None] if self._others is None else self._others[[row]])[0]
             self._narrow[self._count] = self._units[self._count]
         self._count += 1
 
@@ -114,18 +115,21 @@ class Rules:
             allowed &= self._tokens[rows] <= left
         return allowed
 
-    def near(self, sketches: NDArray[Any], latest: int | None = None) -> NDArray[np.bool_]:
+    def near(self, rows: NDArray[np.int64], sketches: NDArray[Any], latest: int | None = None) -> NDArray[np.bool_]:
         """Which of some rows are near-duplicates of a row of the set.
 
         Cosines are computed in float32 and, where that leaves it open, in float64; within 1e-12 of the limit they count
         as equal to it.
 
         Args:
-            sketches: Shape (m, p).
+            rows: Row numbers, shape (m,).
+            sketches: Theirs, shape (m, p).
             latest: Look at so many of the latest rows of the set alone; None for all.
         """
         if self._cosine is None or self._count == 0 or len(sketches) == 0:
             return np.zeros(len(sketches), dtype=bool)
+        if self._others is not None:
+            sketches = self._others[rows]
         since = 0 if latest is None else self._count - latest
         narrow = sketches if sketches.dtype == np.float32 else _unit(sketches).astype(np.float32)
         norms = np.sqrt(np.einsum("ij,ij->i", narrow, narrow))

@@ -168,7 +168,7 @@ def _allowed(problem: Problem, order: NDArray[np.int64], watch: Watch) -> tuple[
         if row in taken or not rules.open(np.array([row])).all():
             continue
         sketch = problem.sketches.row(row)
-        if not rules.near(sketch[None]).any():
+        if not rules.near(np.array([row]), sketch[None]).any():
             rules.take(row, sketch)
             kept.append(row)
             watch.step("picking", len(kept), problem.budget)
@@ -229,7 +229,7 @@ def report(
     if constraints is not None and constraints.sources is not None:
         lacking = constraints.sources.lacking(picked.rows)
         if lacking is not None:
-            raise ConstraintError("sources", lacking)
+            raise ConstraintError("sources", lacking, len(picked.rows), stop)
     outside = pool.bound_outside(picked, outside_bound(problem, picked, stop))
     watch.step("certifying", problem.sketches.n, problem.sketches.n)
     theorem_holds = theorem_holds and (constraints is None or not constraints.bind)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from workers.selection.constraints import Constraints
+from workers.selection.constraints import ConstraintError, Constraints
 from workers.selection.seeds import random_signs, random_words
 from workers.selection.selector import select
 from workers.selection.sketches import Sketches
@@ -31,11 +31,13 @@ class Stability:
             for a row that was a candidate of none.
         sketches: Reselections from other sketches.
         pools: Reselections from resampled pools.
+        impossible: Of those, pools whose rows could not meet the constraints; no row's share counts them.
     """
 
     picked: NDArray[np.float64]
     sketches: int
     pools: int
+    impossible: int
 
 
 def stability(
@@ -75,23 +77,27 @@ def stability(
         found = select(other, config, constraints, on_progress=on_progress, should_stop=should_stop)
         times += 1
         picked[found.indices] += 1
-    limits = constraints or Constraints()
+    limits, impossible = constraints or Constraints(), 0
     for number in range(bootstrap):
         words = random_words(source.n, seed=config.seed, role="resampled pool", layer=str(number))
         rows = np.union1d((words % np.uint64(source.n)).astype(np.int64), limits.include)
         there = limits.of(rows)
         budget = None if config.budget is None else min(config.budget, there.most_rows(len(rows)))
-        found = select(
-            source.subset(torch.from_numpy(rows).to(source.device)).data,
-            replace(config, budget=budget),
-            None if constraints is None else there,
-            on_progress=on_progress,
-            should_stop=should_stop,
-        )
+        try:
+            found = select(
+                source.subset(torch.from_numpy(rows).to(source.device)).data,
+                replace(config, budget=budget),
+                None if constraints is None else there,
+                on_progress=on_progress,
+                should_stop=should_stop,
+            )
+        except ConstraintError:
+            impossible += 1
+            continue
         times[rows] += 1
         picked[rows[found.indices]] += 1
     with np.errstate(invalid="ignore"):
-        return Stability(picked / np.where(times > 0, times, np.nan), resketched, bootstrap)
+        return Stability(picked / np.where(times > 0, times, np.nan), resketched, bootstrap, impossible)
 
 
 def _resketched(source: Sketches, seed: int, number: int) -> NDArray[np.float32]:

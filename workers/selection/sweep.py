@@ -55,6 +55,7 @@ class SweepPoint:
         mean_conflict: Mean conflict of the picks, in [0, 1].
         certificate: Proven share of the best, in [0, 1].
         shared: |A and B| / |A or B| with the picks of the config itself.
+        lacking: What of the constraints the picks do not meet, as an early stop may leave it; None if they meet all.
         indices: The picks, shape (k,), int64.
     """
 
@@ -66,6 +67,7 @@ class SweepPoint:
     mean_conflict: float
     certificate: float
     shared: float
+    lacking: str | None
     indices: NDArray[np.int64]
 
 
@@ -75,6 +77,7 @@ def sweep(
     grid: Grid,
     constraints: Constraints | None = None,
     *,
+    own: NDArray[np.int64] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[SweepPoint]:
@@ -89,6 +92,7 @@ def sweep(
         config: What the picks are shared with; method "spice", exact score.
         grid: The settings to combine.
         constraints: As for `select`.
+        own: The picks that each combination's are held against; None: those of the config.
         on_progress: As for `select`, over again for each selection.
         should_stop: As for `select`.
 
@@ -106,7 +110,7 @@ def sweep(
     set_arithmetic()
     watch = Watch(on_progress, should_stop)
     problem = pose(Sketches(sketches, config.device), config, watch, constraints)[0]
-    own = climb(problem, watch).picked.trace().indices
+    own = climb(problem, watch).picked.trace().indices if own is None else own
     points = []
     for alpha, penalty in product(grid.alpha, grid.conflict_penalty):
         setting = replace(problem, alpha=settle_alpha(alpha, problem.squared_norms), penalty=penalty)
@@ -133,6 +137,7 @@ def _runs(problem: Problem, ratios: Sequence[float | None], watch: Watch) -> lis
 def _point(found: Climb, problem: Problem, ratio: float | None, own: NDArray[np.int64], watch: Watch) -> SweepPoint:
     trace = found.picked.trace()
     stop: StopReason = found.stop
+    sources = None if problem.constraints is None else problem.constraints.sources
     optimum = found.picked.log_det + found.pool.bound_outside(found.picked, outside_bound(problem, found.picked, stop))
     watch.step("certifying", problem.sketches.n, problem.sketches.n)
     return SweepPoint(
@@ -144,5 +149,6 @@ def _point(found: Climb, problem: Problem, ratio: float | None, own: NDArray[np.
         mean_conflict=float(trace.conflicts.mean()) if len(trace.indices) else 0.0,
         certificate=found.picked.log_det / optimum if optimum > 0 else 1.0,
         shared=jaccard(trace.indices, own),
+        lacking=None if sources is None else sources.lacking(found.picked.rows),
         indices=trace.indices,
     )

@@ -39,15 +39,17 @@ class Metric:
         sketches: Any,  # noqa: ANN401 - numpy or torch
         *,
         unit: bool = True,
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """M z of every row, shape (n, p), float32, on the host: what to select from.
 
         Args:
             sketches: Shape (n, p), as for `select`.
             unit: Of each row's direction, z / |z|; on rows as they are the largest norms drown the target.
+            out: Where to, shape (n, p); None: a new array in memory.
         """
         rows = Sketches(sketches)
-        found = np.empty((rows.n, rows.p), dtype=np.float32)
+        found = np.empty((rows.n, rows.p), dtype=np.float32) if out is None else out
         directions, stretch = torch.from_numpy(self.directions).to(rows.dtype), torch.from_numpy(self.stretch)
         for where, tile in rows.tiles():
             along = (tile @ directions.T) * stretch.to(tile.dtype)
@@ -137,10 +139,12 @@ class Reach:
         covered: log det(I + sum (M z)(M z)^T) over the picks' directions with the metric of weight 1, nats: information
             in the directions that the other rows span.
         cosine: Mean cosine of the picks with the mean direction of the other rows.
+        directions: How many directions the other rows span.
     """
 
     covered: float
     cosine: float
+    directions: int
 
 
 def reach(sketches: Any, picks: NDArray[np.int64], others: Any) -> Reach:  # noqa: ANN401
@@ -155,7 +159,7 @@ def reach(sketches: Any, picks: NDArray[np.int64], others: Any) -> Reach:  # noq
     own = metric(others, 1.0)
     turned = own.of(rows).astype(np.float64) @ own.directions.T  # all that M z has lies along these
     covered = np.linalg.slogdet(np.eye(turned.shape[1]) + turned.T @ turned)[1]
-    return Reach(float(covered), float(cosines(rows, others).mean()))
+    return Reach(float(covered), float(cosines(rows, others).mean()), len(own.directions))
 
 
 def _directions(rows: Any, name: str) -> NDArray[np.float64]:  # noqa: ANN401

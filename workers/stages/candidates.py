@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from workers.data.rejection import Reason, enforce_limit
-from workers.gradients.checked_tensors import pack, unpack
-from workers.gradients.row_index import NAME_BYTES
 from workers.runtime.failures import JobError
+from workers.stages.limits import same_texts
 from workers.statistics.row_figures import dropped_by, kept_and_scaled, length_factors, row_figures
 from workers.statistics.suspects import default_filter, suspects, suspicion
 
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from app.core.contracts.job_request import Budget, SelectionSpec
-    from app.core.storage import ArtifactStore
     from workers.data.corpus import Corpus
     from workers.gradients.shards import StoredSketches
+    from workers.stages.limits import Membership
     from workers.statistics.row_figures import RowFigures
 
 
@@ -66,11 +65,62 @@ class Candidates:
         return found
 
 
-def left_out(figures: RowFigures, suspicious: NDArray[np.float64], spec: SelectionSpec) -> dict[str, NDArray[np.int64]]:
-    """Which rows may not be picked, by reason: places among the rows that the figures are of, ascending."""
+SAME_TEXT = "near_duplicates_text"
+
+
+def left_out(
+    figures: RowFigures,
+    suspicious: NDArray[np.float64],
+    spec: SelectionSpec,
+    rows: NDArray[np.int64],
+    tokens: NDArray[np.int64],
+    membership: Membership,
+) -> dict[str, NDArray[np.int64]]:
+    """Which of m rows may not be picked, by reason.
+
+    Args:
+        figures: Of these rows.
+        suspicious: How much each looks wrong, shape (m,).
+        spec: Filters, budget and constraints.
+        rows: Their row numbers, ascending, shape (m,).
+        tokens: Tokens of each, shape (m,).
+        membership: Which rows have to be picked, and which have the same text.
+
+    Returns:
+        Their places among the rows, ascending. A row that has to be picked is not among them.
+    """
     if spec.filters is None:
-        return default_filter(suspicious, picks_of(spec.budget, len(suspicious)))
-    return dropped_by(figures, spec.filters)
+        dropped = default_filter(suspicious, picks_about(spec.budget, tokens, len(tokens)))
+    else:
+        dropped = dropped_by(figures, spec.filters)
+    must = np.isin(rows, membership.include)
+    if must.any():
+        kept = {reason: places[~must[places]] for reason, places in dropped.items()}
+        dropped = {reason: places for reason, places in kept.items() if len(places)}
+    marks = membership.marks
+    if marks is not None and len(marks.text):
+        stays = staying(len(rows), dropped)
+        may = stays[~np.isin(rows[stays], membership.exclude)]
+        repeated = may[same_texts(marks.text, rows[may], membership.include)]
+        if len(repeated):
+            dropped[SAME_TEXT] = repeated
+    return dropped
+
+
+def picks_about(budget: Budget, tokens: NDArray[np.int64], usable: int) -> int:
+    """How many picks a budget comes to; one of tokens by the mean of the rows, as they are known before picking.
+
+    Args:
+        budget: As it was asked for.
+        tokens: Of the usable rows, or of some of them.
+        usable: How many rows can be used.
+
+    Raises:
+        JobError: It is a count, and fewer rows can be used.
+    """
+    if budget.tokens is None:
+        return picks_of(budget, usable)
+    return min(usable, math.ceil(budget.tokens / max(1.0, float(tokens.mean())))) if len(tokens) else 0
 
 
 def staying(count: int, dropped: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -82,18 +132,23 @@ def staying(count: int, dropped: Mapping[str, NDArray[np.int64]]) -> NDArray[np.
 
 
 def candidates_of(
-    stored: StoredSketches, corpus: Corpus, spec: SelectionSpec, max_rejected_fraction: float = 1.0
+    stored: StoredSketches,
+    corpus: Corpus,
+    spec: SelectionSpec,
+    membership: Membership,
+    max_rejected_fraction: float = 1.0,
 ) -> Candidates:
     """The rows that a request may pick from.
 
     Args:
         stored: All sketches; their matrix is overwritten.
         corpus: The samples that they are of.
-        spec: Filters, lengths and budget, as the client asked for them.
+        spec: Filters, lengths, budget and constraints, as the client asked for them.
+        membership: What the constraints are about.
         max_rejected_fraction: Share of the rows that may be of no use.
 
     Raises:
-        JobError: The filters leave no row.
+        JobError: The filters leave no row, or a row that has to be picked has no finite gradient.
         DatasetError: A larger share can't be used.
     """
     rejected = {reason: rows.tolist() for reason, rows in corpus.rejected.items() if len(rows)}
@@ -101,9 +156,18 @@ def candidates_of(
     if len(not_finite):
         rejected[Reason.NON_FINITE_GRADIENT] = not_finite.tolist()
         enforce_limit(rejected, corpus.rows_total, max_rejected_fraction)
+    lost = membership.include[~np.isin(membership.include, usable)]
+    if len(lost):
+        raise JobError(
+            "constraints-impossible",
+            "The constraints can't be met",
+            "selection.constraints.include",
+            f"row {lost[0]} can't be used ({Reason.NON_FINITE_GRADIENT}): leave it out",
+        )
     figures = row_figures(stored.values, stored.token_losses[stored.finite], stored.unprompted[stored.finite])
     suspicious = suspicion(figures)
-    dropped = left_out(figures, suspicious, spec)
+    tokens = corpus.lengths[stored.finite]
+    dropped = left_out(figures, suspicious, spec, usable, tokens, membership)
     keep = staying(len(usable), dropped)
     if len(usable) and not len(keep):
         counts = ", ".join(f"{reason} {len(places)}" for reason, places in dropped.items())
@@ -133,7 +197,10 @@ def picks_of(budget: Budget, usable: int) -> int:
 
     Raises:
         JobError: It is more than there are usable rows.
+        ValueError: It is one of tokens.
     """
+    if budget.tokens is not None:
+        raise ValueError("a token budget stands for no number of picks")
     if budget.count is None:
         # A fraction such as 0.29 of 100 must give 29 although 0.29 * 100 is a little less in floating point.
         return max(1, math.floor(round((budget.fraction or 0) * usable, 6)))
@@ -147,58 +214,29 @@ def picks_of(budget: Budget, usable: int) -> int:
     return budget.count
 
 
-def picks_among(candidates: Candidates, budget: Budget) -> int:
-    """The number of picks that a budget stands for once rows were filtered.
+def picks_among(candidates: Candidates, budget: Budget, excluded: int = 0) -> int | None:
+    """The number of picks that a budget stands for once rows were filtered; None for one of tokens.
 
     A fraction is of all usable rows, so that a filter does not make the subset smaller, but all candidates at most.
+
+    Args:
+        candidates: The rows that filters let through.
+        budget: As it was asked for.
+        excluded: How many of these may not be picked all the same.
 
     Raises:
         JobError: It is a count, and fewer rows may be picked.
     """
-    wanted, there = picks_of(budget, len(candidates.usable)), len(candidates.rows)
+    if budget.tokens is not None:
+        return None
+    wanted, there = picks_of(budget, len(candidates.usable)), len(candidates.rows) - excluded
     if budget.count is not None and wanted > there:
         raise JobError(
             "budget-too-large",
             "The budget is larger than the dataset",
             "selection.budget.count",
-            f"is {wanted}, but only {there} of {len(candidates.usable)} usable rows pass selection.filters: ask for "
-            "fewer, or widen the bounds",
+            f"is {wanted}, but only {there} of {len(candidates.usable)} usable rows pass selection.filters"
+            f"{f' and are not among the {excluded} that are excluded' if excluded else ''}: ask for fewer, or widen "
+            "the bounds",
         )
     return min(wanted, there)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class KeptCandidates:
-    """What workers that select from parts of n candidates know of them.
-
-    Attributes:
-        files: Names of the files that their sketches are in.
-        file: Place in `files` of each candidate's file, shape (n,), int32.
-        row: Its row there, shape (n,), int32.
-        factors: What its stored sketch is multiplied with, shape (n,), float64; None: nothing.
-    """
-
-    files: tuple[str, ...]
-    file: NDArray[np.int32]
-    row: NDArray[np.int32]
-    factors: NDArray[np.float64] | None
-
-
-def write_candidates(artifacts: ArtifactStore, name: str, kept: KeptCandidates) -> None:
-    """Keep the candidates for the workers that select from parts of them."""
-    files = np.frombuffer(bytes.fromhex("".join(kept.files)), dtype=np.uint8).reshape(-1, NAME_BYTES)
-    tensors: dict[str, NDArray[Any]] = {"files": files, "file": kept.file, "row": kept.row}
-    if kept.factors is not None:
-        tensors["factors"] = kept.factors
-    artifacts.write(name, pack(tensors, {}))
-
-
-def read_candidates(artifacts: ArtifactStore, name: str) -> KeptCandidates | None:
-    """What `write_candidates` kept; None where it is not there or not whole."""
-    content = artifacts.read(name)
-    found = None if content is None else unpack(content)
-    if found is None:
-        return None
-    tensors = found.tensors
-    files = tuple(bytes(file).hex() for file in tensors["files"])
-    return KeptCandidates(files, tensors["file"], tensors["row"], tensors.get("factors"))

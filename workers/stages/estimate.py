@@ -28,7 +28,7 @@ from workers.models.memory import Work, check_memory, memory_needed
 from workers.runtime.context import current_context
 from workers.runtime.failures import understood
 from workers.runtime.task import run_leased
-from workers.stages.candidates import picks_of
+from workers.stages.candidates import picks_about
 from workers.stages.reading import dataset_snapshot, key_for, model_directory, sketches_of, source_for, tokenising
 from workers.stages.stage_times import Ahead, stage_times
 from workers.statistics.durations import NOTHING
@@ -119,7 +119,7 @@ def _looked(context: WorkerContext, source: Source, should_stop: Callable[[], bo
             needed=corpus.needed,
         )
         usable = sample.scaled(len(corpus))
-        picks = picks_of(request.selection.budget, usable)
+        picks = picks_about(request.selection.budget, corpus.lengths, usable)
         check_length(*corpus.longest(), model.longest)
         rows, tokens, shards = _missing(context, source, model, sample)
         ahead = Ahead(

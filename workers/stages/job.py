@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,29 +35,38 @@ from workers.runtime.context import current_context
 from workers.runtime.failures import JobError, ProblemError
 from workers.runtime.giving_way import GivingWay
 from workers.runtime.task import run_leased
-from workers.selection import PartPicks, merge, partition, select, settle
+from workers.selection import ConstraintError, PartPicks, merge, partition, select, settle
 from workers.stages import measuring
-from workers.stages.candidates import KeptCandidates, candidates_of, picks_among, picks_of, write_candidates
+from workers.stages.candidates import candidates_of, picks_among, picks_of
+from workers.stages.limits import limits_of, read_membership
+from workers.stages.objective import PartsInput, objective_of, write_parts_input
 from workers.stages.part import selection_config
-from workers.stages.publishing import Published, publish
+from workers.stages.publishing import Beside, Published, publish
+from workers.stages.purposes import POOL, directions_of, purpose_source, purposes_of, read_purpose
 from workers.stages.reading import key_for, read, sketches_of, source_of
+from workers.stages.sensitivity import Chosen, Reselecting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from workers.gradients.shards import ShardStore
+    from workers.gradients.shards import ShardStore, StoredSketches
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat, Meter
-    from workers.selection import Progress, Selection, SelectionConfig
+    from workers.selection import Constraints, Progress, Selection, SelectionConfig
     from workers.stages.candidates import Candidates
-    from workers.stages.reading import Reading
+    from workers.stages.limits import Membership
+    from workers.stages.objective import Objective
+    from workers.stages.reading import Reading, Source
 
 logger = logging.getLogger(__name__)
 
 RANDOM_METHODS = frozenset({"random"})
 """Methods whose picks the seed decides: one run of such a baseline says little."""
+
+KEPT = ("tokens", "limited")
+"""Fields of the plan that a job has from before and needs to the end."""
 
 MOST_ROUNDS = 3
 """Times that a job makes shards: more than one means that sketches vanished or were damaged while it waited."""
@@ -81,6 +90,21 @@ def run_job(job_id: str, dispatch: int) -> None:
     context.queue.put_or_leave(waiting)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sketched:
+    """A dataset of the job with the store of its sketches.
+
+    Attributes:
+        role: The job's own dataset is the pool; others are beside it.
+        reading: Its rows.
+        store: Its sketches, as far as they are there.
+    """
+
+    role: str
+    reading: Reading
+    store: ShardStore
+
+
 class _Run:
     """One run of `run_job` on a leased job."""
 
@@ -93,11 +117,17 @@ class _Run:
             self.plan = JobPlan.load(job.plan)
             self.failure = parking.shard_error(session, heartbeat.lease.id)
             self.parts = parking.parts_of(session, heartbeat.lease.id)
-            self.computed = self.plan.computed + parking.samples_done(session, heartbeat.lease.id)
+            done = parking.samples_done(session, heartbeat.lease.id)
+        role = self.plan.role
+        self.computed = self.plan.computed + (done if role == POOL else 0)
+        self.computed_beside = dict(self.plan.computed_beside)
+        if role != POOL:
+            self.computed_beside[role] = self.computed_beside.get(role, 0) + done
         self.turn = Turn(job.project_id, job.priority)
         self.seconds: dict[str, float] = dict(self.plan.seconds)
         self.read_anew = False
         self.giving_way: GivingWay | None = None
+        self.own_fingerprint: str | None = self.plan.fingerprint
 
     def run(self) -> None:
         """Park the job or finish it; an exception ends it in another way."""
@@ -108,36 +138,36 @@ class _Run:
                 raise ProblemError(failure)
         first = Stage.READING not in self.seconds
         with self._timed(Stage.READING):
-            reading = self._read()
+            readings = self._read()
+            membership = self._membership(readings[POOL])
         if first:
-            self._note_reading(reading)
-        store = self._store(reading)
-        missing = store.missing(verify=damaged)
-        if missing and self.plan.limited is None:
-            self._park(reading, store, missing)
+            self._note_reading(readings[POOL])
+        sketched = self._sketched(readings)
+        unscored = self._unscored(sketched, verify=damaged)
+        if unscored is None:
             return
-        store.mark_used()
-        scored = self._scored(store, missing)
+        sketched[0].store.mark_used()
+        scored = self._scored(sketched[0].store, unscored)
         if self.plan.parked_at is not None and self.plan.parted_at is None:
             self.seconds[Stage.GRADIENTS] = round(self._now() - self.plan.parked_at, 3)
         with self._timed(Stage.SELECTING):
-            try:
-                candidates = self._load(reading, store, missing)
-            except ShardDamaged as error:
-                logger.warning("job %s: %s", self.heartbeat.lease.id, error)
-                self._park(reading, store, store.missing(verify=True) or [error.shard])
+            loaded = self._loaded(sketched, unscored)
+            if loaded is None:
                 return
+            candidates = self._candidates(readings[POOL], loaded[POOL], membership)
+            objective = self._objective(sketched, candidates, loaded, membership)
             if self.source.request.selection.partitions is not None and (damaged or not self.parts):
-                self._split(reading, store, candidates)
+                self._split(sketched[0], candidates, objective)
                 return
-            chosen, repeats = self._select(candidates)
+            chosen = self._select(candidates, objective)
             if self.plan.parted_at is not None:
                 self.seconds[Stage.SELECTING] = round(self._now() - self.plan.parted_at, 3)
+        reading, store = readings[POOL], sketched[0].store
         published = Published(
             reading=reading,
             candidates=candidates,
+            objective=objective,
             chosen=chosen,
-            repeats=repeats,
             selection=self.source.request.selection,
             source_column=source_column(
                 reading.snapshot, self.context.settings, self.source.request.dataset.source_column
@@ -146,11 +176,54 @@ class _Run:
             scored=store.scored(),
             computed=self.computed,
             limited=self._limited(store, scored),
+            beside={
+                one.role: Beside(
+                    fingerprint=one.reading.snapshot.fingerprint,
+                    sketches=one.store.key,
+                    samples=len(one.reading.corpus),
+                    computed=self.computed_beside.get(one.role, 0),
+                )
+                for one in sketched
+                if one.role != POOL
+            },
             seconds=self.seconds,
         )
         publish(self.context, self.heartbeat, published)
 
-    def _read(self) -> Reading:
+    def _read(self) -> dict[str, Reading]:
+        """The job's own dataset, and those beside it, by role."""
+        beside = {
+            role: read_purpose(self.context, role, self._source_of(role), self.heartbeat.should_stop)
+            for role in purposes_of(self.source.request.selection)
+        }
+        own = self._read_own()
+        self.own_fingerprint = own.snapshot.fingerprint
+        self._count(own.corpus.rows_total + sum(one.corpus.rows_total for one in beside.values()))
+        self.plan = self.plan.model_copy(
+            update={"beside": {role: one.snapshot.fingerprint for role, one in beside.items()}} if beside else {}
+        )
+        return {POOL: own, **beside}
+
+    def _source_of(self, role: str) -> Source:
+        fingerprint = self.plan.beside.get(role)
+        return purpose_source(self.context, self.heartbeat.lease.id, self.source, role, fingerprint)
+
+    def _membership(self, reading: Reading) -> Membership:
+        """What the constraints are about; refuses here, before gradients are computed, what no selection can meet."""
+        wanted, corpus = self.source.request, reading.corpus
+        spec, everyone = wanted.selection, np.ones(len(reading.corpus), dtype=np.bool_)
+        membership = read_membership(
+            reading.snapshot, corpus, spec, wanted.dataset, self.context.settings, self.heartbeat.should_stop
+        )
+        budget = None if spec.budget.tokens is not None else picks_of(spec.budget, len(corpus))
+        limits = limits_of(spec.constraints, membership, corpus.rows, corpus.lengths, spec.budget.tokens, None, None)
+        constraints = limits.before(budget)
+        if constraints is not None:
+            everyone[constraints.exclude] = False
+            constraints.check_feasible(budget, everyone)
+        return membership
+
+    def _read_own(self) -> Reading:
         fetching = self.heartbeat.enter(Stage.READING, None, "bytes")
         counting: list[Meter] = []
 
@@ -167,7 +240,6 @@ class _Run:
             on_bytes=fetching.at,
             on_rows=on_rows,
         )
-        self._count(reading.corpus.rows_total)
         wanted = self.source.request
         enforce_limit(
             reading.corpus.rejected,
@@ -177,7 +249,8 @@ class _Run:
             needed=reading.corpus.needed,
         )
         source_column(reading.snapshot, self.context.settings, wanted.dataset.source_column)
-        picks_of(wanted.selection.budget, len(reading.corpus))
+        if wanted.selection.budget.tokens is None:
+            picks_of(wanted.selection.budget, len(reading.corpus))
         check_length(*reading.corpus.longest(), reading.model.longest)  # a budget that can be met is of one row or more
         self.context.corpus = reading.corpus
         return reading
@@ -198,10 +271,15 @@ class _Run:
         if excess is not None:
             raise JobError("quota-exceeded", "The project's quota is used up", "dataset", excess.message)
 
-    def _store(self, reading: Reading) -> ShardStore:
-        key = key_for(self.source, reading.model.revision, reading.corpus)
+    def _sketched(self, readings: Mapping[str, Reading]) -> list[_Sketched]:
+        """All datasets with their sketches under one content key, the job's own first: a preparation comes of it."""
+        own = readings[POOL]
+        key = key_for(self.source, own.model.revision, own.corpus)
         self._use(key)
-        return sketches_of(self.context, self.source.request, key, reading.corpus)
+        return [
+            _Sketched(role, one, sketches_of(self.context, self.source.request, key, one.corpus))
+            for role, one in readings.items()
+        ]
 
     def _use(self, key: str) -> None:
         """Protect the sketches from deletion until the job ends, before the job looks for them."""
@@ -211,6 +289,17 @@ class _Run:
             signals = sketch_use.use(session, self.heartbeat.lease, key, self.plan, self.context.settings.lease_s)
         if not signals.held:
             raise Stopped
+
+    def _unscored(self, sketched: Sequence[_Sketched], *, verify: bool) -> list[int] | None:
+        """Shards of the own dataset that a limit kept from being made; None where the job is parked for others."""
+        unscored: list[int] = []
+        for one in sketched:
+            missing = one.store.missing(verify=verify)
+            if missing and (one.role != POOL or self.plan.limited is None):
+                self._park(sketched, one, missing)
+                return None
+            unscored += missing
+        return unscored
 
     def _scored(self, store: ShardStore, missing: list[int]) -> int:
         """How many samples have sketches, where a limit kept the others from getting theirs.
@@ -231,24 +320,46 @@ class _Run:
             )
         return scored
 
-    def _park(self, reading: Reading, store: ShardStore, missing: list[int]) -> None:
-        """Let go of the job until what is missing is there: another job computes it already, or its own shards will."""
+    def _loaded(self, sketched: Sequence[_Sketched], unscored: list[int]) -> dict[str, StoredSketches] | None:
+        """All sketches by role; None where a shard is damaged, and the job is parked until that is made again."""
+        found = {}
+        for one in sketched:
+            try:
+                found[one.role] = one.store.load(
+                    scratch=self.context.settings.cache_path,
+                    without=unscored if one.role == POOL else (),
+                    should_stop=self.heartbeat.should_stop,
+                )
+            except ShardDamaged as error:
+                logger.warning("job %s: %s", self.heartbeat.lease.id, error)
+                self._park(sketched, one, one.store.missing(verify=True) or [error.shard])
+                return None
+        return found
+
+    def _park(self, sketched: Sequence[_Sketched], one: _Sketched, missing: list[int]) -> None:
+        """Let go of the job until what is missing is there: another job computes it already, or its own shards will.
+
+        Each dataset has turns of its own.
+        """
         rounds = self.plan.rounds + 1
-        if rounds > MOST_ROUNDS:
+        if rounds > MOST_ROUNDS * len(sketched):
             raise JobError(
                 "sketches-vanish",
                 "The sketches do not stay",
                 "gradients",
-                f"{len(missing)} shards were missing or damaged after {MOST_ROUNDS} rounds: check the artifact store",
+                f"{len(missing)} shards were missing or damaged after {rounds - 1} rounds: check the artifact store",
             )
+        store = one.store
         sizes = {shard: store.size(shard) for shard in missing}
-        allowed, tokens, limited = self._within_limits(reading, store, missing)
+        allowed, tokens, limited = self._within_limits(one, missing)
         plan = JobPlan(
-            **self._of_the_data(reading, store),
+            **self._of_the_data(one),
             shard_rows=store.shard_rows,
             parked_at=self.plan.parked_at or self._now(),
             rounds=self.plan.rounds,
             computed=self.computed,
+            **({"computed_beside": self.computed_beside} if self.computed_beside else {}),
+            **{name: getattr(self.plan, name) for name in KEPT if name in self.plan.model_fields_set},
         )
         own = {shard: sizes[shard] for shard in allowed}
         made = plan.model_copy(
@@ -273,28 +384,26 @@ class _Run:
             return None
         return Limited(**reached.model_dump(), rows_scored=scored, rows_not_scored=store.samples - scored)
 
-    def _within_limits(
-        self, reading: Reading, store: ShardStore, missing: list[int]
-    ) -> tuple[list[int], int | None, LimitReached | None]:
+    def _within_limits(self, one: _Sketched, missing: list[int]) -> tuple[list[int], int | None, LimitReached | None]:
         """The shards that the limit of tokens lets this job make, the tokens that it has then, and whether that is all.
 
         At least one is made, and the last of them may go beyond the limit. Which ones are drawn at random, so that they
         speak of all rows.
         """
-        limits = self.source.request.limits
-        if limits is None or limits.gradient_tokens is None:
+        limits, store = self.source.request.limits, one.store
+        if limits is None or limits.gradient_tokens is None or one.role != POOL:
             return missing, None, None
         allowed: list[int] = []
         tokens = self.plan.tokens
         for place in np.random.default_rng(self.source.gradients.seed).permutation(len(missing)).tolist():
             if tokens >= limits.gradient_tokens and allowed:
                 break
-            tokens += int(reading.corpus.lengths[store.lacking(missing[place])].sum())
+            tokens += int(one.reading.corpus.lengths[store.lacking(missing[place])].sum())
             allowed.append(missing[place])
         reached = LimitReached(limit="gradient_tokens", value=limits.gradient_tokens, used=tokens)
         return sorted(allowed), tokens, reached if len(allowed) < len(missing) else None
 
-    def _split(self, reading: Reading, store: ShardStore, candidates: Candidates) -> None:
+    def _split(self, own: _Sketched, candidates: Candidates, objective: Objective) -> None:
         """Make parts of the samples, and park the job until each part is selected from."""
         splits = self.plan.splits + 1
         if splits > MOST_ROUNDS:
@@ -305,20 +414,25 @@ class _Run:
                 f"shards were damaged when their parts were read, {MOST_ROUNDS} times: check the artifact store",
             )
         spec = self.source.request.selection
-        asked = self._config(candidates)
-        config = settle(candidates.values, asked, should_stop=self.heartbeat.should_stop)
+        asked = self._config(candidates, objective)
+        limits = objective.limits.before(asked.budget)
+        config = settle(objective.values, asked, limits, should_stop=self.heartbeat.should_stop)
         sizes = [len(rows) for rows in partition(len(candidates.rows), spec.partitions or 1, spec.seed)]
-        files, file, row = store.places()
-        at = np.searchsorted(reading.corpus.rows, candidates.rows)
-        kept = KeptCandidates(files, file[at], row[at], candidates.factors)
-        write_candidates(self.context.artifacts, candidates_name(self.heartbeat.lease.id), kept)
+        files, file, row = own.store.places()
+        at = np.searchsorted(own.reading.corpus.rows, candidates.rows)
+        write_parts_input(
+            self.context.artifacts,
+            candidates_name(self.heartbeat.lease.id),
+            PartsInput(files, file[at], row[at], candidates.factors, objective.bearings.metric, limits),
+        )
         plan = self.plan.model_copy(
             update={
-                **self._of_the_data(reading, store),
+                **self._of_the_data(own),
                 "parted_at": self.plan.parted_at or self._now(),
                 "splits": splits,
                 "computed": self.computed,
                 "behind": None,
+                **({"computed_beside": self.computed_beside} if self.computed_beside else {}),
                 "candidates": len(candidates.rows),
                 "parts": len(sizes),
                 "picks": config.budget,
@@ -333,15 +447,17 @@ class _Run:
         if not waiting:
             raise Stopped
 
-    def _of_the_data(self, reading: Reading, store: ShardStore) -> dict[str, Any]:
-        """The fields of the plan that describe the job's data."""
+    def _of_the_data(self, one: _Sketched) -> dict[str, Any]:
+        """The fields of the plan that describe the job's data, and the dataset whose sketches are looked for."""
         return {
-            "fingerprint": reading.snapshot.fingerprint,
-            "corpus": reading.corpus.digest,
-            "model": reading.model.revision,
+            "fingerprint": self.own_fingerprint,
+            "corpus": one.reading.corpus.digest,
+            "model": one.reading.model.revision,
             "adapter": self.source.gradients.adapter,
-            "sketches": store.key,
+            "sketches": one.store.key,
             "seconds": self.seconds,
+            "role": one.role,
+            **({"beside": self.plan.beside} if self.plan.beside else {}),
         }
 
     def _now(self) -> float:
@@ -349,39 +465,81 @@ class _Run:
         with self.context.sessions() as session:
             return clock.now(session)
 
-    def _load(self, reading: Reading, store: ShardStore, missing: list[int]) -> Candidates:
-        """The sketches of all rows that may be picked; those of some shards are not there."""
-        stored = store.load(
-            scratch=self.context.settings.cache_path, without=missing, should_stop=self.heartbeat.should_stop
-        )
+    def _candidates(self, reading: Reading, stored: StoredSketches, membership: Membership) -> Candidates:
+        """The sketches of all rows that may be picked."""
         if stored.finite.any() and not any_information(stored.values):
             raise no_information(len(stored.values))
         wanted = self.source.request
-        return candidates_of(stored, reading.corpus, wanted.selection, wanted.dataset.max_rejected_fraction)
+        return candidates_of(stored, reading.corpus, wanted.selection, membership, wanted.dataset.max_rejected_fraction)
 
-    def _select(self, candidates: Candidates) -> tuple[dict[str, Selection], dict[str, list[Selection]]]:
-        """Run the requested method, then the baselines with as many picks; results by label, repeated runs apart."""
+    def _objective(
+        self,
+        sketched: Sequence[_Sketched],
+        candidates: Candidates,
+        loaded: Mapping[str, StoredSketches],
+        membership: Membership,
+    ) -> Objective:
+        spec, corpus = self.source.request.selection, sketched[0].reading.corpus
+        purposes = purposes_of(spec)
+        beside = {
+            one.role: directions_of(
+                self.context,
+                one.role,
+                purposes[one.role],
+                one.reading,
+                loaded[one.role],
+                self.heartbeat.should_stop,
+            )
+            for one in sketched
+            if one.role != POOL
+        }
+        tokens = corpus.lengths[np.searchsorted(corpus.rows, candidates.rows)]
+        return objective_of(
+            spec, candidates.values, candidates.rows, membership, tokens, beside, self.context.settings.cache_path
+        )
+
+    def _select(self, candidates: Candidates, objective: Objective) -> Chosen:
+        """Run the requested method, then the baselines with as many picks, and all that is asked about them."""
         spec = self.source.request.selection
-        config = self._config(candidates)
-        main = self._merge(candidates, config) if self.parts else self._select_one(candidates, config)
+        config = self._config(candidates, objective)
+
+        def run(rows: int | None, limits: Constraints | None) -> Selection:
+            asked = replace(config, budget=rows)
+            return (self._merge if self.parts else self._select_one)(candidates, objective, asked, limits)
+
+        main, limits = objective.limits.apply(config.budget, run)
         if not len(main.indices):
             raise no_information(len(candidates.rows))
-        chosen: dict[str, Selection] = {MAIN: main}
-        repeats: dict[str, list[Selection]] = {}
+        chosen = Chosen({MAIN: main}, limits)
         for method in spec.baselines:
             baseline = config.baseline(method, budget=len(main.indices))
-            chosen[method] = self._select_one(candidates, baseline)
-            further = range(1, spec.baseline_repeats if method in RANDOM_METHODS else 1)
-            repeats[method] = [
-                self._select_one(candidates, replace(baseline, seed=baseline.seed + number)) for number in further
-            ]
-        return chosen, repeats
+            try:
+                runs = [
+                    self._select_one(candidates, objective, replace(baseline, seed=baseline.seed + number), limits)
+                    for number in range(spec.baseline_repeats if method in RANDOM_METHODS else 1)
+                ]
+            except ConstraintError as error:
+                chosen.left_out[method] = str(error)
+                continue
+            chosen.selections[method], chosen.repeats[method] = runs[0], runs[1:]
+        asking = Reselecting(
+            spec,
+            candidates,
+            objective,
+            main,
+            config,
+            limits,
+            self.context.settings.cache_path,
+            {"on_progress": self._selecting(len(main.indices)), "should_stop": self._should_stop},
+        )
+        chosen.cost, chosen.sweep, chosen.stability = asking.cost(), asking.sweep(), asking.stability()
+        return chosen
 
-    def _config(self, candidates: Candidates) -> SelectionConfig:
-        spec = self.source.request.selection
+    def _config(self, candidates: Candidates, objective: Objective) -> SelectionConfig:
+        spec, limits = self.source.request.selection, objective.limits.constraints
         return selection_config(
             spec,
-            budget=picks_among(candidates, spec.budget),
+            budget=picks_among(candidates, spec.budget, 0 if limits is None else len(limits.exclude)),
             device=str(self.context.device),
             alpha=self.plan.alpha if self.parts else None,
         )
@@ -393,26 +551,32 @@ class _Run:
         self.giving_way.look()
         return self.heartbeat.should_stop()
 
-    def _merge(self, candidates: Candidates, config: SelectionConfig) -> Selection:
+    def _merge(
+        self, _candidates: Candidates, objective: Objective, config: SelectionConfig, limits: Constraints | None
+    ) -> Selection:
         """Merge the picks of all parts."""
         picks = [
             PartPicks(np.array(part.picks, dtype=np.int64), np.array(part.gains, dtype=np.float64))
             for part in self.parts
         ]
         return merge(
-            candidates.values,
+            objective.values,
             picks,
             config,
-            on_progress=self._selecting(config.budget or len(candidates.values)),
+            limits,
+            on_progress=self._selecting(config.budget or len(objective.values)),
             should_stop=self._should_stop,
         )
 
-    def _select_one(self, candidates: Candidates, config: SelectionConfig) -> Selection:
+    def _select_one(
+        self, candidates: Candidates, objective: Objective, config: SelectionConfig, limits: Constraints | None
+    ) -> Selection:
         return select(
-            candidates.values,
+            objective.values,
             config,
+            limits,
             norms=candidates.norms,
-            on_progress=self._selecting(config.budget or len(candidates.values)),
+            on_progress=self._selecting(config.budget or len(objective.values)),
             should_stop=self._should_stop,
         )
 

@@ -19,7 +19,7 @@ from workers.runtime.failures import ProblemError, understood
 from workers.runtime.giving_way import GivingWay
 from workers.runtime.task import run_leased
 from workers.selection import SelectionConfig, partition, select_part
-from workers.stages.candidates import read_candidates
+from workers.stages.objective import limits_in_part, read_parts_input, turned
 from workers.statistics.row_figures import kept_and_scaled
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from app.core.contracts.job_request import SelectionSpec
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
+    from workers.stages.objective import PartsInput
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,9 @@ def run_part(part_id: str, dispatch: int) -> None:
     context.queue.put_or_leave(woken)
 
 
-def selection_config(spec: SelectionSpec, *, budget: int, device: str, alpha: float | None = None) -> SelectionConfig:
+def selection_config(
+    spec: SelectionSpec, *, budget: int | None, device: str, alpha: float | None = None
+) -> SelectionConfig:
     """A request as the selector takes it; `alpha` if it is settled."""
     return SelectionConfig(
         budget=budget,
@@ -71,8 +74,13 @@ def _select(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
         job = session.get_one(Job, job_id)
     request, plan = understood(JobRequest, job.request), PartPlan.load(job.plan)
     config = selection_config(request.selection, budget=plan.picks, device=str(context.device), alpha=plan.alpha)
+    given = read_parts_input(context.artifacts, candidates_name(job_id))
+    if given is None:
+        raise _damaged("the list of rows to pick from is missing or damaged")
     rows = partition(plan.candidates, plan.parts, config.seed)[part.number]
-    values = _sketches(context, heartbeat, job.id, plan, request.gradients.sketch_dim, rows)
+    if given.constraints is not None:
+        rows = np.union1d(rows, given.constraints.include)
+    sketches = _sketches(context, heartbeat, plan, request.gradients.sketch_dim, given, rows)
     meter = heartbeat.begin(part.budget, "picks")
     giving_way = GivingWay(context, Turn(job.project_id, job.priority))
 
@@ -81,9 +89,10 @@ def _select(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
         return heartbeat.should_stop()
 
     picked = select_part(
-        values,
+        turned(sketches, given.metric),
         np.arange(len(rows)),
         config,
+        limits_in_part(given.constraints, rows, sketches, given.metric),
         on_progress=lambda progress: meter.at(progress.done) if progress.stage == "picking" else None,
         should_stop=should_stop,
     )
@@ -101,21 +110,18 @@ def _select(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
 def _sketches(
     context: WorkerContext,
     heartbeat: LeaseHeartbeat,
-    job_id: uuid.UUID,
     plan: PartPlan,
     sketch_dim: int,
+    given: PartsInput,
     rows: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """The part's sketches, at the lengths that are selected from, shape (m, p), read a shard at a time."""
-    kept = read_candidates(context.artifacts, candidates_name(job_id))
-    if kept is None:
-        raise _damaged("the list of rows to pick from is missing or damaged")
-    store, places = sketch_files(context.artifacts, plan.sketches), (kept.files, kept.file[rows], kept.row[rows])
+    store, places = sketch_files(context.artifacts, plan.sketches), (given.files, given.file[rows], given.row[rows])
     try:
         values = gather(store, places, sketch_dim, heartbeat.should_stop)
     except ShardDamaged as error:
         raise _damaged(str(error)) from error
-    return kept_and_scaled(values, np.arange(len(rows)), None if kept.factors is None else kept.factors[rows])
+    return kept_and_scaled(values, np.arange(len(rows)), None if given.factors is None else given.factors[rows])
 
 
 def _damaged(detail: str) -> ProblemError:

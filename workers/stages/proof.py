@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.core.contracts.job_request import JobRequest
 from app.core.contracts.proof_plan import PlannedArm, PlannedSubset, ProofPlan
 from app.core.contracts.proof_request import NONE, ProofRequest
 from app.core.db.tables import Job, Proof, ProofStage, State
@@ -32,17 +31,20 @@ from workers.runtime.failures import JobError, ProblemError
 from workers.runtime.task import run_leased
 from workers.selection import select
 from workers.stages.candidates import left_out, picks_of, staying
+from workers.stages.limits import read_membership
+from workers.stages.objective import objective_of
 from workers.stages.part import selection_config
 from workers.stages.proof_arms import Chooser, shares_of
 from workers.stages.proof_comparison import RunsOfProof
 from workers.stages.proof_files import arm_key, run_key, write_arms
 from workers.stages.proof_held_out import Splitter
+from workers.stages.purposes import directions_of, purpose_source, purposes_of, read_purpose
 from workers.stages.reading import sketches_of, source_of
 from workers.statistics.row_figures import kept_and_scaled, length_factors, row_figures
 from workers.statistics.suspects import suspicion
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,7 +53,9 @@ if TYPE_CHECKING:
     from workers.gradients.shards import StoredSketches
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
+    from workers.selection import Metric
     from workers.stages.proof_arms import ChosenArm
+    from workers.stages.purposes import Directions
     from workers.stages.reading import Reading, Source
     from workers.statistics.row_figures import RowFigures
 
@@ -160,11 +164,9 @@ class _Turn:
         began = time.monotonic()
         source = proof_source(self.context, job)
         spec = source.request.selection
-        splitter = Splitter(
-            self.context, self.heartbeat, self.request, self.proof.project_id, source.request.model.max_length
-        )
+        splitter = Splitter(self.context, self.heartbeat, self.request, source.request.model.max_length)
         split, reading = splitter.split(source)
-        sketches = self._sketches(job, reading)
+        sketches = self._sketches((job.result or {})["sketches"], source, reading)
         finite = np.flatnonzero(sketches.finite)
         outside = {**split.pool.outside, "non_finite_gradient": np.flatnonzero(~sketches.finite)}
         pool = replace(split.pool, candidates=np.intersect1d(split.pool.candidates, finite), outside=outside)
@@ -178,7 +180,10 @@ class _Turn:
             )
         values = sketches.values[np.searchsorted(finite, pool.candidates)]
         figures = row_figures(values, sketches.token_losses[pool.candidates], sketches.unprompted[pool.candidates])
-        information = _Information(self.context, self.heartbeat, pool.candidates, values, figures)
+        beside = self._beside(job, source)
+        information = _Information(
+            self.context, self.heartbeat, source, reading, pool.candidates, values, figures, beside
+        )
         chooser = Chooser(self.request, spec, pool, information.picks)
         selected = information.picks(spec)
         arms = chooser.choose(selected)
@@ -221,9 +226,19 @@ class _Turn:
             runs.append(_planned(untrained, 0, rows[untrained], 0, identity))
         self._park(runs, plan)
 
-    def _sketches(self, job: Job, reading: Reading) -> StoredSketches:
-        result, request = job.result or {}, JobRequest.model_validate(job.request)
-        store = sketches_of(self.context, request, result["sketches"], reading.corpus)
+    def _beside(self, job: Job, source: Source) -> dict[str, Directions]:
+        """The sketches of what the job's selection is for, by role."""
+        found = {}
+        for role, purpose in purposes_of(source.request.selection).items():
+            kept = (job.result or {})[role]
+            other = purpose_source(self.context, job.id, source, role, kept["fingerprint"])
+            reading = read_purpose(self.context, role, other, self.heartbeat.should_stop)
+            stored = self._sketches(kept["sketches"], source, reading)
+            found[role] = directions_of(self.context, role, purpose, reading, stored, self.heartbeat.should_stop)
+        return found
+
+    def _sketches(self, key: str, source: Source, reading: Reading) -> StoredSketches:
+        store = sketches_of(self.context, source.request, key, reading.corpus)
         store.mark_used()
         return store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
 
@@ -286,36 +301,62 @@ class _Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class _Made:
+    """A selection from a proof's candidates.
+
+    Attributes:
+        places: Of its picks among the candidates, in the order of picking.
+        alpha: That it was made with.
+        metric: Of its target, or None.
+    """
+
+    places: NDArray[np.int64]
+    alpha: float
+    metric: Metric | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Information:
     """Selections from a proof's candidates, and what subsets of them hold."""
 
     context: WorkerContext
     heartbeat: LeaseHeartbeat
+    source: Source
+    reading: Reading
     candidates: NDArray[np.int64]
     values: NDArray[np.float32]
     figures: RowFigures
-    made: dict[str, tuple[NDArray[np.int64], float]] = field(default_factory=dict)
+    beside: Mapping[str, Directions]
+    made: dict[str, _Made] = field(default_factory=dict)
 
     def picks(self, spec: SelectionSpec) -> NDArray[np.int64]:
         """The picks of a selection, as places among the pool's samples."""
-        return self.candidates[self._selected(spec)[0]]
+        return self.candidates[self._selected(spec).places]
 
     def log_det(self, places: NDArray[np.int64], spec: SelectionSpec) -> float:
         """F(S) = log det(I + alpha K_SS) in nats, with the selection's own alpha."""
         at = np.searchsorted(self.candidates, places)
         rows, factors = self.values[at].astype(np.float64), length_factors(self.figures.norm, spec.normalize)
-        rows = rows if factors is None else rows * factors[at, None]
-        return float(np.linalg.slogdet(np.eye(len(rows)) + self._selected(spec)[1] * rows @ rows.T)[1])
+        rows, made = rows if factors is None else rows * factors[at, None], self._selected(spec)
+        if made.metric is not None:
+            rows = made.metric.of(rows, unit=False).astype(np.float64)
+        return float(np.linalg.slogdet(np.eye(len(rows)) + made.alpha * rows @ rows.T)[1])
 
-    def _selected(self, spec: SelectionSpec) -> tuple[NDArray[np.int64], float]:
-        """Picks and alpha of a selection, which is made once."""
+    def _selected(self, spec: SelectionSpec) -> _Made:
+        """A selection, which is made once."""
         name = spec.model_dump_json()
         if name not in self.made:
             self.made[name] = self._made(spec)
         return self.made[name]
 
-    def _made(self, spec: SelectionSpec) -> tuple[NDArray[np.int64], float]:
-        keep = staying(len(self.candidates), left_out(self.figures, suspicion(self.figures), spec))
+    def _made(self, spec: SelectionSpec) -> _Made:
+        settings, corpus, stop = self.context.settings, self.reading.corpus, self.heartbeat.should_stop
+        asked = read_membership(self.reading.snapshot, corpus, spec, self.source.request.dataset, settings, stop)
+        rows, tokens = corpus.rows[self.candidates], corpus.lengths[self.candidates]
+        # A row that is held out, or not finite, can't be picked, whatever has to be.
+        membership = replace(asked, include=asked.include[np.isin(asked.include, rows)])
+        dropped = left_out(self.figures, suspicion(self.figures), spec, rows, tokens, membership)
+        keep = staying(len(self.candidates), dropped)
         if not len(keep):
             raise JobError(
                 "filters-leave-nothing",
@@ -323,16 +364,27 @@ class _Information:
                 "selection.filters",
                 f"all {len(self.candidates)} candidates of the proof are beyond a bound: widen the bounds",
             )
-        budget = min(picks_of(spec.budget, len(self.candidates)), len(keep))
+        budget = None
+        if spec.budget.tokens is None:
+            there = len(keep) - int(np.isin(rows[keep], membership.exclude).sum())
+            budget = min(picks_of(spec.budget, len(self.candidates)), there)
         factors = length_factors(self.figures.norm, spec.normalize)
-        meter = self.heartbeat.enter(ProofStage.SELECTING, budget, "picks")
-        config = selection_config(spec, budget=budget, device=str(self.context.device))
-        selection = select(
-            kept_and_scaled(self.values.copy(), keep, factors),
-            replace(config, curvature=False),
-            norms=self.figures.norm[keep],
-            on_progress=lambda progress: meter.at(progress.done) if progress.stage == "picking" else None,
-            should_stop=self.heartbeat.should_stop,
+        values = kept_and_scaled(self.values.copy(), keep, factors)
+        used = purposes_of(spec)
+        beside = {role: one for role, one in self.beside.items() if role in used}
+        objective = objective_of(spec, values, rows[keep], membership, tokens[keep], beside, settings.cache_path)
+        meter = self.heartbeat.enter(ProofStage.SELECTING, budget or len(keep), "picks")
+        config = replace(selection_config(spec, budget=budget, device=str(self.context.device)), curvature=False)
+        selection, _ = objective.limits.apply(
+            budget,
+            lambda count, limits: select(
+                objective.values,
+                replace(config, budget=count),
+                limits,
+                norms=self.figures.norm[keep],
+                on_progress=lambda progress: meter.at(progress.done) if progress.stage == "picking" else None,
+                should_stop=stop,
+            ),
         )
         if not len(selection.indices):
             raise JobError(
@@ -341,7 +393,7 @@ class _Information:
                 "gradients",
                 f"all {len(self.values)} gradients are zero, so no row is better than another",
             )
-        return keep[selection.indices], selection.alpha
+        return _Made(keep[selection.indices], selection.alpha, objective.bearings.metric)
 
 
 def _planned(arm: str, seed: int, places: NDArray[np.int64], steps: int, identity: Json) -> PlannedRun:

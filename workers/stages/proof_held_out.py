@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.core.contracts.proof_request import Choice, ProofRequest
-from app.core.db.tables import Dataset, ProofStage
-from app.core.uris.datasets import check_uris
+from app.core.db.tables import ProofStage
 from workers.data.formats import read_columns
 from workers.data.row_facts import row_facts
 from workers.data.samples import Sample
@@ -20,12 +19,11 @@ from workers.runtime.failures import JobError
 from workers.selection.seeds import random_permutation
 from workers.stages.proof_arms import Pool
 from workers.stages.proof_files import HeldOutRows
-from workers.stages.reading import read
+from workers.stages.reading import read, source_beside
 from workers.statistics.two_level import clusters_of
 from workers.training.scoring import last_turn
 
 if TYPE_CHECKING:
-    import uuid
     from collections.abc import Sequence
 
     from workers.data.row_facts import RowFacts
@@ -61,14 +59,12 @@ class Splitter:
         context: This worker.
         heartbeat: Of the proof's lease.
         request: The proof's.
-        project_id: Whose proof it is.
         max_length: Tokens of a row at most.
     """
 
     context: WorkerContext
     heartbeat: LeaseHeartbeat
     request: ProofRequest
-    project_id: uuid.UUID
     max_length: int
 
     def split(self, source: Source) -> tuple[Split, Reading]:
@@ -80,7 +76,12 @@ class Splitter:
         """
         held = self.request.held_out
         options = next((metric.options for metric in self.request.metrics if isinstance(metric, Choice)), None)
-        apart = None if held.dataset is None else self._read(self._source_of_held_out(source))
+        apart = None
+        if held.dataset is not None:
+            beside = source_beside(
+                self.context, self.heartbeat.lease.id, source, held.dataset, "held_out.dataset", None
+            )
+            apart = self._read(beside)
         reading = self._read(source)
         settings, corpus = self.context.settings, reading.corpus
         facts_from = reading if apart is None else apart
@@ -168,24 +169,6 @@ class Splitter:
             )
         held = HeldOutRows(rows, nothing, samples, np.array(items, dtype=np.int64), np.array(right, dtype=np.bool_))
         return held, {"choice": missing} if missing else {}
-
-    def _source_of_held_out(self, source: Source) -> Source:
-        wanted = self.request.held_out.dataset
-        assert wanted is not None  # noqa: S101 - asked for where there is one
-        request = source.request.model_copy(update={"dataset": wanted})
-        named = wanted.uris or (() if wanted.uri is None else (wanted.uri,))
-        if named:
-            uri = check_uris(named, self.context.settings, wanted.format)
-            return replace(source, request=request, uri=uri, fingerprint=None, planned=False, rows=None)
-        with self.context.sessions() as session:
-            dataset = session.get(Dataset, wanted.id)
-        if dataset is None or dataset.project_id != self.project_id:
-            raise JobError(
-                "dataset-gone", "The dataset is gone", "held_out.dataset.id", "it was deleted: register it again"
-            )
-        uri = check_uris(dataset.every_uri, self.context.settings, dataset.format)
-        fingerprint = dataset.fingerprint
-        return replace(source, request=request, uri=uri, fingerprint=fingerprint, planned=False, rows=dataset.rows)
 
     def _read(self, source: Source) -> Reading:
         meter = self.heartbeat.enter(ProofStage.READING, source.rows, "rows")

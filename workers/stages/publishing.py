@@ -24,6 +24,7 @@ from workers.data.sources import count_sources
 from workers.data.stopping import Stopped
 from workers.selection.compare import jaccard
 from workers.stages import measuring
+from workers.stages.purposes import reached
 from workers.stages.scores import keep_scores, suspects_counted
 from workers.statistics import subset
 from workers.statistics.conflict import conflict_statistics
@@ -36,17 +37,36 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy.orm import Session
 
-    from app.core.contracts.job_request import SelectionSpec
+    from app.core.contracts.job_request import Normalize, SelectionSpec
     from app.core.db.tables import Json
     from workers.gradients.shards import Scored
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
-    from workers.selection import Selection
+    from workers.selection import Constraints, Selection
     from workers.stages.candidates import Candidates
+    from workers.stages.objective import Objective
     from workers.stages.reading import Reading
+    from workers.stages.sensitivity import Chosen
 
 ROWS_NAMED = 100
 """Row numbers of each reason that a job's own document names; all are at `/jobs/{id}/rejected`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A dataset that was read beside the job's own.
+
+    Attributes:
+        fingerprint: Of its file.
+        sketches: Content key.
+        samples: Its usable rows.
+        computed: Of these, those whose sketches were computed for this job.
+    """
+
+    fingerprint: str
+    sketches: str
+    samples: int
+    computed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +76,35 @@ class Published:
     Attributes:
         reading: The dataset.
         candidates: What may be picked, and why other rows may not.
-        chosen: The selections by label, `main` among them; their indices are places among the candidates.
-        repeats: Further runs of the baselines that draw at random, by label.
+        objective: What was selected from, and within what.
+        chosen: What was selected; indices are places among the candidates.
         selection: The requested selection.
         source_column: Column that says where a row comes from, or None.
         sketches: Content key.
         scored: What the sketches are of; None where that was not kept.
         computed: Samples whose sketches were computed for this job; the others' were there, or another job's.
         limited: The limit of the request that kept samples from being scored, or None.
+        beside: The datasets beside the job's own, by role.
         seconds: Time of each stage so far.
     """
 
     reading: Reading
     candidates: Candidates
-    chosen: Mapping[str, Selection]
-    repeats: Mapping[str, Sequence[Selection]]
+    objective: Objective
+    chosen: Chosen
     selection: SelectionSpec
     source_column: str | None
     sketches: str
     scored: Scored | None
     computed: int
     limited: Limited | None
+    beside: Mapping[str, Beside]
     seconds: dict[str, float]
+
+    @property
+    def main(self) -> Selection:
+        """The selection that was asked for."""
+        return self.chosen.selections[MAIN]
 
 
 def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Published) -> None:
@@ -87,18 +114,25 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
         Stopped: The job was cancelled or lost meanwhile. Nothing of it is in Postgres.
     """
     began = time.monotonic()
-    meter = heartbeat.enter(Stage.PUBLISHING, len(published.chosen[MAIN].indices), "picks")
+    meter = heartbeat.enter(Stage.PUBLISHING, len(published.main.indices), "picks")
 
     def watch(written: int) -> None:
         if heartbeat.should_stop():
             raise Stopped
         meter.at(written)
 
-    statistics, picked = _statistics(context, heartbeat, published), published.chosen[MAIN].indices
+    statistics, picked = _statistics(context, heartbeat, published), published.main.indices
     Statistics.model_validate({"job_id": heartbeat.lease.id, **statistics})
     _keep_rows(context, heartbeat.lease.id, published, watch)
     _keep_digests(context, heartbeat.lease.id, published)
-    keep_scores(context, heartbeat, published.reading, published.candidates, published.candidates.rows[picked])
+    keep_scores(
+        context,
+        heartbeat,
+        published.reading,
+        published.candidates,
+        published.candidates.rows[picked],
+        _further_scores(published),
+    )
     with context.sessions() as session:
         result = _result(published, time.monotonic() - began)
         JobResult.model_validate(result)
@@ -108,8 +142,8 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
         ):
             session.rollback()
             raise Stopped
-        for label, selection in published.chosen.items():
-            runs = [selection, *published.repeats.get(label, ())]
+        for label, selection in published.chosen.selections.items():
+            runs = [selection, *published.chosen.repeats.get(label, ())]
             head = Head(
                 label=label,
                 method=published.selection.method if label == MAIN else label,
@@ -117,7 +151,7 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
                 conflicts=conflict_statistics(selection),
                 curve=thinned_curve(runs),
             )
-            picks = _picks(selection, published.candidates.rows)
+            picks = _picks(selection, published.candidates.rows, _stability(published) if label == MAIN else None)
             selections.store(session, heartbeat.lease.id, head, picks, context.settings.chunk_rows)
         rejected = {str(reason): rows for reason, rows in published.candidates.rejected.items()}
         selections.store_rejected(session, heartbeat.lease.id, rejected, published.candidates.filtered)
@@ -128,7 +162,7 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
 
 def _note_times(session: Session, context: WorkerContext, published: Published, seconds: Mapping[str, float]) -> None:
     """Keep how long selecting and publishing took, for the estimates of later jobs."""
-    rows, picks = len(published.candidates.usable), len(published.chosen[MAIN].indices)
+    rows, picks = len(published.candidates.usable), len(published.main.indices)
     dim = int(published.candidates.values.shape[1])
     for stage, kind, size in (
         (Stage.SELECTING, measuring.of_selecting(context, published.selection, dim), measuring.selecting_size),
@@ -146,9 +180,7 @@ def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, 
     written = directory / f".{job_id}-{secrets.token_hex(4)}.{snapshot.format}"
     excerpts = written.with_suffix(".excerpts")
     try:
-        write_rows(
-            snapshot, published.candidates.rows[published.chosen[MAIN].indices], written, context.settings, watch
-        )
+        write_rows(snapshot, published.candidates.rows[published.main.indices], written, context.settings, watch)
         picked = replace(snapshot, path=written, parts=(), compression=None, bytes=written.stat().st_size)
         write_excerpts(picked, published.reading.corpus.shape, _ranked(published), excerpts, context.settings)
         put_checked(context.artifacts, excerpts_name(job_id), excerpts)
@@ -160,14 +192,14 @@ def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, 
 
 def _keep_digests(context: WorkerContext, job_id: uuid.UUID, published: Published) -> None:
     """Keep which rows the picks are, for jobs over other pools that have them too."""
-    corpus, rows = published.reading.corpus, published.candidates.rows[published.chosen[MAIN].indices]
+    corpus, rows = published.reading.corpus, published.candidates.rows[published.main.indices]
     digests = corpus.digests[np.searchsorted(corpus.rows, rows)]
     context.artifacts.write(picks_name(job_id), np.ascontiguousarray(digests).tobytes())
 
 
 def _ranked(published: Published) -> Iterator[Json]:
     """What is known of each pick besides its text, in file order."""
-    main, candidates = published.chosen[MAIN], published.candidates
+    main, candidates, stability = published.main, published.candidates, _stability(published)
     suspect = candidates.suspect[candidates.places]
     rows = published.candidates.rows[main.indices]
     parts, starts = published.reading.snapshot.parts, published.reading.corpus.starts
@@ -180,6 +212,7 @@ def _ranked(published: Published) -> Iterator[Json]:
             "epsilon": float(main.epsilons[place]),
             "conflict": float(main.conflicts[place]),
             "suspect": bool(suspect[main.indices[place]]),
+            **({} if stability is None else {"stability": _known(stability[main.indices[place]])}),
         }
 
 
@@ -189,8 +222,7 @@ def _statistics(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Pu
     Raises:
         Stopped: The job was cancelled or lost meanwhile.
     """
-    main, corpus = published.chosen[MAIN], published.reading.corpus
-    tokens = corpus.lengths[np.searchsorted(corpus.rows, published.candidates.rows)]
+    main, corpus, tokens = published.main, published.reading.corpus, published.objective.tokens
     counted = None
     if published.source_column is not None:
         candidates, picked = np.zeros((2, corpus.rows_total), dtype=np.bool_)
@@ -214,11 +246,53 @@ def _statistics(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Pu
         "sources": counted,
         "epsilon_conflict": subset.epsilon_conflict(main),
         "early_stop": subset.early_stop(main, wanted.method, wanted.early_stop_ratio),
+        **_sensitivity(published),
     }
 
 
+def _sensitivity(published: Published) -> Json:
+    """The curves of a sweep, and how many picks are how sure."""
+    found: Json = {}
+    if published.chosen.sweep is not None:
+        found["sweep"] = [
+            {
+                "conflict_penalty": one.point.conflict_penalty,
+                "early_stop_ratio": one.point.early_stop_ratio,
+                "alpha": one.point.alpha,
+                "normalize": plain_normalize(one.normalize),
+                "selected": one.point.k,
+                "certificate": one.point.certificate,
+                "shared": one.point.shared,
+                **subset.short_curve(one.point.log_det),
+            }
+            for one in published.chosen.sweep
+        ]
+    stability = _stability(published)
+    if stability is not None:
+        shares = stability[published.main.indices]
+        found["stability"] = np.histogram(shares[~np.isnan(shares)], bins=10, range=(0.0, 1.0))[0].tolist()
+    return found
+
+
+def _stability(published: Published) -> NDArray[np.float64] | None:
+    """Share of the reselections that pick each candidate, NaN where none had it; None where none was asked for."""
+    found = published.chosen.stability
+    return None if found is None else found.picked
+
+
+def _further_scores(published: Published) -> dict[str, NDArray[np.float64]]:
+    """What the table of scores has besides figures of each row: cosines with what the picks are for, and stability."""
+    found = {f"{role}_cosine": cosines for role, cosines in published.objective.bearings.cosines.items()}
+    stability = _stability(published)
+    return found if stability is None else {**found, "stability": stability}
+
+
+def _known(share: float) -> float | None:
+    return None if np.isnan(share) else float(share)
+
+
 def _result(published: Published, publishing_s: float) -> Json:
-    main = published.chosen[MAIN]
+    main = published.main
     guarantees = main.guarantees
     corpus = published.reading.corpus
     return {
@@ -232,10 +306,12 @@ def _result(published: Published, publishing_s: float) -> Json:
         ],
         "ignored_columns": {name: count for name, count in corpus.ignored.items() if name != published.source_column},
         "files": _files(published),
-        "normalize": published.selection.model_dump()["normalize"],
+        "normalize": plain_normalize(published.selection.normalize),
         "filtered": {reason: len(rows) for reason, rows in published.candidates.filtered.items()},
         "suspects": suspects_counted(published.candidates, main.indices),
         "tokens": corpus.tokens,
+        "tokens_selected": int(published.objective.tokens[main.indices].sum()),
+        **_purposes(published),
         "log_det": float(main.log_det[-1]),
         "alpha": main.alpha,
         "stop_reason": main.stop_reason,
@@ -265,8 +341,8 @@ def _result(published: Published, publishing_s: float) -> Json:
         "limited": None if published.limited is None else published.limited.model_dump(),
         "seconds": {**published.seconds, Stage.PUBLISHING: round(publishing_s, 3)},
         "baselines": {
-            label: _baseline(main, [one, *published.repeats.get(label, ())])
-            for label, one in published.chosen.items()
+            label: _baseline(main, [one, *published.chosen.repeats.get(label, ())])
+            for label, one in published.chosen.selections.items()
             if label != MAIN
         },
         "versions": {name: version(name) for name in ("spice-select", "torch", "transformers")},
@@ -275,6 +351,76 @@ def _result(published: Published, publishing_s: float) -> Json:
 
 def _scored_rows(published: Published) -> int:
     return len(published.reading.corpus) if published.limited is None else published.limited.rows_scored
+
+
+def _purposes(published: Published) -> Json:
+    """What constraints, purposes, sweep and stability came to, as far as they were asked for."""
+    chosen, main, objective = published.chosen, published.main, published.objective
+    found: Json = {}
+    if chosen.cost is not None and chosen.limits is not None:
+        found["constraints"] = {
+            "log_det_lost": chosen.cost.log_det,
+            "kept_out": chosen.cost.kept_out,
+            "each": {
+                name: {"log_det_lost": one.log_det, "certificate": one.certificate, "kept_out": one.kept_out}
+                for name, one in chosen.cost.each.items()
+            },
+            "sources": _sources_picked(chosen.limits, main),
+            "baselines_left_out": chosen.left_out,
+        }
+    for role, one in reached(
+        objective.bearings, published.candidates.values, main.indices, published.selection.seed
+    ).items():
+        beside = published.beside[role]
+        gradients = {"computed": beside.computed, "reused": max(beside.samples - beside.computed, 0)}
+        found[role] = {
+            **one,
+            "fingerprint": beside.fingerprint,
+            "sketches": beside.sketches,
+            "gradients": gradients,
+        }
+    if chosen.sweep is not None:
+        found["sweep"] = [
+            {
+                "conflict_penalty": one.point.conflict_penalty,
+                "early_stop_ratio": one.point.early_stop_ratio,
+                "alpha": one.point.alpha,
+                "normalize": plain_normalize(one.normalize),
+                "selected": one.point.k,
+                "log_det": float(one.point.log_det[-1]) if one.point.k else 0.0,
+                "mean_conflict": one.point.mean_conflict,
+                "certificate": one.point.certificate,
+                "shared": one.point.shared,
+                "lacking": one.point.lacking,
+            }
+            for one in chosen.sweep
+        ]
+    if chosen.stability is not None:
+        shares = chosen.stability.picked[main.indices]
+        known = shares[~np.isnan(shares)]
+        found["stability"] = {
+            "sketches": chosen.stability.sketches,
+            "bootstrap": chosen.stability.pools,
+            "impossible": chosen.stability.impossible,
+            "mean": float(known.mean()) if len(known) else None,
+            "smallest": float(known.min()) if len(known) else None,
+            "always": int((known == 1.0).sum()),
+        }
+    return found
+
+
+def _sources_picked(limits: Constraints, main: Selection) -> Json:
+    sources = limits.sources
+    if sources is None:
+        return {}
+    picked = np.bincount(sources.of_row[main.indices], minlength=len(sources.names)).tolist()
+    there = np.bincount(sources.of_row, minlength=len(sources.names)).tolist()
+    least, most = sources.least.tolist(), sources.most.tolist()
+    return {
+        name: {"least": least[at], "most": most[at], "picked": picked[at], "candidates": there[at]}
+        for at, name in enumerate(sources.names)
+        if there[at]
+    }
 
 
 def _files(published: Published) -> list[Json] | None:
@@ -301,6 +447,11 @@ def _partitions_guarantee(asked: SelectionSpec, count: int) -> Json | None:
     return {"factor": rho / 2, "loss": rho * count * penalty}
 
 
+def plain_normalize(normalize: Normalize) -> str | Json:
+    """Lengths as a request names them."""
+    return normalize if isinstance(normalize, str) else normalize.model_dump()
+
+
 def _baseline(main: Selection, runs: Sequence[Selection]) -> Json:
     log_det = subset.spread([float(run.log_det[-1]) for run in runs])
     return {
@@ -312,11 +463,12 @@ def _baseline(main: Selection, runs: Sequence[Selection]) -> Json:
     }
 
 
-def _picks(selection: Selection, rows: NDArray[np.int64]) -> Picks:
+def _picks(selection: Selection, rows: NDArray[np.int64], stability: NDArray[np.float64] | None) -> Picks:
     return Picks(
         indices=rows[selection.indices].tolist(),
         marginal_gains=selection.marginal_gains.tolist(),
         epsilons=selection.epsilons.tolist(),
         conflicts=selection.conflicts.tolist(),
         log_det=selection.log_det.tolist(),
+        stability=None if stability is None else [_known(share) for share in stability[selection.indices]],
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from app.core.contracts.job_plan import JobPlan
 from app.core.contracts.job_request import JobRequest
-from app.core.db.tables import DEFAULT_PROJECT, Dataset, Job
+from app.core.db.tables import DEFAULT_PROJECT, Dataset, Job, Proof
 from app.core.uris.datasets import check_uris
 from app.core.uris.models import check_adapter_uri, check_model_uri
 from workers.data.conversation import Wanted
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable
 
+    from app.core.contracts.job_request import DatasetRef
     from app.core.settings import Settings
     from app.core.uris.datasets import DatasetUri
     from app.core.uris.models import ModelUri
@@ -180,6 +181,43 @@ def sketches_of(
         shard_rows=shard_rows or context.settings.shard_rows,
         stored_as=request.gradients.store,
         pool=context.pool_of(corpus),
+    )
+
+
+def source_beside(
+    context: WorkerContext, job_id: uuid.UUID, source: Source, wanted: DatasetRef, field: str, fingerprint: str | None
+) -> Source:
+    """The source of another dataset, read as a job's own is, with the same model and settings.
+
+    Args:
+        context: This worker.
+        job_id: The job, or the proof, that reads it: its dataset must be of the same project.
+        source: The job's own.
+        wanted: The other dataset.
+        field: Where the request names it, for a message.
+        fingerprint: What it must be, if it was read before.
+
+    Raises:
+        JobError: The registered dataset is gone.
+        UriRefused: This worker's settings do not allow a URI.
+    """
+    request = source.request.model_copy(update={"dataset": wanted})
+    if wanted.id is None:
+        uri = check_uris(wanted.uris or (wanted.uri or "",), context.settings, wanted.format)
+        planned = fingerprint is not None
+        return replace(source, request=request, uri=uri, fingerprint=fingerprint, planned=planned, rows=None)
+    with context.sessions() as session:
+        dataset = session.get(Dataset, wanted.id)
+        owner = session.get(Job, job_id) or session.get(Proof, job_id)
+    if dataset is None or owner is None or dataset.project_id != owner.project_id:
+        raise JobError("dataset-gone", "The dataset is gone", f"{field}.id", "it was deleted: register it again")
+    return replace(
+        source,
+        request=request,
+        uri=check_uris(dataset.every_uri, context.settings, dataset.format),
+        fingerprint=fingerprint or dataset.fingerprint,
+        planned=fingerprint is not None,
+        rows=dataset.rows,
     )
 
 

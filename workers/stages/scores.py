@@ -17,7 +17,7 @@ from workers.data.export import write_rows
 from workers.data.stopping import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -38,6 +38,7 @@ def keep_scores(
     reading: Reading,
     candidates: Candidates,
     picked: NDArray[np.int64],
+    further: Mapping[str, NDArray[np.float64]],
 ) -> None:
     """Hand both files to the artifact store.
 
@@ -47,6 +48,7 @@ def keep_scores(
         reading: The dataset.
         candidates: The rows with their figures.
         picked: Row numbers of the picks.
+        further: Further figures of the candidates by the names of their columns, each (n,); NaN where it is not known.
 
     Raises:
         Stopped: The job was cancelled or lost meanwhile.
@@ -62,8 +64,8 @@ def keep_scores(
             raise Stopped
 
     try:
-        with pq.ParquetWriter(table, SCHEMA, compression="zstd") as writer:
-            for part in _batches(candidates, is_picked):
+        with pq.ParquetWriter(table, _schema(further), compression="zstd") as writer:
+            for part in _batches(candidates, is_picked, further):
                 watch(0)
                 writer.write_table(part)
         worst = candidates.worst(MOST_SUSPECTS)
@@ -99,15 +101,26 @@ SCHEMA = pa.schema(
 )
 
 
-def _batches(candidates: Candidates, is_picked: NDArray[np.bool_]) -> Iterator[pa.Table]:
+def _schema(further: Mapping[str, NDArray[np.float64]]) -> pa.Schema:
+    return pa.schema([*SCHEMA, *((name, pa.float64()) for name in further)])
+
+
+def _batches(
+    candidates: Candidates, is_picked: NDArray[np.bool_], further: Mapping[str, NDArray[np.float64]]
+) -> Iterator[pa.Table]:
     """The table's rows in file order; a figure that is not known is null, and so is `filtered` of a candidate."""
     filtered = _filtered(candidates)
+    whole = {name: np.full(len(candidates.usable), np.nan) for name in further}
+    for name, values in further.items():
+        whole[name][candidates.places] = values
     for start in range(0, len(candidates.usable), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         figures = [pa.array(candidates.figures.of(name)[part], from_pandas=True) for name in DIAGNOSTICS]
         columns = (candidates.suspicion, candidates.suspect, is_picked)
+        more = [pa.array(values[part], from_pandas=True) for values in whole.values()]
         yield pa.table(
-            [candidates.usable[part], *figures, *(column[part] for column in columns), filtered[part]], schema=SCHEMA
+            [candidates.usable[part], *figures, *(column[part] for column in columns), filtered[part], *more],
+            schema=_schema(further),
         )
 
 

@@ -21,6 +21,7 @@ from workers.runtime.context import current_context
 from workers.runtime.failures import JobError
 from workers.runtime.task import run_leased
 from workers.stages import measuring
+from workers.stages.purposes import POOL, purpose_source
 from workers.stages.reading import model_directory, read, sketches_of, source_of
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     with context.sessions() as session:
         shard = session.get_one(Shard, heartbeat.lease.id)
         plan = ShardPlan.load(session.get_one(Job, job_id).plan)
-    source = source_of(context, job_id)
+    own = source_of(context, job_id)
+    source = own
+    if plan.role != POOL:
+        source = purpose_source(context, job_id, own, plan.role, plan.beside.get(plan.role))
     corpus = _corpus(context, heartbeat, source, plan.corpus)
     store = sketches_of(context, source.request, plan.sketches, corpus, plan.shard_rows)
     config = source.gradients
@@ -83,11 +87,12 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     def start() -> StartingPoint:
         if not config.prepared:
             return StartingPoint(source.adapter)
-        return shared_starting_point(
-            context.artifacts,
-            store.key,
-            lambda: starting_point(model, config, corpus, source.adapter, heartbeat.should_stop),
-        )
+
+        def prepared() -> StartingPoint:
+            samples = corpus if source is own else read(context, own, heartbeat.should_stop).corpus
+            return starting_point(model, config, samples, source.adapter, heartbeat.should_stop)
+
+        return shared_starting_point(context.artifacts, store.key, prepared)
 
     engine = context.engine(model, config, store.key, start)
     store.keep_scored(Scored(engine.left_out, model.weights_stored_as))

@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 BINS = 24
 SCATTER_POINTS = 2000
 CURVE_POINTS = 1000
+SHORT_CURVE_POINTS = 60
 SOURCES_NAMED = 20
 PAPER_EARLY_STOP_RATIO = 0.5
 """The omega of the paper, which is what a job that sets none is shown."""
+
+
+def short_curve(log_det: NDArray[np.float64]) -> dict[str, Any]:
+    """A curve at 60 ranks at most, the last among them, for a small figure."""
+    count = len(log_det)
+    places = np.unique(np.linspace(0, max(count - 1, 0), min(count, SHORT_CURVE_POINTS)).astype(np.int64))
+    return {"rank": (places + 1).tolist(), "log_det": log_det[places].tolist()}
 
 
 def conflict_before_after(

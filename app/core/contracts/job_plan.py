@@ -33,6 +33,8 @@ class JobPlan(BaseModel):
     Attributes:
         seconds: Time that each stage has taken so far.
         uses: Content key of the sketches that deletion leaves alone, from before anybody looked for them.
+        beside: Fingerprints of the datasets that are read beside the job's own, by their role.
+        role: Whose sketches the shards are: ``pool``, the job's own dataset, or a role of one beside it.
         fingerprint: Of the dataset that was read, ``sha256:<hex>``.
         corpus: Digest of its samples.
         model: Revision of the model.
@@ -41,17 +43,16 @@ class JobPlan(BaseModel):
         shard_rows: Rows of a shard of the job, the last one's apart.
         parked_at: When the job was first parked for shards, in seconds since 1970 on Postgres's clock.
         rounds: Times that it was parked for shards.
-        behind: Whether the job waits for another job that computes the same sketches; unset where it does not.
-        computed: Samples of the shards that were made for this job.
         tokens: Tokens of these samples; unset where no limit asks for them.
         limited: The limit that was reached; unset before.
         behind: Whether the job waits for another one over the same samples that computes; unset where it does not.
-        computed: Samples whose sketches were computed for this job before it was last parked.
+        computed: Samples of its own dataset whose sketches were computed for this job before it was last parked.
+        computed_beside: Likewise of the datasets beside it, by role.
         parted_at: When it was first parked for parts since then, likewise.
         splits: Times that it was parked for parts since then.
         candidates: Rows that may be picked: the parts are drawn of these.
         parts: Number of parts.
-        picks: Picks of the whole selection.
+        picks: Picks of the whole selection; unset where tokens alone end it.
         alpha: Of the whole selection.
     """
 
@@ -59,6 +60,8 @@ class JobPlan(BaseModel):
 
     seconds: dict[str, float] = {}
     uses: str | None = None
+    beside: dict[str, str] = {}
+    role: str = "pool"
     fingerprint: str | None = None
     corpus: str | None = None
     model: str | None = None
@@ -71,6 +74,7 @@ class JobPlan(BaseModel):
     computed: int = 0
     tokens: int = 0
     limited: LimitReached | None = None
+    computed_beside: dict[str, int] = {}
     parted_at: float | None = None
     splits: int = 0
     candidates: int | None = None
@@ -89,7 +93,7 @@ class JobPlan(BaseModel):
 
     def stored(self) -> dict[str, Any]:
         """The plan as a job's row holds it."""
-        return self.model_dump(exclude_unset=True)
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
 class ShardPlan(JobPlan):
@@ -107,5 +111,4 @@ class PartPlan(JobPlan):
     sketches: str
     candidates: int
     parts: int
-    picks: int
     alpha: float

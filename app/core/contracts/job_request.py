@@ -6,9 +6,11 @@ Only dataset, model and budget are required; the defaults serve.
 from __future__ import annotations
 
 import uuid
+from math import ceil, prod
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     FiniteFloat,
@@ -113,6 +115,10 @@ _PREFERENCE = (
     "pair, the model being its own reference. Of rows with a label: `chosen` leaves out those labelled false, "
     "`rejected` those labelled true, `all` none."
 )
+
+
+SOURCE_COLUMNS = ("source", "dataset", "domain")
+"""Columns that are taken for a row's source where none is named."""
 
 
 class DatasetRef(Request):
@@ -255,16 +261,27 @@ class Gradients(Request):
         return self
 
 
+def fewest_rows(share: float, picks: int) -> int:
+    """A least share of some picks as rows; what is whole but for rounding is whole."""
+    return ceil(round(share * picks, 6))
+
+
 class Budget(Request):
-    """How many rows to pick: a fraction of the usable rows, or a count."""
+    """How much to pick: a fraction of the usable rows, a count of rows, or as many rows as some tokens buy."""
 
     fraction: FiniteFloat | None = Field(default=None, gt=0, le=1)
     count: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(
+        default=None,
+        ge=1,
+        lt=2**53,
+        description="Tokens that training on the picks reads once, most: those of the rows as the model gets them.",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.fraction is None) == (self.count is None):
-            raise ValueError("must have either fraction (over 0, at most 1) or count (at least 1)")
+        if sum(given is not None for given in (self.fraction, self.count, self.tokens)) != 1:
+            raise ValueError("must have either fraction (over 0, at most 1), count (at least 1) or tokens (at least 1)")
         return self
 
 
@@ -319,6 +336,191 @@ class Filters(Request):
     )
 
 
+EVERY_OTHER = "*"
+"""Stands for each source that `constraints.sources` does not name."""
+SourceName = Annotated[str, Field(min_length=1, max_length=100), Storable]
+ColumnName = Annotated[str, Field(min_length=1, max_length=1000), Storable]
+MOST_ROWS_NAMED = 1_000_000
+
+
+class Share(Request):
+    """How much of the picks may come from a source, as shares of them."""
+
+    min: FiniteFloat | None = Field(default=None, ge=0, le=1, description="Of k picks at least min k, rounded up.")
+    max: FiniteFloat | None = Field(default=None, ge=0, le=1, description="Of k picks at most max k, rounded down.")
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("must have min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}, so that nothing would do")
+        return self
+
+
+class RowsByColumn(Request):
+    """The rows that a column of the dataset marks."""
+
+    column: ColumnName = Field(
+        description="A row is meant where the value is true, 1, or one of the words true, yes and 1; it is not where "
+        "it is false, 0, null, empty, or one of the words false, no and 0. Any other value fails the job."
+    )
+
+
+def _rows_or_column(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """One message for both; pydantic's own would tell of each row."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError(
+            f"must be row numbers from 0, each once and {MOST_ROWS_NAMED:,} at most, or {{'column': name}} with the "
+            "name of a column that marks the rows"
+        ) from None
+
+
+def _each_once(rows: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(rows)) != len(rows):
+        raise ValueError("names a row twice")
+    return rows
+
+
+RowNumbers = Annotated[
+    tuple[Annotated[int, Field(strict=True, ge=0, lt=2**53)], ...],
+    Field(max_length=MOST_ROWS_NAMED),
+    AfterValidator(_each_once),
+]
+Rows = Annotated[RowNumbers | RowsByColumn, WrapValidator(_rows_or_column)]
+
+
+class NearDuplicates(Request):
+    """Which rows are too much alike for both to be picked."""
+
+    cosine: FiniteFloat | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="No row is picked whose gradient sketch has this cosine or more with that of a pick.",
+    )
+    text: bool = Field(
+        default=False,
+        description="Of rows whose texts differ in case, white space or Unicode form alone, one may be picked: one "
+        "that `include` names, else the first.",
+    )
+
+    @model_validator(mode="after")
+    def _tells_something(self) -> Self:
+        if self.cosine is None and not self.text:
+            raise ValueError("must have cosine (over 0, at most 1), or text true, or both")
+        return self
+
+
+class Constraints(Request):
+    """What the picks have to keep to, all of it at once."""
+
+    sources: dict[SourceName, Share] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="Shares of the picks by source, as `dataset.source_column` tells it; `*` is each source that is "
+        'not named: `{"code": {"min": 0.2, "max": 0.4}, "*": {"max": 0.3}}`. Rows of no source are one source, `*`.',
+    )
+    include: Rows | None = Field(
+        default=None,
+        description="Rows that are picked first, in this order, whatever they gain: row numbers, or the column that "
+        "marks them. Filters do not drop them.",
+    )
+    exclude: Rows | None = Field(default=None, description="Rows that are never picked, likewise.")
+    near_duplicates: NearDuplicates | None = None
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        least = sum(share.min or 0.0 for share in (self.sources or {}).values())
+        if least > 1 + 1e-9:
+            raise ValueError(
+                f"sources: the min of all sources are {least:g} together, and all picks are 1: lower some of them"
+            )
+        other = (self.sources or {}).get(EVERY_OTHER)
+        if other is not None and other.min is not None:
+            raise ValueError("sources: '*' stands for sources without a name and can have a max alone: name those")
+        if isinstance(self.include, tuple) and isinstance(self.exclude, tuple):
+            both = set(self.include) & set(self.exclude)
+            if both:
+                raise ValueError(f"row {min(both)} is in include and in exclude: leave it in one of them")
+        return self
+
+
+class Purpose(Request):
+    """Rows that stand for something that the model is to learn, or to keep: a small dataset of its own."""
+
+    dataset: DatasetRef = Field(
+        description="10,000 rows at most, read and sketched by the same model with the job's own settings."
+    )
+    price: FiniteFloat = Field(
+        default=0.1,
+        ge=0,
+        le=100,
+        description="Nats that a pick's score loses where its gradient is the opposite of the mean direction of these "
+        "rows; in proportion to the negative cosine, so that a row that does not pull against them loses nothing.",
+    )
+    group_column: ColumnName | None = Field(
+        default=None, description="Column of that dataset by which its rows are told of in groups, each by itself."
+    )
+
+
+class Target(Purpose):
+    """What the picks are for."""
+
+    weight: FiniteFloat = Field(
+        default=0.8,
+        ge=0,
+        le=1,
+        description="w: how much more information counts in the directions that the target's gradients span; 0: all "
+        "directions alike, 1: those alone.",
+    )
+
+
+MOST_SETTINGS = 64
+
+
+class Sweep(Request):
+    """Settings to select with as well, each value of one with each of the others; method `spice`."""
+
+    conflict_penalty: tuple[Annotated[FiniteFloat, Field(ge=0, le=100)], ...] | None = Field(
+        default=None, min_length=1, max_length=16
+    )
+    early_stop_ratio: tuple[Annotated[FiniteFloat, Field(gt=0, le=1)] | None, ...] | None = Field(
+        default=None, min_length=1, max_length=16, description="null in it: no early stop."
+    )
+    alpha: tuple[Alpha, ...] | None = Field(default=None, min_length=1, max_length=16)
+    normalize: tuple[Normalize, ...] | None = Field(default=None, min_length=1, max_length=16)
+
+    @model_validator(mode="after")
+    def _some_and_not_too_many(self) -> Self:
+        lists = self.model_dump(exclude_none=True)
+        if not lists:
+            raise ValueError("must have conflict_penalty, early_stop_ratio, alpha or normalize, each a list")
+        for name, values in lists.items():
+            if any(one in values[:place] for place, one in enumerate(values)):
+                raise ValueError(f"{name} names a value twice")
+        count = prod(len(values) for values in lists.values())
+        if count > MOST_SETTINGS:
+            raise ValueError(f"has {count} combinations, more than {MOST_SETTINGS}: leave some values out")
+        return self
+
+
+class Stability(Request):
+    """How often to select again, to tell how sure each pick is."""
+
+    sketches: int = Field(default=5, ge=0, le=50, description="From other random projections of the gradients.")
+    bootstrap: int = Field(default=20, ge=0, le=200, description="From rows drawn with replacement: 63% of them each.")
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Self:
+        if self.sketches + self.bootstrap == 0:
+            raise ValueError("sketches and bootstrap are 0: leave stability out, or ask for 1 or more")
+        return self
+
+
 class SelectionSpec(Request):
     """How to pick."""
 
@@ -340,6 +542,14 @@ class SelectionSpec(Request):
     early_stop_ratio: FiniteFloat | None = Field(
         default=None, gt=0, le=1, description="omega: stop when a gain falls to this part of the first."
     )
+    constraints: Constraints | None = Field(default=None, description="What the picks have to keep to.")
+    target: Target | None = Field(default=None, description="Rows of what the picks are for.")
+    protect: Purpose | None = Field(default=None, description="Rows of what training on the picks must not lose.")
+    sweep: Sweep | None = Field(
+        default=None,
+        description="Select with other settings too, on the same sketches: how much the answer depends on them.",
+    )
+    stability: Stability | None = Field(default=None, description="Tell how sure each pick is.")
     partitions: int | None = Field(
         default=None,
         ge=2,
@@ -386,6 +596,33 @@ class SelectionSpec(Request):
             raise ValueError("curvature is of the plain greedy: use method 'fisher' or conflict_penalty 0")
         if self.curvature and self.partitions is not None:
             raise ValueError("curvature proves its factor for one greedy over all rows: leave it or partitions out")
+        return self
+
+    @model_validator(mode="after")
+    def _sweep_of_the_greedy(self) -> Self:
+        if self.sweep is not None and self.method != "spice":
+            raise ValueError(
+                f"sweep is over the settings of method 'spice', and method is {self.method!r}: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_what_must_be_in(self) -> Self:
+        limits, count = self.constraints, self.budget.count
+        if limits is None or count is None:
+            return self
+        if isinstance(limits.include, tuple) and len(limits.include) > count:
+            raise ValueError(
+                f"constraints.include names {len(limits.include)} rows, more than budget.count {count}: name fewer, or "
+                "ask for more"
+            )
+        least = {name: fewest_rows(share.min, count) for name, share in (limits.sources or {}).items() if share.min}
+        if sum(least.values()) > count:
+            raise ValueError(
+                f"constraints.sources: the min of all sources are {sum(least.values())} rows "
+                f"({', '.join(f'{name} {rows}' for name, rows in least.items())}), more than budget.count {count}: "
+                "lower some of them, or ask for more"
+            )
         return self
 
     @model_validator(mode="after")

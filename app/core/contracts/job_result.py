@@ -84,6 +84,97 @@ class Limited(Response):
     rows_not_scored: int = Field(description="Usable rows without.")
 
 
+class SourcePicked(Response):
+    """Rows of one source among the picks, with the limits in rows that they were picked within."""
+
+    least: int
+    most: int
+    picked: int
+    candidates: int = Field(description="Rows of the source that could be picked.")
+
+
+class ConstraintCost(Response):
+    """One constraint by itself, as if it were the only one."""
+
+    log_det_lost: float = Field(
+        description="Log-det of the unconstrained greedy less that of the greedy under this constraint alone, of as "
+        "many rows, in nats."
+    )
+    certificate: float = Field(description="Proven share of the best subset that this constraint allows.")
+    kept_out: int = Field(description="Picks of the unconstrained greedy that it has not.")
+
+
+class ConstraintsMet(Response):
+    """What the constraints came to."""
+
+    log_det_lost: float = Field(
+        description="Log-det of the unconstrained greedy of as many rows less that of the subset, in nats: what all "
+        "constraints together cost."
+    )
+    kept_out: dict[str, int] = Field(
+        description="Picks of the unconstrained greedy that are not in the subset, by what keeps them out: `exclude`, "
+        "`sources`, `tokens`, `near_duplicates`, or `displaced` where they would be allowed and others came first."
+    )
+    each: dict[str, ConstraintCost] = Field(
+        description="Each by itself; one that can't be met without the others, not."
+    )
+    sources: dict[str, SourcePicked] = Field(description="By source; empty without limits by source.")
+    baselines_left_out: dict[str, str] = Field(description="Baselines that can't meet the constraints, and why.")
+
+
+class GroupReached(Response):
+    """How far the picks reach towards one group of a purpose's rows."""
+
+    rows: int = Field(description="Rows of the group that have a gradient.")
+    covered: float = Field(description="Log-det of the picks in the directions of the group's gradients, in nats.")
+    covered_per_direction: float = Field(description="That by the number of these directions.")
+    cosine: float = Field(description="Mean cosine of the picks with the group's mean direction.")
+
+
+class Reached(Response):
+    """How far the picks reach towards rows that stand for what they are for, or for what they must not harm."""
+
+    rows: int = Field(description="Rows of that dataset.")
+    sketched: int = Field(description="Rows of it whose gradients are finite and not zero.")
+    unusable: dict[str, int] = Field(description="Rows of it that could not be used, by reason.")
+    gradients: GradientsComputed
+    fingerprint: str
+    sketches: str = Field(description="Content key of its gradient sketches.")
+    directions: int = Field(description="Directions that its gradients span.")
+    covered: float = Field(description="Log-det of the picks in these directions, in nats.")
+    covered_random: float = Field(description="The same of as many random rows, the mean of five draws.")
+    cosine: float = Field(description="Mean cosine of the picks with the mean direction of its rows.")
+    cosine_random: float = Field(description="The same of random rows, which is that of all candidates.")
+    groups: dict[str, GroupReached] = Field(description="By the values of `group_column`; empty without it.")
+    worst_group: str | None = Field(description="The group that is covered least by direction; null without groups.")
+
+
+class SweepPoint(Response):
+    """What one combination of settings gives. Log-dets at another alpha or at other lengths are on another scale."""
+
+    conflict_penalty: float
+    early_stop_ratio: float | None
+    alpha: float = Field(description="The number behind `auto`.")
+    normalize: Literal["none", "clip", "unit"] | Clip
+    selected: int
+    log_det: float = Field(description="In nats, at this alpha and these lengths.")
+    mean_conflict: float
+    certificate: float
+    shared: float = Field(description="Jaccard index of its picks and the subset's: 1 where they are the same rows.")
+    lacking: str | None = Field(description="What of the constraints it does not meet; null if it meets all.")
+
+
+class StabilityFound(Response):
+    """How sure the picks are; each pick's own share is in the subset, that of every row in the scores."""
+
+    sketches: int = Field(description="Selections made again from other random projections.")
+    bootstrap: int = Field(description="Selections made again from resampled pools.")
+    impossible: int = Field(description="Of those, pools that could not meet the constraints; they count nowhere.")
+    mean: float | None = Field(description="Mean share of the reselections that pick a pick.")
+    smallest: float | None = Field(description="The smallest of these shares.")
+    always: int = Field(description="Picks that each reselection picked, of those that had them as candidates.")
+
+
 class JobResult(Response):
     """Numbers of a succeeded job; the picks are at `links.subset`."""
 
@@ -109,7 +200,15 @@ class JobResult(Response):
         "`GET /jobs/{id}/rejected`."
     )
     suspects: SuspectsCounted
-    tokens: int
+    tokens: int = Field(description="Of all usable rows.")
+    tokens_selected: int | None = Field(
+        default=None, description="Tokens that training on the picks reads once. Null for results of old."
+    )
+    constraints: ConstraintsMet | None = Field(default=None, description="Null where nothing was constrained.")
+    target: Reached | None = None
+    protect: Reached | None = None
+    sweep: list[SweepPoint] | None = Field(default=None, description="Curves are at `GET /jobs/{id}/statistics`.")
+    stability: StabilityFound | None = None
     log_det: float = Field(description="Information of the subset, in nats.")
     alpha: float
     stop_reason: Literal["budget", "early_stop", "exhausted"]

@@ -46,6 +46,9 @@ class MethodArm(Request):
             raise ValueError("must have a method, or a selection that differs, or a name and indices")
         if self.method is not None and "method" in (self.selection or {}):
             raise ValueError("names its method twice: leave selection.method out")
+        for name in ("target", "protect", "sweep", "stability"):
+            if (self.selection or {}).get(name) is not None:
+                raise ValueError(f"selection.{name} is that of the proof's own selection: leave it out, or send null")
         if self.name is None and self.method is None and "method" not in (self.selection or {}):
             raise ValueError("must have a name, since its method is that of the arm `selected`")
         return self
@@ -62,7 +65,9 @@ class MethodArm(Request):
             ValidationError: The two do not go together.
         """
         changed = {**({} if self.method is None else {"method": self.method}), **(self.selection or {})}
-        plain = base.model_dump(mode="json", exclude_unset=True, exclude={"baselines", "baseline_repeats"})
+        plain = base.model_dump(
+            mode="json", exclude_unset=True, exclude={"baselines", "baseline_repeats", "sweep", "stability"}
+        )
         return SelectionSpec.model_validate({**plain, **changed})
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from typing import Literal
 
 from pydantic import Field
 
+from app.core.contracts.job_request import Clip
 from app.core.contracts.schema import Response
 
 
@@ -86,6 +88,20 @@ class EarlyStop(Response):
     kept: int | None = Field(description="Picks before that point; null if the gains stay above.")
 
 
+class SweepCurve(Response):
+    """The curve of one combination of a sweep, at 60 points at most."""
+
+    conflict_penalty: float
+    early_stop_ratio: float | None
+    alpha: float
+    normalize: Literal["none", "clip", "unit"] | Clip
+    selected: int
+    certificate: float
+    shared: float
+    rank: list[int] = Field(description="Number of picks, from 1.")
+    log_det: list[float] = Field(description="Log-det of that many picks, in nats, at this alpha and these lengths.")
+
+
 class Statistics(Response):
     """What the figures of a job are drawn from, besides its curve."""
 
@@ -95,3 +111,7 @@ class Statistics(Response):
     sources: Sources | None = Field(description="Null if the dataset has no column that says.")
     epsilon_conflict: EpsilonConflict
     early_stop: EarlyStop | None = Field(description="Null for methods that do not pick by marginal gains.")
+    sweep: list[SweepCurve] | None = Field(default=None, description="Null where no sweep was asked for.")
+    stability: list[int] | None = Field(
+        default=None, description="Picks by the share of reselections that pick them, in ten bins from 0 to 1."
+    )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from app.core.db.tables import Json
 
 MAIN = "main"
+STABILITY = "stability"
 FILTERED = "filter:"
 """What the reasons of rows that a filter dropped begin with, beside those of rows that can't be used."""
 
@@ -33,6 +34,8 @@ class Picks:
         epsilons: Marginal gain less base gain, in nats, at most 0.
         conflicts: Conflict with the picks before it, in [0, 1].
         log_det: Log-det of the picks up to and including this one, in nats.
+        stability: Share of the reselections that pick each, in [0, 1], None for one that none had; None where none was
+            made.
     """
 
     indices: Sequence[int]
@@ -40,14 +43,16 @@ class Picks:
     epsilons: Sequence[float]
     conflicts: Sequence[float]
     log_det: Sequence[float]
+    stability: Sequence[float | None] | None = None
 
 
-COLUMNS: Mapping[str, InstrumentedAttribute[list[int]] | InstrumentedAttribute[list[float]]] = {
+COLUMNS: Mapping[str, InstrumentedAttribute[Any]] = {
     "indices": SelectionChunk.row_indices,
     "marginal_gains": SelectionChunk.marginal_gains,
     "epsilons": SelectionChunk.epsilons,
     "conflicts": SelectionChunk.conflicts,
     "log_det": SelectionChunk.log_det,
+    STABILITY: SelectionChunk.stability,
 }
 
 
@@ -97,6 +102,7 @@ def store(session: Session, job_id: uuid.UUID, head: Head, picks: Picks, chunk_r
                 epsilons=list(picks.epsilons[part]),
                 conflicts=list(picks.conflicts[part]),
                 log_det=list(picks.log_det[part]),
+                stability=None if picks.stability is None else list(picks.stability[part]),
             )
         )
 
@@ -130,6 +136,17 @@ def stream_column(sessions: Sessions, job_id: uuid.UUID, column: str, label: str
     """One field of the picks, chunk by chunk."""
     for (values,) in _chunks(sessions, job_id, label, (COLUMNS[column],)):
         yield values
+
+
+def columns_of(sessions: Sessions, job_id: uuid.UUID) -> list[str]:
+    """The fields of a job's picks: `stability` only where it was asked for."""
+    with sessions() as session:
+        known = session.scalar(
+            select(SelectionChunk.stability.is_not(None)).where(
+                SelectionChunk.job_id == job_id, SelectionChunk.label == MAIN, SelectionChunk.first_rank == 0
+            )
+        )
+    return [name for name in COLUMNS if known or name != STABILITY]
 
 
 def _chunks(sessions: Sessions, job_id: uuid.UUID, label: str, columns: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -564,7 +564,8 @@ class SelectionChunk(Base):
             "cardinality(row_indices) = cardinality(marginal_gains)"
             " AND cardinality(row_indices) = cardinality(epsilons)"
             " AND cardinality(row_indices) = cardinality(conflicts)"
-            " AND cardinality(row_indices) = cardinality(log_det)",
+            " AND cardinality(row_indices) = cardinality(log_det)"
+            " AND (stability IS NULL OR cardinality(row_indices) = cardinality(stability))",
             name="equal_lengths",
         ),
     )
@@ -577,6 +578,7 @@ class SelectionChunk(Base):
     epsilons: Mapped[list[float]] = mapped_column(ARRAY(Double()))
     conflicts: Mapped[list[float]] = mapped_column(ARRAY(Double()))
     log_det: Mapped[list[float]] = mapped_column(ARRAY(Double()))
+    stability: Mapped[list[float | None] | None] = mapped_column(ARRAY(Double()))
 
 
 class RejectedRows(Base):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import Text, cast, delete, exists, func, or_, select
 
 from app.core.db.tables import Dataset, Estimate, Job, Preview, Proof, State
 from app.core.lifecycle import counts, quotas
@@ -109,6 +109,8 @@ def delete_expired_datasets(session: Session) -> int:
 
 
 def _unread() -> tuple[ColumnElement[bool], ...]:
-    open_job = exists().where(Job.dataset_id == Dataset.id, Job.state.in_(OPEN))
+    beside = (Job.request[("selection", role, "dataset", "id")].astext for role in ("target", "protect"))
+    named = [Job.dataset_id == Dataset.id, *(one == cast(Dataset.id, Text) for one in beside)]
+    open_job = exists().where(or_(*named), Job.state.in_(OPEN))
     open_preview = exists().where(Preview.dataset_id == Dataset.id, Preview.state.in_(OPEN))
     return Dataset.state.in_(FINAL), ~open_job, ~open_preview

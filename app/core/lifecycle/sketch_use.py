@@ -52,11 +52,12 @@ def retiring(sessions: Sessions, key: str) -> Iterator[bool]:
 def live_corpora(session: Session) -> tuple[set[str], set[str]]:
     """Fingerprints of the datasets, and digests of the samples, of all jobs that have not ended."""
     rows = session.execute(
-        select(Job.plan["fingerprint"].astext, Job.plan["corpus"].astext).where(
+        select(Job.plan["fingerprint"].astext, Job.plan["corpus"].astext, Job.plan["beside"]).where(
             Job.state.in_(OPEN), Job.plan.is_not(None)
         )
     ).all()
-    return {row[0] for row in rows if row[0]}, {row[1] for row in rows if row[1]}
+    fingerprints = {fingerprint for own, _, beside in rows for fingerprint in (own, *(beside or {}).values())}
+    return fingerprints - {None}, {corpus for _, corpus, _ in rows if corpus}
 
 
 def used_keys(session: Session) -> set[str]:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from app.reports.figures.distributions import draw_conflict, draw_epsilon, draw_lengths, draw_sources
 from app.reports.figures.lines import draw_curve, draw_gains
+from app.reports.figures.multiples import draw_stability, draw_sweep
 
 if TYPE_CHECKING:
     from app.core.contracts.statistics import Statistics
     from app.reports.figures.figure import Figure
     from app.results.schemas import Conflicts, Curve
 
-FIGURES: Final = ("curve", "gains", "epsilon", "conflict", "lengths", "sources")
+FIGURES: Final = ("curve", "gains", "epsilon", "conflict", "lengths", "sources", "sweep", "stability")
 
 
 def draw_figures(
@@ -29,7 +30,8 @@ def draw_figures(
         wide: Of the curve, in pixels.
 
     Returns:
-        Those of `FIGURES`; without `sources` where the dataset does not tell them.
+        Those of `FIGURES`; without `sources` where the dataset does not tell them, and without `sweep` and `stability`
+        where the job asked for none.
     """
     figures = [
         draw_curve(curve, method, wide),
@@ -40,4 +42,8 @@ def draw_figures(
     ]
     if statistics.sources is not None:
         figures.append(draw_sources(statistics.sources, width))
+    if statistics.sweep:
+        figures.append(draw_sweep(statistics.sweep, wide))
+    if statistics.stability is not None:
+        figures.append(draw_stability(statistics.stability, width))
     return figures

@@ -121,17 +121,22 @@ const KINDS = {
   budget(field, id) {
     const share = h("input", { type: "radio", name: id, id: `${id}-share`, checked: true });
     const total = h("input", { type: "radio", name: id, id: `${id}-total` });
+    const bought = h("input", { type: "radio", name: id, id: `${id}-bought` });
     const fraction = h("input", { id: `${id}-fraction`, inputMode: "decimal", value: "10", autocomplete: "off", "aria-label": "Percent of the usable rows", oninput: () => (share.checked = true) });
     const amount = h("input", { id: `${id}-count`, inputMode: "numeric", autocomplete: "off", "aria-label": "Number of rows", oninput: () => (total.checked = true) });
+    const tokens = h("input", { id: `${id}-tokens`, inputMode: "numeric", autocomplete: "off", "aria-label": "Number of tokens", oninput: () => (bought.checked = true) });
     const part = () => (typeof asNumber(fraction.value) === "number" ? Number((asNumber(fraction.value) / 100).toPrecision(12)) : fraction.value);
     return {
       group: true,
-      element: h("div", { class: "choices" }, h("label", { for: share.id }, share, "a share of the rows, %"), fraction, h("label", { for: total.id }, total, "so many rows"), amount),
-      read: () => (share.checked ? { fraction: part() } : { count: asNumber(amount.value) ?? "" }),
+      element: h("div", { class: "choices" }, h("label", { for: share.id }, share, "a share of the rows, %"), fraction, h("label", { for: total.id }, total, "so many rows"), amount, h("label", { for: bought.id }, bought, "rows of so many tokens"), tokens),
+      read: () => (share.checked ? { fraction: part() } : bought.checked ? { tokens: asNumber(tokens.value) ?? "" } : { count: asNumber(amount.value) ?? "" }),
       write: (value) => {
-        share.checked = value.count === null || value.count === undefined;
-        total.checked = !share.checked;
+        const given = (one) => one !== null && one !== undefined;
+        total.checked = given(value.count);
+        bought.checked = given(value.tokens);
+        share.checked = !total.checked && !bought.checked;
         if (share.checked) fraction.value = String(Number((value.fraction * 100).toPrecision(12)));
+        else if (bought.checked) tokens.value = String(value.tokens);
         else amount.value = String(value.count);
       },
     };

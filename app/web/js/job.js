@@ -209,6 +209,10 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
       ["Information", `${nats(result.log_det)} nats`],
       ["Proven share of the best", percent(result.certificate.value)],
       ["Mean conflict", conflict(result.mean_conflict)],
+      ...(result.tokens_selected === null || result.tokens_selected === undefined ? [] : [["Tokens of the picks", count(result.tokens_selected)]]),
+      ...(result.constraints ? [["Cost of the constraints", `${nats(result.constraints.log_det_lost)} nats`]] : []),
+      ...(result.target ? [["Cosine with the target", conflict(result.target.cosine)]] : []),
+      ...(result.stability?.mean ? [["Picked again", percent(result.stability.mean)]] : []),
       ["Time", duration(Object.values(result.seconds).reduce((sum, one) => sum + one, 0))],
     ];
     return h("dl", { class: "facts" }, pairs.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));

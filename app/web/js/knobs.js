@@ -1,7 +1,10 @@
 /* Knobs that `fields.js` has no words for: taken from the API's own description, so that the form lacks none. */
 
 // Offered as one control; and not at all: a dataset is named by its URI here, and two fields are short for the dataset's.
-const WHOLE = new Set(["dataset.columns", "selection.budget", "selection.normalize", "selection.filters", "limits", "metadata"]);
+const WHOLE = new Set([
+  "dataset.columns", "selection.budget", "selection.normalize", "selection.filters", "selection.constraints",
+  "selection.target", "selection.protect", "selection.sweep", "selection.stability", "limits", "metadata",
+]);
 const ELSEWHERE = new Set(["dataset.id", "dataset.uris", "train_on", "preference"]);
 
 /** Fields for all leaves of a request that are not among `known`. */

@@ -33,15 +33,18 @@ WHOLE = RequestFlags(dataset="https://example.com/train.jsonl", model="file:///m
         ("10%", {"fraction": 0.1}),
         ("2.5%", {"fraction": 0.025}),
         ("1e-3", {"fraction": 0.001}),
+        ("200000 tokens", {"tokens": 200000}),
+        ("7tokens", {"tokens": 7}),
     ],
 )
 def test_a_budget_is_a_count_a_fraction_or_a_percentage(text: str, budget: dict[str, float]) -> None:
     assert budget_of(text) == budget
 
 
-def test_a_budget_that_is_none_is_refused() -> None:
-    with pytest.raises(BudgetNotReadable, match="budget 'many': give a number of rows"):
-        budget_of("many")
+@pytest.mark.parametrize("text", ["many", "tokens", "1.5 tokens", "5 tokens more"])
+def test_a_budget_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(BudgetNotReadable, match=f"budget '{text}': give a number of rows"):
+        budget_of(text)
 
 
 def test_flags_alone_make_a_request() -> None:

@@ -29,6 +29,20 @@ STATISTICS: dict[str, Any] = {
     "sources": {"column": "source", "values": [{"value": HOSTILE, "all": 3, "picked": 1}], "other": None},
     "epsilon_conflict": {"rank": [1, 2], "conflict": [0.0, 0.2], "epsilon": [0.0, -0.1]},
     "early_stop": {"ratio": 0.5, "requested": False, "threshold": 1.0, "kept": 1},
+    "sweep": [
+        {
+            "conflict_penalty": 0.1,
+            "early_stop_ratio": None,
+            "alpha": 1.0,
+            "normalize": "unit",
+            "selected": 2,
+            "certificate": 0.6,
+            "shared": 1.0,
+            "rank": [1, 2],
+            "log_det": [2.0, 3.0],
+        }
+    ],
+    "stability": [0] * 9 + [2],
 }
 
 

@@ -1,0 +1,272 @@
+"""What the constraints of a request come to for the rows that may be picked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.core.contracts.job_request import EVERY_OTHER, SOURCE_COLUMNS, RowsByColumn
+from workers.data.errors import DatasetError
+from workers.data.formats import read_columns
+from workers.data.row_marks import NO_SOURCE, RowMarks, Wanted, read_marks
+from workers.data.sources import source_column
+from workers.runtime.failures import JobError
+from workers.selection import Constraints, Shares, select_in_shares
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from app.core.contracts.job_request import Constraints as Asked
+    from app.core.contracts.job_request import DatasetRef, Rows, SelectionSpec
+    from app.core.settings import Settings
+    from workers.data.corpus import Corpus
+    from workers.data.fetch import Snapshot
+    from workers.selection import Selection
+
+    Numbers = NDArray[np.int64]
+
+FIELD = "selection.constraints"
+OTHERS = "(others)"
+"""Stands for the rows of no source, and where nothing is said of `*`, of every source that has no limit."""
+NAMED = 10
+"""Sources that a message names."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Membership:
+    """What a request and the dataset say of rows as members, by row number.
+
+    Attributes:
+        include: Rows that have to be picked, in this order.
+        exclude: Rows that may not be, ascending.
+        marks: What the dataset says; None where nothing was asked of it.
+        column: The column that names a row's source; None where no limit is about sources.
+    """
+
+    include: Numbers
+    exclude: Numbers
+    marks: RowMarks | None
+    column: str | None
+
+
+def read_membership(
+    snapshot: Snapshot,
+    corpus: Corpus,
+    spec: SelectionSpec,
+    dataset: DatasetRef,
+    settings: Settings,
+    should_stop: Callable[[], bool],
+) -> Membership:
+    """Read what the constraints are about; rows are read once more if a column or their texts are asked for.
+
+    Raises:
+        JobError: A row or a column is not there, or a row must and must not be picked.
+        Stopped: `should_stop` said so.
+    """
+    asked, nothing = spec.constraints, np.empty(0, dtype=np.int64)
+    if asked is None:
+        return Membership(nothing, nothing, None, None)
+    columns = read_columns(snapshot, settings)
+    wanted = Wanted(
+        source=_source_column(snapshot, settings, dataset) if asked.sources else None,
+        include=_column(asked.include, "include", columns),
+        exclude=_column(asked.exclude, "exclude", columns),
+        texts=asked.near_duplicates is not None and asked.near_duplicates.text,
+    )
+    marks = None
+    if wanted.columns or wanted.texts:
+        try:
+            marks = read_marks(snapshot, corpus.shape, settings, wanted, should_stop)
+        except DatasetError as error:
+            raise _impossible(FIELD, error.message) from error
+    include = _rows(asked.include, marks.include if marks else nothing, corpus, "include")
+    exclude = np.sort(_rows(asked.exclude, marks.exclude if marks else nothing, corpus, "exclude"))
+    both = np.intersect1d(include, exclude)
+    if len(both):
+        raise _impossible(f"{FIELD}.include", f"row {both[0]} is in include and in exclude: leave it in one of them")
+    for row in include[~np.isin(include, corpus.rows)][:1].tolist():
+        why = next((reason for reason, rows in corpus.rejected.items() if row in rows), "unusable")
+        raise _impossible(f"{FIELD}.include", f"row {row} can't be used ({why}): repair the row, or leave it out")
+    return Membership(include, exclude, marks, wanted.source)
+
+
+def _source_column(snapshot: Snapshot, settings: Settings, dataset: DatasetRef) -> str:
+    try:
+        found = source_column(snapshot, settings, dataset.source_column)
+    except DatasetError as error:
+        raise _impossible("dataset.source_column", error.message) from error
+    if found is None:
+        raise _impossible(
+            f"{FIELD}.sources",
+            f"the dataset has none of the columns {', '.join(SOURCE_COLUMNS)} (it has "
+            f"{_listed(read_columns(snapshot, settings))}): "
+            "name the column with dataset.source_column",
+        )
+    return found
+
+
+def _column(rows: Rows | None, field: str, columns: list[str]) -> str | None:
+    if not isinstance(rows, RowsByColumn):
+        return None
+    if rows.column not in columns:
+        raise _impossible(
+            f"{FIELD}.{field}.column",
+            f"is {rows.column!r}, but the dataset's columns are {_listed(columns)}: use one of those",
+        )
+    return rows.column
+
+
+def _rows(asked: Rows | None, marked: Numbers, corpus: Corpus, field: str) -> Numbers:
+    if not isinstance(asked, tuple):
+        return marked
+    if asked and max(asked) >= corpus.rows_total:
+        raise _impossible(
+            f"{FIELD}.{field}",
+            f"names row {max(asked)}, and the dataset has {corpus.rows_total} rows, numbered from 0: leave it out",
+        )
+    return np.array(asked, dtype=np.int64)
+
+
+def same_texts(text: Numbers, rows: Numbers, include: Numbers) -> NDArray[np.bool_]:
+    """Which of some rows have the text of another that may be picked in their place.
+
+    Args:
+        text: By row number, the first row with the same text.
+        rows: Row numbers, ascending, shape (m,).
+        include: Rows that have to be picked: of a text these stay, the others go.
+
+    Returns:
+        Shape (m,).
+    """
+    groups, must = text[rows], np.isin(rows, include)
+    _, first = np.unique(groups, return_index=True)
+    stays = np.zeros(len(rows), dtype=np.bool_)
+    stays[first] = True
+    taken = np.isin(groups, groups[must])
+    return ~np.where(taken, must, stays)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limits:
+    """The constraints of a request over n candidates, which they name by their places.
+
+    Attributes:
+        constraints: All but the limits by source; None where there are none.
+        shares: Of the picks by source, or None.
+    """
+
+    constraints: Constraints | None
+    shares: Shares | None
+
+    def apply(
+        self, budget: int | None, run: Callable[[int | None, Constraints | None], Selection]
+    ) -> tuple[Selection, Constraints | None]:
+        """Select within the limits.
+
+        Args:
+            budget: Rows to pick, or None where tokens alone end the selection.
+            run: Selects at most so many rows within such constraints.
+
+        Returns:
+            The selection, and the constraints that it was made within.
+
+        Raises:
+            ConstraintError: They can't be met.
+        """
+        shares = self.shares
+        if shares is None:
+            return run(budget, self.constraints), self.constraints
+        others = self.constraints or Constraints()
+        found, sources = select_in_shares(
+            lambda rows, limits: run(rows, replace(others, sources=limits)), shares, budget
+        )
+        return found, replace(others, sources=sources)
+
+    def before(self, budget: int | None) -> Constraints | None:
+        """The constraints before it is known how many rows come out: limits by source for as many as are asked for."""
+        if self.shares is None or budget is None:
+            return self.constraints
+        return replace(self.constraints or Constraints(), sources=self.shares.of(budget))
+
+
+def limits_of(
+    asked: Asked | None,
+    membership: Membership,
+    rows: Numbers,
+    tokens: Numbers,
+    token_budget: int | None,
+    price: NDArray[np.float64] | None,
+    near_rows: NDArray[np.float32] | None,
+) -> Limits:
+    """The limits for the candidates.
+
+    Args:
+        asked: The request's constraints.
+        membership: What they are about.
+        rows: Row numbers of the candidates, ascending, shape (n,).
+        tokens: Tokens that training on each reads, shape (n,).
+        token_budget: Most tokens of all picks, or None.
+        price: What each candidate's score loses for pulling against a purpose, nats, shape (n,); None: nothing.
+        near_rows: The sketches that near-duplicates are told by, where others are selected from, shape (n, p).
+
+    Raises:
+        JobError: A source is named that no candidate has.
+    """
+    near = None if asked is None or asked.near_duplicates is None else asked.near_duplicates.cosine
+    constraints = Constraints(
+        tokens=None if token_budget is None else tokens,
+        token_budget=token_budget,
+        include=np.searchsorted(rows, membership.include),
+        exclude=np.flatnonzero(np.isin(rows, membership.exclude)),
+        near_cosine=near,
+        near_rows=None if near is None else near_rows,
+        price=price,
+    )
+    shares = None
+    if asked is not None and asked.sources and membership.marks is not None:
+        shares = _shares(asked, membership.marks, membership.column or "", rows)
+    return Limits(constraints if constraints.bind or price is not None else None, shares)
+
+
+def _shares(asked: Asked, marks: RowMarks, column: str, rows: Numbers) -> Shares:
+    wanted = asked.sources or {}
+    source = marks.source[rows]
+    there = np.bincount(source[source != NO_SOURCE], minlength=len(marks.names))
+    known = {name: count for name, count in zip(marks.names, there.tolist(), strict=True) if count}
+    for name in wanted:
+        if name != EVERY_OTHER and name not in known:
+            sources = ", ".join(f"{one!r} ({known[one]})" for one in sorted(known, key=known.__getitem__)[::-1][:NAMED])
+            raise _impossible(
+                f"{FIELD}.sources.{name}",
+                f"no row that may be picked has {name!r} in column {column!r}; the sources there are {sources}"
+                f"{' and others' if len(known) > NAMED else ''}: name one of those, or leave it out",
+            )
+    named = [name for name in wanted if name != EVERY_OTHER]
+    others = [name for name in marks.names if name not in wanted] if EVERY_OTHER in wanted else []
+    place = {name: at for at, name in enumerate([*named, *others])}
+    rest = len(place)  # rows of no source, and of sources without a limit
+    of_name = np.array([place.get(name, rest) for name in marks.names] + [rest], dtype=np.int64)
+    most_of_others = wanted[EVERY_OTHER].max if EVERY_OTHER in wanted else 1.0
+    limits = [
+        *((wanted[name].min, wanted[name].max) for name in named),
+        *((None, most_of_others) for _ in others),
+        (None, most_of_others),
+    ]
+    return Shares(
+        names=(*place, OTHERS),
+        of_row=of_name[source],
+        least=np.array([low or 0.0 for low, _ in limits]),
+        most=np.array([1.0 if high is None else high for _, high in limits]),
+    )
+
+
+def _impossible(field: str, message: str) -> JobError:
+    return JobError("constraints-impossible", "The constraints can't be met", field, message)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names[:20])
