@@ -167,5 +167,6 @@ class AsyncSpiceClient:
     curve = awaitable(results.curve)
     conflicts = awaitable(results.conflicts)
     rejected = awaitable(results.rejected)
+    league = awaitable(results.league)
     suspects = awaitable(results.suspects)
     scores = awaitable(results.scores)

@@ -166,5 +166,6 @@ class SpiceClient:
     curve = blocking(results.curve)
     conflicts = blocking(results.conflicts)
     rejected = blocking(results.rejected)
+    league = blocking(results.league)
     suspects = blocking(results.suspects)
     scores = blocking(results.scores)

@@ -333,6 +333,30 @@ class Baseline(Answer):
     overlap: float
 
 
+class Decontamination(Answer):
+    """The evaluation set that rows were held against: its rows, those too short to find anything, its runs of words."""
+
+    rows: int
+    short: int
+    runs: int
+    fingerprint: str
+
+
+class LeagueRow(Answer):
+    """One method of a job beside the others: means over its runs, log-det and coverage in nats, shares by source."""
+
+    method: str
+    runs: int
+    rows: float
+    tokens: float
+    log_det: float
+    mean_conflict: float
+    overlap: float
+    target_covered: float | None = None
+    target_cosine: float | None = None
+    sources: dict[str, float] = {}
+
+
 class GradientsComputed(Answer):
     """Rows whose gradients a job computed, and rows whose sketches it found."""
 
@@ -493,6 +517,9 @@ class JobResult(Answer):
     limited: Limited | None = None
     seconds: dict[str, float]
     baselines: dict[str, Baseline]
+    league: list[LeagueRow] = []
+    baselines_left_out: dict[str, str] = {}
+    decontamination: Decontamination | None = None
     partitions: int | None = None
     partitions_guarantee: PartitionsGuarantee | None = None
     versions: dict[str, str]
@@ -762,6 +789,31 @@ class ConflictStatistics(Answer):
     histogram: Histogram
     spearman_conflict_gain: float | None = None
     spearman_conflict_epsilon: float | None = None
+
+
+class ProofVerdict(Answer):
+    """What training on the picks of a method came to in a proof: the method minus `against`."""
+
+    proof_id: UUID
+    metric: str
+    against: str
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    verdict: str
+
+
+class LeagueLine(LeagueRow):
+    """A method in the league table; `requested` is the job's own."""
+
+    requested: bool
+    verdicts: list[ProofVerdict] = []
+
+
+class League(Answer):
+    """The methods of a job side by side, that of the largest log-det first."""
+
+    job_id: UUID
+    methods: list[LeagueLine]
 
 
 class Conflicts(ConflictStatistics):

@@ -9,7 +9,22 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic, and what checks with it, takes no other before Python 3.12
 
-Method = Literal["spice", "fisher", "dpp", "grad_norm", "random"]
+Method = Literal[
+    "spice",
+    "fisher",
+    "dpp",
+    "grad_norm",
+    "random",
+    "less",
+    "rds_plus",
+    "tsds",
+    "ifd",
+    "selectit",
+    "perplexity",
+    "length",
+    "grad_match",
+    "facility_location",
+]
 
 TrainOn = Literal["all", "last"]
 Preference = Literal["chosen", "rejected", "dpo", "all"]
@@ -190,6 +205,7 @@ class SelectionOptions(TypedDict):
     seed: NotRequired[int]
     baselines: NotRequired[list[Method]]
     baseline_repeats: NotRequired[int]
+    perplexity: NotRequired[Literal["mid", "top"]]
     partitions: NotRequired[int | None]
     curvature: NotRequired[bool]
 

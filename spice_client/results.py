@@ -8,7 +8,7 @@ from typing import IO, Literal
 
 from spice_client.downloads import Downloaded, receive
 from spice_client.downloads import download as download_file
-from spice_client.models import Answer, Conflicts, Curve, Job, RejectedRows, SubsetChanges, Suspects
+from spice_client.models import Answer, Conflicts, Curve, Job, League, RejectedRows, SubsetChanges, Suspects
 from spice_client.paths import JobLike, id_of, job_path
 from spice_client.steps import Ask, Steps, ask_for
 from spice_client.tables import RowOrder, Rows, Subset, format_of
@@ -26,6 +26,7 @@ class Picks(Answer):
     conflicts: list[float]
     log_det: list[float]
     stability: list[float | None] | None = None
+    weights: list[float] | None = None
 
 
 def subset(job: JobLike) -> Steps[Subset]:
@@ -45,6 +46,7 @@ def subset(job: JobLike) -> Steps[Subset]:
         picks.log_det,
         proven,
         picks.stability,
+        picks.weights,
     )
 
 
@@ -125,6 +127,18 @@ def curve(job: JobLike, *, points: int | None = None) -> Steps[Curve]:
 def conflicts(job: JobLike) -> Steps[Conflicts]:
     """How much the picks' gradients pull against those picked before them."""
     return ask_for(Conflicts, Ask("GET", job_path(job, "conflicts")))
+
+
+def league(job: JobLike) -> Steps[League]:
+    """The method of a job and its baselines side by side, with what proofs of the job say of them.
+
+    Args:
+        job: The job.
+
+    Raises:
+        Conflict: The job has no result, or not yet.
+    """
+    return ask_for(League, Ask("GET", job_path(job, "league")))
 
 
 def suspects(job: JobLike, *, query: str = "", limit: int = 20, cursor: str | None = None) -> Steps[Suspects]:

@@ -84,6 +84,7 @@ class Subset(Table):
         certificate: The proven lower bound on F(S)/F(S*), where the subset was asked for by a job that has it.
         stability: Share of the reselections that pick each, None for one that was a candidate of none; None for a job
             that asked for none.
+        weights: What each stands for; None by methods that give no weights.
     """
 
     job_id: str
@@ -94,6 +95,7 @@ class Subset(Table):
     log_det: list[float]
     certificate: float | None = None
     stability: list[float | None] | None = None
+    weights: list[float] | None = None
 
     def _repr_html_(self) -> str:
         said = f"certificate {certificate_words(self.certificate)}" if self.certificate else ""
@@ -107,7 +109,7 @@ class Subset(Table):
         return f"Subset(job_id={self.job_id!r}, {len(self)} picks)"
 
     def columns(self) -> dict[str, list[Any]]:
-        """Rank (from 0), index, marginal_gain, epsilon, conflict, log_det; and stability where it was asked for."""
+        """Rank (from 0), index, marginal_gain, epsilon, conflict, log_det; stability and weight where there are any."""
         columns: dict[str, list[Any]] = {
             "rank": list(range(len(self))),
             "index": self.indices,
@@ -116,7 +118,8 @@ class Subset(Table):
             "conflict": self.conflicts,
             "log_det": self.log_det,
         }
-        return columns if self.stability is None else {**columns, "stability": self.stability}
+        further = {"stability": self.stability, "weight": self.weights}
+        return columns | {name: values for name, values in further.items() if values is not None}
 
     def to_list(self) -> list[Row]:
         """A dictionary for each pick."""

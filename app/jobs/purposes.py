@@ -77,6 +77,22 @@ def errors(session: Session, settings: Settings, spec: SelectionSpec) -> list[Fi
             if purpose.group_column is not None and purpose.group_column not in dataset.columns:
                 path = f"selection.{role}.group_column"
                 found.append(_no_column(path, purpose.group_column, dataset.columns))
+    return found + _evaluation_errors(session, settings, spec)
+
+
+def _evaluation_errors(session: Session, settings: Settings, spec: SelectionSpec) -> list[FieldError]:
+    """What is wrong with the evaluation set that rows are held against."""
+    asked = None if spec.constraints is None else spec.constraints.decontaminate
+    if asked is None:
+        return []
+    field = "selection.constraints.decontaminate.dataset"
+    found = uri_errors(settings, asked.dataset, field)
+    if asked.dataset.id is not None:
+        dataset = find_dataset(session, asked.dataset.id)
+        if dataset.rows == 0:
+            found.append(FieldError(field=f"{field}.id", message="has no rows: give a dataset with 1 or more"))
+        if dataset.columns is not None:
+            found += column_errors(asked.dataset, dataset.columns, field)
     return found
 
 

@@ -46,6 +46,7 @@ def to_response(job: Job, workers: Sequence[UnitProgress] = ()) -> JobResponse:
             rejected=f"{url}/rejected" if done else None,
             suspects=f"{url}/suspects" if done else None,
             scores=f"{url}/scores" if done else None,
+            league=f"{url}/league" if done else None,
         ),
     }
     try:

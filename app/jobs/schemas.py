@@ -35,6 +35,7 @@ class Links(Response):
     rejected: str | None
     suspects: str | None
     scores: str | None
+    league: str | None
 
 
 class Worker(Response):
@@ -127,6 +128,7 @@ EXAMPLE_JOB: dict[str, Any] = {
         "rejected": None,
         "suspects": None,
         "scores": None,
+        "league": None,
     },
 }
 

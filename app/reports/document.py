@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from app.jobs.schemas import JobResponse
     from app.reports.figures import Figure
     from app.results.rows_schemas import PickedRow
+    from app.results.schemas import LeagueLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,14 @@ class Report:
         job: The job, succeeded.
         summary: Its result in words, a sentence or more each.
         figures: Drawn at the width of the page.
+        methods: The method and its baselines side by side.
         rows: The first picks, or None where they are not kept any more.
     """
 
     job: JobResponse
     summary: Sequence[str]
     figures: Sequence[Figure]
+    methods: Sequence[LeagueLine]
     rows: Sequence[PickedRow] | None
 
 
@@ -46,6 +49,9 @@ def render(report: Report) -> str:
             result=report.job.result,
             summary=report.summary,
             figures=report.figures,
+            methods=report.methods,
+            targeted=any(one.target_covered is not None for one in report.methods),
+            sources=list(dict.fromkeys(name for one in report.methods for name in one.sources)),
             rows=report.rows,
             settings=[(f"{part}.{name}", value) for part, fields in settings.items() for name, value in _flat(fields)],
             style=figure_style() + files("app.reports").joinpath("templates/report.css").read_text("utf-8"),

@@ -14,6 +14,7 @@ from app.reports.document import Report, render
 from app.reports.figures import draw_figures
 from app.reports.words import summary
 from app.results import service as results
+from app.results.league import league as league_of
 from app.results.rows_schemas import PickedRow
 from app.results.rows_service import Asked, rows_of
 from app.results.service import finished_job
@@ -86,8 +87,10 @@ def show(sessions: Sessions, job_id: uuid.UUID, width: float, wide: float) -> Sh
 def report(sessions: Sessions, artifacts: ArtifactStore, job_id: uuid.UUID) -> str:
     """The report of a finished job, as HTML; raises as `statistics`, and Unavailable if the store does not answer."""
     shown = show(sessions, job_id, REPORT_WIDTH, REPORT_WIDTH)
+    with sessions() as session:
+        methods = league_of(session, job_id).methods
     try:
         rows = rows_of(artifacts, job_id, excerpts_name(job_id), PickedRow, Asked("", REPORT_ROWS, None)).items
     except RowsGone:
         rows = None
-    return render(Report(shown.job, shown.summary, shown.figures, rows))
+    return render(Report(shown.job, shown.summary, shown.figures, methods, rows))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.core.db.selections import STABILITY, columns_of, stream, stream_column
+from app.core.db.selections import OPTIONAL, columns_of, stream, stream_column
 
 if TYPE_CHECKING:
     import uuid
@@ -52,8 +52,9 @@ def _json(sessions: Sessions, job_id: uuid.UUID) -> Iterator[bytes]:
 
 
 def _fields(sessions: Sessions, job_id: uuid.UUID) -> tuple[str, ...]:
-    """The columns of a job's subset as rows: `stability` only where it was asked for."""
-    return (*FIELDS, STABILITY) if STABILITY in columns_of(sessions, job_id) else FIELDS
+    """The columns of a job's subset as rows."""
+    there = columns_of(sessions, job_id)
+    return (*FIELDS, *(field for column, field in OPTIONAL.items() if column in there))
 
 
 def _ndjson(sessions: Sessions, job_id: uuid.UUID) -> Iterator[bytes]:
@@ -126,6 +127,7 @@ def _rows(picks: Picks, first_rank: int) -> Iterator[tuple[float | None, ...]]:
         picks.conflicts,
         picks.log_det,
         *([] if picks.stability is None else [picks.stability]),
+        *(() if picks.weights is None else (picks.weights,)),
         strict=True,
     )
 

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/subset`, `/curve`, `/conflicts`, `/rejected`."""
+"""`/jobs/{id}/subset`, `/curve`, `/conflicts`, `/rejected`, `/league`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ from app.results import service
 from app.results.changes import changes
 from app.results.downloads import PartAsked, picked_rows, subset_file
 from app.results.formats import FORMATS
+from app.results.league import league as league_of
 from app.results.schemas import (
     EXAMPLE_CHANGES,
     EXAMPLE_CONFLICTS,
     EXAMPLE_CURVE,
+    EXAMPLE_LEAGUE,
     EXAMPLE_SUBSET,
     JOB_ID,
     Conflicts,
     Curve,
+    League,
     RejectedList,
 )
 
@@ -184,3 +187,16 @@ def rejected(session: SessionDep, validators: ValidatorsDep, job_id: uuid.UUID) 
     """Every row that could not be used, by reason."""
     validators.result(service.finished_job(session, job_id))
     return service.rejected(session, job_id)
+
+
+@router.get(
+    "/league",
+    summary="The methods side by side",
+    responses=example(200, "The league table.", EXAMPLE_LEAGUE) | problems(*PROBLEMS),
+)
+def league(session: SessionDep, job_id: uuid.UUID) -> League:
+    """The method and its baselines by log-det, coverage of the target, conflict, tokens, sources, overlap and proofs.
+
+    A proof that ends adds its verdicts, so unlike a result the table may change.
+    """
+    return league_of(session, job_id)

@@ -76,6 +76,7 @@ class PickedRow(TextRow):
     marginal_gain: float = Field(description="In nats.")
     epsilon: float = Field(description="In nats, at most 0.")
     conflict: float = Field(description="With the picks before it, in [0, 1].")
+    weight: float | None = Field(default=None, description="What it stands for, by methods that give weights.")
     file: str | None = Field(default=None, description="Of a dataset of many files, the one that the row is in.")
     stability: float | None = Field(
         default=None, description="Share of the reselections that pick it, where `selection.stability` asked for some."

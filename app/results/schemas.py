@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
+from app.core.contracts.job_result import LeagueRow
+from app.core.contracts.proof_result import Interval, Verdict
 from app.core.contracts.schema import Response
 
 JOB_ID = "7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1"
@@ -65,6 +67,36 @@ class SubsetChanges(Response):
     kept: int = Field(description="Picks that both have.")
 
 
+EXAMPLE_LEAGUE: dict[str, Any] = {
+    "job_id": JOB_ID,
+    "methods": [
+        {
+            "method": "spice",
+            "runs": 1,
+            "rows": 32,
+            "tokens": 6120,
+            "log_det": 22.4,
+            "mean_conflict": 0.004,
+            "overlap": 1.0,
+            "target_covered": 9.3,
+            "target_cosine": 0.21,
+            "sources": {"code": 0.4, "chat": 0.6},
+            "requested": True,
+            "verdicts": [
+                {
+                    "proof_id": JOB_ID,
+                    "metric": "loss",
+                    "against": "random",
+                    "difference": -0.012,
+                    "interval": [-0.02, -0.004],
+                    "verdict": "better",
+                }
+            ],
+        }
+    ],
+}
+
+
 class CurveLine(Response):
     """A log-det curve, thinned evenly to `points`; the last pick is always in it."""
 
@@ -113,6 +145,31 @@ class Conflicts(ConflictStatistics):
 
     job_id: uuid.UUID
     baselines: dict[str, ConflictStatistics]
+
+
+class ProofVerdict(Response):
+    """What training on the picks of a method came to in a proof of the job."""
+
+    proof_id: uuid.UUID
+    metric: str
+    against: str
+    difference: float | None = Field(description="The method minus `against`. Of a loss, below 0 is better.")
+    interval: Interval | None = Field(description="95%.")
+    verdict: Verdict
+
+
+class LeagueLine(LeagueRow):
+    """A method in the league table."""
+
+    requested: bool = Field(description="Whether it is the job's own method, not a baseline.")
+    verdicts: list[ProofVerdict] = Field(description="Of the proofs of the job that trained on its picks.")
+
+
+class League(Response):
+    """The methods of a job side by side, that of the largest log-det first."""
+
+    job_id: uuid.UUID
+    methods: list[LeagueLine]
 
 
 class RejectedReason(Response):

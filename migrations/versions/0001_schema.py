@@ -841,8 +841,9 @@ def upgrade() -> None:
         sa.Column("conflicts", sa.ARRAY(sa.Double()), nullable=False),
         sa.Column("log_det", sa.ARRAY(sa.Double()), nullable=False),
         sa.Column("stability", sa.ARRAY(sa.Double()), nullable=True),
+        sa.Column("weights", sa.ARRAY(sa.Double()), nullable=True),
         sa.CheckConstraint(
-            "cardinality(row_indices) = cardinality(marginal_gains) AND cardinality(row_indices) = cardinality(epsilons) AND cardinality(row_indices) = cardinality(conflicts) AND cardinality(row_indices) = cardinality(log_det) AND (stability IS NULL OR cardinality(row_indices) = cardinality(stability))",
+            "cardinality(row_indices) = cardinality(marginal_gains) AND cardinality(row_indices) = cardinality(epsilons) AND cardinality(row_indices) = cardinality(conflicts) AND cardinality(row_indices) = cardinality(log_det) AND (stability IS NULL OR cardinality(row_indices) = cardinality(stability)) AND (weights IS NULL OR cardinality(row_indices) = cardinality(weights))",
             name=op.f("ck_selection_chunks_equal_lengths"),
         ),
         sa.ForeignKeyConstraint(

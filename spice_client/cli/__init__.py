@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from spice_client.cli import compare, estimate, export, jobs, prove, subsets, suspects
+from spice_client.cli import compare, estimate, export, jobs, league, prove, subsets, suspects
 from spice_client.cli.exit_codes import TABLE
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     add("download")(subsets.download)
     add("export")(export.export)
     add("report")(subsets.report)
+    add("league")(league.league)
     add("suspects")(suspects.suspects)
     add("compare")(compare.compare)
     add("prove")(prove.prove)

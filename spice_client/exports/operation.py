@@ -17,13 +17,15 @@ from spice_client.problems import SpiceError
 from spice_rows.conversation import Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from spice_client.models import Job
     from spice_client.paths import JobLike
     from spice_client.steps import Steps
+    from spice_client.tables import Subset
 
 ORIGIN = ".spice.json"
+WEIGHTS = ".weights.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -60,7 +62,8 @@ def export(
 ) -> Steps[Exported]:
     """Write a job's subset for a trainer.
 
-    Beside the data a file `NAME.spice.json` says where it came from: job, dataset, model, settings, certificate.
+    Beside the data a file `NAME.spice.json` says where it came from: job, dataset, model, settings, certificate. Of a
+    method that gives weights `NAME.weights.json` has a list of them in the order of the data.
 
     Args:
         job: A job that succeeded.
@@ -84,13 +87,24 @@ def export(
     if not overwrite:
         _refuse_to_replace(found, format, Path(directory), name)
     if format == "indices":
-        indices = (yield from results.subset(found)).indices
-        return _written(found, Path(directory), name, len(indices), lambda at: write_indices(at, name, indices))
+        picks = yield from results.subset(found)
+        indices, weights = picks.indices, picks.weights
+        return _written(
+            found, Path(directory), name, len(indices), lambda at: write_indices(at, name, indices), weights
+        )
     table = yield from results.rows(found, order="file")
     names = dict(columns) if columns is not None else _columns(found)
     rows = table.to_list(set(names.values()))
     said = [read(row, names, _wanted(found)) for row in rows]
-    return _written(found, Path(directory), name, len(rows), lambda at: ROW_WRITERS[format](at, name, said))
+    weights = _in_file_order(table.picks)
+    return _written(found, Path(directory), name, len(rows), lambda at: ROW_WRITERS[format](at, name, said), weights)
+
+
+def _in_file_order(picks: Subset) -> list[float] | None:
+    """The weights of picks in the order of their rows in the file, which is that of an export."""
+    if picks.weights is None:
+        return None
+    return [weight for _, weight in sorted(zip(picks.indices, picks.weights, strict=True))]
 
 
 def _refuse_to_replace(job: Job, format: ExportFormat, directory: Path, name: str) -> None:  # noqa: A002 - as above
@@ -120,10 +134,24 @@ def _wanted(job: Job) -> Wanted:
     return Wanted(job.dataset.train_on, job.dataset.preference)  # type: ignore[arg-type]  # the service's own words
 
 
-def _written(job: Job, directory: Path, name: str, count: int, write: Any) -> Exported:  # noqa: ANN401 - a lambda
+def _written(
+    job: Job,
+    directory: Path,
+    name: str,
+    count: int,
+    write: Callable[[Path], Written],
+    weights: list[float] | None,
+) -> Exported:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        written: Written = write(directory)
+        written = write(directory)
+        if weights is not None:
+            beside = directory / f"{name}{WEIGHTS}"
+            write_json(beside, weights)
+            written = Written(
+                [*written.files, beside],
+                [*written.notes, f"{beside.name} has the weight of each row in its order: trainers need it told apart"],
+            )
         origin = directory / f"{name}{ORIGIN}"
         write_json(origin, _origin(job))
     except OSError as error:

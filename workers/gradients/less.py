@@ -147,15 +147,19 @@ def checkpoints(
     return found
 
 
-def shared_checkpoints(artifacts: ArtifactStore, key: str, make: Callable[[], list[Checkpoint]]) -> list[Checkpoint]:
-    """The checkpoints that are kept with a key's sketches, made and kept if there are none.
+def shared_checkpoints(
+    artifacts: ArtifactStore, key: str, dataset: str, make: Callable[[], list[Checkpoint]]
+) -> list[Checkpoint]:
+    """The checkpoints that are kept with a dataset's sketches, made and kept if there are none.
 
     Args:
         artifacts: Where the key's shards are.
         key: Content key of the sketches.
+        dataset: What `ShardStore.dataset` calls the rows, some of which are trained on.
         make: Computes them.
     """
-    name = f"{sketches_prefix(key)}less.safetensors"
+    name = f"{sketches_prefix(key)}less-{dataset}-00000.safetensors"
+    key = f"{key}/{dataset}"
 
     def stored() -> list[Checkpoint] | None:
         content = artifacts.read(name)
@@ -168,7 +172,7 @@ def shared_checkpoints(artifacts: ArtifactStore, key: str, make: Callable[[], li
     if artifacts.read(name) is not None and stored() is None:
         artifacts.remove(name)  # damaged
     artifacts.write_new(name, packed)
-    return stored() or shared_checkpoints(artifacts, key, make)
+    return stored() or shared_checkpoints(artifacts, key.partition("/")[0], dataset, make)
 
 
 def directions(

@@ -267,13 +267,14 @@ class ShardStore:
         return values if values is not None and len(values) == len(self.rows(shard)) else None
 
     def feature_tiles(
-        self, feature: str, should_stop: Callable[[], bool] | None = None
+        self, feature: str, should_stop: Callable[[], bool] | None = None, without: Collection[int] = ()
     ) -> Iterator[tuple[range, NDArray[np.float32]]]:
         """What was kept of all shards, in order, with the samples they cover.
 
         Args:
             feature: Which.
             should_stop: Asked once a shard.
+            without: Shards to leave out.
 
         Raises:
             ShardDamaged: Something is missing or damaged.
@@ -282,6 +283,8 @@ class ShardStore:
         for shard in range(self.shards):
             if should_stop is not None and should_stop():
                 raise Stopped
+            if shard in without:
+                continue
             values = self.feature(feature, shard)
             if values is None:
                 raise ShardDamaged(shard)
@@ -392,18 +395,18 @@ class ShardStore:
         return not len(self.wanted(shard))
 
     @cached_property
-    def _dataset(self) -> str:
+    def dataset(self) -> str:
         """The dataset in the names of features: what they are may depend on it."""
         return hashlib.blake2b(np.ascontiguousarray(self._digests).tobytes(), digest_size=16).hexdigest()
 
     def _name(self, shard: int, feature: str) -> str:
-        return f"{self._prefix}{feature}-{self._dataset}-{shard:05d}.safetensors"
+        return f"{self._prefix}{feature}-{self.dataset}-{shard:05d}.safetensors"
 
     def _label(self, shard: int, feature: str) -> dict[str, str]:
         """What a feature's file says of itself: its rows too, since shards of another size have the same numbers."""
         rows = self.rows(shard)
         label = {"key": self.key, "shard": str(shard), "rows": f"{rows.start}-{rows.stop}"}
-        return {**label, "dataset": self._dataset, "version": str(version_of(feature))}
+        return {**label, "dataset": self.dataset, "version": str(version_of(feature))}
 
     def _packed(self, values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         if self.stored_as == "float32":

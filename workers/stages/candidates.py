@@ -66,6 +66,7 @@ class Candidates:
 
 
 SAME_TEXT = "near_duplicates_text"
+DECONTAMINATE = "decontaminate"
 
 
 def left_out(
@@ -93,6 +94,11 @@ def left_out(
         dropped = default_filter(suspicious, picks_about(spec.budget, tokens, len(tokens)))
     else:
         dropped = dropped_by(figures, spec.filters)
+    overlaps = np.isin(rows, membership.overlapping)
+    if overlaps.any():
+        kept = {reason: places[~overlaps[places]] for reason, places in dropped.items()}
+        dropped = {reason: places for reason, places in kept.items() if len(places)}
+        dropped[DECONTAMINATE] = np.flatnonzero(overlaps)
     must = np.isin(rows, membership.include)
     if must.any():
         kept = {reason: places[~must[places]] for reason, places in dropped.items()}

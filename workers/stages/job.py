@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.core.contracts.job_plan import JobPlan, LimitReached
+from app.core.contracts.job_request import ORDERED_METHODS
 from app.core.contracts.job_result import Limited
 from app.core.db import clock
 from app.core.db.selections import MAIN
@@ -26,9 +27,11 @@ from app.core.lifecycle.measurements import Took
 from app.core.lifecycle.turns import Turn
 from app.core.storage import StorageFailed, candidates_name, rows_prefix
 from app.core.telemetry import tracing
+from workers.data.ngrams import rows_within
 from workers.data.rejection import enforce_limit
 from workers.data.sources import source_column
 from workers.data.stopping import Stopped
+from workers.gradients.less import Plan
 from workers.gradients.shards import ShardDamaged
 from workers.models.architecture import check_length
 from workers.runtime.context import current_context
@@ -38,12 +41,14 @@ from workers.runtime.task import run_leased
 from workers.selection import ConstraintError, PartPicks, merge, partition, select, settle
 from workers.stages import measuring
 from workers.stages.candidates import candidates_of, picks_among, picks_of
-from workers.stages.limits import limits_of, read_membership
+from workers.stages.features import needed
+from workers.stages.limits import FIELD, held_against, limits_of, read_evaluation, read_membership
+from workers.stages.methods import Methods, RowFeatures, draws, target_rows
 from workers.stages.objective import PartsInput, objective_of, write_parts_input
-from workers.stages.part import selection_config
+from workers.stages.part import climbing, selection_config
 from workers.stages.publishing import Beside, Published, publish
-from workers.stages.purposes import POOL, directions_of, purpose_source, purposes_of, read_purpose
-from workers.stages.reading import key_for, read, sketches_of, source_of
+from workers.stages.purposes import POOL, TARGET, directions_of, purpose_source, purposes_of, read_purpose
+from workers.stages.reading import dataset_snapshot, key_for, read, sketches_of, source_beside, source_of
 from workers.stages.sensitivity import Chosen, Reselecting
 
 if TYPE_CHECKING:
@@ -51,6 +56,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from app.core.contracts.job_request import Method
+    from workers.data.ngrams import NGrams
     from workers.gradients.shards import ShardStore, StoredSketches
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat, Meter
@@ -61,9 +68,6 @@ if TYPE_CHECKING:
     from workers.stages.reading import Reading, Source
 
 logger = logging.getLogger(__name__)
-
-RANDOM_METHODS = frozenset({"random"})
-"""Methods whose picks the seed decides: one run of such a baseline says little."""
 
 KEPT = ("tokens", "limited")
 """Fields of the plan that a job has from before and needs to the end."""
@@ -128,6 +132,9 @@ class _Run:
         self.read_anew = False
         self.giving_way: GivingWay | None = None
         self.own_fingerprint: str | None = self.plan.fingerprint
+        self.evaluation: tuple[NGrams, str] | None = None
+        self.unscored: list[int] | None = None
+        self.pool: str | None = None
 
     def run(self) -> None:
         """Park the job or finish it; an exception ends it in another way."""
@@ -143,15 +150,16 @@ class _Run:
         if first:
             self._note_reading(readings[POOL])
         sketched = self._sketched(readings)
-        unscored = self._unscored(sketched, verify=damaged)
-        if unscored is None:
+        self.pool = sketched[0].store.dataset
+        self.unscored = self._unscored(sketched, verify=damaged)
+        if self.unscored is None:
             return
         sketched[0].store.mark_used()
-        scored = self._scored(sketched[0].store, unscored)
+        scored = self._scored(sketched[0].store, self.unscored)
         if self.plan.parked_at is not None and self.plan.parted_at is None:
             self.seconds[Stage.GRADIENTS] = round(self._now() - self.plan.parked_at, 3)
         with self._timed(Stage.SELECTING):
-            loaded = self._loaded(sketched, unscored)
+            loaded = self._loaded(sketched, self.unscored)
             if loaded is None:
                 return
             candidates = self._candidates(readings[POOL], loaded[POOL], membership)
@@ -159,7 +167,12 @@ class _Run:
             if self.source.request.selection.partitions is not None and (damaged or not self.parts):
                 self._split(sketched[0], candidates, objective)
                 return
-            chosen = self._select(candidates, objective)
+            try:
+                methods = self._methods(sketched, candidates, objective, loaded)
+                chosen, figures = self._select(candidates, objective, methods), methods.figures
+            except ShardDamaged as error:
+                self._park_damaged(sketched, error)
+                return
             if self.plan.parted_at is not None:
                 self.seconds[Stage.SELECTING] = round(self._now() - self.plan.parted_at, 3)
         reading, store = readings[POOL], sketched[0].store
@@ -168,6 +181,7 @@ class _Run:
             candidates=candidates,
             objective=objective,
             chosen=chosen,
+            figures=figures,
             selection=self.source.request.selection,
             source_column=source_column(
                 reading.snapshot, self.context.settings, self.source.request.dataset.source_column
@@ -186,6 +200,7 @@ class _Run:
                 for one in sketched
                 if one.role != POOL
             },
+            decontamination=membership.evaluation,
             seconds=self.seconds,
         )
         publish(self.context, self.heartbeat, published)
@@ -196,6 +211,7 @@ class _Run:
             role: read_purpose(self.context, role, self._source_of(role), self.heartbeat.should_stop)
             for role in purposes_of(self.source.request.selection)
         }
+        self.evaluation = self._read_evaluation()
         own = self._read_own()
         self.own_fingerprint = own.snapshot.fingerprint
         self._count(own.corpus.rows_total + sum(one.corpus.rows_total for one in beside.values()))
@@ -215,6 +231,7 @@ class _Run:
         membership = read_membership(
             reading.snapshot, corpus, spec, wanted.dataset, self.context.settings, self.heartbeat.should_stop
         )
+        membership = self._held_against(membership, reading)
         budget = None if spec.budget.tokens is not None else picks_of(spec.budget, len(corpus))
         limits = limits_of(spec.constraints, membership, corpus.rows, corpus.lengths, spec.budget.tokens, None, None)
         constraints = limits.before(budget)
@@ -222,6 +239,27 @@ class _Run:
             everyone[constraints.exclude] = False
             constraints.check_feasible(budget, everyone)
         return membership
+
+    def _read_evaluation(self) -> tuple[NGrams, str] | None:
+        """The runs of words of the set that rows are held against, and its fingerprint; None without one."""
+        limits = self.source.request.selection.constraints
+        asked = None if limits is None else limits.decontaminate
+        if asked is None:
+            return None
+        field, stop = f"{FIELD}.decontaminate.dataset", self.heartbeat.should_stop
+        source = source_beside(self.context, self.heartbeat.lease.id, self.source, asked.dataset, field, None)
+        found = dataset_snapshot(self.context, source.uri, source.fingerprint, recalled=False, should_stop=stop)
+        return read_evaluation(found, asked, self.context.settings, stop), found.fingerprint
+
+    def _held_against(self, membership: Membership, reading: Reading) -> Membership:
+        """With the rows that share text with the evaluation set."""
+        if self.evaluation is None:
+            return membership
+        ngrams, fingerprint = self.evaluation
+        columns, settings = list(reading.corpus.shape.columns.values()), self.context.settings
+        overlapping = rows_within(reading.snapshot, columns, ngrams, settings, self.heartbeat.should_stop)
+        told = {"rows": ngrams.rows, "short": ngrams.short, "runs": len(ngrams.runs), "fingerprint": fingerprint}
+        return held_against(membership, overlapping, told)
 
     def _read_own(self) -> Reading:
         fetching = self.heartbeat.enter(Stage.READING, None, "bytes")
@@ -295,11 +333,20 @@ class _Run:
         unscored: list[int] = []
         for one in sketched:
             missing = one.store.missing(verify=verify)
+            lacking = self._lacking(sketched, one, verify=verify)
             if missing and (one.role != POOL or self.plan.limited is None):
-                self._park(sketched, one, missing)
+                self._park(sketched, one, sorted({*missing, *lacking}), verify=verify)
                 return None
             unscored += missing
+            if not {*lacking} <= {*missing}:
+                self._park(sketched, one, sorted({*lacking} - {*missing}), verify=verify)
+                return None
         return unscored
+
+    def _lacking(self, sketched: Sequence[_Sketched], one: _Sketched, *, verify: bool) -> list[int]:
+        """The shards of a dataset without something that the methods need besides sketches."""
+        wanted = needed(self.source.request.selection, one.role, sketched[0].store.dataset)
+        return one.store.missing_features(wanted, verify=verify)
 
     def _scored(self, store: ShardStore, missing: list[int]) -> int:
         """How many samples have sketches, where a limit kept the others from getting theirs.
@@ -332,11 +379,17 @@ class _Run:
                 )
             except ShardDamaged as error:
                 logger.warning("job %s: %s", self.heartbeat.lease.id, error)
-                self._park(sketched, one, one.store.missing(verify=True) or [error.shard])
+                self._park(sketched, one, one.store.missing(verify=True) or [error.shard], verify=True)
                 return None
         return found
 
-    def _park(self, sketched: Sequence[_Sketched], one: _Sketched, missing: list[int]) -> None:
+    def _park_damaged(self, sketched: Sequence[_Sketched], error: ShardDamaged) -> None:
+        """Let go of the job until what a method needs is whole again."""
+        logger.warning("job %s: %s", self.heartbeat.lease.id, error)
+        if self._unscored(sketched, verify=True) is not None:
+            self._park(sketched, sketched[0], [error.shard], verify=True)
+
+    def _park(self, sketched: Sequence[_Sketched], one: _Sketched, missing: list[int], *, verify: bool) -> None:
         """Let go of the job until what is missing is there: another job computes it already, or its own shards will.
 
         Each dataset has turns of its own.
@@ -350,8 +403,9 @@ class _Run:
                 f"{len(missing)} shards were missing or damaged after {rounds - 1} rounds: check the artifact store",
             )
         store = one.store
-        sizes = {shard: store.size(shard) for shard in missing}
-        allowed, tokens, limited = self._within_limits(one, missing)
+        sizes = {shard: store.size(shard) or len(store.rows(shard)) for shard in missing}
+        sketchless = {*store.missing(verify=verify)}.intersection(missing)
+        allowed, tokens, limited = self._within_limits(one, missing) if sketchless else (missing, None, None)
         plan = JobPlan(
             **self._of_the_data(one),
             shard_rows=store.shard_rows,
@@ -457,6 +511,7 @@ class _Run:
             "sketches": one.store.key,
             "seconds": self.seconds,
             "role": one.role,
+            "pool": self.pool,
             **({"beside": self.plan.beside} if self.plan.beside else {}),
         }
 
@@ -498,28 +553,68 @@ class _Run:
             spec, candidates.values, candidates.rows, membership, tokens, beside, self.context.settings.cache_path
         )
 
-    def _select(self, candidates: Candidates, objective: Objective) -> Chosen:
+    def _methods(
+        self,
+        sketched: Sequence[_Sketched],
+        candidates: Candidates,
+        objective: Objective,
+        loaded: Mapping[str, StoredSketches],
+    ) -> Methods:
+        """What runs the methods that order rows by other things than gains and lengths of their sketches."""
+        spec, stop, own = self.source.request.selection, self._should_stop, sketched[0]
+        figures, finite = candidates.figures, loaded[POOL].finite
+        response_tokens = own.reading.corpus.response_tokens()[finite]
+        target = None
+        for one in sketched:
+            if one.role == TARGET:
+                directions = objective.bearings.directions[TARGET]
+                target = target_rows(spec, directions, loaded[TARGET], one.store, own.store.dataset, stop)
+        return Methods(
+            spec=spec,
+            places=candidates.places,
+            sketches=candidates.values,
+            values=objective.values,
+            loss=figures.loss[candidates.places],
+            ifd=figures.ifd[candidates.places],
+            response_tokens=response_tokens[candidates.places],
+            rows=RowFeatures(own.store, finite, stop, frozenset(self.unscored or ())),
+            rates=Plan.of(len(own.reading.corpus)).of_epochs,
+            target=target,
+            known={"response_tokens": response_tokens.astype(np.float64)},
+            should_stop=stop,
+        )
+
+    def _select(self, candidates: Candidates, objective: Objective, methods: Methods) -> Chosen:
         """Run the requested method, then the baselines with as many picks, and all that is asked about them."""
         spec = self.source.request.selection
         config = self._config(candidates, objective)
 
         def run(rows: int | None, limits: Constraints | None) -> Selection:
             asked = replace(config, budget=rows)
-            return (self._merge if self.parts else self._select_one)(candidates, objective, asked, limits)
+            if self.parts:
+                return self._merge(objective, asked, limits)
+            return self._select_one(spec.method, methods, candidates, objective, asked, limits)
 
         main, limits = objective.limits.apply(config.budget, run)
         if not len(main.indices):
-            raise no_information(len(candidates.rows))
+            raise (
+                nothing_picked(spec.method) if spec.method in ORDERED_METHODS else no_information(len(candidates.rows))
+            )
         chosen = Chosen({MAIN: main}, limits)
         for method in spec.baselines:
-            baseline = config.baseline(method, budget=len(main.indices))
+            baseline = config.baseline(climbing(method), budget=len(main.indices))
             try:
                 runs = [
-                    self._select_one(candidates, objective, replace(baseline, seed=baseline.seed + number), limits)
-                    for number in range(spec.baseline_repeats if method in RANDOM_METHODS else 1)
+                    self._select_one(
+                        method, methods, candidates, objective, replace(baseline, seed=baseline.seed + number), limits
+                    )
+                    for number in range(spec.baseline_repeats if draws(spec, method) else 1)
                 ]
             except ConstraintError as error:
                 chosen.left_out[method] = str(error)
+                continue
+            if not len(runs[0].indices):
+                chosen.left_out[method] = str(nothing_picked(method))
                 continue
             chosen.selections[method], chosen.repeats[method] = runs[0], runs[1:]
         asking = Reselecting(
@@ -551,9 +646,7 @@ class _Run:
         self.giving_way.look()
         return self.heartbeat.should_stop()
 
-    def _merge(
-        self, _candidates: Candidates, objective: Objective, config: SelectionConfig, limits: Constraints | None
-    ) -> Selection:
+    def _merge(self, objective: Objective, config: SelectionConfig, limits: Constraints | None) -> Selection:
         """Merge the picks of all parts."""
         picks = [
             PartPicks(np.array(part.picks, dtype=np.int64), np.array(part.gains, dtype=np.float64))
@@ -569,14 +662,23 @@ class _Run:
         )
 
     def _select_one(
-        self, candidates: Candidates, objective: Objective, config: SelectionConfig, limits: Constraints | None
+        self,
+        method: Method,
+        methods: Methods,
+        candidates: Candidates,
+        objective: Objective,
+        config: SelectionConfig,
+        limits: Constraints | None,
     ) -> Selection:
+        on_progress = self._selecting(config.budget or len(objective.values))
+        if method in ORDERED_METHODS:
+            return methods.select(method, config, limits, on_progress)
         return select(
             objective.values,
             config,
             limits,
             norms=candidates.norms,
-            on_progress=self._selecting(config.budget or len(objective.values)),
+            on_progress=on_progress,
             should_stop=self._should_stop,
         )
 
@@ -605,6 +707,17 @@ class _Run:
 def any_information(values: NDArray[np.float32]) -> bool:
     """Whether any sketch is not zero, (m, p); looks no further than it must, as the matrix may be a map of a file."""
     return any(bool(values[start : start + 1024].any()) for start in range(0, len(values), 1024))
+
+
+def nothing_picked(method: Method) -> JobError:
+    """No row has what a method ranks by."""
+    return JobError(
+        "nothing-picked",
+        "The method picks nothing",
+        "selection.method",
+        f"no row that may be picked has what {method} ranks by"
+        f"{': prompts that help, ifd 1 or less' if method == 'ifd' else ''}: use another method, or widen the filters",
+    )
 
 
 def no_information(rows: int) -> JobError:

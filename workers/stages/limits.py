@@ -10,6 +10,7 @@ import numpy as np
 from app.core.contracts.job_request import EVERY_OTHER, SOURCE_COLUMNS, RowsByColumn
 from workers.data.errors import DatasetError
 from workers.data.formats import read_columns
+from workers.data.ngrams import read_ngrams
 from workers.data.row_marks import NO_SOURCE, RowMarks, Wanted, read_marks
 from workers.data.sources import source_column
 from workers.runtime.failures import JobError
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from app.core.contracts.job_request import Constraints as Asked
-    from app.core.contracts.job_request import DatasetRef, Rows, SelectionSpec
+    from app.core.contracts.job_request import DatasetRef, Decontaminate, Rows, SelectionSpec
+    from app.core.db.tables import Json
     from app.core.settings import Settings
     from workers.data.corpus import Corpus
     from workers.data.fetch import Snapshot
+    from workers.data.ngrams import NGrams
     from workers.selection import Selection
 
     Numbers = NDArray[np.int64]
@@ -45,12 +48,16 @@ class Membership:
         exclude: Rows that may not be, ascending.
         marks: What the dataset says; None where nothing was asked of it.
         column: The column that names a row's source; None where no limit is about sources.
+        overlapping: Rows that share text with the evaluation set, ascending.
+        evaluation: What is told of that set in the result; None without one.
     """
 
     include: Numbers
     exclude: Numbers
     marks: RowMarks | None
     column: str | None
+    overlapping: Numbers
+    evaluation: Json | None = None
 
 
 def read_membership(
@@ -69,7 +76,7 @@ def read_membership(
     """
     asked, nothing = spec.constraints, np.empty(0, dtype=np.int64)
     if asked is None:
-        return Membership(nothing, nothing, None, None)
+        return Membership(nothing, nothing, None, None, nothing)
     columns = read_columns(snapshot, settings)
     wanted = Wanted(
         source=_source_column(snapshot, settings, dataset) if asked.sources else None,
@@ -91,7 +98,51 @@ def read_membership(
     for row in include[~np.isin(include, corpus.rows)][:1].tolist():
         why = next((reason for reason, rows in corpus.rejected.items() if row in rows), "unusable")
         raise _impossible(f"{FIELD}.include", f"row {row} can't be used ({why}): repair the row, or leave it out")
-    return Membership(include, exclude, marks, wanted.source)
+    return Membership(include, exclude, marks, wanted.source, nothing)
+
+
+def read_evaluation(
+    evaluation: Snapshot, asked: Decontaminate, settings: Settings, should_stop: Callable[[], bool]
+) -> NGrams:
+    """The runs of words of an evaluation set.
+
+    Raises:
+        JobError: The set can't be read, or has no rows or no such columns.
+        Stopped: `should_stop` said so.
+    """
+    field = f"{FIELD}.decontaminate.dataset"
+    columns = {} if asked.dataset.columns is None else asked.dataset.columns.model_dump(exclude_none=True)
+    try:
+        present = read_columns(evaluation, settings)
+        for role, column in columns.items():
+            if column not in present:
+                raise _impossible(f"{field}.columns.{role}", f"is {column!r}, but its columns are {_listed(present)}")
+        found = read_ngrams(evaluation, list(columns.values()) or None, asked.ngram, settings, should_stop)
+    except DatasetError as error:
+        raise _impossible(field, error.message) from error
+    if not found.rows:
+        raise _impossible(field, "has no rows: give a dataset with 1 or more")
+    return found
+
+
+def held_against(membership: Membership, overlapping: Numbers, evaluation: Json | None) -> Membership:
+    """The same, with the rows that share text with an evaluation set.
+
+    Args:
+        membership: Without them.
+        overlapping: Their row numbers, ascending.
+        evaluation: What is told of the set.
+
+    Raises:
+        JobError: A row that has to be picked is among them.
+    """
+    both = np.intersect1d(membership.include, overlapping)
+    if len(both):
+        raise _impossible(
+            f"{FIELD}.include",
+            f"row {both[0]} must be picked and shares text with the set of decontaminate: leave it out of include",
+        )
+    return replace(membership, overlapping=overlapping, evaluation=evaluation)
 
 
 def _source_column(snapshot: Snapshot, settings: Settings, dataset: DatasetRef) -> str:

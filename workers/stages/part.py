@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from app.core.contracts.job_plan import PartPlan
-from app.core.contracts.job_request import JobRequest
+from app.core.contracts.job_request import ORDERED_METHODS, JobRequest
 from app.core.db.tables import Job, Part, State
 from app.core.lifecycle import leases, parking
 from app.core.lifecycle.turns import Turn
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from app.core.contracts.job_request import Method as AnyMethod
     from app.core.contracts.job_request import SelectionSpec
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
+    from workers.selection import Method
     from workers.stages.objective import PartsInput
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,11 @@ def run_part(part_id: str, dispatch: int) -> None:
     context.queue.put_or_leave(woken)
 
 
+def climbing(method: AnyMethod) -> Method:
+    """The method as the selector knows it: what only orders rows is measured as the plain log-det."""
+    return "fisher" if method in ORDERED_METHODS else cast("Method", method)
+
+
 def selection_config(
     spec: SelectionSpec, *, budget: int | None, device: str, alpha: float | None = None
 ) -> SelectionConfig:
@@ -61,7 +68,7 @@ def selection_config(
         conflict_penalty=spec.conflict_penalty,
         alpha=spec.alpha if alpha is None else alpha,
         early_stop_ratio=spec.early_stop_ratio,
-        method=spec.method,
+        method=climbing(spec.method),
         seed=spec.seed,
         curvature=spec.curvature,
         device=device,

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.core.contracts.job_request import ORDERED_METHODS
 from app.core.contracts.proof_plan import PlannedArm, PlannedSubset, ProofPlan
 from app.core.contracts.proof_request import NONE, ProofRequest
+from app.core.db import selections
 from app.core.db.tables import Job, Proof, ProofStage, State
 from app.core.lifecycle import leases, proofs
 from app.core.lifecycle.leases import OPEN, Waiting
@@ -25,20 +27,23 @@ from app.core.lifecycle.proofs import PlannedRun
 from app.core.storage import arms_name, held_out_name, proof_prefix
 from workers.data.corpus import LAYOUT_VERSION
 from workers.data.stopping import Stopped
+from workers.gradients.less import Plan
 from workers.gradients.shards import ShardDamaged
 from workers.runtime.context import current_context
 from workers.runtime.failures import JobError, ProblemError
 from workers.runtime.task import run_leased
 from workers.selection import select
-from workers.stages.candidates import left_out, picks_of, staying
+from workers.stages.candidates import DECONTAMINATE, left_out, picks_of, staying
+from workers.stages.features import needed
 from workers.stages.limits import read_membership
+from workers.stages.methods import Methods, RowFeatures, target_rows
 from workers.stages.objective import objective_of
 from workers.stages.part import selection_config
 from workers.stages.proof_arms import Chooser, shares_of
 from workers.stages.proof_comparison import RunsOfProof
 from workers.stages.proof_files import arm_key, run_key, write_arms
 from workers.stages.proof_held_out import Splitter
-from workers.stages.purposes import directions_of, purpose_source, purposes_of, read_purpose
+from workers.stages.purposes import POOL, TARGET, directions_of, purpose_source, purposes_of, read_purpose
 from workers.stages.reading import sketches_of, source_of
 from workers.statistics.row_figures import kept_and_scaled, length_factors, row_figures
 from workers.statistics.suspects import suspicion
@@ -50,10 +55,11 @@ if TYPE_CHECKING:
 
     from app.core.contracts.job_request import SelectionSpec
     from app.core.db.tables import Json
-    from workers.gradients.shards import StoredSketches
+    from workers.gradients.shards import ShardStore, StoredSketches
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
-    from workers.selection import Metric
+    from workers.selection import Constraints, Metric, Selection
+    from workers.stages.objective import Objective
     from workers.stages.proof_arms import ChosenArm
     from workers.stages.purposes import Directions
     from workers.stages.reading import Reading, Source
@@ -166,7 +172,8 @@ class _Turn:
         spec = source.request.selection
         splitter = Splitter(self.context, self.heartbeat, self.request, source.request.model.max_length)
         split, reading = splitter.split(source)
-        sketches = self._sketches((job.result or {})["sketches"], source, reading)
+        store = self._store((job.result or {})["sketches"], source, reading)
+        sketches = store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
         finite = np.flatnonzero(sketches.finite)
         outside = {**split.pool.outside, "non_finite_gradient": np.flatnonzero(~sketches.finite)}
         pool = replace(split.pool, candidates=np.intersect1d(split.pool.candidates, finite), outside=outside)
@@ -180,9 +187,9 @@ class _Turn:
             )
         values = sketches.values[np.searchsorted(finite, pool.candidates)]
         figures = row_figures(values, sketches.token_losses[pool.candidates], sketches.unprompted[pool.candidates])
-        beside = self._beside(job, source)
+        others = _Others(store, sketches.finite, self._overlapping(job), *self._beside(job, source))
         information = _Information(
-            self.context, self.heartbeat, source, reading, pool.candidates, values, figures, beside
+            self.context, self.heartbeat, source, reading, pool.candidates, values, figures, others
         )
         chooser = Chooser(self.request, spec, pool, information.picks)
         selected = information.picks(spec)
@@ -226,21 +233,32 @@ class _Turn:
             runs.append(_planned(untrained, 0, rows[untrained], 0, identity))
         self._park(runs, plan)
 
-    def _beside(self, job: Job, source: Source) -> dict[str, Directions]:
-        """The sketches of what the job's selection is for, by role."""
-        found = {}
+    def _overlapping(self, job: Job) -> NDArray[np.int64]:
+        """The rows that the job found to share text with its evaluation set."""
+        with self.context.sessions() as session:
+            found = {one.reason: one.row_indices for one in selections.rejected(session, job.id)}
+        return np.array(found.get(f"{selections.FILTERED}{DECONTAMINATE}", []), dtype=np.int64)
+
+    def _beside(
+        self, job: Job, source: Source
+    ) -> tuple[dict[str, Directions], ShardStore | None, StoredSketches | None]:
+        """The sketches of what the job's selection is for, by role; the target's store, and what was loaded of it."""
+        found, target, loaded = {}, None, None
         for role, purpose in purposes_of(source.request.selection).items():
             kept = (job.result or {})[role]
             other = purpose_source(self.context, job.id, source, role, kept["fingerprint"])
             reading = read_purpose(self.context, role, other, self.heartbeat.should_stop)
-            stored = self._sketches(kept["sketches"], source, reading)
+            store = self._store(kept["sketches"], source, reading)
+            stored = store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
             found[role] = directions_of(self.context, role, purpose, reading, stored, self.heartbeat.should_stop)
-        return found
+            if role == TARGET:
+                target, loaded = store, stored
+        return found, target, loaded
 
-    def _sketches(self, key: str, source: Source, reading: Reading) -> StoredSketches:
+    def _store(self, key: str, source: Source, reading: Reading) -> ShardStore:
         store = sketches_of(self.context, source.request, key, reading.corpus)
         store.mark_used()
-        return store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
+        return store
 
     def _subsets(self, chooser: Chooser, selected: NDArray[np.int64]) -> dict[str, tuple[NDArray[np.int64], float]]:
         wanted = self.request.premise
@@ -315,6 +333,27 @@ class _Made:
     metric: Metric | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Others:
+    """What selections need besides the sketches of a proof's candidates.
+
+    Attributes:
+        store: Of the job's own dataset.
+        finite: Which samples of it have a finite gradient, shape (samples,).
+        overlapping: Rows that share text with an evaluation set.
+        beside: The sketches of what the selection is for, by role.
+        target: The target's store; None without one.
+        loaded: What was loaded of it.
+    """
+
+    store: ShardStore
+    finite: NDArray[np.bool_]
+    overlapping: NDArray[np.int64]
+    beside: Mapping[str, Directions]
+    target: ShardStore | None
+    loaded: StoredSketches | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Information:
     """Selections from a proof's candidates, and what subsets of them hold."""
@@ -326,7 +365,7 @@ class _Information:
     candidates: NDArray[np.int64]
     values: NDArray[np.float32]
     figures: RowFigures
-    beside: Mapping[str, Directions]
+    others: _Others
     made: dict[str, _Made] = field(default_factory=dict)
 
     def picks(self, spec: SelectionSpec) -> NDArray[np.int64]:
@@ -354,7 +393,8 @@ class _Information:
         asked = read_membership(self.reading.snapshot, corpus, spec, self.source.request.dataset, settings, stop)
         rows, tokens = corpus.rows[self.candidates], corpus.lengths[self.candidates]
         # A row that is held out, or not finite, can't be picked, whatever has to be.
-        membership = replace(asked, include=asked.include[np.isin(asked.include, rows)])
+        include = asked.include[np.isin(asked.include, rows)]
+        membership = replace(asked, include=include, overlapping=self.others.overlapping)
         dropped = left_out(self.figures, suspicion(self.figures), spec, rows, tokens, membership)
         keep = staying(len(self.candidates), dropped)
         if not len(keep):
@@ -371,21 +411,26 @@ class _Information:
         factors = length_factors(self.figures.norm, spec.normalize)
         values = kept_and_scaled(self.values.copy(), keep, factors)
         used = purposes_of(spec)
-        beside = {role: one for role, one in self.beside.items() if role in used}
+        beside = {role: one for role, one in self.others.beside.items() if role in used}
         objective = objective_of(spec, values, rows[keep], membership, tokens[keep], beside, settings.cache_path)
         meter = self.heartbeat.enter(ProofStage.SELECTING, budget or len(keep), "picks")
         config = replace(selection_config(spec, budget=budget, device=str(self.context.device)), curvature=False)
-        selection, _ = objective.limits.apply(
-            budget,
-            lambda count, limits: select(
+        methods = self._methods(spec, keep, values, objective) if spec.method in ORDERED_METHODS else None
+
+        def run(count: int | None, limits: Constraints | None) -> Selection:
+            wanted = replace(config, budget=count)
+            if methods is not None:
+                return methods.select(spec.method, wanted, limits)
+            return select(
                 objective.values,
-                replace(config, budget=count),
+                wanted,
                 limits,
                 norms=self.figures.norm[keep],
                 on_progress=lambda progress: meter.at(progress.done) if progress.stage == "picking" else None,
                 should_stop=stop,
-            ),
-        )
+            )
+
+        selection, _ = objective.limits.apply(budget, run)
         if not len(selection.indices):
             raise JobError(
                 "no-information",
@@ -394,6 +439,45 @@ class _Information:
                 f"all {len(self.values)} gradients are zero, so no row is better than another",
             )
         return _Made(keep[selection.indices], selection.alpha, objective.bearings.metric)
+
+    def _methods(
+        self, spec: SelectionSpec, keep: NDArray[np.int64], values: NDArray[np.float32], objective: Objective
+    ) -> Methods:
+        """What runs a method that orders rows by other things than their sketches.
+
+        Raises:
+            JobError: The job did not compute what the method needs.
+        """
+        others, corpus, stop = self.others, self.reading.corpus, self.heartbeat.should_stop
+        alone, pool = spec.model_copy(update={"baselines": ()}), others.store.dataset
+        missing = others.store.missing_features(needed(alone, POOL, pool))
+        if others.target is not None:
+            missing += others.target.missing_features(needed(alone, TARGET, pool))
+        if missing:
+            raise JobError(
+                "arm-impossible",
+                "An arm's method needs what the job did not compute",
+                "arms",
+                f"method {spec.method} needs passes of the model: name it in selection.baselines of the job",
+            )
+        target = None
+        if others.target is not None and others.loaded is not None:
+            directions = others.beside[TARGET]
+            target = target_rows(alone, directions, others.loaded, others.target, pool, stop)
+        return Methods(
+            spec=alone,
+            places=np.searchsorted(np.flatnonzero(others.finite), self.candidates[keep]),
+            sketches=values,
+            values=objective.values,
+            loss=self.figures.loss[keep],
+            ifd=self.figures.ifd[keep],
+            response_tokens=corpus.response_tokens()[self.candidates][keep],
+            rows=RowFeatures(others.store, others.finite, stop),
+            rates=Plan.of(len(corpus)).of_epochs,
+            target=target,
+            known={},
+            should_stop=stop,
+        )
 
 
 def _planned(arm: str, seed: int, places: NDArray[np.int64], steps: int, identity: Json) -> PlannedRun:

@@ -19,6 +19,7 @@ from app.core.contracts.proof_request import (
 )
 from workers.runtime.failures import JobError
 from workers.selection.seeds import random_permutation
+from workers.stages.methods import draws
 from workers.training.steps import count_steps
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from app.core.contracts.proof_request import Arm, ProofRequest
 
     Places = NDArray[np.int64]
-
-DRAWN_METHODS = frozenset({"random"})
-"""Methods that draw: each seed has a selection of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +118,12 @@ class Chooser:
             return ChosenArm(name, {0: places}, self.steps(places, selected), selects=False, left_out=left_out)
         if isinstance(arm, MethodArm):
             spec = arm.settings(self.spec)
-            drawn = spec.method in DRAWN_METHODS
+            drawn = draws(spec, spec.method)
             by_seed = {seed: self.select(_reseeded(spec, seed)) for seed in (seeds if drawn else (0,))}
             return ChosenArm(name, by_seed, steps, selects=True, drawn=drawn)
         tokens = self._tokens(selected)
         if arm == SELECTED:
-            drawn = self.spec.method in DRAWN_METHODS
+            drawn = draws(self.spec, self.spec.method)
             by_seed = {seed: self.select(_reseeded(self.spec, seed)) for seed in seeds} if drawn else {0: selected}
         elif arm in (RANDOM, RANDOM_TOKENS):
             drawn = True

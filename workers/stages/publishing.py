@@ -20,14 +20,16 @@ from app.core.lifecycle.measurements import Took
 from app.core.storage import excerpts_name, picks_name, put_checked, rows_name
 from workers.data.excerpts import write_excerpts
 from workers.data.export import write_rows
+from workers.data.row_marks import Wanted, read_marks
 from workers.data.sources import count_sources
 from workers.data.stopping import Stopped
 from workers.selection.compare import jaccard
 from workers.stages import measuring
-from workers.stages.purposes import reached
+from workers.stages.purposes import TARGET, reached
 from workers.stages.scores import keep_scores, suspects_counted
 from workers.statistics import subset
 from workers.statistics.conflict import conflict_statistics
+from workers.statistics.league import Ground, league
 from workers.statistics.subset import thinned_curve
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ class Published:
         candidates: What may be picked, and why other rows may not.
         objective: What was selected from, and within what.
         chosen: What was selected; indices are places among the candidates.
+        figures: Figures of the usable rows that the methods need, by name.
         selection: The requested selection.
         source_column: Column that says where a row comes from, or None.
         sketches: Content key.
@@ -85,6 +88,7 @@ class Published:
         computed: Samples whose sketches were computed for this job; the others' were there, or another job's.
         limited: The limit of the request that kept samples from being scored, or None.
         beside: The datasets beside the job's own, by role.
+        decontamination: The evaluation set that rows must not share text with; None without one.
         seconds: Time of each stage so far.
     """
 
@@ -92,6 +96,7 @@ class Published:
     candidates: Candidates
     objective: Objective
     chosen: Chosen
+    figures: Mapping[str, NDArray[np.float64]]
     selection: SelectionSpec
     source_column: str | None
     sketches: str
@@ -99,6 +104,7 @@ class Published:
     computed: int
     limited: Limited | None
     beside: Mapping[str, Beside]
+    decontamination: Json | None
     seconds: dict[str, float]
 
     @property
@@ -133,8 +139,9 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
         published.candidates.rows[picked],
         _further_scores(published),
     )
+    table = _league(context, heartbeat, published)
     with context.sessions() as session:
-        result = _result(published, time.monotonic() - began)
+        result = {**_result(published, time.monotonic() - began), "league": table}
         JobResult.model_validate(result)
         # Before the picks: whoever else writes to the job waits for this transaction from here on.
         if not leases.finish(
@@ -211,6 +218,7 @@ def _ranked(published: Published) -> Iterator[Json]:
             "marginal_gain": float(main.marginal_gains[place]),
             "epsilon": float(main.epsilons[place]),
             "conflict": float(main.conflicts[place]),
+            **({} if main.weights is None else {"weight": float(main.weights[place])}),
             "suspect": bool(suspect[main.indices[place]]),
             **({} if stability is None else {"stability": _known(stability[main.indices[place]])}),
         }
@@ -281,14 +289,46 @@ def _stability(published: Published) -> NDArray[np.float64] | None:
 
 
 def _further_scores(published: Published) -> dict[str, NDArray[np.float64]]:
-    """What the table of scores has besides figures of each row: cosines with what the picks are for, and stability."""
+    """What the table of scores has besides figures of each row: what methods need, cosines, and stability."""
     found = {f"{role}_cosine": cosines for role, cosines in published.objective.bearings.cosines.items()}
-    stability = _stability(published)
-    return found if stability is None else {**found, "stability": stability}
+    stability, candidates = _stability(published), published.candidates
+    if stability is not None:
+        found["stability"] = stability
+    whole = dict(published.figures)
+    for name, values in found.items():
+        whole[name] = np.full(len(candidates.usable), np.nan)
+        whole[name][candidates.places] = values
+    return whole
 
 
 def _known(share: float) -> float | None:
     return None if np.isnan(share) else float(share)
+
+
+def _league(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Published) -> list[Json]:
+    """The methods side by side.
+
+    Raises:
+        Stopped: The job was cancelled or lost meanwhile.
+    """
+    chosen, candidates, marks = published.chosen, published.candidates, None
+    if published.source_column is not None and len(chosen.selections) > 1:
+        wanted, reading = Wanted(source=published.source_column), published.reading
+        marks = read_marks(reading.snapshot, reading.corpus.shape, context.settings, wanted, heartbeat.should_stop)
+    target = published.objective.bearings.directions.get(TARGET)
+    ground = Ground(
+        sketches=candidates.values,
+        tokens=published.objective.tokens,
+        target=None if target is None else target.values,
+        names=() if marks is None else marks.names,
+        source=None if marks is None else marks.source[candidates.rows],
+    )
+    method = published.selection.method
+    runs = {
+        method if label == MAIN else label: [one, *chosen.repeats.get(label, ())]
+        for label, one in chosen.selections.items()
+    }
+    return league(runs, method, ground)
 
 
 def _result(published: Published, publishing_s: float) -> Json:
@@ -312,6 +352,7 @@ def _result(published: Published, publishing_s: float) -> Json:
         "tokens": corpus.tokens,
         "tokens_selected": int(published.objective.tokens[main.indices].sum()),
         **_purposes(published),
+        "decontamination": published.decontamination,
         "log_det": float(main.log_det[-1]),
         "alpha": main.alpha,
         "stop_reason": main.stop_reason,
@@ -340,6 +381,7 @@ def _result(published: Published, publishing_s: float) -> Json:
         },
         "limited": None if published.limited is None else published.limited.model_dump(),
         "seconds": {**published.seconds, Stage.PUBLISHING: round(publishing_s, 3)},
+        "baselines_left_out": dict(published.chosen.left_out),
         "baselines": {
             label: _baseline(main, [one, *published.chosen.repeats.get(label, ())])
             for label, one in published.chosen.selections.items()
@@ -471,4 +513,5 @@ def _picks(selection: Selection, rows: NDArray[np.int64], stability: NDArray[np.
         conflicts=selection.conflicts.tolist(),
         log_det=selection.log_det.tolist(),
         stability=None if stability is None else [_known(share) for share in stability[selection.indices]],
+        weights=None if selection.weights is None else selection.weights.tolist(),
     )

@@ -48,7 +48,7 @@ def keep_scores(
         reading: The dataset.
         candidates: The rows with their figures.
         picked: Row numbers of the picks.
-        further: Further figures of the candidates by the names of their columns, each (n,); NaN where it is not known.
+        further: Further figures of the usable rows by the names of their columns, each (m,); NaN where it is not known.
 
     Raises:
         Stopped: The job was cancelled or lost meanwhile.
@@ -110,14 +110,11 @@ def _batches(
 ) -> Iterator[pa.Table]:
     """The table's rows in file order; a figure that is not known is null, and so is `filtered` of a candidate."""
     filtered = _filtered(candidates)
-    whole = {name: np.full(len(candidates.usable), np.nan) for name in further}
-    for name, values in further.items():
-        whole[name][candidates.places] = values
     for start in range(0, len(candidates.usable), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         figures = [pa.array(candidates.figures.of(name)[part], from_pandas=True) for name in DIAGNOSTICS]
         columns = (candidates.suspicion, candidates.suspect, is_picked)
-        more = [pa.array(values[part], from_pandas=True) for values in whole.values()]
+        more = [pa.array(values[part], from_pandas=True) for values in further.values()]
         yield pa.table(
             [candidates.usable[part], *figures, *(column[part] for column in columns), filtered[part], *more],
             schema=_schema(further),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from app.core.contracts.job_plan import ShardPlan
@@ -21,6 +22,7 @@ from workers.runtime.context import current_context
 from workers.runtime.failures import JobError
 from workers.runtime.task import run_leased
 from workers.stages import measuring
+from workers.stages.features import Features, needed
 from workers.stages.purposes import POOL, purpose_source
 from workers.stages.reading import model_directory, read, sketches_of, source_of
 
@@ -84,13 +86,14 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
         raise _changed("model.uri", context, "model")
     config = replace(config, token_budget=model.batch_tokens(context.settings.token_budget))
 
+    all_samples = partial(_samples_of, context, heartbeat, own, corpus if source is own else None)
+
     def start() -> StartingPoint:
         if not config.prepared:
             return StartingPoint(source.adapter)
 
         def prepared() -> StartingPoint:
-            samples = corpus if source is own else read(context, own, heartbeat.should_stop).corpus
-            return starting_point(model, config, samples, source.adapter, heartbeat.should_stop)
+            return starting_point(model, config, all_samples(), source.adapter, heartbeat.should_stop)
 
         return shared_starting_point(context.artifacts, store.key, prepared)
 
@@ -100,22 +103,32 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     meter = heartbeat.begin(len(places), "samples")
     started = time.monotonic()
     samples = [corpus[int(place)] for place in places]
-    sketches = engine.sketch(
-        samples,
-        unprompted=without_prompts(context, source, model, samples) if config.prompt_effect else None,
-        on_batch=lambda batch: meter.add(batch.samples, tokens=batch.tokens),
-        should_stop=heartbeat.should_stop,
-    )
-    store.write(shard.number, places, sketches)
+    if samples:
+        sketches = engine.sketch(
+            samples,
+            unprompted=without_prompts(context, source, model, samples) if config.prompt_effect else None,
+            on_batch=lambda batch: meter.add(batch.samples, tokens=batch.tokens),
+            should_stop=heartbeat.should_stop,
+        )
+        store.write(shard.number, places, sketches)
     kind = measuring.of_gradients(context, source.request, config, model.revision)
     took = Took(len(places), meter.tokens, float(max(meter.tokens, 1)), time.monotonic() - started)
     before = Took(len(places), meter.tokens, 1.0, started - began)
+    pool = plan.pool or store.dataset
+    features = Features(context.artifacts, model, engine, store.key, pool, all_samples, heartbeat.should_stop)
+    features.keep(needed(own.request.selection, plan.role, pool), store, shard.number, corpus)
     with context.sessions() as session:
         if leases.finish(session, heartbeat.lease, State.SUCCEEDED, samples=len(places), tokens=meter.tokens):
             counts.add(session, {(counts.SAMPLES, ()): len(places), (counts.TOKENS, ()): meter.tokens})
-            measurements.note(session, kind, took)
-            measurements.note(session, replace(kind, stage=measuring.STARTING), before)
+            if samples:
+                measurements.note(session, kind, took)
+                measurements.note(session, replace(kind, stage=measuring.STARTING), before)
         session.commit()
+
+
+def _samples_of(context: WorkerContext, heartbeat: LeaseHeartbeat, own: Source, corpus: Corpus | None) -> Corpus:
+    """All samples of the job's own dataset; `corpus`, where that is the one that is being sketched."""
+    return read(context, own, heartbeat.should_stop).corpus if corpus is None else corpus
 
 
 def without_prompts(context: WorkerContext, source: Source, model: ProxyModel, samples: list[Sample]) -> list[Sample]:

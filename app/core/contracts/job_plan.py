@@ -35,6 +35,7 @@ class JobPlan(BaseModel):
         uses: Content key of the sketches that deletion leaves alone, from before anybody looked for them.
         beside: Fingerprints of the datasets that are read beside the job's own, by their role.
         role: Whose sketches the shards are: ``pool``, the job's own dataset, or a role of one beside it.
+        pool: What the job's own dataset is called in names of features.
         fingerprint: Of the dataset that was read, ``sha256:<hex>``.
         corpus: Digest of its samples.
         model: Revision of the model.
@@ -62,6 +63,7 @@ class JobPlan(BaseModel):
     uses: str | None = None
     beside: dict[str, str] = {}
     role: str = "pool"
+    pool: str | None = None
     fingerprint: str | None = None
     corpus: str | None = None
     model: str | None = None

@@ -42,7 +42,28 @@ EXAMPLE_REQUEST: dict[str, Any] = {
     "metadata": {"team": "search"},
 }
 
-Method = Literal["spice", "fisher", "dpp", "grad_norm", "random"]
+Method = Literal[
+    "spice",
+    "fisher",
+    "dpp",
+    "grad_norm",
+    "random",
+    "less",
+    "rds_plus",
+    "tsds",
+    "ifd",
+    "selectit",
+    "perplexity",
+    "length",
+    "grad_match",
+    "facility_location",
+]
+CLIMBING_METHODS: frozenset[Method] = frozenset({"spice", "fisher", "dpp"})
+"""Methods that pick by marginal gains."""
+ORDERED_METHODS: frozenset[Method] = frozenset(get_args(Method)) - CLIMBING_METHODS - {"grad_norm", "random"}
+"""Methods that order rows by something else than their gradient sketches' gains and lengths, or by none of it."""
+TARGETED_METHODS: frozenset[Method] = frozenset({"less", "rds_plus", "tsds"})
+"""Methods that compare rows with those of `selection.target`."""
 
 Priority = Literal["low", "normal", "high"]
 PRIORITIES: dict[Priority, int] = {"low": -1, "normal": 0, "high": 1}
@@ -414,6 +435,17 @@ class NearDuplicates(Request):
         return self
 
 
+class Decontaminate(Request):
+    """An evaluation set that the picks must not share text with."""
+
+    dataset: DatasetRef = Field(
+        description="Any rows: the texts of all columns count, or of those that its `columns` names."
+    )
+    ngram: int = Field(
+        default=13, ge=2, le=100, description="A row is dropped that has so many words in a row with it in common."
+    )
+
+
 class Constraints(Request):
     """What the picks have to keep to, all of it at once."""
 
@@ -431,6 +463,9 @@ class Constraints(Request):
     )
     exclude: Rows | None = Field(default=None, description="Rows that are never picked, likewise.")
     near_duplicates: NearDuplicates | None = None
+    decontaminate: Decontaminate | None = Field(
+        default=None, description="Rows that share text with an evaluation set are dropped, counted and named."
+    )
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:
@@ -563,9 +598,16 @@ class SelectionSpec(Request):
         "plain greedy: `conflict_penalty` 0 or method `fisher`, without `partitions`. Costs about as much as picking "
         "every row.",
     )
+    perplexity: Literal["mid", "top"] = Field(
+        default="mid",
+        description="What method `perplexity` takes: `mid` draws from the middle third of the rows by loss, `top` "
+        "is the largest losses.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63)
     baselines: tuple[Method, ...] = Field(
-        default=(), max_length=4, description="Other methods to run on the same sketches, for comparison."
+        default=(),
+        max_length=len(get_args(Method)) - 1,
+        description="Other methods to run on the same rows, for comparison.",
     )
     baseline_repeats: int = Field(
         default=3,
@@ -577,9 +619,18 @@ class SelectionSpec(Request):
 
     @model_validator(mode="after")
     def _gains_to_stop_at(self) -> Self:
-        if self.early_stop_ratio is not None and self.method in ("grad_norm", "random"):
+        if self.early_stop_ratio is not None and self.method not in CLIMBING_METHODS:
             raise ValueError(
                 f"early_stop_ratio compares marginal gains, and method {self.method!r} does not pick by them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _target_to_compare_with(self) -> Self:
+        wanted = [method for method in (self.method, *self.baselines) if method in TARGETED_METHODS]
+        if wanted and self.target is None:
+            raise ValueError(
+                f"{wanted[0]} compares rows with those of a target: send selection.target, or leave {wanted[0]} out"
             )
         return self
 
@@ -603,6 +654,15 @@ class SelectionSpec(Request):
         if self.sweep is not None and self.method != "spice":
             raise ValueError(
                 f"sweep is over the settings of method 'spice', and method is {self.method!r}: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stability_of_a_selector(self) -> Self:
+        if self.stability is not None and self.method in ORDERED_METHODS:
+            raise ValueError(
+                f"stability selects again from other sketches and pools, and method {self.method!r} does not pick by "
+                "sketches: leave it out"
             )
         return self
 
@@ -721,9 +781,15 @@ class JobRequest(Request):
 
     @model_validator(mode="after")
     def _prompt_effect_of_ifd(self) -> Self:
-        filters = self.selection.filters
-        if filters is not None and filters.ifd is not None and not self.gradients.prompt_effect:
-            raise ValueError("selection.filters.ifd needs gradients.prompt_effect: set it to true, or leave ifd out")
+        selection = self.selection
+        needs = {
+            "selection.filters.ifd": selection.filters is not None and selection.filters.ifd is not None,
+            "selection.method ifd": selection.method == "ifd",
+            "selection.baselines with ifd": "ifd" in selection.baselines,
+        }
+        for name, needed in needs.items():
+            if needed and not self.gradients.prompt_effect:
+                raise ValueError(f"{name} needs gradients.prompt_effect: set it to true, or leave ifd out")
         return self
 
 

@@ -52,6 +52,36 @@ class Baseline(Response):
     overlap: float = Field(description="Jaccard index of its picks and the subset's: 1 where they are the same rows.")
 
 
+class Decontamination(Response):
+    """The evaluation set that rows were held against; the rows dropped are in `filtered`, under `decontaminate`."""
+
+    rows: int = Field(description="Rows of the evaluation set.")
+    short: int = Field(description="Of those, rows without a run of so many words: they find nothing.")
+    runs: int = Field(description="Runs of words in it.")
+    fingerprint: str
+
+
+class LeagueRow(Response):
+    """One method of a job beside the others; of a method that draws at random, means over its runs."""
+
+    method: str
+    runs: int = Field(description="1, or `selection.baseline_repeats` for a method that draws at random.")
+    rows: float = Field(description="Rows picked.")
+    tokens: float = Field(description="Tokens that training on them reads, once.")
+    log_det: float = Field(description="In nats, of what was selected from.")
+    mean_conflict: float
+    overlap: float = Field(description="Jaccard index of its picks and the subset's; 1 for the subset itself.")
+    target_covered: float | None = Field(
+        default=None, description="Information in the directions of the target's gradients, in nats; null without one."
+    )
+    target_cosine: float | None = Field(
+        default=None, description="Mean cosine of the picks with the target's mean direction; null without one."
+    )
+    sources: dict[str, float] = Field(
+        default={}, description="Share of the picks by source: the largest sources; empty without a source column."
+    )
+
+
 class PartitionsGuarantee(Response):
     """What a partitioned selection promises over the random draw of the parts: E F(S) >= factor F(S*) - loss."""
 
@@ -237,4 +267,15 @@ class JobResult(Response):
     limited: Limited | None = Field(default=None, description="Null where all usable rows were scored.")
     seconds: dict[str, float] = Field(description="Time of each stage.")
     baselines: dict[str, Baseline] = Field(description="What each baseline came to with as many picks.")
+    baselines_left_out: dict[str, str] = Field(
+        default={}, description="Baselines that have no picks, and why: constraints, or no row with what they rank by."
+    )
+    decontamination: Decontamination | None = Field(
+        default=None, description="Null without `constraints.decontaminate`."
+    )
+    league: list[LeagueRow] = Field(
+        default=[],
+        description="The method and its baselines side by side, by log-det; `GET /jobs/{id}/league` has what proofs of "
+        "the job say of them too. Empty for results of old.",
+    )
     versions: dict[str, str]

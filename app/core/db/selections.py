@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from app.core.db.tables import Json
 
 MAIN = "main"
-STABILITY = "stability"
+OPTIONAL = {"stability": "stability", "weights": "weight"}
+"""Fields of picks that only some jobs have, with the names that they have of one pick."""
 FILTERED = "filter:"
 """What the reasons of rows that a filter dropped begin with, beside those of rows that can't be used."""
 
@@ -36,6 +37,7 @@ class Picks:
         log_det: Log-det of the picks up to and including this one, in nats.
         stability: Share of the reselections that pick each, in [0, 1], None for one that none had; None where none was
             made.
+        weights: What each pick stands for; None by methods that give no weights.
     """
 
     indices: Sequence[int]
@@ -44,6 +46,7 @@ class Picks:
     conflicts: Sequence[float]
     log_det: Sequence[float]
     stability: Sequence[float | None] | None = None
+    weights: Sequence[float] | None = None
 
 
 COLUMNS: Mapping[str, InstrumentedAttribute[Any]] = {
@@ -52,7 +55,8 @@ COLUMNS: Mapping[str, InstrumentedAttribute[Any]] = {
     "epsilons": SelectionChunk.epsilons,
     "conflicts": SelectionChunk.conflicts,
     "log_det": SelectionChunk.log_det,
-    STABILITY: SelectionChunk.stability,
+    "stability": SelectionChunk.stability,
+    "weights": SelectionChunk.weights,
 }
 
 
@@ -103,6 +107,7 @@ def store(session: Session, job_id: uuid.UUID, head: Head, picks: Picks, chunk_r
                 conflicts=list(picks.conflicts[part]),
                 log_det=list(picks.log_det[part]),
                 stability=None if picks.stability is None else list(picks.stability[part]),
+                weights=None if picks.weights is None else list(picks.weights[part]),
             )
         )
 
@@ -139,14 +144,14 @@ def stream_column(sessions: Sessions, job_id: uuid.UUID, column: str, label: str
 
 
 def columns_of(sessions: Sessions, job_id: uuid.UUID) -> list[str]:
-    """The fields of a job's picks: `stability` only where it was asked for."""
+    """The fields of a job's picks: those of `OPTIONAL` only where there are any."""
+    known = select(*(COLUMNS[name].is_not(None) for name in OPTIONAL)).where(
+        SelectionChunk.job_id == job_id, SelectionChunk.label == MAIN, SelectionChunk.first_rank == 0
+    )
     with sessions() as session:
-        known = session.scalar(
-            select(SelectionChunk.stability.is_not(None)).where(
-                SelectionChunk.job_id == job_id, SelectionChunk.label == MAIN, SelectionChunk.first_rank == 0
-            )
-        )
-    return [name for name in COLUMNS if known or name != STABILITY]
+        found = session.execute(known).one_or_none() or [False] * len(OPTIONAL)
+    there = dict(zip(OPTIONAL, found, strict=True))
+    return [name for name in COLUMNS if there.get(name, True)]
 
 
 def _chunks(sessions: Sessions, job_id: uuid.UUID, label: str, columns: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -565,7 +565,8 @@ class SelectionChunk(Base):
             " AND cardinality(row_indices) = cardinality(epsilons)"
             " AND cardinality(row_indices) = cardinality(conflicts)"
             " AND cardinality(row_indices) = cardinality(log_det)"
-            " AND (stability IS NULL OR cardinality(row_indices) = cardinality(stability))",
+            " AND (stability IS NULL OR cardinality(row_indices) = cardinality(stability))"
+            " AND (weights IS NULL OR cardinality(row_indices) = cardinality(weights))",
             name="equal_lengths",
         ),
     )
@@ -579,6 +580,7 @@ class SelectionChunk(Base):
     conflicts: Mapped[list[float]] = mapped_column(ARRAY(Double()))
     log_det: Mapped[list[float]] = mapped_column(ARRAY(Double()))
     stability: Mapped[list[float | None] | None] = mapped_column(ARRAY(Double()))
+    weights: Mapped[list[float] | None] = mapped_column(ARRAY(Double()))
 
 
 class RejectedRows(Base):

@@ -6,6 +6,15 @@ const METHODS = [
   ["dpp", "dpp: diversity of directions"],
   ["grad_norm", "grad_norm: largest gradients"],
   ["random", "random"],
+  ["less", "less: gradients like the target's"],
+  ["rds_plus", "rds_plus: embeddings like the target's"],
+  ["tsds", "tsds: drawn near the target"],
+  ["ifd", "ifd: prompts that help only just"],
+  ["selectit", "selectit: the model's own rating"],
+  ["perplexity", "perplexity: of middling or largest loss"],
+  ["length", "length: longest responses"],
+  ["grad_match", "grad_match: weighted rows that add up to all"],
+  ["facility_location", "facility_location: rows that stand for others"],
 ];
 
 export const SECTIONS = [
@@ -35,10 +44,11 @@ export const SECTIONS = [
     title: "Selection",
     fields: [
       { path: "selection.budget", label: "Budget", kind: "budget", help: "How much to pick: a share of the rows, so many rows, or as many as some tokens buy." },
-      { path: "selection.method", label: "Method", kind: "select", options: METHODS, value: "spice", help: "Methods other than spice serve as comparisons." },
+      { path: "selection.method", label: "Method", kind: "select", options: METHODS, value: "spice", help: "Methods other than spice serve as comparisons. less, rds_plus and tsds need a target." },
       { path: "selection.conflict_penalty", label: "Conflict penalty, lambda", kind: "number", value: 0.1, help: "The cost of full conflict with the earlier picks, in nats. 0.1 to 0.5 is stable; 0 selects by information alone." },
-      { path: "selection.baselines", label: "Compare with", kind: "checkboxes", options: METHODS.map(([name]) => [name]), value: ["random"], help: "Other methods on the same gradients, with as many picks. They cost seconds." },
+      { path: "selection.baselines", label: "Compare with", kind: "checkboxes", options: METHODS.map(([name]) => [name]), value: ["random"], help: "Other methods on the same rows, with as many picks. Most cost seconds; less, rds_plus, tsds and selectit need further passes of the model." },
       { path: "selection.baseline_repeats", label: "Runs of random", kind: "number", value: 3, help: "Each run has its own seed; several runs give the curve error bars.", folded: true },
+      { path: "selection.perplexity", label: "Perplexity takes", kind: "select", options: [["mid", "mid: the middle third, at random"], ["top", "top: the largest"]], value: "mid", help: "Which losses method perplexity takes.", folded: true },
       { path: "selection.normalize", label: "Length of a gradient", kind: "json", value: "unit", help: 'unit: every gradient is scaled to length one. none: as it is. clip: shortened to the median; {"clip": 0.9} to that quantile.', folded: true },
       { path: "selection.filters", label: "Filters", kind: "json", placeholder: '{"ifd": {"max": 1.0}, "loss": {"max_quantile": 0.95}}', help: "Bounds on ifd, loss, norm and cosine: min, max, min_quantile, max_quantile. Empty: the default filter against rows that look wrong. {}: none.", folded: true },
       { path: "selection.constraints", label: "Constraints", kind: "json", placeholder: '{"sources": {"code": {"min": 0.2}}, "exclude": [3, 7], "near_duplicates": {"cosine": 0.98, "text": true}}', help: "What the picks keep to: shares by source, rows that must or must not be in, no near-duplicates.", folded: true },

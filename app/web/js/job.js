@@ -6,6 +6,7 @@ import { follow } from "./events.js";
 import { figure, widths } from "./figures.js";
 import { FINAL, STAGES, basename, conflict, count, duration, nats, percent, progressText, stateText, when } from "./format.js";
 import { listAddress, name } from "./jobs.js";
+import { leagueSection } from "./league.js";
 import { PICKED, rowsSection, suspectsSection } from "./rows.js";
 import { useSection } from "./use.js";
 
@@ -21,7 +22,7 @@ const DOWNLOADS = [
   ["curve", "Curve", "log-det of all methods"],
   ["conflicts", "Conflicts", "statistics of the picks"],
   ["rejected", "Rejected", "rows that could not be used, or were filtered"],
-  ["scores", "Scores", "Parquet: loss, norm, cosine, IFD and suspicion of every row"],
+  ["scores", "Scores", "Parquet: loss, norm, cosine, IFD, suspicion and what the methods need of every row"],
 ];
 
 export async function jobView({ view, signal, parts: [id], arrived }) {
@@ -179,7 +180,13 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
     const figures = await get(`/jobs/${id}/figures?${size}`, { signal });
     words.append(...figures.summary.map((paragraph) => h("p", { class: "words" }, paragraph)));
     drawn.append(...figures.figures.map((one) => figure(one)));
-    body.append(await rowsSection(PICKED(id), signal), suspectsSection(id, found.suspects, signal), settings(job), provenance(found));
+    body.append(
+      leagueSection(await get(`/jobs/${id}/league`, { signal })),
+      await rowsSection(PICKED(id), signal),
+      suspectsSection(id, found.suspects, signal),
+      settings(job),
+      provenance(found),
+    );
     redrawWhenResized(drawn, size);
   }
 

@@ -57,21 +57,22 @@ def prove(service: Service, **fields: Any) -> dict[str, Any]:
 def test_a_proof_from_a_request_to_its_verdicts(service: Service) -> None:
     proof = prove(
         service,
-        arms=["selected", "random", "random_tokens", "all", "none", {"method": "fisher"}],
+        arms=["selected", "random", "random_tokens", "all", "none", {"method": "fisher"}, {"method": "length"}],
         premise={"subsets": 4},
         metrics=["loss", {"name": "exact_match", "max_tokens": 4}],
         name="small",
     )
     assert proof["state"] == "succeeded", proof["error"]
     arms = {arm["name"]: arm for arm in proof["arms"]}
-    assert list(arms) == ["selected", "random", "random_tokens", "all", "none", "fisher"]
-    assert arms["selected"]["rows"] == arms["random"]["rows"] == arms["fisher"]["rows"] == 10  # a fifth of 54
+    assert list(arms) == ["selected", "random", "random_tokens", "all", "none", "fisher", "length"]
+    picking = ("selected", "random", "fisher", "length")
+    assert [arms[name]["rows"] for name in picking] == [10] * 4, "a fifth of 54"
     assert arms["all"]["rows"] == proof["held_out"]["candidates"] == 54
     assert proof["held_out"]["rows"] == 6
     assert arms["selected"]["steps"] == arms["random"]["steps"] == arms["random_tokens"]["steps"]
     assert arms["all"]["steps"] > arms["selected"]["steps"]
     assert abs(arms["random_tokens"]["tokens"] - arms["selected"]["tokens"]) < 128  # less than a row
-    assert [len(arm["runs"]) for arm in arms.values()] == [2, 2, 2, 2, 1, 2]
+    assert [len(arm["runs"]) for arm in arms.values()] == [2, 2, 2, 2, 1, 2, 2]
     assert arms["none"]["rows"] == 0
     for arm in arms.values():
         assert arm["mean"]["loss"] == pytest.approx(
@@ -89,7 +90,7 @@ def test_a_proof_from_a_request_to_its_verdicts(service: Service) -> None:
     assert len(proof["premise"]["points"]) == 4
     assert [point["selected_share"] for point in proof["premise"]["points"]] == [0, 0, 0.5, 1]
     # Fisher picks what the penalised greedy picks here, and the last mixture is the selection: trained once.
-    assert proof["cost"]["runs_trained"] + proof["cost"]["runs_reused"] == 11 + 4
+    assert proof["cost"]["runs_trained"] + proof["cost"]["runs_reused"] == 13 + 4
     assert proof["cost"]["runs_reused"] >= 1
     assert proof["cost"]["training_s"] > 0
     job = service.job(proof["job"])

@@ -105,8 +105,9 @@ def test_ratings_are_the_probabilities_of_the_digits_after_each_question(
         assert found[1, place] == pytest.approx(probabilities[11:16].numpy(), abs=1e-5)
 
 
-def test_five_questions_are_asked_and_one_that_is_too_long_is_refused() -> None:
+def test_five_questions_are_asked_and_one_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(RATING_PROMPTS)) == 5
+    monkeypatch.setattr("workers.gradients.features.RATING_PROMPTS", ("How good is it? " * 8,))
     row = Sample(3, np.array([4, 5, 6], dtype=np.int32), np.array([False, False, True]))
     with pytest.raises(ModelError, match="too long for a model of 128 tokens"):
         rating_probabilities(GradientEngine(tiny_model("llama"), CONFIG), cast("Any", Letters()), [row])
@@ -169,8 +170,8 @@ def test_checkpoints_are_stored_once_and_rows_are_unit_vectors_at_each(tmp_path:
     config, artifacts = less_config(CONFIG), LocalArtifacts(tmp_path)
     made = checkpoints(model, config, samples)
     assert len(made) == 4
-    stored = less.shared_checkpoints(artifacts, "ab" * 32, lambda: made)
-    again = less.shared_checkpoints(artifacts, "ab" * 32, lambda: pytest.fail("they are there"))
+    stored = less.shared_checkpoints(artifacts, "ab" * 32, "cd" * 16, lambda: made)
+    again = less.shared_checkpoints(artifacts, "ab" * 32, "cd" * 16, lambda: pytest.fail("they are there"))
     rows = directions(model, config, stored, samples[:5])
     assert rows.shape == (5, 4, 64)
     assert np.linalg.norm(rows, axis=2) == pytest.approx(np.ones((5, 4)), abs=1e-5)
