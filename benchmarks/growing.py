@@ -67,7 +67,10 @@ def _rows(count: int) -> list[dict[str, str]]:
     """Docstrings, each row another one by the number that it begins with."""
     real = [row for row in function_rows() if row.is_clean][:count]
     return [
-        {"prompt": f"{number}: {real[number % len(real)].prompt}", "response": real[number % len(real)].response[:300]}
+        {
+            "prompt": f"{number}: {real[number % len(real)].prompt[:100]}",
+            "response": real[number % len(real)].response[:200],
+        }
         for number in range(count)
     ]
 
@@ -77,7 +80,7 @@ def _result(http: TestClient, directory: Path, model: Path, rows: list[dict[str,
     path.write_text("".join(json.dumps(one) + "\n" for one in rows))
     body = {
         "dataset": {"uri": path.as_uri()},
-        "model": {"uri": model.as_uri(), "max_length": 128},
+        "model": {"uri": model.as_uri(), "max_length": 256},
         "gradients": {"rank": 4, "sketch_dim": 64},
         "selection": {"budget": {"fraction": 0.05}},
     }

@@ -48,15 +48,15 @@ def write_pool(path: Path, rows: int) -> int:
 
 
 def look_up(index_path: Path, pool_path: Path) -> tuple[float, int]:
-    """Seconds of a look-up, and rows that were not found."""
-    began = time.perf_counter()
+    """Seconds of the processor that a look-up takes, and rows that were not found."""
+    began = time.process_time()
     digests = np.memmap(pool_path, dtype=np.uint64, mode="r").reshape(-1, 2)
     with index_path.open("rb") as stream:
         index = Index.mapped(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
     if index is None:
         raise SystemExit("the index is not whole")
     missing = find([index], PoolRows.of(digests), frozenset(index.names())).missing()
-    return time.perf_counter() - began, len(missing)
+    return time.process_time() - began, len(missing)
 
 
 def main() -> None:

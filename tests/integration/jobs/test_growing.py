@@ -131,3 +131,45 @@ def test_a_small_job_does_not_wait_for_a_large_one(service: Service, workers: Pr
     done = wait_for(service, small, final)
     assert (done["state"], done["result"]["gradients"]["computed"]) == ("succeeded", 10), done
     assert not final(service.job(large)), time.monotonic() - began
+
+
+def test_what_changed_since_another_job_is_told_by_row(service: Service) -> None:
+    rows = rows_of(60)
+    grown = [*rows_of(10, 100), *rows[5:]]
+    first, second = (
+        service.run(service.request(service.write_dataset(pool, f"{len(pool)}.jsonl"), budget={"count": 12}))
+        for pool in (rows, grown)
+    )
+    old, new = (
+        [pool[index] for index in service.http.get(job["links"]["subset"]).json()["indices"]]
+        for pool, job in ((rows, first), (grown, second))
+    )
+    url = second["links"]["subset"]
+    told = service.http.get(url, params={"since": first["id"]}).json()
+    assert (told["job_id"], told["since"]) == (second["id"], first["id"])
+    assert [grown[index] for index in told["added"]] == [row for row in new if row not in old]
+    assert [rows[index] for index in told["removed"]] == [row for row in old if row not in new]
+    assert told["kept"] == sum(row in old for row in new)
+    same = service.http.get(url, params={"since": second["id"]}).json()
+    assert (same["added"], same["removed"], same["kept"]) == ([], [], 12)
+    assert service.http.get(url, params={"since": first["id"], "rows": "true"}).status_code == 422
+    assert service.http.get(url, params={"since": "7d5fa1b4-0d6e-4a0e-8a35-5a3a0a9be4a1"}).status_code == 404
+    (service.settings.artifacts_path / "jobs" / first["id"] / "picks.digests").unlink()
+    gone = service.http.get(url, params={"since": first["id"]})
+    assert (gone.status_code, gone.json()["type"]) == (404, "rows-gone")
+
+
+def test_half_precision_takes_half_the_space_and_is_apart_from_full(service: Service) -> None:
+    body = service.request()
+    body["gradients"]["sketch_dim"] = 512
+    full = service.run(body)
+    body["gradients"]["store"] = "float16"
+    half = service.run(body)
+    assert half["result"]["gradients"] == full["result"]["gradients"]
+    assert half["result"]["log_det"] == pytest.approx(full["result"]["log_det"], rel=0.01)
+    everything = service.settings.artifacts_path / "sketches"
+    sizes = [
+        sum(path.stat().st_size for path in (everything / job["result"]["sketches"]).glob("shard-*.safetensors"))
+        for job in (full, half)
+    ]
+    assert 0.5 < sizes[1] / sizes[0] < 0.6
