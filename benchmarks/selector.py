@@ -172,7 +172,7 @@ def numpy_greedy(sketches: NDArray[np.float32], k: int, alpha: float, penalty: f
 def small_call(*, quick: bool) -> BenchRow:
     """A warm call on few rows, in both settings of alpha, against a few lines of numpy with all threads."""
     n, p, k = (1500, 256, 150) if quick else (6000, 256, 600)
-    features, ratios, said = gaussian(n, p).numpy(), [], []
+    features, ratios, seconds = gaussian(n, p).numpy(), [], []
     for name, alpha in (("auto", None), ("1", 1.0)):
         config = SelectionConfig(budget=k, alpha="auto" if alpha is None else alpha)
         number = alpha or 1.0 / float(np.median((features**2).sum(axis=1)))
@@ -183,8 +183,10 @@ def small_call(*, quick: bool) -> BenchRow:
             with ThreadpoolController().limit(limits=torch.get_num_threads()):
                 theirs = min(theirs, fastest(lambda number=number: numpy_greedy(features, k, number, 0.1), 1))
         ratios.append(theirs / ours)
-        said.append(f"alpha {name}: numpy {theirs:.3f} s, ours {ours:.3f} s")
-    what = f"the smaller ratio of two settings, whole call, certificate and all; {'; '.join(said)}; n={n} p={p} k={k}"
+        seconds.append(f"alpha {name}: numpy {theirs:.3f} s, ours {ours:.3f} s")
+    what = (
+        f"the smaller ratio of two settings, whole call, certificate and all; {'; '.join(seconds)}; n={n} p={p} k={k}"
+    )
     return BenchRow("selector/small_call", min(ratios), "x", 1.0, f"plain greedy in a dozen lines of numpy; {what}")
 
 
@@ -214,8 +216,8 @@ def constrained(*, quick: bool) -> BenchRow:
             bound = min(bound, fastest(lambda c=config, k=constraints: select(sketches, c, k), 1))
             free = min(free, fastest(lambda c=alone: select(sketches, c), 1))
         ratios[name] = bound / free
-    said = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
-    baseline = f"the unconstrained greedy of as many rows, the slowest of: {said}; n={n} p={p}"
+    by_constraint = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+    baseline = f"the unconstrained greedy of as many rows, the slowest of: {by_constraint}; n={n} p={p}"
     return BenchRow("selector/constrained", max(ratios.values()), "x", 1.5, baseline, smaller_is_better=True)
 
 

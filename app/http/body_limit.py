@@ -25,8 +25,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        said = Headers(scope=scope).get("content-length", "")
-        read = int(said) if said.isdecimal() else 0
+        length = Headers(scope=scope).get("content-length", "")
+        read = int(length) if length.isdecimal() else 0
         counts = read == 0
 
         async def receive_some() -> Message:

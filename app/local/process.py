@@ -30,9 +30,9 @@ PORT_TAKEN = ("Address already in use", "could not bind", "Failed listening on p
 class ServerDiedError(LocalServerError):
     """A server ended before it answered."""
 
-    def __init__(self, name: str, status: int | None, log: Path, said: str) -> None:
-        super().__init__(f"{name} ended with status {status} before it answered. Its log, {log}, ends:\n{said}")
-        self.port_taken = any(words in said for words in PORT_TAKEN)
+    def __init__(self, name: str, status: int | None, log: Path, log_end: str) -> None:
+        super().__init__(f"{name} ended with status {status} before it answered. Its log, {log}, ends:\n{log_end}")
+        self.port_taken = any(words in log_end for words in PORT_TAKEN)
 
 
 def started(

@@ -53,7 +53,6 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "digests": np.dtype("<u8"),
 }
 DIGEST_BYTES = 16
-_HASH_CHUNK_BYTES = 1 << 22
 _COUNTED_AT_ONCE = 1 << 14
 
 

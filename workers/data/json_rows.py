@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 LOOKED_AT_BYTES = 1 << 17
 WHOLE_BYTES = 1 << 28
 """A file that is one object, or objects over several lines, is read whole: up to this size."""
-_SPACE_AND_COMMA = b" \t\r\n,"
 
 
 def split_json(stream: BufferedReader, max_bytes: int, *, lines: bool) -> Iterator[bytes | None]:

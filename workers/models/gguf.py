@@ -44,7 +44,7 @@ COPIES = 3
 LOOK_S = 0.1
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 """What the process sees of this one's environment: no credentials."""
-SAID_BYTES = 4096
+OUTPUT_BYTES = 4096
 
 
 def unpacked(file: Path, dtype: str, settings: Settings, should_stop: Callable[[], bool] | None = None) -> Path:
@@ -97,9 +97,9 @@ def _run(
     arguments = [str(file), str(target), dtype, str(memory), str(int(seconds) + 60)]
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     environment |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(  # noqa: S603 - our own module; the rest are its arguments
-            [*command, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            [*command, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
         deadline = time.monotonic() + seconds
         try:
@@ -116,7 +116,7 @@ def _run(
         finally:
             process.kill()
             process.wait()
-        return process.returncode, _last_words(said)
+        return process.returncode, _last_words(output)
 
 
 def _failed(file: Path, code: int, memory: int, words: str) -> ModelError:
@@ -134,10 +134,10 @@ def _failed(file: Path, code: int, memory: int, words: str) -> ModelError:
     )
 
 
-def _last_words(said: BinaryIO) -> str:
-    said.seek(0, os.SEEK_END)
-    said.seek(max(0, said.tell() - SAID_BYTES))
-    lines = said.read().decode(errors="replace").strip().splitlines()
+def _last_words(output: BinaryIO) -> str:
+    output.seek(0, os.SEEK_END)
+    output.seek(max(0, output.tell() - OUTPUT_BYTES))
+    lines = output.read().decode(errors="replace").strip().splitlines()
     return lines[-1][:300] if lines else ""
 
 

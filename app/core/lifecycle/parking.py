@@ -16,6 +16,7 @@ from sqlalchemy.orm import aliased
 
 from app.core.db.tables import Job, Part, Shard, Stage, State
 from app.core.lifecycle.leases import OPEN, Waiting, held_and_wanted
+from app.core.lifecycle.sketch_use import lock_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,7 +122,9 @@ def park_behind(session: Session, lease: Lease, sizes: Mapping[int, int], plan: 
     Returns:
         False if no job computes these sketches: `park_job` comes next, in the same transaction.
     """
-    session.execute(select(func.pg_advisory_xact_lock(_lock_number(plan))))
+    assert plan.sketches is not None  # noqa: S101 - who parks a job for shards has named them
+    other_than_of_use = plan.sketches[16:]  # digits that `sketch_use` makes no lock of
+    session.execute(select(func.pg_advisory_xact_lock(lock_number(other_than_of_use))))
     computing = select(Job.id).where(
         Job.id != lease.id,
         _same_sketches(plan.sketches, plan.corpus),
@@ -151,12 +154,6 @@ def _let_go_of_job(session: Session, lease: Lease, units: Units, sizes: Mapping[
 def _same_sketches(key: Any, corpus: Any) -> ColumnElement[bool]:  # noqa: ANN401 - texts or columns
     same = (Job.plan["sketches"].astext == key, Job.plan["corpus"].astext == corpus)
     return and_(Job.state.in_(OPEN), *same)
-
-
-def _lock_number(plan: JobPlan) -> int:
-    """The plan's sketches as the signed 64 bits that Postgres names a lock by; not the number of `sketch_use`."""
-    assert plan.sketches is not None  # noqa: S101 - who parks a job for shards has named them
-    return int.from_bytes(bytes.fromhex(plan.sketches[16:32]), signed=True)
 
 
 def wake_jobs(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting]:

@@ -36,7 +36,7 @@ def use(session: Session, lease: Lease, key: str, plan: JobPlan, seconds: float)
         plan: The rest of the job's plan.
         seconds: Of the lease.
     """
-    session.execute(select(func.pg_advisory_xact_lock_shared(_lock_number(key))))
+    session.execute(select(func.pg_advisory_xact_lock_shared(lock_number(key))))
     return leases.extend(session, lease, seconds, plan=plan.model_copy(update={"uses": key}).stored())
 
 
@@ -44,7 +44,7 @@ def use(session: Session, lease: Lease, key: str, plan: JobPlan, seconds: float)
 def retiring(sessions: Sessions, key: str) -> Iterator[bool]:
     """Hold a key against new users. True: no job uses it, and it may be deleted inside the block."""
     with sessions() as session:
-        locked = session.scalar(select(func.pg_try_advisory_xact_lock(_lock_number(key))))
+        locked = session.scalar(select(func.pg_try_advisory_xact_lock(lock_number(key))))
         yield bool(locked) and key not in used_keys(session)
         session.rollback()
 
@@ -68,6 +68,6 @@ def used_keys(session: Session) -> set[str]:
     return {key for row in rows for key in row if key}
 
 
-def _lock_number(key: str) -> int:
-    """A key as the signed 64 bits that Postgres names a lock by."""
-    return int.from_bytes(bytes.fromhex(key[:16]), signed=True)
+def lock_number(digits: str) -> int:
+    """The first 16 of some hexadecimal digits as the signed 64 bits that Postgres names a lock by."""
+    return int.from_bytes(bytes.fromhex(digits[:16]), signed=True)
