@@ -136,6 +136,7 @@ def test_who_holds_what_was_there_has_it_there(tmp_path: Path) -> None:
                 if free and path.exists():
                     path.unlink()
                     counts["deleted"] += 1
+            time.sleep(0.0005)  # where cores are few, the takers would hardly have a turn
 
     threads = [threading.Thread(target=target) for target in (hold, hold, delete, delete)]
     for thread in threads:

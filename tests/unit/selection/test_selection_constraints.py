@@ -1,12 +1,12 @@
 """Budgets and constraints against brute force over all subsets: what is returned is allowed, and each bound holds."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import combinations
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from workers.selection import (
     ConfigError,
@@ -40,40 +40,49 @@ class Case:
     config: SelectionConfig
     constraints: Constraints
 
-    def log_dets(self, alpha: float) -> dict[tuple[int, ...], float]:
+    @property
+    def subsets(self) -> NDArray[np.bool_]:
+        """Which rows are in each subset: subset s has row i if bit i of s is set, (2^n, n)."""
+        n = len(self.sketches)
+        return (np.arange(2**n)[:, None] >> np.arange(n)) & 1 == 1
+
+    def log_dets(self, alpha: float) -> NDArray[np.float64]:
         """F of every subset."""
-        n, p = self.sketches.shape
-        subsets = [subset for size in range(n + 1) for subset in combinations(range(n), size)]
-        members = np.zeros((len(subsets), n))
-        for at, subset in enumerate(subsets):
-            members[at, list(subset)] = 1
-        grams = np.einsum("sn,ni,nj->sij", members, self.sketches, self.sketches)
-        return dict(zip(subsets, np.linalg.slogdet(np.eye(p) + alpha * grams)[1], strict=True))
+        grams = np.einsum("sn,ni,nj->sij", self.subsets, self.sketches, self.sketches)
+        values: NDArray[np.float64] = np.linalg.slogdet(np.eye(self.sketches.shape[1]) + alpha * grams)[1]
+        return values
 
-    def allows(self, rows: tuple[int, ...]) -> bool:
-        """Whether a set meets the constraints, by their definitions."""
-        limits, inside = self.constraints, list(rows)
-        if not set(limits.include.tolist()) <= set(rows) or set(limits.exclude.tolist()) & set(rows):
-            return False
-        if self.config.budget is not None and len(rows) > self.config.budget:
-            return False
-        if limits.token_budget is not None and limits.tokens[inside].sum() > limits.token_budget:
-            return False
+    def allowed(self) -> NDArray[np.bool_]:
+        """Whether each subset meets all constraints, by their definitions."""
+        meets, limits = self.meets_counts(), self.constraints
+        if limits.near_cosine is not None:
+            near = self.near(limits.near_cosine)
+            meets &= ~np.einsum("si,ij,sj->s", self.subsets, near, self.subsets)
+        return meets
+
+    def meets_counts(self) -> NDArray[np.bool_]:
+        """Whether each subset meets all constraints but near-duplicates, which the rule for completing a set leaves."""
+        limits, subsets = self.constraints, self.subsets
+        meets = subsets[:, limits.include].all(axis=1) & ~subsets[:, limits.exclude].any(axis=1)
+        if self.config.budget is not None:
+            meets &= subsets.sum(axis=1) <= self.config.budget
+        if limits.token_budget is not None:
+            meets &= subsets @ limits.tokens <= limits.token_budget
         if limits.sources is not None:
-            held = np.bincount(limits.sources.of_row[inside], minlength=len(limits.sources.names))
-            if (held < limits.sources.least).any() or (held > limits.sources.most).any():
-                return False
-        return limits.near_cosine is None or not self.near(inside)
+            held = subsets.astype(int) @ (limits.sources.of_row[:, None] == np.arange(len(limits.sources.names)))
+            meets &= ((held >= limits.sources.least) & (held <= limits.sources.most)).all(axis=1)
+        return meets
 
-    def near(self, rows: list[int]) -> bool:
-        """Whether two of some rows are near-duplicates, rows that have to be in the set against each other aside."""
+    def near(self, cosine: float) -> NDArray[np.bool_]:
+        """Which two rows are near-duplicates, rows that have to be in the set against each other aside, (n, n)."""
         units = self.sketches / np.linalg.norm(self.sketches, axis=1, keepdims=True)
-        given = set(self.constraints.include.tolist())
-        return any(
-            units[x] @ units[y] >= self.constraints.near_cosine
-            for x, y in combinations(rows, 2)
-            if not (x in given and y in given)
-        )
+        given = np.isin(np.arange(len(units)), self.constraints.include)
+        return (units @ units.T >= cosine) & ~np.eye(len(units), dtype=bool) & ~(given[:, None] & given)
+
+
+def number_of(rows: Iterable[int]) -> int:
+    """The number of the subset of these rows."""
+    return sum(1 << row for row in rows)
 
 
 def draw(rng: np.random.Generator, kinds: set[str]) -> Case:
@@ -110,20 +119,19 @@ def draw(rng: np.random.Generator, kinds: set[str]) -> Case:
 
 def naive(case: Case, *, by_token: bool) -> list[int]:
     """The greedy by definition: the row of the largest score among those with which the set can still be completed."""
-    n = len(case.sketches)
     limits, rows = case.constraints, case.sketches
-    every = [subset for size in range(n + 1) for subset in combinations(range(n), size)]
-    full = [set(subset) for subset in every if _meets_counts(case, subset)]
+    full = np.flatnonzero(case.meets_counts())
+    near = case.near(2.0 if limits.near_cosine is None else limits.near_cosine)
     picks = limits.include.tolist()
-    price = np.zeros(n) if limits.price is None else limits.price
+    price = np.zeros(len(rows)) if limits.price is None else limits.price
     while case.config.budget is None or len(picks) < case.config.budget:
         allowed = [
             x
-            for x in range(n)
+            for x in range(len(rows))
             if x not in picks
             and x not in limits.exclude
-            and any({*picks, x} <= whole for whole in full)
-            and (limits.near_cosine is None or not case.near([*picks, x]))
+            and (full & (wanted := number_of([*picks, x])) == wanted).any()
+            and not near[x, picks].any()
         ]
         if not allowed:
             break
@@ -140,22 +148,15 @@ def naive(case: Case, *, by_token: bool) -> list[int]:
     return picks
 
 
-def _meets_counts(case: Case, rows: tuple[int, ...]) -> bool:
-    """Whether a set meets all but near-duplicates, which the rule for completing a set leaves aside."""
-    limits = case.constraints
-    without = replace(limits, near_cosine=None)
-    return Case(case.sketches, case.config, without).allows(rows)
-
-
-def found(case: Case, allowed: list[tuple[int, ...]]) -> Selection | None:
+def selected(case: Case, allowed: NDArray[np.bool_]) -> Selection | None:
     """The selection; None where it is refused, which it may be only if no set is allowed, or near-duplicates bar it."""
     refused = ""
     try:
         return select(case.sketches, case.config, case.constraints)
     except ConstraintError as error:
         refused = str(error)
-    full = [rows for rows in allowed if case.config.budget is None or len(rows) == case.config.budget]
-    assert not full or case.constraints.near_cosine is not None, refused
+    full = allowed & (case.subsets.sum(axis=1) == case.config.budget) if case.config.budget is not None else allowed
+    assert not full.any() or case.constraints.near_cosine is not None, refused
     return None
 
 
@@ -164,26 +165,26 @@ KINDS = [{"tokens"}, {"sources"}, {"rows"}, {"near"}, {"price"}, {"tokens", "sou
 
 @pytest.mark.parametrize("kinds", KINDS, ids=lambda kinds: "all" if len(kinds) > 1 else next(iter(kinds)))
 def test_what_is_returned_is_allowed_and_no_allowed_set_beats_its_bound(kinds: set[str]) -> None:
-    selected = 0
+    selections = 0
     for seed in range(CASES):
         case = draw(np.random.default_rng(seed), kinds)
-        log_dets = case.log_dets(1.0)
-        allowed = [rows for rows in log_dets if case.allows(rows)]
-        selection = found(case, allowed)
+        log_dets, allowed = case.log_dets(1.0), case.allowed()
+        selection = selected(case, allowed)
         if selection is None:
             continue
-        selected += 1
-        rows = tuple(sorted(selection.indices.tolist()))
-        assert case.allows(rows), (seed, rows)
+        selections += 1
+        number = number_of(selection.indices.tolist())
+        assert allowed[number], (seed, selection.indices)
+        assert len(set(selection.indices.tolist())) == len(selection.indices)
         np.testing.assert_array_equal(selection.indices[: len(case.constraints.include)], case.constraints.include)
         reached = selection.marginal_gains.sum()
-        assert reached == pytest.approx(log_dets[rows], abs=1e-9)
-        best = max(log_dets[rows] for rows in allowed)
+        assert reached == pytest.approx(log_dets[number], abs=1e-9)
+        best = log_dets[allowed].max()
         assert best <= selection.guarantees.optimum_upper_bound + 1e-9, seed
         assert reached >= selection.certificate * best - 1e-9, seed
         if selection.guarantees.additive_bound is not None:
             assert best <= selection.guarantees.additive_bound + 1e-9, seed
-    assert selected > CASES / 3
+    assert selections > CASES / 3
 
 
 @pytest.mark.parametrize("kinds", KINDS, ids=lambda kinds: "all" if len(kinds) > 1 else next(iter(kinds)))
@@ -191,11 +192,11 @@ def test_each_pick_is_the_best_with_which_the_set_can_be_completed(kinds: set[st
     for seed in range(0, CASES, 5):
         case = draw(np.random.default_rng(seed), kinds)
         log_dets = case.log_dets(1.0)
-        selection = found(case, [rows for rows in log_dets if case.allows(rows)])
+        selection = selected(case, case.allowed())
         if selection is None:
             continue
         runs = [naive(case, by_token=by_token) for by_token in ([True, False] if "tokens" in kinds else [False])]
-        best = max(runs, key=lambda picks: log_dets[tuple(sorted(picks))])
+        best = max(runs, key=lambda picks: log_dets[number_of(picks)])
         assert selection.indices.tolist() == best, seed
 
 

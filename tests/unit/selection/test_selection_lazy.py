@@ -55,24 +55,28 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=[3, lazy.BLOCK])
-def small_fronts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+BLOCKS = st.sampled_from([3, lazy.BLOCK])
+
+
+@pytest.fixture
+def small_fronts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fronts of two rows that hardly grow, so that small cases take every path that large ones do."""
-    monkeypatch.setattr(lazy, "BLOCK", request.param)
     monkeypatch.setattr(lazy, "_FRONT_ROWS", 2)
     monkeypatch.setattr(lazy, "_FRONT_BYTES", 1)
     monkeypatch.setattr(lazy, "_LASTING", (0, 3))
 
 
-def pick(case: Case) -> Selection:
-    return select(case.sketches, SelectionConfig(budget=case.budget, conflict_penalty=case.penalty))
+def pick(case: Case, block: int = lazy.BLOCK) -> Selection:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lazy, "BLOCK", block)
+        return select(case.sketches, SelectionConfig(budget=case.budget, conflict_penalty=case.penalty))
 
 
 @pytest.mark.usefixtures("small_fronts")
 @settings(max_examples=1000, deadline=None)
-@given(case=cases())
-def test_lazy_equals_naive_in_float64(case: Case) -> None:
-    selection = pick(case)
+@given(case=cases(), block=BLOCKS)
+def test_lazy_equals_naive_in_float64(case: Case, block: int) -> None:
+    selection = pick(case, block)
     np.testing.assert_array_equal(
         selection.indices, naive_picks(case.sketches, case.budget, selection.alpha, case.penalty)
     )
@@ -80,10 +84,10 @@ def test_lazy_equals_naive_in_float64(case: Case) -> None:
 
 @pytest.mark.usefixtures("small_fronts")
 @settings(max_examples=200, deadline=None)
-@given(case=cases(np.float32))
-def test_float32_gives_what_the_same_values_give_in_float64(case: Case) -> None:
-    narrow = pick(case)
-    wide = pick(Case(case.sketches.astype(np.float64), case.budget, case.penalty))
+@given(case=cases(np.float32), block=BLOCKS)
+def test_float32_gives_what_the_same_values_give_in_float64(case: Case, block: int) -> None:
+    narrow = pick(case, block)
+    wide = pick(Case(case.sketches.astype(np.float64), case.budget, case.penalty), block)
     np.testing.assert_array_equal(narrow.indices, wide.indices)
     np.testing.assert_allclose(narrow.marginal_gains, wide.marginal_gains, rtol=1e-7, atol=1e-12)
 

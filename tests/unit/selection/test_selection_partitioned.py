@@ -99,12 +99,13 @@ def test_its_guarantee_holds_on_average_over_partitions(parts: int, penalty: flo
     for _ in range(4):
         sketches = rng.standard_normal((12, 3)) * 10 ** rng.uniform(-0.5, 0.5, (12, 1))
         sketches[6:9] = sketches[:3]
-        configs = [SelectionConfig(budget=3, conflict_penalty=penalty, alpha=1.0, seed=seed) for seed in range(40)]
-        reached = np.array([select_partitioned(sketches, config, parts).log_det[-1] for config in configs])
+        configs = [SelectionConfig(budget=3, conflict_penalty=penalty, alpha=1.0, seed=seed) for seed in range(20)]
+        selections = [select_partitioned(sketches, config, parts) for config in configs]
+        reached = np.array([selection.log_det[-1] for selection in selections])
         best = max(log_det(sketches[list(subset)], 1.0) for subset in combinations(range(12), 3))
         assert reached.max() <= best + 1e-9
         assert reached.mean() >= (1 - (2 / 3) ** 3) * (best / 2 - 3 * penalty)
-        assert all(select_partitioned(sketches, c, parts).guarantees.optimum_upper_bound >= best for c in configs[:5])
+        assert all(selection.guarantees.optimum_upper_bound >= best for selection in selections)
 
 
 def test_rows_that_a_part_passed_over_do_not_change_its_picks() -> None:
