@@ -41,13 +41,28 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path / "var"
 
 
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """A service without workers that asks for keys. What a test kills of it is started again before the test ends."""
+    directory = tmp_path_factory.mktemp("serve")
+    arguments = ["--workers", "0", "--allow-root", str(directory)]
+    with serve(directory / "var", *arguments, environment={"SPICE_AUTH": "keys"}) as running:
+        running.wait_until_ready()
+        yield running
+
+
 @dataclass
 class Serve:
-    """A running `spice serve`."""
+    """A running `spice serve`.
+
+    Attributes:
+        lines: What it has printed.
+    """
 
     process: psutil.Popen
+    data_dir: Path
     port: int
-    said: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     @property
     def http(self) -> httpx.Client:
@@ -55,7 +70,7 @@ class Serve:
 
     def wait_until_ready(self) -> None:
         eventually(lambda: says(self, "Ctrl-C stops it") or self.process.poll() is not None)
-        assert self.process.poll() is None, "\n".join(self.said)
+        assert self.process.poll() is None, "\n".join(self.lines)
         with self.http as http:
             assert http.get("/readyz").status_code == 200
 
@@ -83,8 +98,8 @@ def serve(
     process = psutil.Popen(
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**kept, **environment}
     )
-    running = Serve(process, chosen)
-    reader = threading.Thread(target=read, args=(process.stdout, running.said))
+    running = Serve(process, data_dir, chosen)
+    reader = threading.Thread(target=read, args=(process.stdout, running.lines))
     reader.start()
     try:
         yield running
@@ -124,7 +139,7 @@ def submit(running: Serve, dataset: Path, model: Path) -> str:
     }
     with running.http as http:
         response = http.post("/jobs", json=body)
-    assert response.status_code == 202, "".join([response.text, *running.said])
+    assert response.status_code == 202, "".join([response.text, *running.lines])
     return str(response.json()["id"])
 
 
@@ -152,45 +167,45 @@ def test_a_job_survives_the_death_of_the_whole_tree(data_dir: Path, tiny_model: 
         job = look(running, job_id)
         assert job["state"] == "succeeded", job["error"]
         assert job["result"]["selected"] == 5
-        assert running.stop() == 0
+        assert running.stop(signal.SIGINT) == 0
     assert nothing_is_left(data_dir)
 
 
-def test_killing_serve_alone_takes_everything_along(data_dir: Path) -> None:
+def test_killing_serve_alone_takes_everything_along_and_its_port_is_free(data_dir: Path) -> None:
+    """Connections that linger are no reason to refuse a start on the same port."""
     with serve(data_dir) as running:
         running.wait_until_ready()
         assert len(running.process.children()) == 4, "PostgreSQL, Valkey, API and worker"
+        connections = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(5)]
         running.process.kill()
         running.process.wait()
         eventually(lambda: nothing_is_left(data_dir), within_s=15)
         with serve(data_dir, "--workers", "0", port=running.port) as again:
             again.wait_until_ready()
-            assert again.stop(signal.SIGINT) == 0
+            assert again.stop(signal.SIGHUP) == 0, "as when its terminal is closed"
     assert nothing_is_left(data_dir)
+    for connection in connections:
+        connection.close()
 
 
-def test_whatever_dies_is_started_again(data_dir: Path) -> None:
-    with serve(data_dir, "--workers", "0") as running:
-        running.wait_until_ready()
-        api = running.child("app.cli", "api")
-        running.said.clear()
-        api.kill()
-        eventually(lambda: says(running, "api ended (killed by SIGKILL)"))
-        eventually(lambda: is_ready(running))
-        for directory, name in (("postgres", "PostgreSQL"), ("valkey", "Valkey")):
-            for process in running.process.children():
-                if process.cwd() == str((data_dir / directory).resolve()):
-                    process.kill()
-            eventually(partial(says, running, f"{name} had died and runs again"))
-            eventually(lambda: is_ready(running))
-        assert running.stop() == 0
-    log = (data_dir / "logs" / "serve.log").read_text()
+def test_whatever_dies_is_started_again(keyed: Serve) -> None:
+    api, before = keyed.child("app.cli", "api"), len(keyed.lines)
+    api.kill()
+    eventually(lambda: says(keyed, "api ended (killed by SIGKILL)", before))
+    eventually(lambda: is_ready(keyed))
+    for directory, name in (("postgres", "PostgreSQL"), ("valkey", "Valkey")):
+        for process in keyed.process.children():
+            if process.cwd() == str((keyed.data_dir / directory).resolve()):
+                process.kill()
+        eventually(partial(says, keyed, f"{name} had died and runs again", before))
+        eventually(lambda: is_ready(keyed))
+    log = (keyed.data_dir / "logs" / "serve.log").read_text()
     assert "api ended (killed by SIGKILL); it is started again in 1 s" in log
     assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z PostgreSQL had died and runs again$", log, re.MULTILINE)
 
 
-def says(running: Serve, words: str) -> bool:
-    return any(words in line for line in running.said)
+def says(running: Serve, words: str, since: int = 0) -> bool:
+    return any(words in line for line in running.lines[since:])
 
 
 def is_ready(running: Serve) -> bool:
@@ -201,31 +216,23 @@ def is_ready(running: Serve) -> bool:
             return False
 
 
-def test_what_is_in_the_way_is_refused_before_anything_starts(data_dir: Path) -> None:
-    with serve(data_dir, "--workers", "0") as running:
-        running.wait_until_ready()
-        with serve(data_dir, "--workers", "0") as second:
-            assert second.process.wait(30) == 2
-        said = "".join(second.said)
-        assert f"the data directory {data_dir.resolve()} is in use by process {running.process.pid}" in said
-        other = data_dir.parent / "other"
-        with serve(other, "--workers", "0", port=running.port) as second:
-            assert second.process.wait(30) == 2
-        assert f"port {running.port} of 127.0.0.1 is in use" in "".join(second.said)
-        assert "--port" in "".join(second.said)
-        assert not (other / "postgres").exists()
-        assert is_ready(running)
-        assert running.stop() == 0
+def test_what_is_in_the_way_is_refused_before_anything_starts(keyed: Serve, tmp_path: Path) -> None:
+    with serve(keyed.data_dir, "--workers", "0") as second:
+        assert second.process.wait(30) == 2
+    refusal = f"the data directory {keyed.data_dir.resolve()} is in use by process {keyed.process.pid}"
+    assert refusal in "".join(second.lines)
+    with serve(tmp_path / "other", "--workers", "0", port=keyed.port) as second:
+        assert second.process.wait(30) == 2
+    assert f"port {keyed.port} of 127.0.0.1 is in use" in "".join(second.lines)
+    assert "--port" in "".join(second.lines)
+    assert not (tmp_path / "other" / "postgres").exists()
+    assert is_ready(keyed)
 
 
 def test_stopping_while_it_starts_leaves_nothing(data_dir: Path) -> None:
     with serve(data_dir, "--workers", "0") as running:
         eventually(lambda: says(running, "starting PostgreSQL"))
         assert running.stop() == 0
-    assert nothing_is_left(data_dir)
-    with serve(data_dir, "--workers", "0") as running:
-        running.wait_until_ready()
-        assert running.stop(signal.SIGHUP) == 0, "as when its terminal is closed"
     assert nothing_is_left(data_dir)
 
 
@@ -241,18 +248,15 @@ def test_nohup_is_respected(data_dir: Path) -> None:
             signal.signal(signal.SIGHUP, found)
 
 
-def test_what_it_says_when_it_is_ready(data_dir: Path, tmp_path: Path) -> None:
-    with serve(data_dir, "--workers", "0", "--allow-root", str(tmp_path)) as running:
-        running.wait_until_ready()
-        said = "".join(running.said)
-        assert f"http://127.0.0.1:{running.port}/docs" in said
-        assert str(data_dir.resolve()) in said
-        assert str(tmp_path) in said
-        assert not re.search(r"(postgresql|redis)\S*://\S*:\S+@", said), "no password on the terminal"
-        with running.http as http:
-            assert http.get("/docs").status_code == 200
-        assert running.stop() == 0
-    assert {path.name for path in (data_dir / "logs").iterdir()} == {
+def test_what_it_says_when_it_is_ready(keyed: Serve) -> None:
+    output = "".join(keyed.lines)
+    assert f"http://127.0.0.1:{keyed.port}/docs" in output
+    assert str(keyed.data_dir.resolve()) in output
+    assert str(keyed.data_dir.parent) in output
+    assert not re.search(r"(postgresql|redis)\S*://\S*:\S+@", output), "no password on the terminal"
+    with keyed.http as http:
+        assert http.get("/docs").status_code == 200
+    assert {path.name for path in (keyed.data_dir / "logs").iterdir()} == {
         "serve.log",
         "api.log",
         "postgres.log",
@@ -260,23 +264,20 @@ def test_what_it_says_when_it_is_ready(data_dir: Path, tmp_path: Path) -> None:
     }
 
 
-def test_told_to_ask_for_keys_it_makes_the_first_and_the_commands_find_its_database(data_dir: Path) -> None:
-    with serve(data_dir, "--workers", "0", environment={"SPICE_AUTH": "keys"}) as running:
-        running.wait_until_ready()
-        file = data_dir / "first-key"
-        assert str(file.resolve()) in "".join(running.said)
-        assert file.stat().st_mode & 0o777 == 0o600
-        key = file.read_text().strip()
-        assert key not in "".join(running.said)
-        command = [sys.executable, "-m", "app.cli", "keys", "create", "--name", "second"]
-        made = subprocess.run(
-            command, env={**os.environ, "SPICE_DATA_DIR": str(data_dir)}, capture_output=True, text=True, check=True
-        )
-        with running.http as http:
-            assert http.get("/jobs").status_code == 401
-            for token in (key, made.stdout.strip()):
-                assert http.get("/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
-        assert running.stop() == 0
+def test_told_to_ask_for_keys_it_makes_the_first_and_the_commands_find_its_database(keyed: Serve) -> None:
+    file = keyed.data_dir / "first-key"
+    assert str(file.resolve()) in "".join(keyed.lines)
+    assert file.stat().st_mode & 0o777 == 0o600
+    key = file.read_text().strip()
+    assert key not in "".join(keyed.lines)
+    command = [sys.executable, "-m", "app.cli", "keys", "create", "--name", "second"]
+    made = subprocess.run(
+        command, env={**os.environ, "SPICE_DATA_DIR": str(keyed.data_dir)}, capture_output=True, text=True, check=True
+    )
+    with keyed.http as http:
+        assert http.get("/jobs").status_code == 401
+        for token in (key, made.stdout.strip()):
+            assert http.get("/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -319,16 +320,3 @@ def test_the_roots_that_clients_may_name(data_dir: Path, tmp_path: Path, monkeyp
 )
 def test_the_url_that_this_machine_uses(data_dir: Path, host: str, url: str) -> None:
     assert plan(data_dir, host=host).api_url == url
-
-
-def test_a_port_that_just_was_in_use_is_free(data_dir: Path) -> None:
-    """Connections that linger after a stop are no reason to refuse a restart on the same port."""
-    with serve(data_dir, "--workers", "0") as running:
-        running.wait_until_ready()
-        connections = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(5)]
-        assert running.stop() == 0
-    with serve(data_dir, "--workers", "0", port=running.port) as running:
-        running.wait_until_ready()
-        assert running.stop() == 0
-    for connection in connections:
-        connection.close()
