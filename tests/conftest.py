@@ -28,11 +28,18 @@ if TYPE_CHECKING:
 _numbers = count(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_developer() -> Iterator[None]:
+    """Keep SPICE_ variables of whoever runs the tests out of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("SPICE_")]:
+            patch.delenv(name)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _settings_of_the_test_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep the developer's own SPICE_ variables, and settings that another test has read, out of the test."""
-    for name in [name for name in os.environ if name.startswith("SPICE_")]:
-        monkeypatch.delenv(name)
+def _settings_of_the_test_alone() -> Iterator[None]:
+    """Keep settings that another test has read out of the test."""
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
@@ -55,6 +62,14 @@ def _database(servers: EmbeddedServers) -> OneDatabase:
     return OneDatabase(servers)
 
 
+@pytest.fixture(scope="session")
+def shared_database(servers: EmbeddedServers) -> OneDatabase:
+    """A second database, for what the tests of a module share."""
+    from tests.one_database import OneDatabase  # noqa: PLC0415 - tests without a database do not need it
+
+    return OneDatabase(servers, "shared")
+
+
 @pytest.fixture
 def database_url(_database: OneDatabase) -> str:
     """SQLAlchemy's URL of a migrated database in which no other test has left anything."""
@@ -73,22 +88,32 @@ def empty_database_url(servers: EmbeddedServers) -> Iterator[str]:
 @pytest.fixture
 def redis_url(servers: EmbeddedServers) -> str:
     """URL of an empty Valkey database."""
-    with redis.Redis.from_url(servers.redis_url) as client:
-        client.flushall()
-    return servers.redis_url
+    return empty_queue(servers.redis_url)
 
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
     """Settings for a service over the test's own database, queue and directory."""
+    return settings_over(database_url, redis_url, tmp_path)
+
+
+def settings_over(database_url: str, redis_url: str, directory: Path) -> Settings:
+    """Settings for a service over these servers, whose data is in a directory."""
     return Settings(
         _env_file=None,
         database_url=database_url,
         redis_url=RedisDsn(redis_url),
-        data_dir=tmp_path / "var",
-        allowed_roots=(str(tmp_path),),
+        data_dir=directory / "var",
+        allowed_roots=(str(directory),),
         auth="off",
     )
+
+
+def empty_queue(redis_url: str) -> str:
+    """The URL, once the Valkey database that it names is empty."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+    return redis_url
 
 
 def _administer(servers: EmbeddedServers, statement: sql.Composed) -> None:

@@ -66,9 +66,10 @@ class OneDatabase:
     What an earlier test has left running loses its connection and knows an old name alone: it reaches nothing.
     """
 
-    def __init__(self, servers: EmbeddedServers) -> None:
-        """Describe it; nothing is made."""
+    def __init__(self, servers: EmbeddedServers, prefix: str = "test") -> None:
+        """Describe it; nothing is made. The prefix, of its names, is its own among all databases of the servers."""
         self._servers = servers
+        self._prefix = prefix
         self._numbers = count(1)
         self._name: str | None = None
         self._shape: str | None = None
@@ -100,7 +101,7 @@ class OneDatabase:
             connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(*names))
 
     def _next_name(self) -> str:
-        return f"test_{next(self._numbers)}"
+        return f"{self._prefix}_{next(self._numbers)}"
 
     def _connect(self, name: str) -> psycopg.Connection:
         return psycopg.connect(self._servers.postgres.url(name).replace("+psycopg", ""), autocommit=True)

@@ -9,6 +9,7 @@ import statistics
 import sys
 import textwrap
 import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from app.core.db.engine import make_engine, make_sessions
 from app.core.queue import queue_name
 from app.core.settings import Settings, get_settings
 from app.main import create_app
+from tests.conftest import empty_queue, settings_over
 
 pytest.register_assert_rewrite("tests.integration.settled", "tests.integration.problems")  # a failure shows values
 
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
     import httpx
 
     from app.core.db.engine import Sessions
+    from app.local import EmbeddedServers
     from tests.integration.processes import Processes
+    from tests.one_database import OneDatabase
 
 ROWS = 60
 LONG_ROWS = 400
@@ -52,12 +56,21 @@ def real_rows(count: int = ROWS) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Service:
-    """The API over HTTP, and a worker that runs what is queued."""
+    """The API over HTTP, and a worker that runs what is queued.
+
+    Attributes:
+        http: The API.
+        settings: Of API and worker.
+        directory: Where datasets are written.
+        model_uri: Of the tiny model.
+        shared: Whether tests share it, and its settings are in the environment only while its worker runs.
+    """
 
     http: TestClient
     settings: Settings
     directory: Path
     model_uri: str
+    shared: bool = False
 
     def write_dataset(self, rows: list[dict[str, Any]], name: str = "train.jsonl") -> str:
         """Write rows as JSONL; its URI."""
@@ -85,7 +98,8 @@ class Service:
         from workers.main import InProcessWorker  # noqa: PLC0415 - torch, which many tests do without
 
         queues = [queue_name(self.settings, kind) for kind in self.settings.worker_queues]
-        with Redis.from_url(str(self.settings.redis_url)) as connection:
+        settings = in_environment(self.settings) if self.shared else nullcontext()
+        with settings, Redis.from_url(str(self.settings.redis_url)) as connection:
             InProcessWorker(queues, connection=connection, serializer=JSONSerializer).work(burst=True)
 
     def job(self, job_id: str) -> dict[str, Any]:
@@ -120,6 +134,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def service_settings(settings: Settings, tiny_model: Path) -> Settings:
+    """The test's own settings, as a service has them."""
+    return of_a_service(settings, tiny_model)
+
+
+def of_a_service(settings: Settings, tiny_model: Path) -> Settings:
     """Small shards, quick leases, and the model's directory allowed; nothing expires but where a test has it expire."""
     return settings.model_copy(
         update={
@@ -152,16 +171,14 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def service(
-    service_settings: Settings, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Service]:
-    """The service; its worker's settings come from the environment, as everywhere."""
-    for name, value in environment(service_settings).items():
-        monkeypatch.setenv(name, value)
-    _forget_settings()
-    with TestClient(create_app(service_settings), "http://localhost", raise_server_exceptions=False) as http:
-        yield Service(http, service_settings, tmp_path, tiny_model.as_uri())
+@contextmanager
+def in_environment(settings: Settings) -> Iterator[None]:
+    """Have the worker of this process take its settings from the environment, as everywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(settings).items():
+            patch.setenv(name, value)
+        _forget_settings()
+        yield
     _forget_settings()
 
 
@@ -170,6 +187,33 @@ def _forget_settings() -> None:
     get_settings.cache_clear()
     if "workers.runtime.context" in sys.modules:
         sys.modules["workers.runtime.context"].current_context.cache_clear()
+
+
+def _client(settings: Settings) -> TestClient:
+    return TestClient(create_app(settings), "http://localhost", raise_server_exceptions=False)
+
+
+@pytest.fixture
+def service(service_settings: Settings, tiny_model: Path, tmp_path: Path) -> Iterator[Service]:
+    """A service of the test's own."""
+    with in_environment(service_settings), _client(service_settings) as http:
+        yield Service(http, service_settings, tmp_path, tiny_model.as_uri())
+
+
+@pytest.fixture(scope="module")
+def shared_service(
+    servers: EmbeddedServers, shared_database: OneDatabase, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """A service that the tests of a module share: for requests that are refused, and for looking at finished jobs.
+
+    Its jobs, and the sketches of their rows, stay until the last of the tests is done. A module whose tests all do with
+    it says so by a fixture `service` of its own, of the scope `module`.
+    """
+    directory = tmp_path_factory.mktemp("shared")
+    redis_url = empty_queue(f"{servers.redis_url.removesuffix('/0')}/1")
+    settings = of_a_service(settings_over(shared_database.fresh(), redis_url, directory), tiny_model)
+    with _client(settings) as http:
+        yield Service(http, settings, directory, tiny_model.as_uri(), shared=True)
 
 
 @pytest.fixture

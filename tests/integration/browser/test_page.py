@@ -8,20 +8,20 @@ import re
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from app.access import keys, projects
 from app.access.secrets import make_secret
 from app.core.db.engine import make_engine, make_sessions
-from app.core.db.selections import MAIN, Head, Picks, store
-from app.core.db.tables import Job, Scope, Selection, Stage, State
+from app.core.db.selections import MAIN
+from app.core.db.tables import Job, Scope, Selection, SelectionChunk, Stage, State
 from tests.integration.conftest import real_rows
+from tests.integration.many_picks import MILLION, gain, log_det, store_million
 from workers.statistics.subset import thinned
 
 if TYPE_CHECKING:
@@ -486,7 +486,6 @@ def test_the_page_stays_quick_with_a_million_picks(site: Site) -> None:
     assert time.monotonic() - began < MOST_SECONDS
 
 
-MILLION = 1_000_000
 MOST_SECONDS = 5
 
 
@@ -494,24 +493,19 @@ def _million(service: Service) -> str:
     """A finished job, blown up to a million picks."""
     job = finished(service)
     engine = make_engine(service.settings)
-    gains = [1 / (1 + rank / 1e5) for rank in range(MILLION)]
-    zeros = [0.0] * MILLION
-    log_det = list(accumulate(gains))
-    picks = Picks(range(MILLION), gains, zeros, zeros, log_det)
     ranks = thinned(MILLION, 1000).tolist()
     curve = {
         "runs": 1,
         "rank": ranks,
-        "log_det": [log_det[rank - 1] for rank in ranks],
+        "log_det": [log_det(rank - 1) for rank in ranks],
         "log_det_std": None,
-        "marginal_gains": [gains[rank - 1] for rank in ranks],
+        "marginal_gains": [gain(rank - 1) for rank in ranks],
     }
     with make_sessions(engine)() as session:
         head = session.get_one(Selection, (job["id"], MAIN))
-        conflicts = head.conflicts
-        session.delete(head)
-        session.flush()
-        store(session, uuid.UUID(job["id"]), Head(MAIN, "spice", log_det[-1], conflicts, curve), picks, 10_000)
+        head.selected, head.log_det, head.curve = MILLION, log_det(MILLION - 1), curve
+        session.execute(delete(SelectionChunk).where(SelectionChunk.job_id == job["id"], SelectionChunk.label == MAIN))
+        store_million(session, uuid.UUID(job["id"]))
         session.commit()
     engine.dispose()
     return str(job["id"])

@@ -79,8 +79,15 @@ IGNORED: dict[str, set[str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def service(shared_service: Service) -> Service:
+    """One for all tests here, each of which has files of its own."""
+    return shared_service
+
+
 def placed(service: Service, case: str) -> Path:
-    path = service.directory / Path(case).name
+    path = service.directory / case
+    path.parent.mkdir(exist_ok=True)
     if case in GENERATED:
         path.write_text(GENERATED[case])
     else:
@@ -92,7 +99,7 @@ def model_for(service: Service, case: str, tiny_model: Path) -> str:
     template = CASES / Path(case).parent / "template.jinja"
     if not template.exists():
         return service.model_uri
-    directory = service.directory / "model"
+    directory = service.directory / Path(case).with_suffix(".model")
     shutil.copytree(tiny_model, directory)
     (directory / "chat_template.jinja").write_text(template.read_text())
     return directory.as_uri()

@@ -11,6 +11,13 @@ from tests.integration.conftest import real_rows
 if TYPE_CHECKING:
     from tests.integration.conftest import Service
 
+
+@pytest.fixture(scope="module")
+def service(shared_service: Service) -> Service:
+    """One for all tests here, each of which selects from rows of another kind."""
+    return shared_service
+
+
 PAIRS = [{"prompt": r["prompt"], "chosen": r["response"], "rejected": f"No: {i}."} for i, r in enumerate(real_rows())]
 LABELLED = [
     {"prompt": r["prompt"], "completion": r["response"], "label": i % 2 == 0} for i, r in enumerate(real_rows())

@@ -6,11 +6,19 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.integration.conftest import ROWS, real_rows
 from workers.stages.preview import TOKENS_SHOWN
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Service
+
+
+@pytest.fixture(scope="module")
+def service(shared_service: Service) -> Service:
+    """One for all tests here, each of which registers a dataset."""
+    return shared_service
 
 
 def preview(service: Service, uri: str, **wanted: Any) -> dict[str, Any]:

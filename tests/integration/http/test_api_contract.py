@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Service
 
 
-def test_a_submitted_job_is_accepted_and_can_be_polled(service: Service) -> None:
-    response = service.http.post("/jobs", json=service.request())
+def test_a_submitted_job_is_accepted_and_can_be_polled(shared_service: Service) -> None:
+    response = shared_service.http.post("/jobs", json=shared_service.request())
     assert response.status_code == 202
     job = response.json()
     assert response.headers["Location"] == f"/jobs/{job['id']}"
     assert int(response.headers["Retry-After"]) > 0
     assert (job["state"], job["stage"], job["result"]) == ("queued", None, None)
-    assert service.job(job["id"]) == job
+    assert shared_service.job(job["id"]) == job
 
 
-def test_defaults_are_those_of_the_design(service: Service) -> None:
-    body = service.request()
+def test_defaults_are_those_of_the_design(shared_service: Service) -> None:
+    body = shared_service.request()
     del body["gradients"]
-    job = service.http.post("/jobs", json=body).json()
+    job = shared_service.http.post("/jobs", json=body).json()
     assert job["gradients"] == {
         "target": "lora",
         "rank": 8,
@@ -67,8 +67,8 @@ def test_defaults_are_those_of_the_design(service: Service) -> None:
         ({"fraction": 0.1, "count": 3}, "selection.budget"),
     ],
 )
-def test_a_bad_budget_is_refused_by_field(service: Service, budget: dict[str, Any], field: str) -> None:
-    assert field in fields_of(service.http.post("/jobs", json=service.request(budget=budget)))
+def test_a_bad_budget_is_refused_by_field(shared_service: Service, budget: dict[str, Any], field: str) -> None:
+    assert field in fields_of(shared_service.http.post("/jobs", json=shared_service.request(budget=budget)))
 
 
 @pytest.mark.parametrize(
@@ -110,73 +110,75 @@ def test_a_bad_budget_is_refused_by_field(service: Service, budget: dict[str, An
         ("metadata", {"key": 1}, "metadata.key"),
     ],
 )
-def test_a_bad_field_is_named(service: Service, part: str, value: Any, field: str) -> None:
-    errors = fields_of(service.http.post("/jobs", json=service.request() | {part: value}))
+def test_a_bad_field_is_named(shared_service: Service, part: str, value: Any, field: str) -> None:
+    errors = fields_of(shared_service.http.post("/jobs", json=shared_service.request() | {part: value}))
     assert any(name == field or name.startswith(f"{field}.") for name in errors), errors
 
 
-def test_half_precision_is_refused_with_its_remedy(service: Service) -> None:
-    body = service.request()
+def test_half_precision_is_refused_with_its_remedy(shared_service: Service) -> None:
+    body = shared_service.request()
     body["model"]["dtype"] = "float16"
-    message = fields_of(service.http.post("/jobs", json=body))["model.dtype"]
+    message = fields_of(shared_service.http.post("/jobs", json=body))["model.dtype"]
     assert "underflow in float16 without loss scaling: use bfloat16" in message
 
 
-def test_a_path_that_climbs_out_of_the_roots_is_refused(service: Service) -> None:
-    uri = f"file://{service.directory}/../../etc/passwd.jsonl"
-    assert "dataset.uri" in fields_of(service.http.post("/jobs", json=service.request(uri)))
-    link = service.directory / "link.jsonl"
+def test_a_path_that_climbs_out_of_the_roots_is_refused(shared_service: Service) -> None:
+    uri = f"file://{shared_service.directory}/../../etc/passwd.jsonl"
+    assert "dataset.uri" in fields_of(shared_service.http.post("/jobs", json=shared_service.request(uri)))
+    link = shared_service.directory / "link.jsonl"
     link.symlink_to("/etc/passwd")
-    assert "dataset.uri" in fields_of(service.http.post("/jobs", json=service.request(link.as_uri())))
+    assert "dataset.uri" in fields_of(shared_service.http.post("/jobs", json=shared_service.request(link.as_uri())))
 
 
-def test_what_a_registered_dataset_tells_is_checked_at_once(service: Service) -> None:
-    dataset_id = service.http.post("/datasets", json={"uri": service.write_dataset(real_rows())}).json()["id"]
-    service.work()
-    body = service.request(budget={"count": ROWS + 1})
+def test_what_a_registered_dataset_tells_is_checked_at_once(shared_service: Service) -> None:
+    dataset_id = shared_service.http.post("/datasets", json={"uri": shared_service.write_dataset(real_rows())}).json()[
+        "id"
+    ]
+    shared_service.work()
+    body = shared_service.request(budget={"count": ROWS + 1})
     body["dataset"] = {"id": dataset_id, "columns": {"prompt": "question", "response": "response"}}
-    assert set(fields_of(service.http.post("/jobs", json=body))) == {
+    assert set(fields_of(shared_service.http.post("/jobs", json=body))) == {
         "selection.budget.count",
         "dataset.columns.prompt",
     }
 
 
 @pytest.mark.parametrize("path", ["", "/subset", "/curve", "/conflicts", "/rejected"])
-def test_an_unknown_id_is_404(service: Service, path: str) -> None:
-    assert problem_of(service.http.get(f"/jobs/{uuid.uuid4()}{path}"), 404)["type"] == "job-not-found"
+def test_an_unknown_id_is_404(shared_service: Service, path: str) -> None:
+    assert problem_of(shared_service.http.get(f"/jobs/{uuid.uuid4()}{path}"), 404)["type"] == "job-not-found"
 
 
-def test_other_unknown_things_are_404_405_and_422(service: Service) -> None:
-    assert problem_of(service.http.post(f"/jobs/{uuid.uuid4()}/cancel"), 404)["type"] == "job-not-found"
-    assert problem_of(service.http.get(f"/datasets/{uuid.uuid4()}"), 404)["type"] == "dataset-not-found"
-    body = service.request() | {"dataset": {"id": str(uuid.uuid4())}}
-    assert problem_of(service.http.post("/jobs", json=body), 404)["type"] == "dataset-not-found"
-    problem_of(service.http.get("/nothing"), 404)
+def test_other_unknown_things_are_404_405_and_422(shared_service: Service) -> None:
+    assert problem_of(shared_service.http.post(f"/jobs/{uuid.uuid4()}/cancel"), 404)["type"] == "job-not-found"
+    assert problem_of(shared_service.http.get(f"/datasets/{uuid.uuid4()}"), 404)["type"] == "dataset-not-found"
+    body = shared_service.request() | {"dataset": {"id": str(uuid.uuid4())}}
+    assert problem_of(shared_service.http.post("/jobs", json=body), 404)["type"] == "dataset-not-found"
+    problem_of(shared_service.http.get("/nothing"), 404)
     for method, path, allowed in (
         ("DELETE", "/jobs", "GET, POST, HEAD"),
         ("PUT", f"/jobs/{uuid.uuid4()}", "GET, PATCH, DELETE, HEAD"),
         ("GET", f"/jobs/{uuid.uuid4()}/cancel", "POST"),
     ):
-        answer = service.http.request(method, path)
+        answer = shared_service.http.request(method, path)
         problem_of(answer, 405)
         assert answer.headers["Allow"] == allowed
-    assert "job_id" in fields_of(service.http.get("/jobs/not-an-id"))
-    problem_of(service.http.post("/jobs", content=b"{", headers={"content-type": "application/json"}), 422)
+    assert "job_id" in fields_of(shared_service.http.get("/jobs/not-an-id"))
+    problem_of(shared_service.http.post("/jobs", content=b"{", headers={"content-type": "application/json"}), 422)
 
 
 @pytest.mark.parametrize("headers", [{}, {"content-type": "application/x-www-form-urlencoded"}])
-def test_a_body_that_does_not_say_that_it_is_json(service: Service, headers: dict[str, str]) -> None:
+def test_a_body_that_does_not_say_that_it_is_json(shared_service: Service, headers: dict[str, str]) -> None:
     """As `curl -d` sends it."""
-    answer = service.http.post("/jobs", content=json.dumps(service.request()), headers=headers)
+    answer = shared_service.http.post("/jobs", content=json.dumps(shared_service.request()), headers=headers)
     assert "Content-Type: application/json" in fields_of(answer)["body"]
 
 
 @pytest.mark.parametrize(
     "content", [b"\x1f\x8b\x08\x00", b'{"name": "\xff"}', b"[" * 200_000, b'{"timeout_s": ' + b"9" * 5000 + b"}"]
 )
-def test_a_body_that_cannot_be_taken_apart(service: Service, content: bytes) -> None:
+def test_a_body_that_cannot_be_taken_apart(shared_service: Service, content: bytes) -> None:
     """Compressed, in another encoding, nested too deep, a number of thousands of digits."""
-    answer = service.http.post("/jobs", content=content, headers={"content-type": "application/json"})
+    answer = shared_service.http.post("/jobs", content=content, headers={"content-type": "application/json"})
     problem = problem_of(answer, 400)
     assert problem["type"] == "body-unreadable"
     assert "must be JSON in UTF-8, not compressed" in problem["detail"]
@@ -184,8 +186,8 @@ def test_a_body_that_cannot_be_taken_apart(service: Service, content: bytes) -> 
 
 @pytest.mark.parametrize("says_its_length", [True, False])
 @pytest.mark.parametrize("path", ["/jobs", f"/jobs/{uuid.UUID(int=1)}/cancel"])
-def test_a_body_without_end_is_not_read(service: Service, path: str, says_its_length: bool) -> None:
-    most = service.settings.request_max_bytes
+def test_a_body_without_end_is_not_read(shared_service: Service, path: str, says_its_length: bool) -> None:
+    most = shared_service.settings.request_max_bytes
     sent = 0
 
     def endless() -> Iterator[bytes]:
@@ -194,7 +196,10 @@ def test_a_body_without_end_is_not_read(service: Service, path: str, says_its_le
             sent += 1 << 16
             yield b" " * (1 << 16)
 
-    with served(create_app(service.settings)) as url, contextlib.suppress(httpx.TransportError):  # if it hangs up first
+    with (
+        served(create_app(shared_service.settings)) as url,
+        contextlib.suppress(httpx.TransportError),
+    ):  # if it hangs up first
         content = b"{" + b" " * most if says_its_length else endless()
         headers = {"content-type": "application/json"}
         problem = problem_of(httpx.post(f"{url}{path}", content=content, headers=headers, trust_env=False), 413)
@@ -203,26 +208,26 @@ def test_a_body_without_end_is_not_read(service: Service, path: str, says_its_le
     assert sent < 64 * most
 
 
-def test_a_body_at_the_limit_is_read(service: Service) -> None:
-    body = json.dumps(service.request()).encode()
+def test_a_body_at_the_limit_is_read(shared_service: Service) -> None:
+    body = json.dumps(shared_service.request()).encode()
     for more, status in ((0, 202), (1, 413)):
-        content = body.ljust(service.settings.request_max_bytes + more)
-        answer = service.http.post("/jobs", content=content, headers={"content-type": "application/json"})
+        content = body.ljust(shared_service.settings.request_max_bytes + more)
+        answer = shared_service.http.post("/jobs", content=content, headers={"content-type": "application/json"})
         assert answer.status_code == status
 
 
-def test_a_job_without_result_says_so(service: Service) -> None:
-    job_id = service.submit(service.request())
-    problem = problem_of(service.http.get(f"/jobs/{job_id}/subset"), 409)
+def test_a_job_without_result_says_so(shared_service: Service) -> None:
+    job_id = shared_service.submit(shared_service.request())
+    problem = problem_of(shared_service.http.get(f"/jobs/{job_id}/subset"), 409)
     assert problem["type"] == "result-not-ready"
     assert "queued" in problem["detail"]
 
 
-def test_a_format_that_is_not_offered_is_406_or_422(service: Service) -> None:
-    job_id = service.run(service.request())["id"]
+def test_a_format_that_is_not_offered_is_406_or_422(shared_service: Service) -> None:
+    job_id = shared_service.run(shared_service.request())["id"]
     url = f"/jobs/{job_id}/subset"
-    assert problem_of(service.http.get(url, headers={"Accept": "image/png"}), 406)["type"] == "not-acceptable"
-    assert "format" in fields_of(service.http.get(url, params={"format": "xml"}))
+    assert problem_of(shared_service.http.get(url, headers={"Accept": "image/png"}), 406)["type"] == "not-acceptable"
+    assert "format" in fields_of(shared_service.http.get(url, params={"format": "xml"}))
 
 
 def test_a_queued_job_is_cancelled_at_once_and_stays_so(service: Service) -> None:
@@ -235,9 +240,9 @@ def test_a_queued_job_is_cancelled_at_once_and_stays_so(service: Service) -> Non
     assert problem_of(service.http.get(f"/jobs/{job_id}/subset"), 409)["type"] == "result-not-ready"
 
 
-def test_a_finished_job_cannot_be_cancelled(service: Service) -> None:
-    job_id = service.run(service.request())["id"]
-    assert problem_of(service.http.post(f"/jobs/{job_id}/cancel"), 409)["type"] == "job-finished"
+def test_a_finished_job_cannot_be_cancelled(shared_service: Service) -> None:
+    job_id = shared_service.run(shared_service.request())["id"]
+    assert problem_of(shared_service.http.post(f"/jobs/{job_id}/cancel"), 409)["type"] == "job-finished"
 
 
 def test_pages_cover_every_job_once_while_jobs_are_added(service: Service) -> None:
@@ -258,17 +263,17 @@ def test_pages_cover_every_job_once_while_jobs_are_added(service: Service) -> No
 
 
 @pytest.mark.parametrize("cursor", ["x", ">", ">i:1~i:2", "<s:a~s:b", ">dt:x~uuid:y", "'; DROP TABLE jobs"])
-def test_a_made_up_cursor_is_refused(service: Service, cursor: str) -> None:
-    assert "cursor" in fields_of(service.http.get("/jobs", params={"cursor": cursor}))
+def test_a_made_up_cursor_is_refused(shared_service: Service, cursor: str) -> None:
+    assert "cursor" in fields_of(shared_service.http.get("/jobs", params={"cursor": cursor}))
 
 
-def test_health_and_readiness(service: Service) -> None:
-    assert service.http.get("/healthz").json() == {"status": "ok"}
-    assert service.http.get("/readyz").json()["status"] == "ok"
+def test_health_and_readiness(shared_service: Service) -> None:
+    assert shared_service.http.get("/healthz").json() == {"status": "ok"}
+    assert shared_service.http.get("/readyz").json()["status"] == "ok"
 
 
-def test_every_endpoint_has_a_worked_example_and_its_problems(service: Service) -> None:
-    document = service.http.get("/openapi.json").json()
+def test_every_endpoint_has_a_worked_example_and_its_problems(shared_service: Service) -> None:
+    document = shared_service.http.get("/openapi.json").json()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             successes = [operation["responses"][code] for code in operation["responses"] if code.startswith("2")]

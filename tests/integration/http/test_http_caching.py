@@ -18,12 +18,33 @@ if TYPE_CHECKING:
 FORMATS = ("json", "ndjson", "csv", "parquet")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def service(shared_service: Service) -> Service:
+    """One for all tests here, most of which ask for files of finished jobs."""
+    return shared_service
+
+
+@pytest.fixture(scope="module")
 def finished(service: Service) -> str:
-    """The URL of a job that has succeeded."""
+    """The URL of a job that has succeeded, and is not to be changed."""
+    return _finished(service)
+
+
+@pytest.fixture
+def own(service: Service) -> str:
+    """The URL of a job that has succeeded, and that the test may change or damage."""
+    return _finished(service)
+
+
+def _finished(service: Service) -> str:
     job = service.run(service.request())
     assert job["state"] == "succeeded", job["error"]
     return str(job["links"]["self"])
+
+
+def files_of(service: Service, url: str) -> Path:
+    """The directory of a job's files in the artifact store."""
+    return service.settings.artifacts_path / url.removeprefix("/")
 
 
 def tag(answer: Any) -> dict[str, str]:
@@ -80,13 +101,13 @@ def test_a_finished_result_is_kept_by_caches(service: Service, finished: str, pa
 
 
 @pytest.mark.parametrize("part", ["figures", "figures/curve", "report"])
-def test_what_is_drawn_is_asked_for_again_but_not_drawn_again(service: Service, finished: str, part: str) -> None:
-    first = service.http.get(f"{finished}/{part}")
+def test_what_is_drawn_is_asked_for_again_but_not_drawn_again(service: Service, own: str, part: str) -> None:
+    first = service.http.get(f"{own}/{part}")
     assert (first.status_code, first.headers["Cache-Control"]) == (200, "private, no-cache")
-    again = service.http.get(f"{finished}/{part}", headers=tag(first))
+    again = service.http.get(f"{own}/{part}", headers=tag(first))
     assert (again.status_code, again.content) == (304, b"")
-    service.http.patch(finished, json={"name": "renamed"})  # which a report shows
-    assert service.http.get(f"{finished}/{part}", headers=tag(first)).status_code == 200
+    service.http.patch(own, json={"name": "renamed"})  # which a report shows
+    assert service.http.get(f"{own}/{part}", headers=tag(first)).status_code == 200
 
 
 ABSENT = {
@@ -117,6 +138,7 @@ def test_what_has_a_tag_is_announced_with_304_and_nothing_else_is(service: Servi
             assert parameters["if-none-match"] == "header", path
             tagged += 1
     assert tagged >= 8
+    service.http.post(f"/proofs/{proof}/cancel")  # nobody is to train for it
 
 
 def test_representations_have_tags_of_their_own(service: Service, finished: str) -> None:
@@ -181,51 +203,51 @@ def damage(file: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["flipped", "half"])
-def test_damaged_rows_are_told_and_never_served(service: Service, finished: str, how: str) -> None:
-    url = f"{finished}/subset?rows=true"
+def test_damaged_rows_are_told_and_never_served(service: Service, own: str, how: str) -> None:
+    url = f"{own}/subset?rows=true"
     assert service.http.get(url).status_code == 200
-    (file,) = service.settings.artifacts_path.rglob("rows.jsonl")
+    (file,) = files_of(service, own).rglob("rows.jsonl")
     damage(file, how)
     for headers in ({}, {"Range": "bytes=0-9"}):
         answer = service.http.get(url, headers=headers)
         assert (answer.status_code, answer.json()["type"]) == (500, "rows-damaged")
         assert "submit the job again" in answer.json()["detail"]
         assert "ETag" not in answer.headers
-    assert service.http.get(f"{finished}/subset").status_code == 200, "the indices are whole"
+    assert service.http.get(f"{own}/subset").status_code == 200, "the indices are whole"
 
 
 @pytest.mark.parametrize("how", ["flipped", "half"])
 @pytest.mark.parametrize(("path", "name"), [("rows", "excerpts.jsonl"), ("suspects", "suspects.jsonl")])
 def test_damaged_rows_as_text_are_told_and_never_served(
-    service: Service, finished: str, path: str, name: str, how: str
+    service: Service, own: str, path: str, name: str, how: str
 ) -> None:
-    assert service.http.get(f"{finished}/{path}?query=a").json()["items"]
-    (file,) = service.settings.artifacts_path.rglob(name)
+    assert service.http.get(f"{own}/{path}?query=a").json()["items"]
+    (file,) = files_of(service, own).rglob(name)
     damage(file, how)
-    answer = service.http.get(f"{finished}/{path}")
+    answer = service.http.get(f"{own}/{path}")
     assert (answer.status_code, answer.json()["type"]) == (500, "rows-damaged")
 
 
 @pytest.mark.parametrize("how", ["flipped", "half"])
-def test_a_damaged_subset_file_is_made_again(service: Service, finished: str, how: str) -> None:
-    url = f"{finished}/subset?format=csv"
+def test_a_damaged_subset_file_is_made_again(service: Service, own: str, how: str) -> None:
+    url = f"{own}/subset?format=csv"
     whole = service.http.get(url).content
     assert service.http.get(url, headers={"Range": "bytes=5-"}).content == whole[5:]
-    (file,) = service.settings.artifacts_path.rglob("subset-*.csv")
+    (file,) = files_of(service, own).rglob("subset-*.csv")
     damage(file, how)
     assert service.http.get(url, headers={"Range": "bytes=5-"}).content == whole[5:]
     assert file.read_bytes() == whole
 
 
 def test_damage_far_into_a_file_breaks_the_answer_off_and_leaves_other_parts_whole(
-    service: Service, finished: str, monkeypatch: pytest.MonkeyPatch
+    service: Service, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checksums, "PIECE_BYTES", 100)
-    url = f"{finished}/subset?format=csv"
+    url = f"{own}/subset?format=csv"
     whole = service.http.get(url).content
     assert len(whole) > 450
     assert service.http.get(url, headers={"Range": "bytes=0-"}).content == whole
-    (file,) = service.settings.artifacts_path.rglob("subset-*.csv")
+    (file,) = files_of(service, own).rglob("subset-*.csv")
     content = bytearray(whole)
     content[350] ^= 1
     file.write_bytes(bytes(content))
@@ -236,11 +258,11 @@ def test_damage_far_into_a_file_breaks_the_answer_off_and_leaves_other_parts_who
     assert service.http.get(url, headers={"Range": "bytes=320-"}).content == whole[320:], "it is made again"
 
 
-def test_a_range_while_the_cache_takes_no_file_is_told(service: Service, finished: str) -> None:
+def test_a_range_while_the_cache_takes_no_file_is_told(service: Service, own: str) -> None:
     (service.settings.cache_path / "x").parent.mkdir(parents=True, exist_ok=True)
     moved = service.settings.cache_path.rename(service.settings.cache_path.with_name("moved"))
     service.settings.cache_path.write_text("no directory")
-    answer = service.http.get(f"{finished}/subset?format=csv", headers={"Range": "bytes=5-"})
+    answer = service.http.get(f"{own}/subset?format=csv", headers={"Range": "bytes=5-"})
     assert (answer.status_code, answer.json()["type"]) == (503, "unavailable")
     assert "without Range" in answer.json()["detail"]
     service.settings.cache_path.unlink()

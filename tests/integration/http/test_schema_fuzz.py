@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import Service
 
-EXAMPLES = int(os.environ.get("SPICE_FUZZ_EXAMPLES", "16"))
+EXAMPLES = int(os.environ.get("SPICE_FUZZ_EXAMPLES", "10"))
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

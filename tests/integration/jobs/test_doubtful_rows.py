@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Service
 
 
+@pytest.fixture(scope="module")
+def service(shared_service: Service) -> Service:
+    """One for all tests here, which select from the same sketches."""
+    return shared_service
+
+
 def scores_of(service: Service, job: dict[str, Any]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = pq.read_table(
         io.BytesIO(service.http.get(job["links"]["scores"]).content)

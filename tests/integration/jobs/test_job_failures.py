@@ -35,41 +35,48 @@ def fails(service: Service, body: dict[str, Any], kind: str, *words: str) -> dic
     return job
 
 
-def test_a_missing_file(service: Service) -> None:
-    fails(service, service.request((service.directory / "none.jsonl").as_uri()), "dataset-missing", "none.jsonl")
+def test_a_missing_file(shared_service: Service) -> None:
+    fails(
+        shared_service,
+        shared_service.request((shared_service.directory / "none.jsonl").as_uri()),
+        "dataset-missing",
+        "none.jsonl",
+    )
 
 
-def test_an_empty_dataset(service: Service) -> None:
-    fails(service, service.request(service.write_dataset([])), "dataset-empty")
+def test_an_empty_dataset(shared_service: Service) -> None:
+    fails(shared_service, shared_service.request(shared_service.write_dataset([])), "dataset-empty")
 
 
-def test_unknown_columns(service: Service) -> None:
-    body = service.request()
+def test_unknown_columns(shared_service: Service) -> None:
+    body = shared_service.request()
     body["dataset"]["columns"] = {"prompt": "question", "response": "response"}
-    fails(service, body, "dataset-unknown-column", "question", "prompt")
+    fails(shared_service, body, "dataset-unknown-column", "question", "prompt")
 
 
-def test_a_shape_that_is_not_recognised(service: Service) -> None:
-    fails(service, service.request(service.write_dataset([{"a": "b"}])), "dataset-unrecognised-shape")
+def test_a_shape_that_is_not_recognised(shared_service: Service) -> None:
+    fails(
+        shared_service, shared_service.request(shared_service.write_dataset([{"a": "b"}])), "dataset-unrecognised-shape"
+    )
 
 
-def test_too_many_bad_rows(service: Service) -> None:
+def test_too_many_bad_rows(shared_service: Service) -> None:
     rows: list[dict[str, Any]] = [*real_rows(), *({"prompt": "why?", "response": ""} for _ in range(10))]
-    body = service.request(service.write_dataset(rows))
-    fails(service, body, "dataset-too-many-rejected", "empty_response", str(ROWS))
+    body = shared_service.request(shared_service.write_dataset(rows))
+    fails(shared_service, body, "dataset-too-many-rejected", "empty_response", str(ROWS))
     body["dataset"]["max_rejected_fraction"] = 0.5
-    assert service.run(body)["state"] == "succeeded"
+    assert shared_service.run(body)["state"] == "succeeded"
 
 
-def test_a_budget_beyond_the_usable_rows(service: Service) -> None:
-    fails(service, service.request(budget={"count": ROWS + 1}), "budget-too-large", str(ROWS))
+def test_a_budget_beyond_the_usable_rows(shared_service: Service) -> None:
+    fails(shared_service, shared_service.request(budget={"count": ROWS + 1}), "budget-too-large", str(ROWS))
 
 
 @pytest.mark.parametrize(
     "damage", ["missing", "no_weights", "truncated", "pickled", "lying_header", "remote_code", "not_json", "absurd"]
 )
-def test_a_model_that_cannot_load(service: Service, tiny_model: Any, damage: str) -> None:
-    directory = service.directory / "model"
+def test_a_model_that_cannot_load(shared_service: Service, tiny_model: Any, damage: str) -> None:
+    directory = shared_service.directory / damage
     directory.mkdir()
     if damage != "missing":
         for file in tiny_model.iterdir():
@@ -91,9 +98,9 @@ def test_a_model_that_cannot_load(service: Service, tiny_model: Any, damage: str
         config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "evil.Evil"}}))
     else:
         config.write_text("{")
-    body = service.request()
+    body = shared_service.request()
     body["model"]["uri"] = directory.as_uri()
-    fails(service, body, "model-unusable")
+    fails(shared_service, body, "model-unusable")
 
 
 def test_rows_that_are_longer_than_the_model_was_made_for(service: Service) -> None:
@@ -150,14 +157,14 @@ def test_rows_whose_gradient_is_not_finite_are_left_out(service: Service, monkey
     fails(service, service.request(budget={"count": ROWS}), "budget-too-large", str(ROWS - 1))
 
 
-def test_a_dataset_that_cannot_be_read_fails_its_registration(service: Service) -> None:
-    response = service.http.post("/datasets", json={"uri": (service.directory / "none.parquet").as_uri()})
-    service.work()
-    dataset = service.http.get(response.headers["Location"]).json()
+def test_a_dataset_that_cannot_be_read_fails_its_registration(shared_service: Service) -> None:
+    response = shared_service.http.post("/datasets", json={"uri": (shared_service.directory / "none.parquet").as_uri()})
+    shared_service.work()
+    dataset = shared_service.http.get(response.headers["Location"]).json()
     assert (dataset["state"], dataset["error"]["type"]) == ("failed", "dataset-missing")
-    body = service.request()
+    body = shared_service.request()
     body["dataset"] = {"id": dataset["id"]}
-    assert service.http.post("/jobs", json=body).status_code == 422
+    assert shared_service.http.post("/jobs", json=body).status_code == 422
 
 
 @pytest.mark.parametrize("what", [".index", "rows.jsonl"])

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Service
 
 
-@pytest.fixture
-def job(service: Service) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def job(shared_service: Service) -> dict[str, Any]:
+    """A finished job, the first of its service, which is not to be changed."""
+    service = shared_service
     found = service.run({**service.request(baselines=["random", "fisher"]), "name": "nightly", "metadata": {"a": "b"}})
     assert found["state"] == "succeeded", found["error"]
     return found
@@ -45,9 +47,9 @@ def test_a_job_picks_its_budget_and_says_how_good_it_is(job: dict[str, Any]) -> 
     assert job["metadata"] == {"a": "b"}
 
 
-def test_the_subset_is_the_same_in_every_format(service: Service, job: dict[str, Any]) -> None:
+def test_the_subset_is_the_same_in_every_format(shared_service: Service, job: dict[str, Any]) -> None:
     url = job["links"]["subset"]
-    arrays = service.http.get(url).json()
+    arrays = shared_service.http.get(url).json()
     assert len(set(arrays["indices"])) == job["result"]["selected"]
     assert np.isclose(sum(arrays["marginal_gains"]), job["result"]["log_det"], rtol=1e-9)
     ranked = [
@@ -59,48 +61,52 @@ def test_the_subset_is_the_same_in_every_format(service: Service, job: dict[str,
             )
         )
     ]
-    ndjson = service.http.get(url, headers={"Accept": "application/x-ndjson"})
+    ndjson = shared_service.http.get(url, headers={"Accept": "application/x-ndjson"})
     assert [json.loads(line) for line in ndjson.text.splitlines()] == ranked
-    table = pq.read_table(io.BytesIO(service.http.get(url, params={"format": "parquet"}).content))
+    table = pq.read_table(io.BytesIO(shared_service.http.get(url, params={"format": "parquet"}).content))
     assert table.to_pylist() == ranked
-    text = service.http.get(url, headers={"Accept": "text/csv;q=0.9, application/json;q=0.1"}).text
+    text = shared_service.http.get(url, headers={"Accept": "text/csv;q=0.9, application/json;q=0.1"}).text
     assert [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))] == ranked
 
 
-def test_the_rows_themselves_come_in_the_datasets_format_and_file_order(service: Service, job: dict[str, Any]) -> None:
-    indices = service.http.get(job["links"]["subset"]).json()["indices"]
-    response = service.http.get(job["links"]["subset"], params={"rows": "true"})
+def test_the_rows_themselves_come_in_the_datasets_format_and_file_order(
+    shared_service: Service, job: dict[str, Any]
+) -> None:
+    indices = shared_service.http.get(job["links"]["subset"]).json()["indices"]
+    response = shared_service.http.get(job["links"]["subset"], params={"rows": "true"})
     assert response.headers["content-type"].startswith("application/x-ndjson")
     rows = real_rows()
     assert [json.loads(line) for line in response.text.splitlines()] == [rows[i] for i in sorted(indices)]
 
 
-def test_the_curve_rises_and_can_be_thinned(service: Service, job: dict[str, Any]) -> None:
-    curve = service.http.get(job["links"]["curve"]).json()
+def test_the_curve_rises_and_can_be_thinned(shared_service: Service, job: dict[str, Any]) -> None:
+    curve = shared_service.http.get(job["links"]["curve"]).json()
     assert curve["rank"] == list(range(1, job["result"]["selected"] + 1))
     assert curve["log_det"] == sorted(curve["log_det"])
     assert set(curve["baselines"]) == {"random", "fisher"}
-    thin = service.http.get(job["links"]["curve"], params={"points": 3}).json()
+    thin = shared_service.http.get(job["links"]["curve"], params={"points": 3}).json()
     assert thin["rank"] == [4, 8, 12]
     assert thin["log_det"] == [curve["log_det"][rank - 1] for rank in thin["rank"]]
 
 
-def test_the_conflict_statistics_agree_with_the_picks(service: Service, job: dict[str, Any]) -> None:
-    conflicts = service.http.get(job["links"]["subset"]).json()["conflicts"]
-    statistics = service.http.get(job["links"]["conflicts"]).json()
+def test_the_conflict_statistics_agree_with_the_picks(shared_service: Service, job: dict[str, Any]) -> None:
+    conflicts = shared_service.http.get(job["links"]["subset"]).json()["conflicts"]
+    statistics = shared_service.http.get(job["links"]["conflicts"]).json()
     assert np.isclose(statistics["mean"], np.mean(conflicts))
     assert np.isclose(statistics["max"], max(conflicts))
     assert sum(statistics["histogram"]["counts"]) == len(conflicts)
 
 
-def test_the_same_request_gives_the_same_indices_and_reuses_the_sketches(service: Service, job: dict[str, Any]) -> None:
-    again = service.run(service.request(budget={"count": 12}))
+def test_the_same_request_gives_the_same_indices_and_reuses_the_sketches(
+    shared_service: Service, job: dict[str, Any]
+) -> None:
+    again = shared_service.run(shared_service.request(budget={"count": 12}))
     assert again["result"]["sketches_reused"]
     assert not job["result"]["sketches_reused"]
     for result in (job["result"], again["result"]):
         assert result["left_out"] == [], "a Llama's blocks are linear maps and norms"
         assert result["weights_stored_as"] is None
-    first, second = (service.http.get(j["links"]["subset"]).json()["indices"] for j in (job, again))
+    first, second = (shared_service.http.get(j["links"]["subset"]).json()["indices"] for j in (job, again))
     assert first == second
 
 
@@ -123,12 +129,12 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_selected_from(service
 
 
 @pytest.mark.parametrize("method", ["fisher", "dpp", "grad_norm", "random"])
-def test_every_method_can_be_asked_for(service: Service, method: str) -> None:
-    found = service.run(service.request(method=method, conflict_penalty=0.5))
+def test_every_method_can_be_asked_for(shared_service: Service, method: str) -> None:
+    found = shared_service.run(shared_service.request(method=method, conflict_penalty=0.5))
     assert found["state"] == "succeeded", found["error"]
     assert found["result"]["selected"] == ROWS // 5
     assert 0 < found["result"]["certificate"]["value"] <= 1
-    subset = service.http.get(found["links"]["subset"]).json()
+    subset = shared_service.http.get(found["links"]["subset"]).json()
     assert np.isclose(sum(subset["marginal_gains"]), found["result"]["log_det"], rtol=1e-9)
 
 
@@ -143,10 +149,10 @@ def test_every_method_can_be_asked_for(service: Service, method: str) -> None:
     ],
     ids="-".join,
 )
-def test_every_gradient_target_can_be_asked_for(service: Service, gradients: dict[str, Any]) -> None:
-    body = service.request()
+def test_every_gradient_target_can_be_asked_for(shared_service: Service, gradients: dict[str, Any]) -> None:
+    body = shared_service.request()
     body["gradients"] = {"sketch_dim": 64, "loss_normalization": "mean", **gradients}
-    found = service.run(body)
+    found = shared_service.run(body)
     assert found["state"] == "succeeded", found["error"]
     assert found["result"]["alpha"] == pytest.approx(1.0, rel=1e-4)
 
@@ -188,18 +194,18 @@ def test_a_prepared_job_computes_its_preparation_once(service: Service, monkeypa
     assert made == [1]
 
 
-def test_the_curvature_is_computed_where_it_is_asked_for(service: Service) -> None:
-    found = service.run(service.request(conflict_penalty=0, curvature=True))
+def test_the_curvature_is_computed_where_it_is_asked_for(shared_service: Service) -> None:
+    found = shared_service.run(shared_service.request(conflict_penalty=0, curvature=True))
     certificate = found["result"]["certificate"]
     assert 0 < certificate["curvature"] <= 1
     factor = (1 - np.exp(-certificate["curvature"])) / certificate["curvature"]
     assert np.isclose(certificate["curvature_factor"], factor)
-    words = " ".join(service.http.get(f"/jobs/{found['id']}/figures").json()["summary"])
+    words = " ".join(shared_service.http.get(f"/jobs/{found['id']}/figures").json()["summary"])
     assert f"proves at least {factor:.1%} before a row is picked" in words
 
 
-def test_an_early_stop_says_so(service: Service) -> None:
-    found = service.run(service.request(early_stop_ratio=0.9, budget={"fraction": 1.0}))
+def test_an_early_stop_says_so(shared_service: Service) -> None:
+    found = shared_service.run(shared_service.request(early_stop_ratio=0.9, budget={"fraction": 1.0}))
     assert found["result"]["stop_reason"] == "early_stop"
     assert found["result"]["selected"] < ROWS
 

@@ -31,11 +31,11 @@ SECONDS = 5.0
     ],
     ids=["the-same", "lambda", "budget", "method", "alpha-and-omega", "partitions"],
 )
-def test_a_second_job_that_only_selects_otherwise_takes_seconds(service: Service, other: dict[str, Any]) -> None:
-    first = service.run(service.request())
-    began = time.monotonic()
-    second = service.run(service.request(**other))
-    assert time.monotonic() - began < SECONDS
+def test_a_second_job_that_only_selects_otherwise_takes_seconds(shared_service: Service, other: dict[str, Any]) -> None:
+    first = shared_service.run(shared_service.request())
+    began = time.process_time()  # the worker runs in this process, and others may keep the machine busy
+    second = shared_service.run(shared_service.request(**other))
+    assert time.process_time() - began < SECONDS
     assert second["state"] == "succeeded", second["error"]
     assert second["result"]["sketches_reused"]
     assert second["result"]["sketches"] == first["result"]["sketches"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("fields", "field", "said"),
+    ("fields", "field", "message"),
     [
         ({"seeds": 1}, "seeds", "greater than or equal to 2"),
         ({"metrics": ["accuracy"]}, "metrics.0", "accuracy"),
@@ -45,15 +45,18 @@ if TYPE_CHECKING:
         ),
     ],
 )
-def test_a_wrong_field_is_refused_by_name(service: Service, fields: dict[str, Any], field: str, said: str) -> None:
-    body = {name: value for name, value in {**proof_body(service), **fields}.items() if value is not None}
-    response = service.http.post("/proofs", json=body)
+def test_a_wrong_field_is_refused_by_name(
+    shared_service: Service, fields: dict[str, Any], field: str, message: str
+) -> None:
+    body = {name: value for name, value in {**proof_body(shared_service), **fields}.items() if value is not None}
+    response = shared_service.http.post("/proofs", json=body)
     assert response.status_code == 422, response.text
     errors = response.json()["errors"]
-    assert any(field in error["field"] and said in error["message"] for error in errors), errors
+    assert any(field in error["field"] and message in error["message"] for error in errors), errors
 
 
-def test_a_job_that_is_not_there_or_has_failed_is_refused(service: Service) -> None:
+def test_a_job_that_is_not_there_or_has_failed_is_refused(shared_service: Service) -> None:
+    service = shared_service
     job = service.submit(service.request(budget={"count": 10_000}))
     service.work()
     assert service.job(job)["state"] == "failed"

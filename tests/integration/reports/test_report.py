@@ -38,10 +38,21 @@ def parsed(svg: str) -> ET.Element:
     return ET.fromstring(svg)  # noqa: S314 - the service's own drawing
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def service(shared_service: Service) -> Service:
+    """One for all tests here, most of which look at one job."""
+    return shared_service
+
+
+@pytest.fixture(scope="module")
 def job(service: Service) -> dict[str, Any]:
+    """A finished job, which is not to be changed."""
+    return finished(service)
+
+
+def finished(service: Service) -> dict[str, Any]:
     rows = [{**row, "response": HOSTILE, "source": HOSTILE} for row in real_rows()]
-    body = service.request(service.write_dataset(rows), baselines=["random"])
+    body = service.request(service.write_dataset(rows, "hostile.jsonl"), baselines=["random"])
     found = service.run({**body, "name": HOSTILE[:200], "metadata": {HOSTILE[:64]: HOSTILE}})
     assert found["state"] == "succeeded", found["error"]
     return found
@@ -71,7 +82,8 @@ def test_the_report_is_one_file_that_says_it_all_and_runs_nothing(service: Servi
     assert not re.search(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w-]+\.\w", re.sub(r">[^<]*<", "><", response.text))
 
 
-def test_the_report_outlives_its_rows(service: Service, job: dict[str, Any]) -> None:
+def test_the_report_outlives_its_rows(service: Service) -> None:
+    job = finished(service)
     for file in (service.settings.data_dir / "artifacts" / "jobs" / job["id"]).iterdir():
         file.unlink()
     assert "The rows are not kept any more" in service.http.get(f"/jobs/{job['id']}/report").text

@@ -7,35 +7,36 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from app.core.db.selections import MAIN, Head, Picks, store
-from app.core.db.tables import Job
+from app.core.db.selections import MAIN
+from app.core.db.tables import Job, Selection
 from app.results.formats import FORMATS
+from tests.integration.many_picks import CHUNK_ROWS, MILLION, store_million
 
 if TYPE_CHECKING:
     import uuid
 
     from app.core.db.engine import Sessions
 
-MILLION = 1_000_000
-CHUNK_ROWS = 10_000
-# The picks take 40 MB as numbers and 110 MB as JSON lines; a chunk of them takes 1 MB.
+# The picks take 40 MB as numbers and 150 MB as JSON lines; a chunk of them takes 2 MB.
 MEMORY = 24 * 1024 * 1024
 
 
-def store_million(sessions: Sessions) -> uuid.UUID:
+def add_million(sessions: Sessions) -> uuid.UUID:
     with sessions() as session:
         job = Job(request={})
         session.add(job)
         session.flush()
-        halves = [0.5] * MILLION
-        picks = Picks(range(MILLION), halves, halves, halves, halves)
-        store(session, job.id, Head(MAIN, "spice", 0.5 * MILLION, {}, {}), picks, CHUNK_ROWS)
+        session.add(
+            Selection(job_id=job.id, label=MAIN, method="spice", selected=MILLION, log_det=0.0, conflicts={}, curve={})
+        )
+        session.flush()
+        store_million(session, job.id)
         session.commit()
         return job.id
 
 
 def test_a_million_indices_stream_with_bounded_memory_in_every_format(sessions: Sessions) -> None:
-    job_id = store_million(sessions)
+    job_id = add_million(sessions)
     process = psutil.Process()
     for known in FORMATS:
         parts = known.write(sessions, job_id)

@@ -22,11 +22,21 @@ def rows_with_sources() -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def service(shared_service: Service) -> Service:
+    """One for all tests here, most of which look at one job."""
+    return shared_service
+
+
+@pytest.fixture(scope="module")
 def job(service: Service) -> dict[str, Any]:
-    found = service.run(
-        service.request(service.write_dataset(rows_with_sources()), baselines=["random", "fisher"], filters={})
-    )
+    """A finished job, which is not to be changed."""
+    return finished(service)
+
+
+def finished(service: Service) -> dict[str, Any]:
+    uri = service.write_dataset(rows_with_sources(), "sources.jsonl")
+    found = service.run(service.request(uri, baselines=["random", "fisher"], filters={}))
     assert found["state"] == "succeeded", found["error"]
     return found
 
@@ -66,7 +76,9 @@ def test_the_early_stop_that_is_shown_is_the_one_that_would_come(service: Servic
     first_below = next((at for at, gain in enumerate(gains) if gain <= 0.5 * gains[0]), None)
     assert would["kept"] == first_below
     stopped = service.run(
-        service.request(service.write_dataset(rows_with_sources()), early_stop_ratio=0.9, budget={"fraction": 1.0})
+        service.request(
+            service.write_dataset(rows_with_sources(), "sources.jsonl"), early_stop_ratio=0.9, budget={"fraction": 1.0}
+        )
     )
     assert get(service, stopped, "statistics")["early_stop"] == {
         "ratio": 0.9,
@@ -134,7 +146,8 @@ def test_a_cursor_that_was_not_given_is_refused(service: Service, job: dict[str,
     assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "cursor")
 
 
-def test_rows_that_retention_took_are_gone_and_said_so(service: Service, job: dict[str, Any]) -> None:
+def test_rows_that_retention_took_are_gone_and_said_so(service: Service) -> None:
+    job = finished(service)
     for file in (service.settings.data_dir / "artifacts" / "jobs" / job["id"]).iterdir():
         file.unlink()
     response = service.http.get(f"/jobs/{job['id']}/rows")
