@@ -154,10 +154,12 @@ def _missing(context: WorkerContext, source: Source, model: ModelTokenizer, samp
 
 
 def _told(context: WorkerContext, looked: _Looked, should_stop: Callable[[], bool]) -> EstimateContract:
-    ahead, source, problems = looked.ahead, looked.source, _problems(looked)
+    ahead, source = looked.ahead, looked.source
     memory = _memory(context, looked)
     with context.sessions() as session:
-        workers = max(1, fleet.alive(session)["gradients"])
+        alive = fleet.alive(session)
+    workers = max(1, alive["gradients"])
+    problems = [*_problems(looked), *_partitions(looked, alive["selection"])]
     times, basis = stage_times(context, source, looked.path, looked.sample.corpus, ahead, workers, should_stop)
     total = NOTHING
     for one in times.values():
@@ -205,6 +207,23 @@ def _problems(looked: _Looked) -> list[EstimateProblem]:
             )
         )
     return problems
+
+
+def _partitions(looked: _Looked, workers: int) -> list[EstimateProblem]:
+    """Where random parts can't be faster than one selection: docs/scaling.md has the arithmetic."""
+    parts, ahead = looked.source.request.selection.partitions, looked.ahead
+    if parts is None:
+        return []
+    if workers <= 1:
+        message = f"is {parts}, and one worker selects: it would work on the parts one after the other; leave it out"
+    elif ahead.picks * parts >= ahead.usable:
+        message = (
+            f"is {parts}, and a part has about {ahead.usable // parts:,} rows, no more than the {ahead.picks:,} "
+            "that are to be picked: the merge would select from all rows again; leave it out, or take fewer parts"
+        )
+    else:
+        return []
+    return [EstimateProblem(field="selection.partitions", message=message)]
 
 
 def _bytes(looked: _Looked) -> int:

@@ -509,3 +509,17 @@ def _million(service: Service) -> str:
         session.commit()
     engine.dispose()
     return str(job["id"])
+
+
+def test_what_a_job_takes_is_shown_before_it_is_submitted(site: Site) -> None:
+    page, service = site.open(), site.service
+    page.get_by_role("link", name="New selection").first.click()
+    fill_in(page, service)
+    page.get_by_role("button", name="Estimate").click()
+    site.work_until(page.locator("#estimate").get_by_text("of memory"))
+    shown = page.locator("#estimate")
+    assert "60 rows" in shown.inner_text()
+    assert "By the gradients of some rows" in shown.inner_text()
+    assert shown.get_by_role("row").count() == 6, "a head, four stages and all of them"
+    assert service.http.get("/jobs").json()["items"] == []
+    accessible(page)

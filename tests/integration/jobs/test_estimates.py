@@ -63,6 +63,10 @@ def test_a_job_is_estimated_by_a_probe_then_by_earlier_jobs_then_by_what_is_ther
     }
     assert len(service.http.get("/jobs").json()["items"]) == 1
 
+    parted = estimate(service, service.request(partitions=4))
+    (said,) = (one["message"] for one in parted["problems"] if one["field"] == "selection.partitions")
+    assert said.startswith("is 4, and one worker selects: it would work on the parts one after the other")
+
 
 def test_what_would_fail_the_job_is_told_as_the_job_would_tell_it(service: Service, workers: Processes) -> None:
     workers.start()
