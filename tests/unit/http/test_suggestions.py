@@ -19,7 +19,7 @@ from app.http.suggestions import meant
         (["datset"], "dataset"),
         (["model", "max_lenght"], "model.max_length"),
         (["dataset", "url"], "dataset.uri"),
-        (["colour"], None),
+        (["zebra"], None),
     ],
 )
 def test_a_misspelt_or_misplaced_field_is_recognised(path: list[str], likely: str | None) -> None:
