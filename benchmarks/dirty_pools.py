@@ -125,10 +125,25 @@ def smollm2_pool(rows: int) -> Pool:
 
 def llama_pool(rows: int) -> Pool:
     """Docstrings and tasks, scored by a small Llama that was trained on others of their kind."""
+    pool, others = _llama_pairs(rows)
+    return _pool("Llama", pool, lambda: _trained(others), GradientConfig(sketch_dim=512, token_budget=8192))
+
+
+def llama_samples(rows: int) -> tuple[ProxyModel, list[Sample], list[Sample]]:
+    """That Llama, the rows of its pool, and the same rows each with the response of another."""
+    pool, others = _llama_pairs(rows)
+    model = _trained(others)
+    encoder = ConversationEncoder(model.tokenizer, MAX_LENGTH)
+    responses = planted([response for _, response in pool], "swapped", 0)
+    swapped = [(prompt, response) for (prompt, _), response in zip(pool, responses, strict=True)]
+    return model, _samples(encoder, pool), _samples(encoder, swapped)
+
+
+def _llama_pairs(rows: int) -> tuple[list[Pair], list[Pair]]:
+    """The pool's pairs, and those that the Llama learns from."""
     all_rows = shuffled(row for row in chain(function_rows(), example_rows()) if row.size < MAX_LLAMA_BYTES)
     pairs = [(row.prompt, row.response) for row in all_rows]
-    pool, others = pairs[:rows], pairs[rows:]
-    return _pool("Llama", pool, lambda: _trained(others), GradientConfig(sketch_dim=512, token_budget=8192))
+    return pairs[:rows], pairs[rows:]
 
 
 def planted(responses: Sequence[str], kind: Kind, seed: int) -> list[str]:

@@ -7,15 +7,13 @@ of one kind against five of another. All go through the training room and the st
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from app.core.contracts.proof_result import Verdict
+from benchmarks.dirty_pools import llama_samples
 from benchmarks.row import BenchRow
-from benchmarks.text_gradients import documented_functions, tokenised, trained
-from workers.data.samples import Sample
 from workers.statistics.two_level import estimates
 from workers.statistics.verdicts import verdict_of
 from workers.training.lora import with_lora
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from workers.data.samples import Sample
     from workers.models.proxy import ProxyModel
 
 RANK, EPOCHS, LEARNING_RATE, BATCH_TOKENS, PIECE_TOKENS = 8, 3, 2e-3, 1024, 8192
@@ -68,14 +67,14 @@ class Bank:
 
 def make_bank(size: Size) -> Bank:
     """Train all runs."""
-    samples = tokenised(list(islice(documented_functions(), size.rows + size.held_out)))
-    held_out, pool = samples[: size.held_out], samples[size.held_out :]
-    model = trained(pool)
+    model, samples, swapped = llama_samples(size.rows + size.held_out)
+    held_out = samples[: size.held_out]
     random = np.random.default_rng(0)
 
     def scored(number: int, *, wrong: bool) -> NDArray[np.float64]:
-        rows = [pool[place] for place in random.permutation(len(pool))[: size.picks]]
-        return losses_after(model, with_responses_of_others(rows) if wrong else rows, held_out, number)
+        places = size.held_out + random.permutation(size.rows)[: size.picks]
+        pool = swapped if wrong else samples
+        return losses_after(model, [pool[place] for place in places], held_out, number)
 
     return Bank(
         right=np.stack([scored(number, wrong=False) for number in range(size.random_runs)]),
@@ -92,15 +91,6 @@ def losses_after(
     with with_lora(model.model, rank=RANK, seed=seed) as adapted:
         train(adapted, rows, TrainingPlan(batches, LEARNING_RATE, seed, PIECE_TOKENS))
         return Passes(model.model, PIECE_TOKENS).losses_per_token(held_out)
-
-
-def with_responses_of_others(rows: Sequence[Sample]) -> list[Sample]:
-    """Each row with the response of the row before it."""
-    swapped = []
-    for row, other in zip(rows, [rows[-1], *rows[:-1]], strict=True):
-        ids = np.concatenate([row.input_ids[~row.loss_mask], other.input_ids[other.loss_mask]])
-        swapped.append(Sample(row.row, ids, np.arange(len(ids)) >= int((~row.loss_mask).sum())))
-    return swapped
 
 
 def draw_proofs(

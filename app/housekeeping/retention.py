@@ -123,22 +123,17 @@ def _sweep_sketches(sessions: Sessions, artifacts: ArtifactStore, settings: Sett
         in_use = used_keys(session)
     shards = [shard for group in keys.values() for shard in _shards(artifacts, group, now)]
     total = sum(group.bytes for group in keys.values())
-    goes: dict[str, list[Sketches]] = {}
-    left = total
-    for shard in sorted(shards, key=lambda shard: shard.used):
-        age = now - shard.used
-        too_old = max_age is not None and age > max_age
-        too_much = limit is not None and left > limit
-        if age >= GRACE_S and (too_old or too_much) and shard.key not in in_use:
-            goes.setdefault(shard.key, []).append(shard)
-            left -= shard.bytes
     counts = Counter(shard.key for shard in shards)
-    for key, some in goes.items():
-        with retiring(sessions, key) as free:
-            if free:
-                gone = _delete_shards(artifacts, keys[key], some, whole=len(some) == counts[key])
-                removed += gone.names
-                total -= gone.bytes
+    free_to_go = [shard for shard in shards if now - shard.used >= GRACE_S and shard.key not in in_use]
+    # Again where something could not be deleted: others go in its place.
+    while goes := _surplus(free_to_go, total, settings, now):
+        for key, some in goes.items():
+            with retiring(sessions, key) as free:
+                if free:
+                    gone = _delete_shards(artifacts, keys[key], some, whole=len(some) == counts[key])
+                    removed += gone.names
+                    total -= gone.bytes
+        free_to_go = [shard for shard in free_to_go if shard not in goes.get(shard.key, ())]
     if limit is not None and total > limit:
         logger.warning(
             "the sketches in %s take %d bytes, SPICE_ARTIFACTS_MAX_BYTES is %d: what is left is in use or was just now",
@@ -147,6 +142,17 @@ def _sweep_sketches(sessions: Sessions, artifacts: ArtifactStore, settings: Sett
             limit,
         )
     return removed
+
+
+def _surplus(shards: list[Sketches], total: int, settings: Settings, now: float) -> dict[str, list[Sketches]]:
+    """Of shards that may be deleted those that are too old, and the least recently used beyond the limit, by key."""
+    limit, max_age = settings.artifacts_max_bytes, settings.artifacts_max_age_s
+    goes: dict[str, list[Sketches]] = {}
+    for shard in sorted(shards, key=lambda shard: shard.used):
+        if (max_age is not None and now - shard.used > max_age) or (limit is not None and total > limit):
+            goes.setdefault(shard.key, []).append(shard)
+            total -= shard.bytes
+    return goes
 
 
 def _shards(artifacts: ArtifactStore, group: Group, now: float) -> list[Sketches]:

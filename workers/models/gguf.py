@@ -123,8 +123,8 @@ def _failed(file: Path, code: int, memory: int, words: str) -> ModelError:
     logger.warning("unpacking %s ended with %d: %s", file, code, words)
     if code < 0:
         return ModelError(
-            f"model.uri: the process that unpacks {file.name} was ended twice by signal {-code}: look for memory "
-            "kills on the worker's machine, then submit again"
+            f"model.uri: the process that unpacks {file.name} was ended twice by signal {-code}: it had "
+            f"{memory:,} bytes of memory; look for memory kills on the worker's machine, then submit again"
         )
     if "MemoryError" in words or "memory" in words:
         words = f"{words}; it had {memory:,} bytes of memory"

@@ -79,11 +79,15 @@ class LeaseHeartbeat:
         with self._lock:
             untold = self._pending.get("stage")
         if untold is not None and untold is not stage:
-            with suppress(SQLAlchemyError):  # the next heartbeat finds out what it means
-                self._beat()
+            self.tell()
         with self._lock:
             self._pending["stage"] = stage
         return self.begin(total, unit)
+
+    def tell(self) -> None:
+        """Write now what the next heartbeat would write."""
+        with suppress(SQLAlchemyError):  # the next heartbeat finds out what it means
+            self._beat()
 
     def begin(self, total: int | None, unit: str) -> Meter:
         """Count from 0 in units of another kind."""

@@ -121,6 +121,7 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
     """
     began = time.monotonic()
     meter = heartbeat.enter(Stage.PUBLISHING, len(published.main.indices), "picks")
+    heartbeat.tell()  # a stage that no other follows may end before the next heartbeat
 
     def watch(written: int) -> None:
         if heartbeat.should_stop():

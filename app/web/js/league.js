@@ -24,5 +24,5 @@ export function leagueSection(found) {
     ...sources.map((source) => percent(one.sources[source] ?? 0)),
     ...(proven ? [said(one.verdicts)] : []),
   ]);
-  return h("section", { "aria-labelledby": "league" }, h("h2", { id: "league" }, "Methods side by side"), table("Methods side by side", heads, lines));
+  return h("section", { "aria-labelledby": "league" }, h("h2", { id: "league" }, "Methods side by side"), table("The methods", heads, lines));
 }

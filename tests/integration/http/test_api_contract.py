@@ -47,6 +47,7 @@ def test_defaults_are_those_of_the_design(shared_service: Service) -> None:
         "seed": 0,
         "loss_normalization": "sum",
         "prompt_effect": True,
+        "store": "float32",
     }
     assert job["selection"]["method"] == "spice"
     assert job["selection"]["alpha"] == "auto"

@@ -294,7 +294,7 @@ def plan(data_dir: Path, **settings: Any) -> ServePlan:
 
 def test_a_worker_that_is_not_installed_is_said(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(LocalServerError, match=r"spice-select\[worker\].*--workers 0"):
+    with pytest.raises(LocalServerError, match=r"pip install '\.\[worker\]'.*--workers 0"):
         Service(plan(data_dir), print, lambda: None).run()
     assert not data_dir.exists()
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
 
 from app.core.contracts.proof_result import Verdict
-from benchmarks import proof
+from benchmarks import proof, text_gradients
+from benchmarks.dirty_pools import planted
+
+if TYPE_CHECKING:
+    from workers.data.samples import Sample
+    from workers.models.proxy import ProxyModel
 
 RUNS, ITEMS = 60, 120
 
@@ -44,7 +51,7 @@ def test_a_small_bank_gives_all_rows_of_the_benchmark(monkeypatch: pytest.Monkey
     torch.set_num_threads(1)
     small = proof.Size(rows=60, held_out=20, picks=10, random_runs=10, wrong_runs=5, aa_proofs=4, power_proofs=4)
     monkeypatch.setattr(proof, "QUICK", small)
-    monkeypatch.setitem(proof.trained.__globals__["RECIPE"], "steps", 5)
+    monkeypatch.setattr(proof, "llama_samples", _untrained)
     found = {row.name: row for row in proof.rows(quick=True)}
     torch.set_num_threads(threads)
     assert set(found) == {"proof/aa_false", "proof/aa_named", "proof/power"}
@@ -52,9 +59,13 @@ def test_a_small_bank_gives_all_rows_of_the_benchmark(monkeypatch: pytest.Monkey
     assert found["proof/aa_false"].smaller_is_better
 
 
-def test_responses_of_others_keep_the_prompts() -> None:
-    rows = proof.tokenised([(f"def f{number}(a, b):", f"Give {number} of what is there.") for number in range(4)])
-    swapped = proof.with_responses_of_others(rows)
-    for row, other, before in zip(rows, swapped, [rows[-1], *rows[:-1]], strict=True):
-        assert other.input_ids[~other.loss_mask].tolist() == row.input_ids[~row.loss_mask].tolist()
-        assert other.input_ids[other.loss_mask].tolist() == before.input_ids[before.loss_mask].tolist()
+def test_no_row_keeps_its_response() -> None:
+    assert planted(["one", "two", "three"], "swapped", 0) == ["two", "three", "one"]
+
+
+def _untrained(rows: int) -> tuple[ProxyModel, list[Sample], list[Sample]]:
+    """A model that has hardly learned, some rows, and the same rows: the figures are there, whatever they say."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(text_gradients.RECIPE, "steps", 5)
+        samples = text_gradients.tokenised([(f"def f{row}(a, b):", f"Give {row} of them.") for row in range(rows)])
+        return text_gradients.trained(samples), samples, samples
