@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from spice_client.sources import NamedBudget, NamedDataset, NamedModel
 
 JOBS = "/jobs"
-LEFT_AS_IT_IS: Any = object()
+
+
+class _Unchanged:
+    """The default of a field that an update leaves as it is; None would delete the field."""
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED: Any = _Unchanged()
 
 
 def submit(
@@ -90,9 +99,9 @@ def delete(job: JobLike) -> Steps[None]:
 def update(
     job: JobLike,
     *,
-    name: str | None = LEFT_AS_IT_IS,
-    metadata: Mapping[str, str | None] | None = LEFT_AS_IT_IS,
-    expires_at: datetime | str | None = LEFT_AS_IT_IS,
+    name: str | None = UNCHANGED,
+    metadata: Mapping[str, str | None] | None = UNCHANGED,
+    expires_at: datetime | str | None = UNCHANGED,
 ) -> Steps[Job]:
     """Change what a job is called, what is noted about it, or when it is deleted; what is left out stays.
 
@@ -100,8 +109,8 @@ def update(
         InvalidRequest: A field is wrong.
     """
     given = {"name": name, "metadata": metadata, "expires_at": expires_at}
-    changes = {key: value for key, value in given.items() if value is not LEFT_AS_IT_IS}
-    if expires_at is not LEFT_AS_IT_IS and expires_at is not None and not isinstance(expires_at, str):
+    changes = {key: value for key, value in given.items() if value is not UNCHANGED}
+    if expires_at is not UNCHANGED and expires_at is not None and not isinstance(expires_at, str):
         changes["expires_at"] = expires_at.isoformat()
     return ask_for(Job, Ask("PATCH", job_path(job), json=changes))
 

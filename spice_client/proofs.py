@@ -108,7 +108,7 @@ def wait(
     *,
     timeout: float | None = None,
     every: float = 2.0,
-    show: Callable[[Proof], None] = lambda _: None,
+    show: Callable[[Proof], None] | None = None,
     check: bool = True,
 ) -> Steps[Proof]:
     """Wait until a proof ends.
@@ -127,7 +127,8 @@ def wait(
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         found = yield from get(proof)
-        show(found)
+        if show is not None:
+            show(found)
         if found.ended:
             break
         if deadline is not None and time.monotonic() >= deadline:

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from app.core.db.tables import Job
 from app.core.storage import rows_prefix
-from app.housekeeping.expiry import expire
+from tests.integration.settled import expire_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +116,7 @@ def test_what_has_expired_goes_once_it_has_ended(service: Service) -> None:
     kept = service.submit(service.request() | {"expires_at": IN_A_DAY})
     service.http.post(f"/jobs/{kept}/cancel")
     dataset = service.http.post("/datasets", json={"uri": service.request()["dataset"]["uri"]}).json()["id"]
-    sessions, artifacts = resources(service).sessions, resources(service).artifacts
+    sessions = resources(service).sessions
     with sessions() as session:
         session.execute(
             text("UPDATE jobs SET expires_at = now() - interval '1 second' WHERE id = ANY(:ids)"),
@@ -124,12 +124,12 @@ def test_what_has_expired_goes_once_it_has_ended(service: Service) -> None:
         )
         session.execute(text("UPDATE datasets SET expires_at = now() - interval '1 second'"))
         session.commit()
-    assert expire(sessions, artifacts, service.settings) == 1
+    expire_until(service, gone=1)
     assert (left_of(service, found["id"]), rows_of(service, found["id"])) == (0, [])
     assert service.http.get(f"/datasets/{dataset}").status_code == 200  # not read yet
     service.http.post(f"/jobs/{waiting}/cancel")
     service.work()
-    assert expire(sessions, artifacts, service.settings) == 1
+    expire_until(service, gone=1)
     assert service.http.get(f"/datasets/{dataset}").status_code == 404
     assert service.job(kept)["state"] == "cancelled"
 
@@ -138,7 +138,7 @@ def test_a_job_whose_rows_cannot_be_deleted_holds_up_no_other(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     stuck, other = (service.run(service.request())["id"] for _ in range(2))
-    sessions, artifacts = resources(service).sessions, resources(service).artifacts
+    sessions = resources(service).sessions
     with sessions() as session:  # the one that is stuck is the first in line
         for job_id, seconds in ((stuck, 2), (other, 1)):
             session.get_one(Job, uuid.UUID(job_id)).expires_at = datetime.now(UTC) - timedelta(seconds=seconds)
@@ -152,12 +152,12 @@ def test_a_job_whose_rows_cannot_be_deleted_holds_up_no_other(
         remove_all(path)
 
     monkeypatch.setattr("app.core.storage.local.shutil.rmtree", immutable)
-    assert expire(sessions, artifacts, service.settings) == 1
+    expire_until(service, gone=1)
     assert (left_of(service, other), rows_of(service, other)) == (0, [])
     assert service.job(stuck)["state"] == "succeeded"
     assert f"job {stuck} has expired, and is deleted once its files can be: the artifact store" in caplog.text
     monkeypatch.undo()
-    assert expire(sessions, artifacts, service.settings) == 1
+    expire_until(service, gone=1)
     assert (left_of(service, stuck), rows_of(service, stuck)) == (0, [])
 
 

@@ -18,6 +18,7 @@ from app.housekeeping.expiry import expire
 from app.housekeeping.retention import GRACE_S, sweep
 from tests.integration.problems import problem_of
 from tests.integration.proofs.test_proofs import ended, get_proof, proof_body, prove, submit_proof
+from tests.integration.settled import expire_until
 
 if TYPE_CHECKING:
     from app.core.db.engine import Sessions
@@ -85,7 +86,7 @@ def test_a_proof_expires_and_keeps_its_job_until_it_has_ended(service: Service, 
         session.commit()
     assert expire(sessions, artifacts, service.settings) == 0, "the proof has not ended, and its job waits for it"
     assert service.http.post(f"/proofs/{proof_id}/cancel").status_code == 200
-    assert expire(sessions, artifacts, service.settings) == 2
+    expire_until(service, gone=2)
     assert service.http.get(f"/proofs/{proof_id}").status_code == 404
 
 
