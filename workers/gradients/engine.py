@@ -19,6 +19,7 @@ from workers.gradients.sketch import LayerSketch, layer_sketch
 from workers.gradients.starting_point import FRESH
 from workers.gradients.taps import make_taps
 from workers.gradients.targets import targets
+from workers.models.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,7 +112,8 @@ class GradientEngine:
         Raises:
             Stopped: `should_stop` said so.
             ValueError: A sample has no response token.
-            ModelError: A sample has a token or a length that the model doesn't have.
+            ModelError: A sample has a token or a length that the model doesn't have, or Adam's directions are asked for
+                of a layer that is used more than once in a pass.
             SampleTooLarge: A sample alone exhausts the device's memory.
         """
         paired = any(sample.rejected is not None for sample in samples)
@@ -144,8 +146,10 @@ class GradientEngine:
 
         def run(batch: Batch) -> None:
             z = values.new_zeros((batch.input_ids.shape[0], dim))
+            parts: set[str] = set()
 
             def receive(part: str, u: torch.Tensor, d: torch.Tensor) -> None:
+                self._note(part, parts)
                 z.add_(self._sketches[part](u, d).to(device))
 
             losses[batch.indices] = self._passes.run(batch, self._taps, receive, poll)
@@ -153,6 +157,19 @@ class GradientEngine:
 
         self._passes.each(samples, run, poll, on_batch)
         return values, losses
+
+    def _note(self, part: str, parts: set[str]) -> None:
+        """Remember that a batch has a gradient's factors.
+
+        Raises:
+            ModelError: It has them already, and Adam's direction of a sum is not the sum of Adam's directions.
+        """
+        if part in parts and self._start.adam is not None:
+            raise ModelError(
+                f"selection.method: less takes Adam's direction of a row's whole gradient, and the model uses {part} "
+                "more than once in a pass: choose gradients.layers without it, or another method"
+            )
+        parts.add(part)
 
     def losses(self, samples: Sequence[Sample], poll: Callable[[], None] = never) -> NDArray[np.float32]:
         """Mean loss of a response token of each sample, in nats, by a forward pass alone; (n,), float32.
@@ -191,8 +208,10 @@ class GradientEngine:
 
         def run(batch: Batch) -> None:
             rows: dict[str, torch.Tensor] = {}
+            parts: set[str] = set()
 
             def receive(part: str, u: torch.Tensor, d: torch.Tensor) -> None:
+                self._note(part, parts)
                 gradient = self._sketches[part].conditioned(folds[part].gradients(u, d)).cpu()
                 rows[part] = rows[part] + gradient if part in rows else gradient
 

@@ -148,6 +148,25 @@ def test_the_engine_takes_adams_direction_of_whole_gradients() -> None:
         assert torch.allclose(found[part].double(), m / (v.sqrt() + 1e-8), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("shared", ["a block", "a weight"])
+def test_less_is_refused_where_a_layer_is_used_twice_in_a_pass(shared: str) -> None:
+    """Hooks see each use, and Adam's direction of the sum of both is not the sum of the directions of both."""
+    model, samples = tiny_model("llama"), made_up_samples(30)
+    blocks: Any = model.model.get_submodule("model.layers")
+    if shared == "a block":
+        blocks[1] = blocks[0]
+    else:
+        blocks[0].self_attn.v_proj = blocks[0].self_attn.k_proj
+    config = less_config(CONFIG)
+    made = checkpoints(model, config, samples)
+    with pytest.raises(ModelError, match=r"selection.method: less .* model.layers.0.* more than once in a pass"):
+        directions(model, config, made, samples[:2])
+    assert np.isfinite(plain_gradients(model, config, made, samples[:2])).all(), "a plain gradient is the sum"
+    if shared == "a weight":
+        rest = replace(config, layers=("o_proj", "down_proj"))
+        assert np.isfinite(directions(model, rest, checkpoints(model, rest, samples), samples[:2])).all()
+
+
 def test_learning_rates_rise_and_fall_as_those_of_transformers() -> None:
     """Four steps, of which ceil(0.12) = 1 rises from 0: 0, 3/3, 2/3, 1/3 of 2e-5."""
     assert learning_rates(4) == pytest.approx([0.0, 2e-5, 2e-5 * 2 / 3, 2e-5 / 3], abs=1e-12)
