@@ -737,6 +737,7 @@ class Dataset(Answer):
     columns: list[str] | None
     shape: str | None
     fingerprint: str | None
+    sources: dict[str, dict[str, int]] | None = None
     error: ProblemDetails | None
     created_at: datetime
     finished_at: datetime | None = None

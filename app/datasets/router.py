@@ -33,7 +33,7 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 POLL_AFTER_S = 2
 QUOTA_USED_UP = "datasets: 50 datasets, previews and estimates of the project are not read yet, and 50 may at once: ..."
 NOT_FOUND = (DatasetNotFound, f"No dataset has the id {EXAMPLE_DATASET['id']}: register it with POST /datasets.")
-UNKNOWN = dict.fromkeys(("rows", "bytes", "columns", "shape", "fingerprint", "finished_at"))
+UNKNOWN = dict.fromkeys(("rows", "bytes", "columns", "shape", "fingerprint", "sources", "finished_at"))
 
 
 @router.post(

@@ -25,9 +25,10 @@ EXAMPLE_DATASET: dict[str, Any] = {
     "state": "succeeded",
     "rows": 100000,
     "bytes": 73400320,
-    "columns": ["instruction", "input", "output"],
+    "columns": ["instruction", "input", "output", "domain"],
     "shape": "alpaca",
     "fingerprint": "sha256:9b74c9897bac770ffc029102a200c5de0c2f8a4f6c4e0b7b3c1d8f2a6f4f6f1a",
+    "sources": {"domain": {"code": 61000, "chat": 39000}},
     "error": None,
     "created_at": "2026-11-24T03:00:00Z",
     "finished_at": "2026-11-24T03:00:02Z",
@@ -80,6 +81,10 @@ class DatasetResponse(Response):
     columns: list[str] | None
     shape: str | None = Field(description="How rows are read: prompt_response, alpaca or messages.")
     fingerprint: str | None = Field(description="SHA-256 of the file as stored.")
+    sources: dict[str, dict[str, int]] | None = Field(
+        description="Rows by value of each column that may name sources: at most 100 values, none longer than 100 "
+        "characters. `selection.constraints.sources` is held against them before a job is made."
+    )
     error: ProblemDetails | None
     created_at: datetime
     finished_at: datetime | None

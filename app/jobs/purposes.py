@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from math import ceil, floor
 from typing import TYPE_CHECKING
 
-from app.core.contracts.job_request import SOURCE_COLUMNS, RowsByColumn
+from app.core.contracts.job_request import EVERY_OTHER, SOURCE_COLUMNS, RowsByColumn
 from app.core.db.tables import State
 from app.core.uris.datasets import UriRefused, check_uri
 from app.datasets.service import find_dataset
 from app.http.problems import FieldError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
-    from app.core.contracts.job_request import DatasetRef, JobRequest, SelectionSpec
+    from app.core.contracts.job_request import DatasetRef, JobRequest, SelectionSpec, Share
+    from app.core.db.tables import Dataset
     from app.core.settings import Settings
+
+
+NAMED = 10
+"""Sources that a message names."""
+DECIMALS = 6
+"""That a share of some rows is rounded to, as the selector does."""
 
 
 def uri_errors(settings: Settings, dataset: DatasetRef, field: str) -> list[FieldError]:
@@ -67,11 +75,7 @@ def errors(session: Session, settings: Settings, spec: SelectionSpec) -> list[Fi
         if purpose.dataset.id is None:
             continue
         dataset = find_dataset(session, purpose.dataset.id)
-        if dataset.state in (State.FAILED, State.CANCELLED):
-            said = f"could not be read: see GET /datasets/{dataset.id}"
-            found.append(FieldError(field=f"{field}.id", message=said))
-        if dataset.rows == 0:
-            found.append(FieldError(field=f"{field}.id", message="has no rows: give a dataset with 1 or more"))
+        found += _unread_errors(dataset, field)
         if dataset.columns is not None:
             found += column_errors(purpose.dataset, dataset.columns, field)
             if purpose.group_column is not None and purpose.group_column not in dataset.columns:
@@ -89,22 +93,23 @@ def _evaluation_errors(session: Session, settings: Settings, spec: SelectionSpec
     found = uri_errors(settings, asked.dataset, field)
     if asked.dataset.id is not None:
         dataset = find_dataset(session, asked.dataset.id)
-        if dataset.rows == 0:
-            found.append(FieldError(field=f"{field}.id", message="has no rows: give a dataset with 1 or more"))
+        found += _unread_errors(dataset, field)
         if dataset.columns is not None:
             found += column_errors(asked.dataset, dataset.columns, field)
     return found
 
 
-def constraint_errors(request: JobRequest, rows: int | None, columns: Sequence[str] | None) -> list[FieldError]:
-    """Which constraints can't be met by a dataset.
+def _unread_errors(dataset: Dataset, field: str) -> list[FieldError]:
+    """What is wrong with a registered dataset that could not be read; one without rows is among those."""
+    if dataset.state not in (State.FAILED, State.CANCELLED):
+        return []
+    said = "" if dataset.error is None else f" ({dataset.error.get('detail') or dataset.error.get('title')})"
+    return [FieldError(field=f"{field}.id", message=f"could not be read{said}: see GET /datasets/{dataset.id}")]
 
-    Args:
-        request: The job's.
-        rows: Of its registered dataset, or None where they were not counted yet.
-        columns: Likewise.
-    """
-    asked, found = request.selection.constraints, []
+
+def constraint_errors(request: JobRequest, dataset: Dataset) -> list[FieldError]:
+    """Which constraints can't be met by a registered dataset, as far as it was read yet."""
+    asked, rows, columns, found = request.selection.constraints, dataset.rows, dataset.columns, []
     if asked is None:
         return []
     for name, marked in (("include", asked.include), ("exclude", asked.exclude)):
@@ -122,7 +127,60 @@ def constraint_errors(request: JobRequest, rows: int | None, columns: Sequence[s
             f"{', '.join(columns)}): name the column with dataset.source_column"
         )
         found.append(FieldError(field="selection.constraints.sources", message=said))
-    return found + _too_many_left_out(request, rows)
+    return found + _too_many_left_out(request, rows) + _source_errors(request, dataset)
+
+
+def _source_errors(request: JobRequest, dataset: Dataset) -> list[FieldError]:
+    """Which sources are not there, or too small or too large for their shares."""
+    asked = request.selection.constraints
+    usual = [one for one in SOURCE_COLUMNS if one in (dataset.columns or ())]
+    column = request.dataset.source_column or next(iter(usual), "")
+    counts = (dataset.sources or {}).get(column)
+    if asked is None or not asked.sources or counts is None:
+        return []
+    most_common = sorted(counts, key=counts.__getitem__, reverse=True)
+    there = ", ".join(f"{name!r} ({counts[name]})" for name in most_common[:NAMED])
+    more = " and others" if len(counts) > NAMED else ""
+    absent = [
+        FieldError(
+            field=f"selection.constraints.sources.{name}",
+            message=f"no row has {name!r} in column {column!r}; the sources there are {there}{more}: name one of "
+            "those, or leave it out",
+        )
+        for name in asked.sources
+        if name != EVERY_OTHER and name not in counts
+    ]
+    budget = request.selection.budget.count
+    return absent if absent or budget is None else _share_errors(asked.sources, counts, budget, dataset.rows or 0)
+
+
+def _share_errors(shares: Mapping[str, Share], counts: Mapping[str, int], budget: int, rows: int) -> list[FieldError]:
+    """Whose shares of so many picks the rows there can't meet.
+
+    Args:
+        shares: By source.
+        counts: Rows of each source.
+        budget: Rows to pick.
+        rows: Rows of the dataset, those of no source included.
+    """
+    found, most = [], 0
+    nameless = {EVERY_OTHER: rows - sum(counts.values())}
+    for name, count in {**counts, **nameless}.items():
+        share = shares.get(name, shares.get(EVERY_OTHER))
+        least = ceil(round(budget * (0.0 if share is None else share.min or 0.0), DECIMALS))
+        largest = 1.0 if share is None or share.max is None else share.max
+        most += min(count, floor(round(budget * largest, DECIMALS)))
+        if count < least:
+            found.append(
+                FieldError(
+                    field=f"selection.constraints.sources.{name}.min",
+                    message=f"asks for {least} rows of {budget}, and the dataset has {count}: lower it, or the budget",
+                )
+            )
+    if not found and most < budget:
+        said = f"allow {most} rows together, and selection.budget.count is {budget}: raise a max, or ask for fewer"
+        found.append(FieldError(field="selection.constraints.sources", message=said))
+    return found
 
 
 def _too_many_left_out(request: JobRequest, rows: int | None) -> list[FieldError]:

@@ -203,5 +203,5 @@ def _dataset_errors(dataset: Dataset, request: JobRequest) -> list[FieldError]:
         errors.append(FieldError(field="selection.budget.count", message=message))
     if dataset.columns is not None:
         errors += purposes.column_errors(request.dataset, dataset.columns, "dataset")
-    errors += purposes.constraint_errors(request, dataset.rows, dataset.columns)
+    errors += purposes.constraint_errors(request, dataset)
     return errors

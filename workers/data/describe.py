@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from workers.data.errors import DatasetError
-from workers.data.formats import BadRecord, iter_records, read_columns
+from workers.data.formats import BadRecord, iter_records, read_columns, short_columns
 from workers.data.rejection import Reason, enforce_limit
 from workers.data.shapes import recognise
+from workers.data.sources import LONGEST_VALUE, ColumnValues
 from workers.data.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class DatasetReport:
         fingerprint: ``sha256:<hex>`` of the bytes as stored.
         format: How the rows are written.
         compression: What the file is wrapped in, or None.
+        sources: Rows by value of each column that may name sources, by column.
         unreadable: 0-based numbers of the rows that cannot be read, by reason.
     """
 
@@ -45,6 +47,7 @@ class DatasetReport:
     fingerprint: str
     format: Format
     compression: Compression | None
+    sources: Mapping[str, Mapping[str, int]]
     unreadable: Mapping[Reason, Sequence[int]] = field(default_factory=dict)
 
 
@@ -69,13 +72,18 @@ def describe(
     """
     columns = read_columns(snapshot, settings)
     shape = _shape_or_none(columns)
-    wanted = frozenset() if shape is None else frozenset(recognise(columns).columns.values())
+    read = frozenset() if shape is None else frozenset(recognise(columns).columns.values())
+    short = short_columns(snapshot, settings, LONGEST_VALUE)
+    wanted = read | (short & frozenset(columns))
+    values = ColumnValues(name for name in columns if name in short - read)
     rows = 0
     unreadable: dict[Reason, array[int]] = {}
     for record in iter_records(snapshot, settings, wanted):
         rows += 1
         if isinstance(record, BadRecord):
             unreadable.setdefault(record.reason, array("q")).append(record.row)
+        else:
+            values.add(record.values)
         if rows % REPORT_EVERY_ROWS == 0:
             if should_stop is not None and should_stop():
                 raise Stopped
@@ -91,6 +99,7 @@ def describe(
         fingerprint=snapshot.fingerprint,
         format=snapshot.format,
         compression=snapshot.compression,
+        sources=values.found(),
         unreadable=unreadable,
     )
 

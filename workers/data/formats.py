@@ -32,6 +32,7 @@ LONGEST_COLUMN_NAME = 1000
 TURNS = "messages"
 """The column of a row that is a list of turns and not an object."""
 _BACKSLASH_QUOTE = re.compile(rb'\\"[^,;\t\r\n"]')
+FOOTER_BYTES = 4096  # that a column's pages and dictionaries may take besides its values
 BATCH_ROWS = 64  # of Parquet: few, because a dictionary-encoded row may be as long as a row is allowed to be
 
 
@@ -159,6 +160,26 @@ def unread_columns(snapshot: Snapshot, settings: Settings, read: Collection[str]
                 counted = name in flat and statistics is not None and statistics.has_null_count
                 counts[name] += rows - statistics.null_count if counted else rows
     return {name: count for name, count in counts.items() if count}
+
+
+def short_columns(snapshot: Snapshot, settings: Settings, most_bytes: int) -> set[str]:
+    """Columns of a Parquet file whose values take at most so many bytes a row on average, as its footer tells.
+
+    Nested columns are not among them. All columns of other formats: their rows are read whole.
+    """
+    if snapshot.format != "parquet":
+        return set(read_columns(snapshot, settings))
+    found = set(read_columns(snapshot, settings))
+    for part in parts_of(snapshot):
+        with open_parquet(part, settings) as file:
+            metadata, size = file.metadata, Counter[str]()
+            for group in range(metadata.num_row_groups):
+                for leaf in range(metadata.num_columns):
+                    column = metadata.row_group(group).column(leaf)
+                    size[column.path_in_schema] += column.total_uncompressed_size
+            allowed = FOOTER_BYTES + most_bytes * metadata.num_rows
+            found &= {name for name in file.schema_arrow.names if name in size and size[name] <= allowed}
+    return found
 
 
 _columns_of: dict[tuple[str, str, str | None], list[str]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.core.contracts.job_request import SOURCE_COLUMNS
 from workers.data.conversation import is_unicode
@@ -13,7 +13,7 @@ from workers.data.formats import BadRecord, iter_records, read_columns
 from workers.data.stopping import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 LONGEST_VALUE = 100
 MOST_VALUES = 10_000
 """Values that are told apart while counting; rows of any further one count as others."""
+
+MOST_SOURCES = 100
+"""Values of a column that may name sources, as far as a registered dataset tells."""
+MOST_COLUMNS = 50
 
 _STOP_EVERY_ROWS = 1000
 
@@ -58,6 +62,36 @@ def source_column(snapshot: Snapshot, settings: Settings, wanted: str | None) ->
             "unknown_column", f'"source_column" is {wanted!r}, but the dataset\'s columns are {known}: use one of those'
         )
     return wanted
+
+
+class ColumnValues:
+    """Counts the rows of each value of the columns that may name sources: few values, and short ones."""
+
+    def __init__(self, columns: Iterable[str]) -> None:
+        """Begin with all of some columns."""
+        self._counts = {name: Counter[str]() for name in columns}
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Count a row, and let go of the columns that it rules out."""
+        for name, counts in list(self._counts.items()):
+            value = values.get(name)
+            shown = shown_source(value)
+            if shown is None:
+                continue
+            short = isinstance(value, str | int) and len(str(value)) <= LONGEST_VALUE
+            if not short or (shown not in counts and len(counts) == MOST_SOURCES):
+                del self._counts[name]
+            else:
+                counts[shown] += 1
+
+    def found(self) -> dict[str, dict[str, int]]:
+        """Rows by value by column, the usual names of a column of sources first."""
+        names = sorted((name for name, counts in self._counts.items() if counts), key=_unusual)
+        return {name: dict(self._counts[name].most_common()) for name in names[:MOST_COLUMNS]}
+
+
+def _unusual(column: str) -> bool:
+    return column not in SOURCE_COLUMNS
 
 
 def count_sources(

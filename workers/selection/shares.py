@@ -68,7 +68,8 @@ def select_in_shares(
         The selection, and the limits in rows that it was made within.
 
     Raises:
-        ConstraintError: No number of rows can meet the shares beside the other constraints.
+        ConstraintError: No set that the greedy comes to meets the shares beside the other constraints. Where the budget
+            is in rows and nothing ends the selection early, there is no such set.
     """
     count = len(run(None, None).indices) if budget is None else budget
     refused: ConstraintError | None = None
@@ -89,4 +90,6 @@ def select_in_shares(
             reason = stop if len(found.indices) < asked or stop == "early_stop" else found.stop_reason
             return replace(found, stop_reason=reason), limits
         count = min(len(found.indices), count - 1)
-    raise refused or ConstraintError("sources", "no number of rows can meet the shares beside the other constraints")
+    raise refused or ConstraintError(
+        "sources", "no set of rows that the greedy comes to meets the shares beside the other constraints"
+    )

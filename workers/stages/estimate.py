@@ -29,6 +29,8 @@ from workers.runtime.context import current_context
 from workers.runtime.failures import understood
 from workers.runtime.task import run_leased
 from workers.stages.candidates import picks_about
+from workers.stages.limits import check_possible, read_membership
+from workers.stages.purposes import purpose_source, purposes_of, read_purpose
 from workers.stages.reading import dataset_snapshot, key_for, model_directory, sketches_of, source_for, tokenising
 from workers.stages.stage_times import Ahead, stage_times
 from workers.statistics.durations import NOTHING
@@ -87,6 +89,7 @@ def _estimate(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
         dataset = None if asked.dataset_id is None else session.get(Dataset, asked.dataset_id)
     source = source_for(context, understood(JobRequest, asked.request), dataset, asked.project_id, JobPlan())
     with _looked(context, source, heartbeat.should_stop) as looked:
+        _check_purpose(context, looked, heartbeat)
         told = _told(context, looked, heartbeat.should_stop)
     with context.sessions() as session:
         leases.finish(session, heartbeat.lease, State.SUCCEEDED, content=told.model_dump(mode="json"))
@@ -133,6 +136,19 @@ def _looked(context: WorkerContext, source: Source, should_stop: Callable[[], bo
             read_before=sample.whole,
         )
         yield _Looked(source, path, model, snapshot, sample, ahead)
+
+
+def _check_purpose(context: WorkerContext, looked: _Looked, heartbeat: LeaseHeartbeat) -> None:
+    """Fail as a job would by what its selection is for; by constraints only where all rows are read."""
+    source, stop, settings = looked.source, heartbeat.should_stop, context.settings
+    spec = source.request.selection
+    for role, purpose in purposes_of(spec).items():
+        read_purpose(context, role, purpose, purpose_source(context, heartbeat.lease.id, source, role, None), stop)
+    if not looked.sample.whole:
+        return
+    corpus = looked.sample.corpus
+    membership = read_membership(looked.snapshot, corpus, spec, source.request.dataset, settings, stop)
+    check_possible(spec, membership, corpus, None if spec.budget.tokens is not None else looked.ahead.picks)
 
 
 def _limit(fraction: float, sample: RowSample) -> float:

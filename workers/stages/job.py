@@ -42,7 +42,7 @@ from workers.selection import ConstraintError, PartPicks, merge, partition, sele
 from workers.stages import measuring
 from workers.stages.candidates import candidates_of, picks_among, picks_of
 from workers.stages.features import needed
-from workers.stages.limits import FIELD, held_against, limits_of, read_evaluation, read_membership
+from workers.stages.limits import FIELD, check_possible, held_against, read_evaluation, read_membership
 from workers.stages.methods import Methods, RowFeatures, draws, target_rows
 from workers.stages.objective import PartsInput, objective_of, write_parts_input
 from workers.stages.part import climbing, selection_config
@@ -208,8 +208,8 @@ class _Run:
     def _read(self) -> dict[str, Reading]:
         """The job's own dataset, and those beside it, by role."""
         beside = {
-            role: read_purpose(self.context, role, self._source_of(role), self.heartbeat.should_stop)
-            for role in purposes_of(self.source.request.selection)
+            role: read_purpose(self.context, role, purpose, self._source_of(role), self.heartbeat.should_stop)
+            for role, purpose in purposes_of(self.source.request.selection).items()
         }
         self.evaluation = self._read_evaluation()
         own = self._read_own()
@@ -227,17 +227,13 @@ class _Run:
     def _membership(self, reading: Reading) -> Membership:
         """What the constraints are about; refuses here, before gradients are computed, what no selection can meet."""
         wanted, corpus = self.source.request, reading.corpus
-        spec, everyone = wanted.selection, np.ones(len(reading.corpus), dtype=np.bool_)
+        spec = wanted.selection
         membership = read_membership(
             reading.snapshot, corpus, spec, wanted.dataset, self.context.settings, self.heartbeat.should_stop
         )
         membership = self._held_against(membership, reading)
         budget = None if spec.budget.tokens is not None else picks_of(spec.budget, len(corpus))
-        limits = limits_of(spec.constraints, membership, corpus.rows, corpus.lengths, spec.budget.tokens, None, None)
-        constraints = limits.before(budget)
-        if constraints is not None:
-            everyone[constraints.exclude] = False
-            constraints.check_feasible(budget, everyone)
+        check_possible(spec, membership, corpus, budget)
         return membership
 
     def _read_evaluation(self) -> tuple[NGrams, str] | None:

@@ -283,6 +283,27 @@ def limits_of(
     return Limits(constraints if constraints.bind or price is not None else None, shares)
 
 
+def check_possible(spec: SelectionSpec, membership: Membership, corpus: Corpus, budget: int | None) -> None:
+    """Refuse what no selection from all usable rows can meet; which of them have a gradient is not known yet.
+
+    Args:
+        spec: The request's.
+        membership: What its constraints are about.
+        corpus: The rows.
+        budget: Rows to pick, or None where tokens alone end the selection.
+
+    Raises:
+        JobError: A source is named that no row has.
+        ConstraintError: The constraints can't be met.
+    """
+    everyone = np.ones(len(corpus), dtype=np.bool_)
+    limits = limits_of(spec.constraints, membership, corpus.rows, corpus.lengths, spec.budget.tokens, None, None)
+    constraints = limits.before(budget)
+    if constraints is not None:
+        everyone[constraints.exclude] = False
+        constraints.check_feasible(budget, everyone)
+
+
 def _shares(asked: Asked, marks: RowMarks, column: str, rows: Numbers) -> Shares:
     wanted = asked.sources or {}
     source = marks.source[rows]

@@ -247,7 +247,7 @@ class _Turn:
         for role, purpose in purposes_of(source.request.selection).items():
             kept = (job.result or {})[role]
             other = purpose_source(self.context, job.id, source, role, kept["fingerprint"])
-            reading = read_purpose(self.context, role, other, self.heartbeat.should_stop)
+            reading = read_purpose(self.context, role, purpose, other, self.heartbeat.should_stop)
             store = self._store(kept["sketches"], source, reading)
             stored = store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
             found[role] = directions_of(self.context, role, purpose, reading, stored, self.heartbeat.should_stop)

@@ -50,11 +50,14 @@ def purpose_source(
     return source_beside(context, job_id, source, wanted, f"selection.{role}.dataset", fingerprint)
 
 
-def read_purpose(context: WorkerContext, role: str, source: Source, should_stop: Callable[[], bool]) -> Reading:
+def read_purpose(
+    context: WorkerContext, role: str, purpose: Purpose, source: Source, should_stop: Callable[[], bool]
+) -> Reading:
     """Read a dataset beside a job's own.
 
     Raises:
-        JobError: It can't be read, has too many rows, or too many that can't be used; the message names the field.
+        JobError: It can't be read, has too many rows, too many that can't be used, or no such column of groups; the
+            message names the field.
         ModelError: A row is longer than the model reads.
         Stopped: `should_stop` said so.
     """
@@ -77,7 +80,20 @@ def read_purpose(context: WorkerContext, role: str, source: Source, should_stop:
             f"has {corpus.rows_total:,} rows, and {MOST_ROWS:,} is the most: send a sample of them",
         )
     check_length(*corpus.longest(), reading.model.longest)
+    if purpose.group_column is not None:
+        _check_groups(read_columns(reading.snapshot, context.settings), role, purpose.group_column)
     return reading
+
+
+def _check_groups(columns: list[str], role: str, wanted: str) -> None:
+    if wanted not in columns:
+        known = ", ".join(repr(name) for name in columns[:20])
+        raise JobError(
+            "dataset-unknown-column",
+            f"The {role} can't be used",
+            f"selection.{role}.group_column",
+            f"is {wanted!r}, but that dataset's columns are {known}: use one of those",
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +124,7 @@ def directions_of(
     """What the sketches of such a dataset say.
 
     Raises:
-        JobError: No row has a direction, or the column of groups is not there.
+        JobError: No row has a direction.
     """
     corpus = reading.corpus
     pointing = np.any(stored.values != 0, axis=1)
@@ -124,7 +140,7 @@ def directions_of(
         unusable[str(Reason.NON_FINITE_GRADIENT)] = int((~stored.finite).sum())
     return Directions(
         values=stored.values[pointing],
-        groups=_groups(context, role, purpose, reading, corpus.rows[stored.finite][pointing], should_stop),
+        groups=_groups(context, purpose, reading, corpus.rows[stored.finite][pointing], should_stop),
         rows=corpus.rows_total,
         unusable=unusable,
     )
@@ -132,7 +148,6 @@ def directions_of(
 
 def _groups(
     context: WorkerContext,
-    role: str,
     purpose: Purpose,
     reading: Reading,
     rows: NDArray[np.int64],
@@ -141,15 +156,6 @@ def _groups(
     column = purpose.group_column
     if column is None:
         return {}
-    columns = read_columns(reading.snapshot, context.settings)
-    if column not in columns:
-        known = ", ".join(repr(name) for name in columns[:20])
-        raise JobError(
-            "dataset-unknown-column",
-            f"The {role} can't be used",
-            f"selection.{role}.group_column",
-            f"is {column!r}, but that dataset's columns are {known}: use one of those",
-        )
     marks = read_marks(reading.snapshot, reading.corpus.shape, context.settings, Wanted(source=column), should_stop)
     group = marks.source[rows]
     return {marks.names[at]: np.flatnonzero(group == at) for at in np.unique(group[group != NO_SOURCE]).tolist()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from app.core.contracts.job_plan import JobPlan
 from app.core.contracts.job_request import JobRequest
-from app.core.db.tables import DEFAULT_PROJECT, Dataset, Job, Proof
+from app.core.db.tables import DEFAULT_PROJECT, Dataset, Estimate, Job, Proof
 from app.core.uris.datasets import check_uris
 from app.core.uris.models import check_adapter_uri, check_model_uri
 from workers.data.conversation import Wanted
@@ -191,7 +191,7 @@ def source_beside(
 
     Args:
         context: This worker.
-        job_id: The job, or the proof, that reads it: its dataset must be of the same project.
+        job_id: The job, proof or estimate that reads it: its dataset must be of the same project.
         source: The job's own.
         wanted: The other dataset.
         field: Where the request names it, for a message.
@@ -208,7 +208,7 @@ def source_beside(
         return replace(source, request=request, uri=uri, fingerprint=fingerprint, planned=planned, rows=None)
     with context.sessions() as session:
         dataset = session.get(Dataset, wanted.id)
-        owner = session.get(Job, job_id) or session.get(Proof, job_id)
+        owner = session.get(Job, job_id) or session.get(Proof, job_id) or session.get(Estimate, job_id)
     if dataset is None or owner is None or dataset.project_id != owner.project_id:
         raise JobError("dataset-gone", "The dataset is gone", f"{field}.id", "it was deleted: register it again")
     return replace(

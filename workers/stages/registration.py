@@ -40,5 +40,6 @@ def _register(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
             columns=list(report.columns),
             shape=report.shape,
             fingerprint=report.fingerprint,
+            sources=report.sources,
         )
         session.commit()

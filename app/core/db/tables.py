@@ -261,6 +261,7 @@ class Dataset(Owned, Leased, Resource, Base):
     columns: Mapped[list[str] | None]
     shape: Mapped[str | None]
     fingerprint: Mapped[str | None]
+    sources: Mapped[Json | None]
     project_id: Mapped[uuid.UUID] = _owner()
 
     @property

@@ -16,6 +16,7 @@ from tests.integration.problems import fields_of
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Service
+    from tests.integration.processes import Processes
 
 SOURCES = ("code", "chat", "maths")
 
@@ -265,6 +266,26 @@ UNMET: list[tuple[dict[str, Any], str, str]] = [
 """Selections that the rows of these tests can't meet, likewise."""
 
 
+UNMET_BY_SOURCES: list[tuple[dict[str, Any], str, str]] = [
+    (
+        {"constraints": {"sources": {"poems": {"min": 0.1}}}},
+        "selection.constraints.sources.poems",
+        "no row has 'poems' in column 'origin'; the sources there are 'chat' (20), 'code' (20), 'maths' (20)",
+    ),
+    (
+        {"budget": {"count": 50}, "constraints": {"sources": {"code": {"min": 0.5}}}},
+        "selection.constraints.sources.code.min",
+        "asks for 25 rows of 50, and the dataset has 20",
+    ),
+    (
+        {"budget": {"count": 50}, "constraints": {"sources": {"code": {"max": 0.1}, "*": {"max": 0.2}}}},
+        "selection.constraints.sources",
+        "allow 25 rows together, and selection.budget.count is 50",
+    ),
+]
+"""Shares that a registered dataset's sources can't meet, the field, and some of what is said."""
+
+
 def test_what_no_data_could_meet_is_refused_by_field(service: Service) -> None:
     for selection, field, said in IMPOSSIBLE:
         answer = service.http.post("/jobs", json=service.request("file:///nowhere.jsonl", **selection))
@@ -285,6 +306,43 @@ def test_what_the_data_can_not_meet_fails_the_job_with_field_and_numbers(service
         assert said in job["error"]["detail"], selection
 
 
+def test_an_estimate_tells_what_the_data_can_not_meet_before_the_job_is_submitted(
+    service: Service, workers: Processes
+) -> None:
+    workers.start()
+    for selection, field, said in UNMET:
+        if "dataset" in next(iter(selection.values())):
+            continue
+        told = service.http.post("/estimates", json=sourced(service, **selection))
+        assert told.status_code == 422, selection
+        assert said in fields_of(told)[field], selection
+    target = {"dataset": write_target(service, [{"prompt": "a", "response": ""}] * 2, "unreadable.jsonl")}
+    told = service.http.post("/jobs?dry_run=true", json=sourced(service, target=target))
+    assert "none of the 2 rows can be used" in fields_of(told)["selection.target.dataset"]
+    grouped = {"dataset": write_target(service, sourced_rows()[:5]), "group_column": "nation"}
+    told = service.http.post("/estimates", json=sourced(service, protect=grouped))
+    assert "'nation'" in fields_of(told)["selection.protect.group_column"]
+    fine = service.http.post("/estimates", json=sourced(service, constraints=ALL_AT_ONCE, budget={"count": 20}))
+    assert fine.status_code == 200, fine.text
+
+
+def test_a_registered_dataset_that_could_not_be_read_serves_nothing(service: Service) -> None:
+    """Without rows it can't be registered; a job that wants it for anything is told why."""
+    made = service.http.post("/datasets", json={"uri": service.write_dataset([], "empty.jsonl")}).json()
+    service.work()
+    assert service.http.get(f"/datasets/{made['id']}").json()["state"] == "failed"
+    for selection, field in (
+        ({"target": {"dataset": {"id": made["id"]}}}, "selection.target.dataset.id"),
+        ({"protect": {"dataset": {"id": made["id"]}}}, "selection.protect.dataset.id"),
+        (
+            {"constraints": {"decontaminate": {"dataset": {"id": made["id"]}}}},
+            "selection.constraints.decontaminate.dataset.id",
+        ),
+    ):
+        refused = service.http.post("/jobs", json=service.request(**selection))
+        assert "no rows" in fields_of(refused)[field]
+
+
 def test_what_a_registered_dataset_can_not_meet_is_refused_at_once(service: Service) -> None:
     made = service.http.post("/datasets", json={"uri": service.write_dataset(sourced_rows(), "sourced.jsonl")}).json()
     service.work()
@@ -297,6 +355,10 @@ def test_what_a_registered_dataset_can_not_meet_is_refused_at_once(service: Serv
     assert "selection.constraints.include" in refused(constraints={"include": [ROWS]})
     assert "selection.constraints.exclude.column" in refused(constraints={"exclude": {"column": "bad"}})
     assert "selection.constraints.sources" in refused(constraints={"sources": {"code": {"max": 0.5}}})
+    for selection, field, said in UNMET_BY_SOURCES:
+        body = service.request("file:///x.jsonl", **selection)
+        body["dataset"] = {"id": made["id"], "source_column": "origin"}
+        assert said in fields_of(service.http.post("/jobs", json=body))[field], selection
     assert "selection.constraints.exclude" in refused(constraints={"exclude": [1]}, budget={"count": ROWS})
     target = {"dataset": {"id": made["id"], "columns": {"prompt": "question", "response": "response"}}}
     assert "selection.target.dataset.columns.prompt" in refused(target=target)

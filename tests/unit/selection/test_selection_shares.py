@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from workers.selection import (
     ConstraintError,
@@ -20,47 +21,103 @@ from workers.selection import (
     select_in_shares,
 )
 
-
-def shares_of(random: np.random.Generator, n: int) -> Shares:
-    """Three sources with limits that some set of rows could meet."""
-    least = random.dirichlet(np.ones(3)) * random.uniform(0, 0.9)
-    return Shares(
-        ("a", "b", "c"), random.integers(0, 3, n), least, np.minimum(1.0, least + random.uniform(0.1, 0.9, 3))
-    )
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
-@given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["rows", "tokens", "early stop"]))
-@settings(max_examples=150, deadline=None)
-def test_the_shares_hold_of_the_rows_that_come_out(seed: int, kind: str) -> None:
-    random = np.random.default_rng(seed)
-    n = int(random.integers(6, 40))
-    sketches, shares = random.standard_normal((n, 5)), shares_of(random, n)
-    tokens = random.integers(1, 9, n)
-    others = Constraints()
-    if kind == "tokens":
-        others = Constraints(tokens=tokens, token_budget=int(random.integers(9, tokens.sum() + 9)))
-    ratio = 0.7 if kind == "early stop" else None
-    budget = None if kind == "tokens" else int(random.integers(1, n + 1))
+CASES = 1000
 
-    def run(rows: int | None, limits: Sources | None) -> Selection:
-        config = SelectionConfig(budget=rows, early_stop_ratio=ratio)
-        given = Constraints(tokens=others.tokens, token_budget=others.token_budget, sources=limits)
-        return select(sketches, config, given)
 
-    try:
-        found, limits = select_in_shares(run, shares, budget)
-    except ConstraintError:
-        return
-    held = np.bincount(shares.of_row[found.indices], minlength=3)
-    k = len(found.indices)
-    assert k > 0
-    for source in range(3):
-        assert shares.least[source] * k - 1e-6 <= held[source] <= shares.most[source] * k + 1e-6
-        assert limits.least[source] <= held[source] <= limits.most[source]
-    if kind == "tokens":
-        assert tokens[found.indices].sum() <= others.token_budget
-    if kind == "rows":
-        assert k == budget
+@dataclass(frozen=True)
+class Case:
+    """A few rows with shares by source, so few that all their subsets can be looked at.
+
+    Attributes:
+        sketches: Shape (n, p).
+        shares: Of three sources.
+        budget: Rows to pick; None where tokens end the selection.
+        tokens: Of each row, shape (n,).
+        token_budget: Tokens of the picks at most, or None.
+        ratio: At which the greedy stops early, or None.
+    """
+
+    sketches: NDArray[np.float64]
+    shares: Shares
+    budget: int | None
+    tokens: NDArray[np.int64]
+    token_budget: int | None
+    ratio: float | None
+
+    @classmethod
+    def drawn(cls, seed: int, kind: str) -> Case:
+        random = np.random.default_rng(seed)
+        n = int(random.integers(4, 10))
+        least = random.dirichlet(np.ones(3)) * random.uniform(0, 0.6)
+        most = np.minimum(1.0, least + random.uniform(0.2, 1.0, 3))
+        tokens = random.integers(1, 9, n)
+        return cls(
+            random.standard_normal((n, 6)),
+            Shares(("a", "b", "c"), random.integers(0, 3, n), least, most),
+            None if kind == "tokens" else int(random.integers(1, n + 1)),
+            tokens,
+            int(random.integers(9, tokens.sum() + 9)) if kind == "tokens" else None,
+            0.3 if kind == "early stop" else None,
+        )
+
+    def run(self, rows: int | None, limits: Sources | None) -> Selection:
+        config = SelectionConfig(budget=rows, early_stop_ratio=self.ratio, alpha=1.0)
+        tokens = None if self.token_budget is None else self.tokens
+        return select(self.sketches, config, Constraints(tokens=tokens, token_budget=self.token_budget, sources=limits))
+
+    def subsets(self) -> NDArray[np.bool_]:
+        """Subset s has row i if bit i of s is set, (2^n, n)."""
+        n = len(self.sketches)
+        return (np.arange(2**n)[:, None] >> np.arange(n)) & 1 == 1
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Whether each subset meets the shares, of as many rows as it has, and the budget, by their definitions."""
+        subsets, shares = self.subsets(), self.shares
+        size = subsets.sum(axis=1)
+        held = subsets.astype(int) @ (shares.of_row[:, None] == np.arange(3))
+        least = np.ceil(np.round(shares.least * size[:, None], 6))
+        most = np.floor(np.round(shares.most * size[:, None], 6))
+        meets: NDArray[np.bool_] = (size > 0) & ((held >= least) & (held <= most)).all(axis=1)
+        if self.token_budget is not None:
+            return meets & (subsets @ self.tokens <= self.token_budget)
+        return meets & (size == self.budget if self.ratio is None else size <= self.budget)
+
+    def log_dets(self) -> NDArray[np.float64]:
+        """F of every subset."""
+        n, p = self.sketches.shape
+        outer = (self.sketches[:, :, None] * self.sketches[:, None, :]).reshape(n, -1)
+        values: NDArray[np.float64] = np.linalg.slogdet(np.eye(p) + (self.subsets() @ outer).reshape(-1, p, p))[1]
+        return values
+
+
+@pytest.mark.parametrize("kind", ["rows", "tokens", "early stop"])
+def test_the_shares_hold_of_the_rows_that_come_out_and_no_allowed_set_beats_the_bound(kind: str) -> None:
+    """With a budget in rows a refusal says that there is no such set; elsewhere, that the greedy came to none."""
+    selections = 0
+    for seed in range(CASES):
+        case = Case.drawn(seed, kind)
+        allowed = case.allowed()
+        try:
+            found, limits = select_in_shares(case.run, case.shares, case.budget)
+        except ConstraintError:
+            assert kind != "rows" or not allowed.any(), seed
+            continue
+        selections += 1
+        number = sum(1 << int(row) for row in found.indices)
+        assert allowed[number], (seed, found.indices)
+        held = np.bincount(case.shares.of_row[found.indices], minlength=3)
+        assert ((limits.least <= held) & (held <= limits.most)).all(), seed
+        log_dets = case.log_dets()
+        assert found.log_det[-1] == pytest.approx(log_dets[number], abs=1e-9)
+        alike = allowed & (case.subsets().sum(axis=1) == len(found.indices))
+        best = log_dets[alike].max()
+        assert best <= found.guarantees.optimum_upper_bound + 1e-9, seed
+        assert found.log_det[-1] >= found.certificate * best - 1e-9, seed
+    assert selections > CASES / 4
 
 
 def test_shares_that_nothing_can_meet_are_refused_with_the_numbers() -> None:
