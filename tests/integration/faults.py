@@ -71,9 +71,9 @@ def _selecting(happen: Callable[[], None]) -> None:
 
 
 def _at_picks(happen: Callable[[Any], None]) -> None:
-    from workers.stages import job as job_stage  # noqa: PLC0415
+    from workers.stages import job_selecting as selecting  # noqa: PLC0415
 
-    job_stage.select, job_stage.merge = _telling(job_stage.select, happen), _telling(job_stage.merge, happen)
+    selecting.select, selecting.merge = _telling(selecting.select, happen), _telling(selecting.merge, happen)
 
 
 def _telling(function: Callable[..., Any], happen: Callable[[Any], None]) -> Callable[..., Any]:
@@ -93,13 +93,13 @@ def _telling(function: Callable[..., Any], happen: Callable[[Any], None]) -> Cal
 def _publishing(happen: Callable[[], None]) -> None:
     from workers.stages import publishing  # noqa: PLC0415
 
-    result = publishing._result
+    result = publishing.result_of
 
     def rows_are_stored(*arguments: Any) -> Any:
         happen()
         return result(*arguments)
 
-    publishing._result = rows_are_stored
+    publishing.result_of = rows_are_stored
 
 
 def _published(happen: Callable[[], None]) -> None:
@@ -194,9 +194,9 @@ def slow_parts(seconds: str) -> None:
 def damages_a_shard_before_the_parts() -> None:
     """Flip a byte of a shard between the look at all sketches and that of the parts, once."""
     from app.core.settings import get_settings  # noqa: PLC0415
-    from workers.stages import job as job_stage  # noqa: PLC0415
+    from workers.stages import job_parts  # noqa: PLC0415
 
-    settle = job_stage.settle
+    settle = job_parts.settle
     calls = itertools.count(1)
 
     def settles(*arguments: Any, **options: Any) -> Any:
@@ -208,7 +208,7 @@ def damages_a_shard_before_the_parts() -> None:
             shard.write_bytes(content)
         return settle(*arguments, **options)
 
-    job_stage.settle = settles
+    job_parts.settle = settles
 
 
 def fails_now_and_then() -> None:

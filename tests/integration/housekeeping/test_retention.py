@@ -249,9 +249,9 @@ def test_a_bucket_is_swept_likewise(settings: Settings, sessions: Sessions, monk
 
 def test_jobs_do_not_notice_a_sweeper_that_never_rests(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """All is over the limit all the time; a job whose sketches vanished while it used them would fail here."""
-    from workers.stages import job as job_stage  # noqa: PLC0415 - after the service's settings are in place
+    from workers.stages import job_sketches  # noqa: PLC0415 - after the service's settings are in place
 
-    monkeypatch.setattr(job_stage, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(job_sketches, "MOST_ROUNDS", 1)
     resources = service.http.app.state.resources  # type: ignore[attr-defined]
     tight = limited(service.settings, artifacts_max_bytes=1, artifacts_max_age_s=1)
     ended = threading.Event()

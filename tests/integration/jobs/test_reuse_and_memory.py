@@ -43,9 +43,9 @@ def test_a_second_job_that_only_selects_otherwise_takes_seconds(shared_service: 
 
 
 def test_a_cancel_frees_what_the_selection_held(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workers.stages import job as job_stage  # noqa: PLC0415 - its process is made by the service fixture's settings
+    from workers.stages import job_selecting  # noqa: PLC0415 - its process is made by the service fixture's settings
 
-    select = job_stage.select
+    select = job_selecting.select
     held: list[weakref.ref[Any]] = []
 
     def cancelled(values: Any, *arguments: Any, should_stop: Callable[[], bool], **options: Any) -> Any:
@@ -55,7 +55,7 @@ def test_a_cancel_frees_what_the_selection_held(service: Service, monkeypatch: p
             time.sleep(0.05)
         return select(values, *arguments, should_stop=should_stop, **options)
 
-    monkeypatch.setattr(job_stage, "select", cancelled)
+    monkeypatch.setattr(job_selecting, "select", cancelled)
     freed: list[int] = []
     monkeypatch.setattr(WorkerContext, "free_memory", lambda _context: freed.append(len(held)))
     job_id = service.submit(service.request())

@@ -1,0 +1,157 @@
+"""What a job reads: its own dataset, those beside it, and what its constraints are about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.core.db.tables import Stage
+from app.core.lifecycle import measurements, quotas
+from app.core.lifecycle.measurements import Took
+from workers.data.ngrams import rows_within
+from workers.data.rejection import enforce_limit
+from workers.data.sources import source_column
+from workers.models.architecture import check_length
+from workers.runtime.failures import JobError
+from workers.stages import measuring
+from workers.stages.candidates import picks_of
+from workers.stages.limits import FIELD, check_possible, held_against, read_evaluation, read_membership
+from workers.stages.purposes import POOL, purpose_source, purposes_of, read_purpose
+from workers.stages.reading import dataset_snapshot, read, source_beside
+
+if TYPE_CHECKING:
+    from app.core.contracts.job_plan import JobPlan
+    from app.core.contracts.job_request import Purpose
+    from workers.data.ngrams import NGrams
+    from workers.runtime.heartbeat import Meter
+    from workers.stages.leased_job import LeasedJob
+    from workers.stages.limits import Membership
+    from workers.stages.reading import Reading
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobReading:
+    """All that a job reads.
+
+    Attributes:
+        readings: Its datasets by role, its own first.
+        membership: What the constraints are about.
+        anew: Whether rows of its own dataset were made into tokens, rather than found as tokens.
+    """
+
+    readings: dict[str, Reading]
+    membership: Membership
+    anew: bool
+
+    @property
+    def own(self) -> Reading:
+        """The job's own dataset."""
+        return self.readings[POOL]
+
+    def planned(self, plan: JobPlan) -> JobPlan:
+        """The plan, with what the datasets beside the job's own were."""
+        beside = {role: one.snapshot.fingerprint for role, one in self.readings.items() if role != POOL}
+        return plan.model_copy(update={"beside": beside}) if beside else plan
+
+
+def read_job(job: LeasedJob) -> JobReading:
+    """Read everything, and refuse what no selection can come of before gradients are computed.
+
+    Raises:
+        JobError: A dataset is not what it was, has no such rows or columns, or is beyond a quota; constraints or the
+            budget can't be met.
+        DatasetError: A dataset can't be read, or too many rows are of no use.
+        ModelError: A row is longer than the model reads.
+        Stopped: The job was cancelled or lost meanwhile.
+    """
+    beside = {role: _read_beside(job, role, purpose) for role, purpose in purposes_of(job.request.selection).items()}
+    evaluation = _read_evaluation(job)
+    own, anew = _read_own(job)
+    _count(job, own.corpus.rows_total + sum(one.corpus.rows_total for one in beside.values()))
+    return JobReading({POOL: own, **beside}, _membership(job, own, evaluation), anew)
+
+
+def note_reading(job: LeasedJob, reading: JobReading) -> None:
+    """Keep how long reading took, for the estimates of later jobs."""
+    corpus = reading.own.corpus
+    kind = measuring.of_reading(job.request, reading.own.model.revision, found=not reading.anew)
+    took = Took(corpus.rows_total, corpus.tokens, float(max(corpus.tokens, 1)), job.seconds[Stage.READING])
+    with job.context.sessions() as session:
+        measurements.note(session, kind, took)
+        session.commit()
+
+
+def _read_beside(job: LeasedJob, role: str, purpose: Purpose) -> Reading:
+    source = purpose_source(job.context, job.id, job.source, role, job.plan.beside.get(role))
+    return read_purpose(job.context, role, purpose, source, job.should_stop)
+
+
+def _read_evaluation(job: LeasedJob) -> tuple[NGrams, str] | None:
+    """The runs of words of the set that rows are held against, and its fingerprint; None without one."""
+    limits = job.request.selection.constraints
+    asked = None if limits is None else limits.decontaminate
+    if asked is None:
+        return None
+    field = f"{FIELD}.decontaminate.dataset"
+    source = source_beside(job.context, job.id, job.source, asked.dataset, field, None)
+    snapshot = dataset_snapshot(
+        job.context, source.uri, source.fingerprint, recalled=False, should_stop=job.should_stop
+    )
+    return read_evaluation(snapshot, asked, job.context.settings, job.should_stop), snapshot.fingerprint
+
+
+def _read_own(job: LeasedJob) -> tuple[Reading, bool]:
+    """The job's own dataset, and whether its rows were made into tokens just now."""
+    fetching = job.heartbeat.enter(Stage.READING, None, "bytes")
+    counting: list[Meter] = []
+
+    def on_rows(rows: int) -> None:
+        if not counting:
+            counting.append(job.heartbeat.enter(Stage.READING, job.source.rows, "rows"))
+        counting[0].at(rows)
+
+    reading = read(job.context, job.source, job.should_stop, on_bytes=fetching.at, on_rows=on_rows)
+    wanted, corpus = job.request, reading.corpus
+    enforce_limit(
+        corpus.rejected,
+        corpus.rows_total,
+        wanted.dataset.max_rejected_fraction,
+        said=corpus.said,
+        needed=corpus.needed,
+    )
+    source_column(reading.snapshot, job.context.settings, wanted.dataset.source_column)
+    if wanted.selection.budget.tokens is None:
+        picks_of(wanted.selection.budget, len(corpus))
+    check_length(*corpus.longest(), reading.model.longest)  # a budget that can be met is of one row or more
+    job.context.corpus = corpus
+    return reading, bool(counting)
+
+
+def _count(job: LeasedJob, rows: int) -> None:
+    """Count the rows against the project's quota: their number is known only after reading."""
+    with job.context.sessions() as session:
+        excess = quotas.count_rows(session, job.id, rows, job.context.settings)
+    if excess is not None:
+        raise JobError("quota-exceeded", "The project's quota is used up", "dataset", excess.message)
+
+
+def _membership(job: LeasedJob, reading: Reading, evaluation: tuple[NGrams, str] | None) -> Membership:
+    """What the constraints are about, if a selection can meet them."""
+    wanted, corpus = job.request, reading.corpus
+    spec = wanted.selection
+    membership = read_membership(reading.snapshot, corpus, spec, wanted.dataset, job.context.settings, job.should_stop)
+    if evaluation is not None:
+        membership = _held_against(job, membership, reading, *evaluation)
+    budget = None if spec.budget.tokens is not None else picks_of(spec.budget, len(corpus))
+    check_possible(spec, membership, corpus, budget)
+    return membership
+
+
+def _held_against(
+    job: LeasedJob, membership: Membership, reading: Reading, ngrams: NGrams, fingerprint: str
+) -> Membership:
+    """With the rows that share text with the evaluation set."""
+    columns = list(reading.corpus.shape.columns.values())
+    overlapping = rows_within(reading.snapshot, columns, ngrams, job.context.settings, job.should_stop)
+    told = {"rows": ngrams.rows, "short": ngrams.short, "runs": len(ngrams.runs), "fingerprint": fingerprint}
+    return held_against(membership, overlapping, told)

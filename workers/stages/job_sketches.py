@@ -1,0 +1,240 @@
+"""The sketches that a job needs: which are there, which are missing or damaged, and parking the job until they are."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app.core.contracts.job_plan import JobPlan, LimitReached
+from app.core.contracts.job_result import Limited
+from app.core.lifecycle import parking, sketch_use
+from workers.data.stopping import Stopped
+from workers.gradients.shards import ShardDamaged
+from workers.runtime.failures import JobError
+from workers.stages.features import needed
+from workers.stages.purposes import POOL
+from workers.stages.reading import key_for, sketches_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from workers.gradients.shards import ShardStore, StoredSketches
+    from workers.stages.job_reading import JobReading
+    from workers.stages.leased_job import LeasedJob
+    from workers.stages.reading import Reading
+
+logger = logging.getLogger(__name__)
+
+KEPT = ("tokens", "limited")
+"""Fields of the plan that a job has from before and needs to the end."""
+
+MOST_ROUNDS = 3
+"""Times that a job makes shards: more than one means that sketches vanished or were damaged while it waited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sketched:
+    """A dataset of the job with the store of its sketches.
+
+    Attributes:
+        role: The job's own dataset is the pool; others are beside it.
+        reading: Its rows.
+        store: Its sketches, as far as they are there.
+    """
+
+    role: str
+    reading: Reading
+    store: ShardStore
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobSketches:
+    """All datasets of a job with their sketches.
+
+    Attributes:
+        job: The job.
+        plan: Of the job, with what its datasets were.
+        own: The job's own dataset.
+        beside: The datasets beside it.
+    """
+
+    job: LeasedJob
+    plan: JobPlan
+    own: Sketched
+    beside: tuple[Sketched, ...]
+
+    @property
+    def datasets(self) -> tuple[Sketched, ...]:
+        """All of them, the job's own first."""
+        return (self.own, *self.beside)
+
+    def unscored(self, *, verify: bool) -> list[int] | None:
+        """Shards of the own dataset that a limit kept from being made; None where the job is parked for others.
+
+        Args:
+            verify: Read every shard to see whether it is whole.
+        """
+        unscored: list[int] = []
+        for one in self.datasets:
+            missing = one.store.missing(verify=verify)
+            lacking = self._lacking(one, verify=verify)
+            if missing and (one.role != POOL or self.plan.limited is None):
+                self._park(one, {*missing, *lacking}, verify=verify)
+                return None
+            unscored += missing
+            if not {*lacking} <= {*missing}:
+                self._park(one, {*lacking} - {*missing}, verify=verify)
+                return None
+        return unscored
+
+    def scored(self, unscored: list[int]) -> int:
+        """How many samples have sketches, where a limit kept the others from getting theirs.
+
+        Raises:
+            JobError: The request has the job stop there, or there is nothing to select from.
+        """
+        store = self.own.store
+        scored = store.samples - sum(len(store.rows(shard)) for shard in unscored)
+        limits, limited = self.job.request.limits, self.plan.limited
+        if unscored and limits is not None and limited is not None and (limits.on_limit == "stop" or not scored):
+            raise JobError(
+                "limit-reached",
+                "The job has reached its limit",
+                f"limits.{limited.limit}",
+                f"is {limited.value:g}, and {limited.used:g} were used for {scored:,} of {store.samples:,} rows, whose "
+                "gradients are kept: submit again with a larger limit to go on from there, or with limits.on_limit "
+                "'select' to select from them",
+            )
+        return scored
+
+    def limited(self, scored: int) -> Limited | None:
+        """What the result says of the limit, if it kept rows from being scored."""
+        reached, samples = self.plan.limited, self.own.store.samples
+        if reached is None or scored == samples:
+            return None
+        return Limited(**reached.model_dump(), rows_scored=scored, rows_not_scored=samples - scored)
+
+    def load(self, unscored: list[int]) -> dict[str, StoredSketches] | None:
+        """All sketches by role; None where a shard is damaged, and the job is parked until that is made again."""
+        loaded = {}
+        for one in self.datasets:
+            try:
+                loaded[one.role] = one.store.load(
+                    scratch=self.job.context.settings.cache_path,
+                    without=unscored if one.role == POOL else (),
+                    should_stop=self.job.should_stop,
+                )
+            except ShardDamaged as error:
+                logger.warning("job %s: %s", self.job.id, error)
+                self._park(one, one.store.missing(verify=True) or [error.shard], verify=True)
+                return None
+        return loaded
+
+    def park_damaged(self, error: ShardDamaged) -> None:
+        """Let go of the job until what a method needs is whole again."""
+        logger.warning("job %s: %s", self.job.id, error)
+        if self.unscored(verify=True) is not None:
+            self._park(self.own, [error.shard], verify=True)
+
+    def planned(self, one: Sketched) -> dict[str, Any]:
+        """The fields of the plan that describe the job's data, `one` the dataset whose sketches are looked for."""
+        computed, beside = self.job.computed, {role: n for role, n in self.job.computed.items() if role != POOL}
+        return {
+            "fingerprint": self.own.reading.snapshot.fingerprint,
+            "corpus": one.reading.corpus.digest,
+            "model": one.reading.model.revision,
+            "adapter": self.job.source.gradients.adapter,
+            "sketches": one.store.key,
+            "seconds": self.job.seconds,
+            "role": one.role,
+            "pool": self.own.store.dataset,
+            "computed": computed[POOL],
+            **({"computed_beside": beside} if beside else {}),
+            **({"beside": self.plan.beside} if self.plan.beside else {}),
+        }
+
+    def _lacking(self, one: Sketched, *, verify: bool) -> list[int]:
+        """The shards of a dataset without something that the methods need besides sketches."""
+        wanted = needed(self.job.request.selection, one.role, self.own.store.dataset)
+        return one.store.missing_features(wanted, verify=verify)
+
+    def _park(self, one: Sketched, missing: Iterable[int], *, verify: bool) -> None:
+        """Let go of the job until what is missing is there: another job computes it already, or its own shards will.
+
+        Each dataset has turns of its own.
+        """
+        missing, rounds = sorted(missing), self.plan.rounds + 1
+        if rounds > MOST_ROUNDS * len(self.datasets):
+            raise JobError(
+                "sketches-vanish",
+                "The sketches do not stay",
+                "gradients",
+                f"{len(missing)} shards were missing or damaged after {rounds - 1} rounds: check the artifact store",
+            )
+        store = one.store
+        sizes = {shard: store.size(shard) or len(store.rows(shard)) for shard in missing}
+        sketchless = {*store.missing(verify=verify)}.intersection(missing)
+        allowed, tokens, limited = self._within_limits(one, missing) if sketchless else (missing, None, None)
+        plan = JobPlan(
+            **self.planned(one),
+            shard_rows=store.shard_rows,
+            parked_at=self.plan.parked_at or self.job.now(),
+            rounds=self.plan.rounds,
+            **{name: getattr(self.plan, name) for name in KEPT if name in self.plan.model_fields_set},
+        )
+        made = plan.model_copy(
+            update={"rounds": rounds}
+            | ({} if tokens is None else {"tokens": tokens})
+            | ({} if limited is None else {"limited": limited})
+        )
+        lease = self.job.heartbeat.lease
+        self.job.heartbeat.stop()
+        with self.job.context.sessions() as session:
+            if parking.park_behind(session, lease, sizes, plan):
+                return
+            waiting = parking.park_job(session, lease, parking.SHARDS, {shard: sizes[shard] for shard in allowed}, made)
+        self.job.context.queue.put_or_leave(waiting)
+        if not waiting:
+            raise Stopped
+
+    def _within_limits(self, one: Sketched, missing: list[int]) -> tuple[list[int], int | None, LimitReached | None]:
+        """The shards that the limit of tokens lets this job make, the tokens that it has then, and whether that is all.
+
+        At least one is made, and the last of them may go beyond the limit. Which ones are drawn at random, so that they
+        speak of all rows.
+        """
+        limits, store = self.job.request.limits, one.store
+        if limits is None or limits.gradient_tokens is None or one.role != POOL:
+            return missing, None, None
+        allowed: list[int] = []
+        tokens = self.plan.tokens
+        for place in np.random.default_rng(self.job.source.gradients.seed).permutation(len(missing)).tolist():
+            if tokens >= limits.gradient_tokens and allowed:
+                break
+            tokens += int(one.reading.corpus.lengths[store.lacking(missing[place])].sum())
+            allowed.append(missing[place])
+        reached = LimitReached(limit="gradient_tokens", value=limits.gradient_tokens, used=tokens)
+        return sorted(allowed), tokens, reached if len(allowed) < len(missing) else None
+
+
+def sketches_for(job: LeasedJob, reading: JobReading) -> JobSketches:
+    """All datasets with their sketches under one content key, protected from deletion until the job ends.
+
+    Raises:
+        Stopped: The job was cancelled or lost meanwhile.
+    """
+    own, plan = reading.own, reading.planned(job.plan)
+    key = key_for(job.source, own.model.revision, own.corpus)
+    if key != plan.sketches:
+        with job.context.sessions() as session:
+            signals = sketch_use.use(session, job.heartbeat.lease, key, plan, job.context.settings.lease_s)
+        if not signals.held:
+            raise Stopped
+    first, *beside = (
+        Sketched(role, one, sketches_of(job.context, job.request, key, one.corpus))
+        for role, one in reading.readings.items()
+    )
+    return JobSketches(job, plan, first, tuple(beside))
