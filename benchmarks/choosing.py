@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors.numpy import load_file
 
-from app.core.contracts.job_request import SelectionSpec
+from app.core.contracts.selection_request import SelectionSpec
 from workers.selection import SelectionConfig, select
 from workers.selection.compare import jaccard
 from workers.stages.candidates import left_out, staying

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.core.contracts.job_request import SelectionSpec
+from app.core.contracts.selection_request import SelectionSpec
 from benchmarks.dirty_pools import KINDS, SHARES, TENTHS, llama_pool, smollm2_pool
 from benchmarks.row import BenchRow
 from workers.selection import select

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from app.core.contracts.job_request import Columns, ModelRef
+from app.core.contracts.dataset_request import Columns
+from app.core.contracts.model_request import ModelRef
 from app.core.contracts.schema import Expiry, Metadata, Name, Request, Response, Text
 from app.core.db.tables import State
 from app.core.uris.datasets import Format

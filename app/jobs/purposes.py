@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import ceil, floor
 from typing import TYPE_CHECKING
 
-from app.core.contracts.job_request import EVERY_OTHER, SOURCE_COLUMNS, RowsByColumn
+from app.core.contracts.constraints_request import EVERY_OTHER, RowsByColumn
+from app.core.contracts.dataset_request import SOURCE_COLUMNS
 from app.core.db.tables import State
 from app.core.uris.datasets import UriRefused, check_uri
 from app.datasets.service import find_dataset
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from app.core.contracts.job_request import DatasetRef, JobRequest, SelectionSpec, Share
+    from app.core.contracts.constraints_request import Share
+    from app.core.contracts.dataset_request import DatasetRef
+    from app.core.contracts.job_request import JobRequest
+    from app.core.contracts.selection_request import SelectionSpec
     from app.core.db.tables import Dataset
     from app.core.settings import Settings
 

@@ -8,18 +8,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from app.core.contracts.dataset_request import DatasetRef
 from app.core.contracts.estimate import EstimatedSeconds, EstimateProblem
-from app.core.contracts.job_request import (
-    EXAMPLE_REQUEST,
-    DatasetRef,
-    Gradients,
-    Limits,
-    ModelRef,
-    Priority,
-    SelectionSpec,
-)
+from app.core.contracts.job_request import EXAMPLE_REQUEST, Limits, Priority
 from app.core.contracts.job_result import JobResult
+from app.core.contracts.model_request import Gradients, ModelRef
 from app.core.contracts.schema import Metadata, Page, Progress, Response
+from app.core.contracts.selection_request import SelectionSpec
 from app.core.db.tables import Stage, State
 from app.http.problems import ProblemDetails
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from app.core.contracts.job_request import Gradients, JobRequest
+from app.core.contracts.job_request import JobRequest
+from app.core.contracts.model_request import Gradients
 from app.core.contracts.proof_request import IndicesArm, MethodArm, ProofRequest
 from app.core.db.scoping import project_of
 from app.core.db.tables import Dataset, Job, Proof, State

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.core.contracts.job_request import SOURCE_COLUMNS
+from app.core.contracts.dataset_request import SOURCE_COLUMNS
 from workers.data.conversation import is_unicode
 from workers.data.errors import DatasetError
 from workers.data.formats import BadRecord, iter_records, read_columns

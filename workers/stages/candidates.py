@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import Budget, SelectionSpec
+    from app.core.contracts.selection_request import Budget, SelectionSpec
     from workers.data.corpus import Corpus
     from workers.gradients.shards import StoredSketches
     from workers.stages.limits import Membership

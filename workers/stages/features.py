@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import Method, SelectionSpec
+    from app.core.contracts.selection_request import Method, SelectionSpec
     from app.core.storage import ArtifactStore
     from workers.data.samples import Sample, Samples
     from workers.gradients.engine import GradientEngine

@@ -21,7 +21,7 @@ from workers.stages.reading import dataset_snapshot, read, source_beside
 
 if TYPE_CHECKING:
     from app.core.contracts.job_plan import JobPlan
-    from app.core.contracts.job_request import Purpose
+    from app.core.contracts.selection_request import Purpose
     from workers.data.ngrams import NGrams
     from workers.runtime.heartbeat import Meter
     from workers.stages.leased_job import LeasedJob

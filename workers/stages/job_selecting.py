@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.core.contracts.job_request import ORDERED_METHODS
+from app.core.contracts.selection_request import ORDERED_METHODS
 from app.core.db.selections import MAIN
 from app.core.db.tables import Stage
 from workers.gradients.less import Plan
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import Method
+    from app.core.contracts.selection_request import Method
     from workers.gradients.shards import StoredSketches
     from workers.runtime.giving_way import GivingWay
     from workers.selection import Constraints, Progress, Selection, SelectionConfig

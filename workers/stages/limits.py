@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.core.contracts.job_request import EVERY_OTHER, SOURCE_COLUMNS, RowsByColumn
+from app.core.contracts.constraints_request import EVERY_OTHER, RowsByColumn
+from app.core.contracts.dataset_request import SOURCE_COLUMNS
 from workers.data.errors import DatasetError
 from workers.data.formats import read_columns
 from workers.data.ngrams import read_ngrams
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import Constraints as Asked
-    from app.core.contracts.job_request import DatasetRef, Decontaminate, Rows, SelectionSpec
+    from app.core.contracts.constraints_request import Constraints as Asked
+    from app.core.contracts.constraints_request import Decontaminate, Rows
+    from app.core.contracts.dataset_request import DatasetRef
+    from app.core.contracts.selection_request import SelectionSpec
     from app.core.db.tables import Json
     from app.core.settings import Settings
     from workers.data.corpus import Corpus

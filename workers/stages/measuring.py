@@ -17,7 +17,8 @@ from workers.models.device import device_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from app.core.contracts.job_request import JobRequest, SelectionSpec
+    from app.core.contracts.job_request import JobRequest
+    from app.core.contracts.selection_request import SelectionSpec
     from workers.gradients.config import GradientConfig
     from workers.runtime.context import WorkerContext
 

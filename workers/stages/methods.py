@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import Method, SelectionSpec
+    from app.core.contracts.selection_request import Method, SelectionSpec
     from workers.gradients.features import Feature
     from workers.gradients.shards import ShardStore, StoredSketches
     from workers.selection import Constraints, Progress, Selection, SelectionConfig

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import Normalize, SelectionSpec
+    from app.core.contracts.selection_request import Normalize, SelectionSpec
     from app.core.storage import ArtifactStore
     from workers.stages.candidates import Candidates
     from workers.stages.limits import Limits, Membership

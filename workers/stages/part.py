@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from app.core.contracts.job_plan import PartPlan
-from app.core.contracts.job_request import ORDERED_METHODS, JobRequest
+from app.core.contracts.job_request import JobRequest
+from app.core.contracts.selection_request import ORDERED_METHODS
 from app.core.db.tables import Job, Part, State
 from app.core.lifecycle import leases, parking
 from app.core.lifecycle.turns import Turn
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import Method as AnyMethod
-    from app.core.contracts.job_request import SelectionSpec
+    from app.core.contracts.selection_request import Method as AnyMethod
+    from app.core.contracts.selection_request import SelectionSpec
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
     from workers.selection import Method

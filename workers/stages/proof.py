@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.core.contracts.job_request import ORDERED_METHODS
 from app.core.contracts.proof_plan import PlannedArm, PlannedSubset, ProofPlan
 from app.core.contracts.proof_request import NONE, ProofRequest
+from app.core.contracts.selection_request import ORDERED_METHODS
 from app.core.db import selections
 from app.core.db.tables import Job, Proof, ProofStage, State
 from app.core.lifecycle import leases, proofs
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import SelectionSpec
+    from app.core.contracts.selection_request import SelectionSpec
     from app.core.db.tables import Json
     from workers.gradients.shards import ShardStore, StoredSketches
     from workers.runtime.context import WorkerContext

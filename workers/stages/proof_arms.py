@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import SelectionSpec
     from app.core.contracts.proof_request import Arm, ProofRequest
+    from app.core.contracts.selection_request import SelectionSpec
 
     Places = NDArray[np.int64]
 

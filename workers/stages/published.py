@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import SelectionSpec
     from app.core.contracts.job_result import Limited
+    from app.core.contracts.selection_request import SelectionSpec
     from app.core.db.tables import Json
     from workers.gradients.shards import Scored
     from workers.selection import Selection

@@ -17,7 +17,7 @@ from workers.statistics import subset
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from app.core.contracts.job_request import Normalize, SelectionSpec
+    from app.core.contracts.selection_request import Normalize, SelectionSpec
     from app.core.db.tables import Json
     from workers.selection import Constraints, Selection
     from workers.stages.published import Published

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import Purpose, SelectionSpec
+    from app.core.contracts.selection_request import Purpose, SelectionSpec
     from app.core.db.tables import Json
     from workers.gradients.shards import StoredSketches
     from workers.runtime.context import WorkerContext

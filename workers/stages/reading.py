@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable
 
-    from app.core.contracts.job_request import DatasetRef
+    from app.core.contracts.dataset_request import DatasetRef
     from app.core.settings import Settings
     from app.core.uris.datasets import DatasetUri
     from app.core.uris.models import ModelUri

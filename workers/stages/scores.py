@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.core.contracts.job_request import DIAGNOSTICS
+from app.core.contracts.selection_request import DIAGNOSTICS
 from app.core.storage import put_checked, row_scores_name, suspects_name
 from workers.data.excerpts import write_excerpts
 from workers.data.export import write_rows

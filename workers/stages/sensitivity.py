@@ -11,7 +11,7 @@ from workers.stages.objective import at_other_lengths
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from app.core.contracts.job_request import Normalize, SelectionSpec
+    from app.core.contracts.selection_request import Normalize, SelectionSpec
     from workers.selection import Constraints, Cost, Selection, SelectionConfig, Stability, SweepPoint
     from workers.stages.candidates import Candidates
     from workers.stages.objective import Objective

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.core.contracts.job_request import Bounds, Filters, Normalize
+    from app.core.contracts.selection_request import Bounds, Filters, Normalize
 
 TILE_BYTES = 64 << 20
 """Sketches that are worked on in float64 at one time."""

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from app.core.contracts.job_request import Clip, Columns
+from app.core.contracts.dataset_request import Columns
 from app.core.contracts.schema import Response
+from app.core.contracts.selection_request import Clip
 from app.core.uris.datasets import Format
 
 

@@ -7,8 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
 
-from app.core.contracts.job_request import DatasetRef, Gradients, Method, ModelRef, SelectionSpec, Webhook
+from app.core.contracts.dataset_request import DatasetRef
+from app.core.contracts.job_request import Webhook
+from app.core.contracts.model_request import Gradients, ModelRef
 from app.core.contracts.schema import Expiry, Metadata, Name, Request, Storable
+from app.core.contracts.selection_request import Method, SelectionSpec
 from app.core.settings import LONGEST_S
 
 SELECTED, RANDOM, RANDOM_TOKENS, ALL, NONE = "selected", "random", "random_tokens", "all", "none"

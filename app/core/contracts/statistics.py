@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from app.core.contracts.job_request import Clip
 from app.core.contracts.schema import Response
+from app.core.contracts.selection_request import Clip
 
 
 class SetConflict(Response):

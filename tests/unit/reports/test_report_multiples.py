@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from app.core.contracts.job_request import Clip
+from app.core.contracts.selection_request import Clip
 from app.core.contracts.statistics import SweepCurve
 from app.reports.figures.multiples import draw_stability, draw_sweep
 

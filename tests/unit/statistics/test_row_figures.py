@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.core.contracts.job_request import Clip, Filters
+from app.core.contracts.selection_request import Clip, Filters
 from workers.statistics.row_figures import (
     RowFigures,
     dropped_by,
