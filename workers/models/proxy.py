@@ -17,7 +17,7 @@ from workers.models.limits import ModelLimits
 from workers.models.memory import DTYPES, available_memory, check_memory, memory_of
 from workers.models.on_meta import model_on_meta
 from workers.models.placement import device_map
-from workers.models.quantised import plain_numbers
+from workers.models.quantised import keep_the_dtype, plain_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +95,7 @@ def load_model(
             model, absent = _loaded(directory, torch_dtype, placed)
             if files.weights_stored_as == "int8":
                 model = plain_numbers(model, torch_dtype)
+            keep_the_dtype(model)
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
             revision = files.revision
     except ModelError:

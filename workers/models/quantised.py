@@ -49,6 +49,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
 """By method: what of its settings is passed on."""
 DEQUANTISED = frozenset({"fp8", "mxfp4", "compressed-tensors"})
 """Methods whose weights are plain numbers once they are loaded."""
+BFLOAT16_ON_CPU = "support_avx512bf16_for_cpu"
+"""Attribute of bitsandbytes' 4-bit layers."""
 PACKED = 8
 """Most numbers that one stored number holds: eight of 4 bits in an int32."""
 
@@ -94,3 +96,14 @@ def stored_as(settings: Settings | None) -> str | None:
 def plain_numbers(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """The model with its quantised layers as torch.nn.Linear of a dtype."""
     return cast("PreTrainedModel", cast("Any", model).dequantize(dtype=dtype))
+
+
+def keep_the_dtype(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from its product for CPUs with AVX512-BF16.
+
+    It computes in bfloat16 whatever the job computes in, rounds the scales of the stored weights for good, and needs
+    rows of whole blocks: the same request would give other gradients than on another CPU.
+    """
+    for module in model.modules():
+        if hasattr(module, BFLOAT16_ON_CPU):
+            setattr(module, BFLOAT16_ON_CPU, False)
