@@ -174,6 +174,12 @@ def _errors(session: Session, settings: Settings, request: ProofRequest) -> list
                 f"has {job.state}, so there is nothing to prove: name another, or send dataset, model and selection"
             )
             errors.append(FieldError(field="job", message=message))
+        elif (limited := (job.result or {}).get("limited")) is not None:
+            message = (
+                f"has scored {limited['rows_scored']:,} rows and not {limited['rows_not_scored']:,} others, by its "
+                "limits: a proof draws random rows from all, so submit the job again without limits, and prove that"
+            )
+            errors.append(FieldError(field="job", message=message))
     return errors
 
 

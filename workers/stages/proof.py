@@ -124,6 +124,14 @@ class _Turn:
             return
         if job.state is not State.SUCCEEDED:
             raise ProblemError(job.error or _cancelled(job.id))
+        if (job.result or {}).get("limited") is not None:
+            raise JobError(
+                "job-limited",
+                "The proof's job has not scored all rows",
+                "job",
+                "its limits left rows without gradients, and a proof draws random rows from all: submit the job again "
+                "without limits, and prove that",
+            )
         try:
             self._plan(job)
         except ShardDamaged:

@@ -27,7 +27,8 @@ GENERATED: dict[str, str] = {
         + "\n"
         for i in range(120)
     ),
-    "csv-long-field/d.csv": "prompt,response\n" + "".join(f'Repeat,"{"word " * 30_000}{i}"\n' for i in range(3)),
+    "csv-long-field/d.csv": f'prompt,response\n"{"word " * 30_000}",short\n2+2?,four\n',
+    "csv-long-field/resp.csv": f'prompt,response\nRepeat,"{"word " * 30_000}"\n2+2?,four\n',
 }
 """Inputs that are too large to be kept."""
 
@@ -52,13 +53,15 @@ LEARNED: dict[str, list[list[str] | str]] = {
     "json-object/lines.json": [["four"]] * 3,
     "json-object/pretty.jsonl": [["four"]] * 2,
     "list-per-line/d.jsonl": [["four"]] * 3,
-    "csv-long-field/d.csv": [["word"]] * 3,
+    "csv-long-field/d.csv": [REFUSED, ["four"]],
+    "csv-long-field/resp.csv": [["word " * 500], ["four"]],
     "empty-last-turn/d.jsonl": [["four"]] * 3,
     "empty-last-turn/empty-user.jsonl": [["four"]],
     "features/d.parquet": [["four"], ["six"]],
     "parquet-other-column/broken-utf8.parquet": [["four"], ["six"]],
     "parquet-other-column/year10000.parquet": [["four"], ["six"]],
     "first-row-lacks-column/d.jsonl": [["four"], ["sum"]],
+    "first-row-lacks-column/mixed.jsonl": [["four"], ["two"]],
     "date-format/d.jsonl": [["I can look that up. Shall I?"]],
     "tools-column/d.jsonl": [["I can look that up. Shall I?"]],
     "legacy-function-call/d.jsonl": [REFUSED] * 4,
@@ -73,6 +76,7 @@ SEEN: dict[str, str] = {
 IGNORED: dict[str, set[str]] = {
     "sharegpt-system-column/d.json": {"tools"},
     "first-row-lacks-column/d.jsonl": {"note"},
+    "first-row-lacks-column/mixed.jsonl": {"id", "meta"},
     "features/d.parquet": {"kind", "n", "tags"},
     "parquet-other-column/broken-utf8.parquet": {"note"},
     "parquet-other-column/year10000.parquet": {"valid_to"},
@@ -134,8 +138,9 @@ def test_each_case_is_read_as_training_reads_it(service: Service, case: str, tin
     path, expected = placed(service, case), LEARNED[case]
     model = {"uri": model_for(service, case, tiny_model), "max_length": 512}
     rows = previewed(service, path.as_uri(), model)
-    if case.startswith("csv-long"):
-        assert [row["truncated"] for row in rows] == [True] * 3
+    if case == "csv-long-field/resp.csv":
+        assert [row["truncated"] for row in rows] == [True, False]
+        assert "".join(rows[0]["pieces"]).count("word") > 50
     else:
         assert [learned(row) for row in rows] == expected
     assert SEEN.get(case, "") in "".join("".join(row["pieces"]) for row in rows)
@@ -157,7 +162,9 @@ def test_each_case_is_read_as_training_reads_it(service: Service, case: str, tin
     found = service.http.get(job["links"]["subset"]).json()
     picks = Subset(job["id"], *(found[column] for column in columns))
     read = {column for column in job["result"]["columns"].values() if column}
-    assert len(Rows(kept.content, job["result"]["format"], picks).to_list(read)) == job["result"]["selected"]
+    rows_of_client = Rows(kept.content, job["result"]["format"], picks)
+    assert len(rows_of_client.to_list(read)) == job["result"]["selected"]
+    assert set(rows_of_client.to_arrow().column_names) >= read | IGNORED.get(case, set()), "of all rows, not the first"
 
 
 def test_an_input_is_used_wherever_it_stands(service: Service) -> None:
@@ -169,6 +176,9 @@ def test_an_input_is_used_wherever_it_stands(service: Service) -> None:
     service.work()
     rows = service.http.get(preview.headers["Location"]).json()["rows"]
     assert all("Sum up\n\nthe late text" in "".join(row["pieces"]) for row in rows)
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    turned = previewed(service, path.as_uri(), {"uri": service.model_uri})
+    assert [row["pieces"] for row in turned[8:10]] == [row["pieces"] for row in reversed(rows)]
 
 
 def test_prompts_that_fill_the_length_are_told_what_length_would_do(service: Service) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
-from tests.integration.conftest import ROWS
+import numpy as np
+import pyarrow.parquet as pq
+
+from tests.integration.conftest import ROWS, real_rows
 from tests.integration.settled import SHARD_ROWS, assert_settled, final, wait_for
 
 if TYPE_CHECKING:
@@ -55,6 +59,27 @@ def test_a_job_selects_from_what_is_scored_and_says_so(service: Service) -> None
     assert whole["rows_scored"] > said["rows_scored"], "a later job goes on from there"
     assert len(set(picks)) == job["result"]["selected"]
     assert_settled(service)
+
+
+def test_other_methods_rank_what_is_scored_and_nothing_else(service: Service) -> None:
+    """What methods need of rows besides sketches is kept with the shards that have them; the target's is complete."""
+    body = limited(service, gradient_tokens=1, on_limit="select")
+    target = {"dataset": {"uri": service.write_dataset(real_rows(6), "target.jsonl")}}
+    others = ["selectit", "rds_plus", "tsds", "ifd", "length"]
+    body["selection"] |= {"method": "less", "baselines": others, "target": target, "filters": {}}
+    body["selection"]["budget"] = {"count": 4}
+    job = service.run(body)
+    assert job["state"] == "succeeded", job["error"]
+    scored = job["result"]["limited"]["rows_scored"]
+    assert 4 < scored <= SHARD_ROWS
+    table = pq.read_table(io.BytesIO(service.http.get(job["links"]["scores"]).content)).to_pydict()
+    assert len(table["row"]) == scored
+    for name in ("influence", "rating", "similarity"):
+        assert np.isfinite(table[name]).all(), name
+    best = np.array(table["row"])[np.argsort(-np.array(table["influence"]), kind="stable")[:4]]
+    assert service.http.get(f"{job['links']['subset']}?format=json").json()["indices"] == best.tolist()
+    league = service.http.get(job["links"]["league"]).json()["methods"]
+    assert {one["method"] for one in league} == {"less", *others}
 
 
 def test_no_shard_is_begun_after_the_seconds_are_over(service: Service, workers: Processes) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.conftest import real_rows
-from tests.integration.proofs.test_proofs import TRAINING, proof_body, prove
+from tests.integration.problems import fields_of
+from tests.integration.proofs.test_proofs import TRAINING, ended, proof_body, prove
 from workers.stages import proof_run
 from workers.training.trainer import LossNotFinite
 
@@ -65,6 +66,18 @@ def test_a_job_that_is_not_there_or_has_failed_is_refused(shared_service: Servic
         assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "job")
     unknown = service.http.get(f"/proofs/{uuid.uuid4()}")
     assert (unknown.status_code, unknown.json()["type"]) == (404, "proof-not-found")
+
+
+def test_a_job_that_its_limits_cut_short_is_not_proven(service: Service) -> None:
+    """Random rows come from all rows. A job that was still waiting as the proof was asked for is told likewise."""
+    limits = {"gradient_tokens": 1, "on_limit": "select"}
+    waiting = service.submit({**service.request(), "limits": limits})
+    asked = service.http.post("/proofs", json={"job": waiting, "training": TRAINING}).json()["id"]
+    proof = ended(service, asked)
+    assert (proof["state"], proof["error"]["type"]) == ("failed", "job-limited")
+    refused = service.http.post("/proofs", json={"job": waiting})
+    assert refused.status_code == 422
+    assert "has scored 16 rows and not 44 others" in fields_of(refused)["job"]
 
 
 def test_what_a_finished_job_tells_is_held_against_the_request(service: Service) -> None:

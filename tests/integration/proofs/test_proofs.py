@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from app.core.storage import arms_name, open_artifacts
+from tests.integration.conftest import ROWS, real_rows
+from workers.gradients.checked_tensors import unpack
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Service
@@ -52,6 +58,42 @@ def ended(service: Service, proof_id: str) -> dict[str, Any]:
 
 def prove(service: Service, **fields: Any) -> dict[str, Any]:
     return ended(service, submit_proof(service, proof_body(service, **fields)))
+
+
+def arms_of(service: Service, proof_id: str) -> dict[str, list[int]]:
+    """The places of each arm's rows among the pool's samples, which are all rows here."""
+    found = unpack(open_artifacts(service.settings).read(arms_name(uuid.UUID(proof_id))) or b"")
+    assert found is not None
+    return {name: places.tolist() for name, places in found.tensors.items()}
+
+
+def held_out(service: Service, proof_id: str) -> set[int]:
+    """Row numbers of what a proof's runs were scored on."""
+    lines = service.http.get(f"/proofs/{proof_id}/runs", params={"items": True}).text.splitlines()
+    return {json.loads(line)["row"] for line in lines}
+
+
+def test_a_proof_keeps_to_the_constraints_and_the_target_of_its_job(service: Service) -> None:
+    """Rows that have to be picked and are held out aside; methods that compare with a target are arms like others."""
+    rows = [{**row, "origin": ("code", "chat")[number % 2]} for number, row in enumerate(real_rows())]
+    job = service.request(service.write_dataset(rows, "sourced.jsonl"))
+    job["dataset"]["source_column"] = "origin"
+    include, exclude = [5, 6, 7], list(range(20, 40))
+    target = {"dataset": {"uri": service.write_dataset(rows[:6], "target.jsonl")}, "weight": 0.9}
+    constraints = {"sources": {"code": {"min": 0.6}}, "include": include, "exclude": exclude}
+    selection = {**job["selection"], "target": target, "constraints": constraints, "filters": {}}
+    selection |= {"budget": {"count": 10}, "baselines": ["less"]}
+    proof = prove(service, dataset=job["dataset"], selection=selection, arms=["selected", "random", {"method": "less"}])
+    assert proof["state"] == "succeeded", proof["error"]
+    arms = arms_of(service, proof["id"])
+    candidates = set(range(ROWS)) - held_out(service, proof["id"])
+    for name in ("selected", "less"):
+        picks = arms[name]
+        assert len(picks) == 10
+        assert sum(number % 2 == 0 for number in picks) >= 6, "0.6 of 10 are code"
+        assert not set(picks) & set(exclude)
+        assert set(include) & candidates <= set(picks) <= candidates
+    assert arms["selected"] != arms["less"]
 
 
 def test_a_proof_from_a_request_to_its_verdicts(service: Service) -> None:
