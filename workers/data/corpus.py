@@ -14,7 +14,7 @@ from array import array
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, NotRequired, Self, TypedDict, Unpack
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from spice_rows.shape import Shape, ShapeName
 from workers.data.conversation import EVERY_REPLY, Conversation, Wanted, to_conversation
 from workers.data.describe import check_not_empty, describe
 from workers.data.errors import DatasetError
-from workers.data.formats import BadRecord, iter_records, read_columns, unread_columns
+from workers.data.formats import BadRecord, check_rows, iter_range, iter_records, read_columns, unread_columns
 from workers.data.rejection import Reason, Refusal
 from workers.data.samples import Sample
 from workers.data.shapes import recognise
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from app.core.settings import Settings
     from workers.data.chat_template import Rendered
     from workers.data.fetch import Snapshot
+    from workers.data.formats import Record
+    from workers.data.ranges import Range
 
 LAYOUT_VERSION = 3  # part of a corpus's key: raise it when the same input gives other samples or files
 BATCH_ROWS = 256
@@ -53,7 +55,18 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "digests": np.dtype("<u8"),
 }
 DIGEST_BYTES = 16
+_REJECTED = "rejected."
 _COUNTED_AT_ONCE = 1 << 14
+
+
+class Tokenising(TypedDict):
+    """How rows become tokens; what each says, `build_corpus` tells."""
+
+    columns: Mapping[str, str] | None
+    max_length: int
+    settings: Settings
+    wanted: NotRequired[Wanted]
+    template: NotRequired[str | None]
 
 
 class CorpusDamaged(Exception):
@@ -191,6 +204,7 @@ def build_corpus(  # noqa: PLR0913 - one for each thing that decides the samples
     settings: Settings,
     wanted: Wanted = EVERY_REPLY,
     template: str | None = None,
+    pieces: Callable[[str], Iterator[Piece]] | None = None,
     on_rows: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Corpus:
@@ -204,7 +218,8 @@ def build_corpus(  # noqa: PLR0913 - one for each thing that decides the samples
         settings: The limits of reading, and the cache.
         wanted: What of the rows is learned.
         template: Name of the chat template, where the tokenizer has several.
-        on_rows: Called with the rows read so far, once a batch (at most 256 rows).
+        pieces: Gives, for a corpus's key, the pieces of all ranges in order, where they have been read apart.
+        on_rows: Called with the rows read so far, once a batch (at most 256 rows) or a piece.
         should_stop: Asked as often; True gives up and leaves nothing behind.
 
     Returns:
@@ -224,12 +239,16 @@ def build_corpus(  # noqa: PLR0913 - one for each thing that decides the samples
     temporary.mkdir()
     try:
         with _Writer(temporary, paired=wanted.preference == "dpo") as writer:
-            for batch, rendered in _rendered(_batches(snapshot, shape, wanted, settings, writer.starts), encoder):
+            if pieces is None:
+                records = iter_records(snapshot, settings, frozenset(shape.columns.values()), writer.starts)
+                steps = _tokenised(_batches(records, shape, wanted, settings), encoder, writer)
+            else:
+                steps = (writer.append(piece, settings) for piece in pieces(final.name))
+            for rows in steps:
                 if should_stop is not None and should_stop():
                     raise Stopped
-                batch.write(encoder.tokenise(rendered), writer)
                 if on_rows is not None:
-                    on_rows(writer.rows_total)
+                    on_rows(rows)
             check_not_empty(writer.rows_total)
             writer.ignore(unread_columns(snapshot, settings, frozenset(shape.columns.values())))
             writer.finish(shape)
@@ -238,22 +257,71 @@ def build_corpus(  # noqa: PLR0913 - one for each thing that decides the samples
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def find_corpus(
+def read_piece(
     snapshot: Snapshot,
     tokenizer: PreTrainedTokenizerBase,
+    part: Range,
+    names: list[str],
     *,
-    columns: Mapping[str, str] | None,
-    max_length: int,
-    settings: Settings,
-    wanted: Wanted = EVERY_REPLY,
-    template: str | None = None,
+    on_rows: Callable[[int], None],
+    should_stop: Callable[[], bool],
+    **tokenising: Unpack[Tokenising],
+) -> Piece:
+    """Tokenise one range of a dataset; `build_corpus` makes the corpus of the pieces of all ranges.
+
+    Args:
+        snapshot: From `workers.data.fetch.fetch`.
+        tokenizer: The model's; a fast one.
+        part: The range, one of `workers.data.ranges.ranges_of`.
+        names: The columns of the whole dataset.
+        on_rows: As for `build_corpus`.
+        should_stop: As for `build_corpus`.
+        tokenising: How rows become tokens.
+
+    Raises:
+        DatasetError: Those of `iter_records`, `recognise` and `ConversationEncoder`.
+        Stopped: ``should_stop`` said so.
+    """
+    settings, wanted = tokenising["settings"], tokenising.get("wanted", EVERY_REPLY)
+    shape, encoder = shape_for(names, tokenising["columns"], wanted), _encoder(tokenizer, tokenising)
+    temporary = settings.cache_path / "corpora" / f".{os.getpid()}-{secrets.token_hex(8)}"
+    temporary.mkdir(parents=True)
+    try:
+        with _Writer(temporary, paired=wanted.preference == "dpo") as writer:
+            records = iter_range(snapshot, settings, frozenset(shape.columns.values()), part)
+            for rows in _tokenised(_batches(records, shape, wanted, settings), encoder, writer):
+                if should_stop():
+                    raise Stopped
+                on_rows(rows)
+            writer.finish(shape)
+        return Piece.read(temporary, opens_file=part.start == 0)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def find_corpus(
+    snapshot: Snapshot, tokenizer: PreTrainedTokenizerBase, **tokenising: Unpack[Tokenising]
 ) -> Corpus | None:
     """The corpus that `build_corpus` would find done; None where it would make it."""
-    encoder = ConversationEncoder(tokenizer, max_length, template_limits(settings), template)
     try:
-        return Corpus.open(_place(snapshot, columns, wanted, encoder, settings)[1])
+        return Corpus.open(_place_of(snapshot, tokenizer, tokenising))
     except CorpusDamaged:
         return None
+
+
+def corpus_key(snapshot: Snapshot, tokenizer: PreTrainedTokenizerBase, **tokenising: Unpack[Tokenising]) -> str:
+    """What names the corpus that `build_corpus` makes: 64 hexadecimal digits."""
+    return _place_of(snapshot, tokenizer, tokenising).name
+
+
+def _place_of(snapshot: Snapshot, tokenizer: PreTrainedTokenizerBase, tokenising: Tokenising) -> Path:
+    encoder, settings = _encoder(tokenizer, tokenising), tokenising["settings"]
+    return _place(snapshot, tokenising["columns"], tokenising.get("wanted", EVERY_REPLY), encoder, settings)[1]
+
+
+def _encoder(tokenizer: PreTrainedTokenizerBase, tokenising: Tokenising) -> ConversationEncoder:
+    limits = template_limits(tokenising["settings"])
+    return ConversationEncoder(tokenizer, tokenising["max_length"], limits, tokenising.get("template"))
 
 
 def _place(
@@ -362,16 +430,23 @@ class _Batch:
 
 
 def _batches(
-    snapshot: Snapshot, shape: Shape, wanted: Wanted, settings: Settings, starts: list[int]
+    records: Iterator[Record | BadRecord], shape: Shape, wanted: Wanted, settings: Settings
 ) -> Iterator[_Batch]:
     batch = _Batch()
-    for record in iter_records(snapshot, settings, frozenset(shape.columns.values()), starts):
+    for record in records:
         read = record.reason if isinstance(record, BadRecord) else to_conversation(record.values, shape, wanted)
         batch.add(record.row, read, settings.row_max_bytes)
         if batch.full:
             yield batch
             batch = _Batch()
     yield batch
+
+
+def _tokenised(batches: Iterator[_Batch], encoder: ConversationEncoder, writer: _Writer) -> Iterator[int]:
+    """Write all batches; yields the rows so far after each."""
+    for batch, rendered in _rendered(batches, encoder):
+        batch.write(encoder.tokenise(rendered), writer)
+        yield writer.rows_total
 
 
 def _rendered(
@@ -387,6 +462,28 @@ def _rendered(
             waiting = following
         if waiting is not None:
             yield waiting[0], waiting[1].result()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """The samples of a range, its rows numbered from 0.
+
+    Attributes:
+        arrays: The files of a corpus, and the rows that cannot be used as ``rejected.<reason>``.
+        about: What is told about them, as JSON.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    about: str
+
+    @classmethod
+    def read(cls, directory: Path, *, opens_file: bool) -> Self:
+        """Take a piece from where a writer has written it."""
+        about = json.loads((directory / "about.json").read_text()) | {"opens_file": opens_file}
+        arrays = {name: np.fromfile(directory / f"{name}.bin", dtype) for name, dtype in _DTYPES.items()}
+        with np.load(directory / "rejected.npz", allow_pickle=False) as archive:
+            arrays |= {f"{_REJECTED}{name}": archive[name] for name in archive.files}
+        return cls(arrays, json.dumps(about))
 
 
 class _Writer:
@@ -442,6 +539,33 @@ class _Writer:
         self._end = int(ends[-1])
         self._truncated += sum(any(one.truncated for one in pair) for _, pair in rows)
         self.rows_total += len(rows)
+
+    def append(self, piece: Piece, settings: Settings) -> int:
+        """Append the samples of a piece, and what it tells; the rows so far.
+
+        Raises:
+            DatasetError: ``too_many_rows``.
+        """
+        about, first = json.loads(piece.about), self.rows_total
+        if about["opens_file"]:
+            self.starts.append(first)
+        for name in ("ids", "mask", "digests"):
+            self._append(name, piece.arrays[name])
+        self._append("offsets", piece.arrays["offsets"][1:] + self._end)
+        self._append("rows", piece.arrays["rows"] + first)
+        for name, rows in piece.arrays.items():
+            if name.startswith(_REJECTED):
+                reason = Reason(name.removeprefix(_REJECTED))
+                self._rejected.setdefault(reason, array("q")).extend((rows + first).tolist())
+        for name, said in about["said"].items():
+            self._said.setdefault(Reason(name), said)
+        self._needed = max(self._needed, about["needed"])
+        self._ignored.update(about["ignored"])
+        self._end += int(piece.arrays["offsets"][-1])
+        self._truncated += about["truncated"]
+        self.rows_total += about["rows_total"]
+        check_rows(self.rows_total, settings)
+        return self.rows_total
 
     def finish(self, shape: Shape) -> None:
         """Write what is told about the samples."""

@@ -56,6 +56,11 @@ def open_decoded(snapshot: Snapshot, settings: Settings) -> Iterator[io.Buffered
         yield stream if recode is None else io.BufferedReader(_Recoded(stream, recode), BUFFER_BYTES)
 
 
+def is_plain(head: bytes) -> bool:
+    """Whether a text that begins like this is read byte by byte as it is stored."""
+    return _recoding(head) is None
+
+
 def decoded_file(snapshot: Snapshot, settings: Settings) -> Path:
     """A file with the decoded bytes, for readers that seek; the snapshot itself if it is not compressed.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections import Counter
@@ -19,13 +20,17 @@ from workers.data.decode import decoded_file, open_decoded
 from workers.data.errors import DatasetError
 from workers.data.json_rows import is_turns, split_json
 from workers.data.rejection import Reason
-from workers.data.split import csv_delimiter, ends_inside_quotes, split_csv
+from workers.data.split import csv_delimiter, ends_inside_quotes, split_csv, split_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from typing import BinaryIO
+
+    from _typeshed import WriteableBuffer
 
     from app.core.settings import Settings
     from workers.data.fetch import Snapshot
+    from workers.data.ranges import Range
 
 MOST_COLUMNS = 1000
 LONGEST_COLUMN_NAME = 1000
@@ -81,14 +86,40 @@ def iter_records(
         DatasetError: ``damaged``, ``not_an_array``, ``not_json_lines``, ``bad_header``, ``duplicate_column``,
             ``unreadable_column``, ``too_many_rows`` and those of `open_decoded`.
     """
-    for row, parsed in enumerate(_of_all_parts(snapshot, settings, columns, [] if starts is None else starts)):
-        if row >= settings.dataset_max_rows:
-            raise DatasetError(
-                "too_many_rows",
-                f"the dataset has more than {settings.dataset_max_rows:,} rows: split it, or raise "
-                "SPICE_DATASET_MAX_ROWS",
-            )
+    yield from _numbered(_of_all_parts(snapshot, settings, columns, [] if starts is None else starts), settings)
+
+
+def iter_range(
+    snapshot: Snapshot, settings: Settings, columns: Collection[str] | None, wanted: Range
+) -> Iterator[Record | BadRecord]:
+    """Yield the rows of one range of a dataset, numbered from 0; otherwise as `iter_records`."""
+    part = parts_of(snapshot)[wanted.file]
+    if wanted.end is None:
+        rows = _rows_of(part, settings, columns)
+    elif part.format == "parquet":
+        rows = _read_parquet(part, settings, columns, range(wanted.start, wanted.end))
+    else:
+        rows = _read_lines(part, settings, wanted.start, wanted.end)
+    yield from _numbered(rows, settings)
+
+
+def _numbered(rows: Iterator[dict[str, Any] | Reason], settings: Settings) -> Iterator[Record | BadRecord]:
+    for row, parsed in enumerate(rows):
+        check_rows(row + 1, settings)
         yield BadRecord(row, parsed) if isinstance(parsed, Reason) else Record(row, parsed)
+
+
+def check_rows(rows: int, settings: Settings) -> None:
+    """Refuse a dataset of too many rows.
+
+    Raises:
+        DatasetError: ``too_many_rows``.
+    """
+    if rows > settings.dataset_max_rows:
+        raise DatasetError(
+            "too_many_rows",
+            f"the dataset has more than {settings.dataset_max_rows:,} rows: split it, or raise SPICE_DATASET_MAX_ROWS",
+        )
 
 
 def parts_of(snapshot: Snapshot) -> tuple[Snapshot, ...]:
@@ -222,6 +253,31 @@ def _read_jsonl(snapshot: Snapshot, settings: Settings) -> Iterator[dict[str, An
 def _read_json(snapshot: Snapshot, settings: Settings) -> Iterator[dict[str, Any] | Reason]:
     with open_decoded(snapshot, settings) as stream:
         yield from map(_parse_json, split_json(stream, settings.row_max_bytes, lines=False))
+
+
+def _read_lines(snapshot: Snapshot, settings: Settings, start: int, end: int) -> Iterator[dict[str, Any] | Reason]:
+    with snapshot.path.open("rb") as file:
+        stream: io.BufferedReader[Any] = io.BufferedReader(_Bytes(file, start, end))
+        yield from map(_parse_json, split_lines(stream, settings.row_max_bytes))
+
+
+class _Bytes(io.RawIOBase):
+    """The bytes of a file from `start` to before `end`."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        file.seek(start)
+        self._file = file
+        self._left = end - start
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        chunk = self._file.read(min(len(view), self._left))
+        self._left -= len(chunk)
+        view[: len(chunk)] = chunk
+        return len(chunk)
 
 
 def _parse_json(raw: bytes | None) -> dict[str, Any] | Reason:
@@ -360,13 +416,13 @@ def _check_footer(metadata: pq.FileMetaData, stored: int, settings: Settings) ->
 
 
 def _read_parquet(
-    snapshot: Snapshot, settings: Settings, columns: Collection[str] | None
+    snapshot: Snapshot, settings: Settings, columns: Collection[str] | None, groups: Sequence[int] | None = None
 ) -> Iterator[dict[str, Any] | Reason]:
     with open_parquet(snapshot, settings) as file:
         names = [name for name in file.schema_arrow.names if columns is None or name in columns]
         size = 0
         try:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
+            for batch in file.iter_batches(BATCH_ROWS, groups, columns=names, use_threads=False):
                 size += sum(_decoded_bytes(column) for column in batch.columns)
                 if size > settings.dataset_max_decoded_bytes:
                     raise DatasetError(

@@ -35,23 +35,34 @@ def split_json(stream: BufferedReader, max_bytes: int, *, lines: bool) -> Iterat
     """
     skip_bom(stream)
     head = stream.peek(LOOKED_AT_BYTES).lstrip(WHITE_SPACE)
+    if is_lines(head, lines=lines):
+        return split_lines(stream, max_bytes)
+    return _from_whole(stream, max_bytes) if head[:1] == b"{" else split_json_array(stream, max_bytes)
+
+
+def is_lines(head: bytes, *, lines: bool) -> bool:
+    """Whether each line of a JSON file is a row, as its beginning tells.
+
+    Args:
+        head: The beginning, without a mark and white space before it.
+        lines: Whether the file is named as JSON Lines, where its beginning leaves it open.
+
+    Raises:
+        DatasetError: ``not_json_lines``.
+    """
     first, ended, rest = head.partition(b"\n")
     begun = _parsed(first)
     more = bool(rest.strip(WHITE_SPACE))
     if head[:1] == b"[":
         if isinstance(begun, list) and (more or (lines and _is_turns(begun))):
             _check_lists(begun)
-            return split_lines(stream, max_bytes)
-        return split_json_array(stream, max_bytes)
+            return True
+        return False
     if head[:1] != b"{":
-        return split_lines(stream, max_bytes) if lines else split_json_array(stream, max_bytes)
+        return lines
     continues = rest.lstrip(WHITE_SPACE)[:1]
     over_lines = begun is None and bool(ended) and continues not in (b"{", b"[", b"")
-    if lines and not over_lines:
-        return split_lines(stream, max_bytes)
-    if begun is not None and more:
-        return split_lines(stream, max_bytes)
-    return _from_whole(stream, max_bytes)
+    return (lines and not over_lines) or (begun is not None and more)
 
 
 def is_turns(value: object) -> bool:

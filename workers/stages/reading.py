@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from app.core.contracts.job_plan import JobPlan
 from app.core.contracts.job_request import JobRequest
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.core.contracts.dataset_request import DatasetRef
-    from app.core.settings import Settings
     from app.core.uris.datasets import DatasetUri
     from app.core.uris.models import ModelUri
-    from workers.data.corpus import Corpus
+    from workers.data.corpus import Corpus, Tokenising
     from workers.data.fetch import Snapshot
     from workers.gradients.adapter import Adapter
     from workers.models.tokenizer import ModelTokenizer
@@ -78,16 +77,6 @@ class Source:
             loss_normalization=wanted.loss_normalization,
             prompt_effect=wanted.prompt_effect,
         )
-
-
-class Tokenising(TypedDict):
-    """How rows become tokens."""
-
-    columns: dict[str, str] | None
-    max_length: int
-    settings: Settings
-    wanted: Wanted
-    template: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,98 @@
+"""Cut a dataset into ranges that workers read apart: files, row groups of Parquet, lines of JSON Lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from workers.data.decode import BUFFER_BYTES, LOOKED_AT_BYTES, is_plain
+from workers.data.formats import open_parquet, parts_of
+from workers.data.json_rows import is_lines
+from workers.data.split import BOM, WHITE_SPACE
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from app.core.settings import Settings
+    from workers.data.fetch import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Consecutive rows of one file of a dataset.
+
+    Attributes:
+        file: Number of the file in the dataset.
+        bytes: Size, as a measure of the work.
+        start: Where the range begins: a byte of JSON Lines, a row group of Parquet; 0 is the file's beginning.
+        end: Where the next range begins; None where the file is one range.
+    """
+
+    file: int
+    bytes: int
+    start: int = 0
+    end: int | None = None
+
+
+def ranges_of(snapshot: Snapshot, settings: Settings, range_bytes: int) -> list[Range]:
+    """The ranges of a dataset in the order of its rows; together they are all of it.
+
+    Plain JSON Lines and Parquet are cut inside a file; every other file is one range, because only reading tells where
+    its rows begin. Two workers with equal `range_bytes` cut a snapshot alike.
+
+    Args:
+        snapshot: From `workers.data.fetch.fetch`.
+        settings: The limits of reading.
+        range_bytes: Size of a range, but for what completes a row or a row group.
+
+    Raises:
+        DatasetError: As `open_parquet`, and ``not_json_lines``.
+    """
+    found: list[Range] = []
+    for number, part in enumerate(parts_of(snapshot)):
+        if part.format == "parquet":
+            found += _row_groups(number, part, settings, range_bytes)
+        elif part.format in ("json", "jsonl") and part.compression is None:
+            found += _lines(number, part, settings, range_bytes)
+        else:
+            found.append(Range(number, part.bytes))
+    return found
+
+
+def _row_groups(number: int, part: Snapshot, settings: Settings, range_bytes: int) -> list[Range]:
+    with open_parquet(part, settings) as file:
+        sizes = [file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups)]
+    found: list[Range] = []
+    start = 0
+    for group in range(len(sizes)):
+        size = sum(sizes[start : group + 1])
+        if size >= range_bytes or group + 1 == len(sizes):
+            found.append(Range(number, size, start, group + 1))
+            start = group + 1
+    return found if len(found) > 1 else [Range(number, part.bytes)]
+
+
+def _lines(number: int, part: Snapshot, settings: Settings, range_bytes: int) -> list[Range]:
+    whole = Range(number, part.bytes)
+    if part.bytes <= range_bytes or part.bytes > settings.dataset_max_decoded_bytes:
+        return [whole]  # a file that is too large is refused where it is read
+    with part.path.open("rb") as file:
+        head = file.read(BUFFER_BYTES)
+        begins = head.removeprefix(BOM).lstrip(WHITE_SPACE)
+        if not is_plain(head[:LOOKED_AT_BYTES]) or not begins or not is_lines(begins, lines=part.format == "jsonl"):
+            return [whole]
+        cuts = {_line_after(file, at) for at in range(range_bytes, part.bytes, range_bytes)}
+    places = [0, *sorted(cuts - {part.bytes}), part.bytes]
+    return [Range(number, end - start, start, end) for start, end in pairwise(places)]
+
+
+def _line_after(file: BinaryIO, at: int) -> int:
+    """Where the first line begins after a byte; a line that begins with a mark, which would be lost, is passed over."""
+    file.seek(at)
+    while True:
+        while (piece := file.readline(LOOKED_AT_BYTES)) and not piece.endswith(b"\n"):
+            pass
+        start = file.tell()
+        if file.read(len(BOM)) != BOM:
+            return start
