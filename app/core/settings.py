@@ -222,6 +222,11 @@ class Settings(BaseSettings):
         default=4096, ge=16, description="Tokens of one batch, padding included; bounds the worker's memory."
     )
     shard_rows: int = Field(default=1024, ge=1, description="Rows of one shard of sketches.")
+    read_range_bytes: int = Field(
+        default=16 * MIB,
+        ge=1,
+        description="Bytes of a dataset that one worker turns into tokens at a time; a larger one is read by several.",
+    )
     proof_checkpoint_s: float = Field(
         default=60, ge=0, le=LONGEST_S, description="Seconds from one checkpoint of a proof's run to the next."
     )

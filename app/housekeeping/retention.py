@@ -18,14 +18,16 @@ from sqlalchemy import select
 
 from app.core.db.tables import Job, Proof, ProofRun, State
 from app.core.lifecycle.leases import OPEN
-from app.core.lifecycle.sketch_use import retiring, used_keys
+from app.core.lifecycle.sketch_use import pieces_in_use, retiring, used_keys
 from app.core.storage import (
+    CORPORA,
     PROOFS,
     ROWS,
     RUNS,
     SKETCHES,
     USED,
     StorageFailed,
+    pieces_prefix,
     proof_prefix,
     rows_prefix,
     run_prefix,
@@ -42,7 +44,7 @@ logger = logging.getLogger(__name__)
 GRACE_S = 600.0
 """Artifacts that were written in the last seconds stay: clocks differ, and another service may share the store."""
 UNFINISHED_S = 86400.0
-"""Age at which an unfinished write counts as abandoned."""
+"""Age at which an unfinished write counts as abandoned, and pieces that no job reads as of no further use."""
 ROWS_AT_ONCE = 1000
 KEY = re.compile(r"[0-9a-f]{64}")
 SHARD = re.compile(r"shard-([0-9a-f]{32})\.(?:safetensors|index)")
@@ -107,6 +109,7 @@ def sweep(sessions: Sessions, artifacts: ArtifactStore, settings: Settings, now:
     removed += _sweep_files(sessions, artifacts, settings, now, Proof)
     removed += _sweep_runs(sessions, artifacts, settings, now)
     removed += _sweep_sketches(sessions, artifacts, settings, now)
+    removed += _sweep_pieces(sessions, artifacts, now)
     for prefix in removed:
         logger.info("retention: %s is deleted", prefix)
     return removed
@@ -142,6 +145,15 @@ def _sweep_sketches(sessions: Sessions, artifacts: ArtifactStore, settings: Sett
             limit,
         )
     return removed
+
+
+def _sweep_pieces(sessions: Sessions, artifacts: ArtifactStore, now: float) -> list[str]:
+    """Delete the pieces of corpora that are a day old, but those that an open job reads: rows are soon read again."""
+    groups, removed = _groups(artifacts, CORPORA, now)
+    with sessions() as session:
+        used = pieces_in_use(session)
+    old = [group.name for group in groups if now - group.used > UNFINISHED_S and group.name not in used]
+    return removed + [pieces_prefix(key) for key in old if _deleted(artifacts, pieces_prefix(key))]
 
 
 def _surplus(shards: list[Sketches], total: int, settings: Settings, now: float) -> dict[str, list[Sketches]]:

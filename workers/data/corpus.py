@@ -22,7 +22,7 @@ from spice_rows.shape import Shape, ShapeName
 from workers.data.conversation import EVERY_REPLY, Conversation, Wanted, to_conversation
 from workers.data.describe import check_not_empty, describe
 from workers.data.errors import DatasetError
-from workers.data.formats import BadRecord, check_rows, iter_range, iter_records, read_columns, unread_columns
+from workers.data.formats import BadRecord, check_rows, iter_ranges, iter_records, read_columns, unread_columns
 from workers.data.rejection import Reason, Refusal
 from workers.data.samples import Sample
 from workers.data.shapes import recognise
@@ -31,7 +31,7 @@ from workers.data.template_server import template_limits
 from workers.data.tokenisation import ConversationEncoder, Encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -260,21 +260,19 @@ def build_corpus(  # noqa: PLR0913 - one for each thing that decides the samples
 def read_piece(
     snapshot: Snapshot,
     tokenizer: PreTrainedTokenizerBase,
-    part: Range,
+    ranges: Sequence[Range],
     names: list[str],
     *,
-    on_rows: Callable[[int], None],
     should_stop: Callable[[], bool],
     **tokenising: Unpack[Tokenising],
 ) -> Piece:
-    """Tokenise one range of a dataset; `build_corpus` makes the corpus of the pieces of all ranges.
+    """Tokenise some ranges of a dataset; `build_corpus` makes the corpus of the pieces of all ranges.
 
     Args:
         snapshot: From `workers.data.fetch.fetch`.
         tokenizer: The model's; a fast one.
-        part: The range, one of `workers.data.ranges.ranges_of`.
+        ranges: Consecutive ones of `workers.data.ranges.ranges_of`.
         names: The columns of the whole dataset.
-        on_rows: As for `build_corpus`.
         should_stop: As for `build_corpus`.
         tokenising: How rows become tokens.
 
@@ -288,13 +286,12 @@ def read_piece(
     temporary.mkdir(parents=True)
     try:
         with _Writer(temporary, paired=wanted.preference == "dpo") as writer:
-            records = iter_range(snapshot, settings, frozenset(shape.columns.values()), part)
-            for rows in _tokenised(_batches(records, shape, wanted, settings), encoder, writer):
+            records = iter_ranges(snapshot, settings, frozenset(shape.columns.values()), ranges, writer.starts)
+            for _ in _tokenised(_batches(records, shape, wanted, settings), encoder, writer):
                 if should_stop():
                     raise Stopped
-                on_rows(rows)
             writer.finish(shape)
-        return Piece.read(temporary, opens_file=part.start == 0)
+        return Piece.read(temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -312,6 +309,15 @@ def find_corpus(
 def corpus_key(snapshot: Snapshot, tokenizer: PreTrainedTokenizerBase, **tokenising: Unpack[Tokenising]) -> str:
     """What names the corpus that `build_corpus` makes: 64 hexadecimal digits."""
     return _place_of(snapshot, tokenizer, tokenising).name
+
+
+def has_corpus(key: str, settings: Settings) -> bool:
+    """Whether a corpus has been made on this machine."""
+    return _directory(key, settings).is_dir()
+
+
+def _directory(key: str, settings: Settings) -> Path:
+    return settings.cache_path / "corpora" / key
 
 
 def _place_of(snapshot: Snapshot, tokenizer: PreTrainedTokenizerBase, tokenising: Tokenising) -> Path:
@@ -340,7 +346,7 @@ def _place(
     if not names:
         _fail_without_columns(snapshot, settings)
     shape = shape_for(names, columns, wanted)
-    return shape, settings.cache_path / "corpora" / _key(snapshot, shape, wanted, encoder, settings)
+    return shape, _directory(_key(snapshot, shape, wanted, encoder, settings), settings)
 
 
 def _fail_without_columns(snapshot: Snapshot, settings: Settings) -> None:
@@ -466,7 +472,7 @@ def _rendered(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """The samples of a range, its rows numbered from 0.
+    """The samples of some consecutive rows of a dataset, which are numbered from 0.
 
     Attributes:
         arrays: The files of a corpus, and the rows that cannot be used as ``rejected.<reason>``.
@@ -477,13 +483,12 @@ class Piece:
     about: str
 
     @classmethod
-    def read(cls, directory: Path, *, opens_file: bool) -> Self:
+    def read(cls, directory: Path) -> Self:
         """Take a piece from where a writer has written it."""
-        about = json.loads((directory / "about.json").read_text()) | {"opens_file": opens_file}
         arrays = {name: np.fromfile(directory / f"{name}.bin", dtype) for name, dtype in _DTYPES.items()}
         with np.load(directory / "rejected.npz", allow_pickle=False) as archive:
             arrays |= {f"{_REJECTED}{name}": archive[name] for name in archive.files}
-        return cls(arrays, json.dumps(about))
+        return cls(arrays, (directory / "about.json").read_text())
 
 
 class _Writer:
@@ -547,8 +552,7 @@ class _Writer:
             DatasetError: ``too_many_rows``.
         """
         about, first = json.loads(piece.about), self.rows_total
-        if about["opens_file"]:
-            self.starts.append(first)
+        self.starts += [first + start for start in about["starts"]]
         for name in ("ids", "mask", "digests"):
             self._append(name, piece.arrays[name])
         self._append("offsets", piece.arrays["offsets"][1:] + self._end)

@@ -89,18 +89,33 @@ def iter_records(
     yield from _numbered(_of_all_parts(snapshot, settings, columns, [] if starts is None else starts), settings)
 
 
-def iter_range(
-    snapshot: Snapshot, settings: Settings, columns: Collection[str] | None, wanted: Range
+def iter_ranges(
+    snapshot: Snapshot, settings: Settings, columns: Collection[str] | None, ranges: Sequence[Range], starts: list[int]
 ) -> Iterator[Record | BadRecord]:
-    """Yield the rows of one range of a dataset, numbered from 0; otherwise as `iter_records`."""
-    part = parts_of(snapshot)[wanted.file]
+    """Yield the rows of some ranges of a dataset, numbered from 0; otherwise as `iter_records`."""
+    yield from _numbered(_of_ranges(snapshot, settings, columns, ranges, starts), settings)
+
+
+def _of_ranges(
+    snapshot: Snapshot, settings: Settings, columns: Collection[str] | None, ranges: Sequence[Range], starts: list[int]
+) -> Iterator[dict[str, Any] | Reason]:
+    count = 0
+    for each in ranges:
+        if each.start == 0:
+            starts.append(count)
+        for parsed in _of_range(parts_of(snapshot)[each.file], settings, columns, each):
+            count += 1
+            yield parsed
+
+
+def _of_range(
+    part: Snapshot, settings: Settings, columns: Collection[str] | None, wanted: Range
+) -> Iterator[dict[str, Any] | Reason]:
     if wanted.end is None:
-        rows = _rows_of(part, settings, columns)
-    elif part.format == "parquet":
-        rows = _read_parquet(part, settings, columns, range(wanted.start, wanted.end))
-    else:
-        rows = _read_lines(part, settings, wanted.start, wanted.end)
-    yield from _numbered(rows, settings)
+        return _rows_of(part, settings, columns)
+    if part.format == "parquet":
+        return _read_parquet(part, settings, columns, range(wanted.start, wanted.end))
+    return _read_lines(part, settings, wanted.start, wanted.end)
 
 
 def _numbered(rows: Iterator[dict[str, Any] | Reason], settings: Settings) -> Iterator[Record | BadRecord]:

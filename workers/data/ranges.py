@@ -35,8 +35,8 @@ class Range:
     end: int | None = None
 
 
-def ranges_of(snapshot: Snapshot, settings: Settings, range_bytes: int) -> list[Range]:
-    """The ranges of a dataset in the order of its rows; together they are all of it.
+def ranges_of(snapshot: Snapshot, settings: Settings, range_bytes: int) -> list[list[Range]]:
+    """All ranges of a dataset in the order of its rows, in groups of about equal size that are read apart.
 
     Plain JSON Lines and Parquet are cut inside a file; every other file is one range, because only reading tells where
     its rows begin. Two workers with equal `range_bytes` cut a snapshot alike.
@@ -44,20 +44,29 @@ def ranges_of(snapshot: Snapshot, settings: Settings, range_bytes: int) -> list[
     Args:
         snapshot: From `workers.data.fetch.fetch`.
         settings: The limits of reading.
-        range_bytes: Size of a range, but for what completes a row or a row group.
+        range_bytes: Size of a group, but for what completes a row, a row group or a file.
 
     Raises:
         DatasetError: As `open_parquet`, and ``not_json_lines``.
     """
-    found: list[Range] = []
+    groups: list[list[Range]] = []
+    size = 0
     for number, part in enumerate(parts_of(snapshot)):
-        if part.format == "parquet":
-            found += _row_groups(number, part, settings, range_bytes)
-        elif part.format in ("json", "jsonl") and part.compression is None:
-            found += _lines(number, part, settings, range_bytes)
-        else:
-            found.append(Range(number, part.bytes))
-    return found
+        for each in _of_file(number, part, settings, range_bytes):
+            if not groups or 2 * (size + each.bytes) > 3 * range_bytes:
+                groups.append([])
+                size = 0
+            groups[-1].append(each)
+            size += each.bytes
+    return groups
+
+
+def _of_file(number: int, part: Snapshot, settings: Settings, range_bytes: int) -> list[Range]:
+    if part.format == "parquet":
+        return _row_groups(number, part, settings, range_bytes)
+    if part.format in ("json", "jsonl") and part.compression is None:
+        return _lines(number, part, settings, range_bytes)
+    return [Range(number, part.bytes)]
 
 
 def _row_groups(number: int, part: Snapshot, settings: Settings, range_bytes: int) -> list[Range]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from workers.gradients.shards import ShardStore, sketch_key
 from workers.models.errors import ModelError
 from workers.models.local import local_model
 from workers.runtime.failures import JobError, understood
+from workers.stages.pieces import PieceLost, Pieces
 
 if TYPE_CHECKING:
     import uuid
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from workers.gradients.adapter import Adapter
     from workers.models.tokenizer import ModelTokenizer
     from workers.runtime.context import WorkerContext
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,29 @@ class Source:
             loss_normalization=wanted.loss_normalization,
             prompt_effect=wanted.prompt_effect,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A dataset on this machine, as stored.
+
+    Attributes:
+        snapshot: The dataset.
+        model: Whose tokenizer turns its rows into tokens.
+        tokenising: How that is done.
+    """
+
+    snapshot: Snapshot
+    model: ModelTokenizer
+    tokenising: Tokenising
+
+    def pieces(self, context: WorkerContext) -> Pieces | None:
+        """The pieces in which it is read; None where it is read as a whole.
+
+        Raises:
+            DatasetError: It can't be read.
+        """
+        return Pieces.of(context, self.snapshot, self.model.tokenizer, self.tokenising)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,14 +283,13 @@ def dataset_snapshot(
     return snapshot
 
 
-def read(
+def opened(
     context: WorkerContext,
     source: Source,
     should_stop: Callable[[], bool],
     on_bytes: Callable[[int, int | None], None] | None = None,
-    on_rows: Callable[[int], None] | None = None,
-) -> Reading:
-    """Fetch the dataset and turn its rows into tokens; copies on this machine are used again.
+) -> Opened:
+    """Fetch the dataset and the tokenizer; a copy on this machine is used again.
 
     Raises:
         JobError: The dataset is not what it was.
@@ -274,15 +301,55 @@ def read(
         context, source.uri, source.fingerprint, recalled=source.planned, should_stop=should_stop, on_bytes=on_bytes
     )
     model = context.tokenizers.get(model_directory(context, source.model, source.request.model.dtype, should_stop))
-    corpus = build_corpus(
-        snapshot,
-        model.tokenizer,
-        **tokenising(context, source.request),
+    return Opened(snapshot, model, tokenising(context, source.request))
+
+
+def read(
+    context: WorkerContext,
+    source: Source,
+    should_stop: Callable[[], bool],
+    on_rows: Callable[[int], None] | None = None,
+) -> Reading:
+    """Fetch the dataset and turn its rows into tokens; the errors are those of `opened` and `corpus_of`."""
+    dataset = opened(context, source, should_stop)
+    return corpus_of(context, dataset, dataset.pieces(context), should_stop, on_rows)
+
+
+def corpus_of(
+    context: WorkerContext,
+    dataset: Opened,
+    pieces: Pieces | None,
+    should_stop: Callable[[], bool],
+    on_rows: Callable[[int], None] | None = None,
+) -> Reading:
+    """Turn a dataset's rows into tokens, or put them together of the pieces that workers have read.
+
+    Args:
+        context: This worker, whose cache may have the corpus.
+        dataset: The dataset.
+        pieces: Its pieces; where some are missing the dataset is read as a whole.
+        should_stop: Asked once a batch or piece.
+        on_rows: Called with the rows so far as often.
+
+    Raises:
+        DatasetError: It can't be read.
+        Stopped: `should_stop` said so.
+    """
+    build = partial(
+        build_corpus,
+        dataset.snapshot,
+        dataset.model.tokenizer,
+        **dataset.tokenising,
         on_rows=on_rows,
         should_stop=should_stop,
     )
+    try:
+        corpus = build(pieces=None if pieces is None or pieces.missing() else pieces.each)
+    except PieceLost as error:
+        logger.warning("the dataset is read as a whole: %s", error)
+        corpus = build()
     context.holds.take("corpus", corpus.path)
-    return Reading(snapshot, corpus, model)
+    return Reading(dataset.snapshot, corpus, dataset.model)
 
 
 def tokenising(context: WorkerContext, request: JobRequest) -> Tokenising:

@@ -1,4 +1,4 @@
-"""Compute the sketches of one shard; all workers of the queue `gradients` share a job's shards."""
+"""Compute the sketches of one shard, or read a range; all workers of the queue `gradients` share a job's shards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from app.core.contracts.job_plan import ShardPlan
+from app.core.contracts.job_plan import JobPlan, ShardPlan
 from app.core.db.tables import Job, Shard, State
 from app.core.lifecycle import counts, leases, limits, measurements, parking
 from app.core.lifecycle.measurements import Took
@@ -24,6 +24,7 @@ from workers.runtime.task import run_leased
 from workers.stages import measuring
 from workers.stages.features import Features, needed
 from workers.stages.purposes import POOL, purpose_source
+from workers.stages.read_range import read_range
 from workers.stages.reading import model_directory, read, sketches_of, source_of
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ logger = logging.getLogger(__name__)
 
 
 def run_shard(shard_id: str, dispatch: int) -> None:
-    """Compute a shard, and wake its job after the last shard."""
+    """Do what a shard stands for, and wake its job after the last shard."""
     context = current_context()
     job_id = _job_of(context, shard_id)
     if job_id is None:
         logger.info("shard %s: its job has ended", shard_id)
         return
     run_leased(
-        context, Shard, shard_id, dispatch, lambda heartbeat: _sketch(context, heartbeat, job_id), worker=context.name
+        context, Shard, shard_id, dispatch, lambda heartbeat: _work(context, heartbeat, job_id), worker=context.name
     )
     with context.sessions() as session:
         limits.enforce(session, job_id)
@@ -59,6 +60,15 @@ def _job_of(context: WorkerContext, shard_id: str) -> uuid.UUID | None:
     with context.sessions() as session:
         shard = session.get(Shard, shard_id)
         return None if shard is None else shard.job_id
+
+
+def _work(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID) -> None:
+    with context.sessions() as session:
+        plan = JobPlan.load(session.get_one(Job, job_id).plan)
+    if plan.ranges is not None:
+        read_range(context, heartbeat, job_id, plan.ranges)
+    else:
+        _sketch(context, heartbeat, job_id)
 
 
 def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID) -> None:

@@ -27,6 +27,24 @@ class LimitReached(BaseModel):
     used: float
 
 
+class RangesPlan(BaseModel):
+    """How a dataset that is read in ranges is cut: every worker cuts it alike.
+
+    Attributes:
+        key: Of the corpus that the pieces of all ranges make.
+        range_bytes: Size of a range.
+        columns: The columns of the whole dataset.
+        since: When the job began to read, in seconds since 1970 on Postgres's clock.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    range_bytes: int
+    columns: list[str]
+    since: float = 0.0
+
+
 class JobPlan(BaseModel):
     """What is known of a job between two turns at it. Workers of shards and parts read the narrower plans below.
 
@@ -34,6 +52,8 @@ class JobPlan(BaseModel):
         seconds: Time that each stage has taken so far.
         uses: Content key of the sketches that deletion leaves alone, from before anybody looked for them.
         beside: Fingerprints of the datasets that are read beside the job's own, by their role.
+        work: What the shards make, by its content: jobs that are parked for equal work need it once.
+        ranges: How the dataset is cut; set while the shards are ranges to read, and not samples to sketch.
         role: Whose sketches the shards are: ``pool``, the job's own dataset, or a role of one beside it.
         pool: What the job's own dataset is called in names of features.
         fingerprint: Of the dataset that was read, ``sha256:<hex>``.
@@ -61,6 +81,8 @@ class JobPlan(BaseModel):
 
     seconds: dict[str, float] = {}
     uses: str | None = None
+    work: str | None = None
+    ranges: RangesPlan | None = None
     beside: dict[str, str] = {}
     role: str = "pool"
     pool: str | None = None

@@ -67,17 +67,17 @@ CREATE TRIGGER owe_webhook BEFORE UPDATE ON jobs FOR EACH ROW
     EXECUTE FUNCTION owe_webhook();
 
 
--- The progress of a parked job is the sum over its shards, or over its parts. The trigger's arguments are the column
--- with the size of a unit and the name of what it counts. The trigger does not wait for the job's row, whose holder may
--- be waiting for the unit; the next report of a unit catches up.
+-- The progress of a parked job is the sum over its shards, or over its parts. The trigger's argument is the column with
+-- the size of a unit; what it counts, the job's progress says since the job was parked. The trigger does not wait for
+-- the job's row, whose holder may be waiting for the unit; the next report of a unit catches up.
 CREATE FUNCTION add_up_progress() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     size CONSTANT text := TG_ARGV[0];
-    unit CONSTANT text := TG_ARGV[1];
+    unit text;
     counted record;
     added_up jsonb;
 BEGIN
-    PERFORM FROM jobs
+    SELECT progress->>'unit' INTO unit FROM jobs
         WHERE id = NEW.job_id AND state = 'running' AND lease_token IS NULL
             AND updated_at < clock_timestamp() - interval '0.5 seconds'
         FOR NO KEY UPDATE SKIP LOCKED;
@@ -103,12 +103,11 @@ BEGIN
         added_up := added_up || jsonb_build_object('tokens_per_s', round(counted.tokens_per_s::numeric, 1));
     END IF;
     UPDATE jobs SET progress = added_up WHERE id = NEW.job_id;
-    -- Jobs that wait for the same sketches have the same progress.
-    IF unit = 'samples' THEN
+    -- Jobs that wait for the same work have the same progress.
+    IF TG_TABLE_NAME = 'shards' THEN
         UPDATE jobs SET progress = added_up WHERE id IN (
             SELECT behind.id FROM jobs AS behind JOIN jobs AS computing
-                ON behind.plan->>'sketches' = computing.plan->>'sketches'
-                AND behind.plan->>'corpus' = computing.plan->>'corpus'
+                ON behind.plan->>'work' = computing.plan->>'work'
             WHERE computing.id = NEW.job_id AND behind.state = 'running' AND behind.lease_token IS NULL
                 AND behind.plan ? 'behind'
             FOR NO KEY UPDATE OF behind SKIP LOCKED);
@@ -118,10 +117,10 @@ END $$;
 
 CREATE TRIGGER add_up_progress AFTER UPDATE ON shards FOR EACH ROW
     WHEN ((NEW.state, NEW.progress) IS DISTINCT FROM (OLD.state, OLD.progress))
-    EXECUTE FUNCTION add_up_progress('samples', 'samples');
+    EXECUTE FUNCTION add_up_progress('samples');
 CREATE TRIGGER add_up_progress AFTER UPDATE ON parts FOR EACH ROW
     WHEN ((NEW.state, NEW.progress) IS DISTINCT FROM (OLD.state, OLD.progress))
-    EXECUTE FUNCTION add_up_progress('budget', 'picks');
+    EXECUTE FUNCTION add_up_progress('budget');
 
 
 CREATE TRIGGER note_change BEFORE UPDATE ON proofs FOR EACH ROW EXECUTE FUNCTION note_change();

@@ -7,6 +7,7 @@ failed.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,8 @@ class Units:
 
 
 SHARDS = Units(Shard, Shard.samples, "samples", Stage.GRADIENTS)
+RANGES = Units(Shard, Shard.samples, "bytes", Stage.READING)
+"""A shard whose size is bytes: a range of the dataset that one worker turns into tokens."""
 PARTS = Units(Part, Part.budget, "picks", Stage.SELECTING)
 UNITS_OF_JOBS = (SHARDS, PARTS)
 
@@ -113,21 +116,20 @@ def park_job(session: Session, lease: Lease, units: Units, sizes: Mapping[int, i
     return [Waiting(units.table, row["id"], 1) for row in rows]
 
 
-def park_behind(session: Session, lease: Lease, sizes: Mapping[int, int], plan: JobPlan) -> bool:
-    """Let go of a job until another job, which computes the very sketches that this job lacks, has them.
+def park_behind(session: Session, lease: Lease, units: Units, sizes: Mapping[int, int], plan: JobPlan) -> bool:
+    """Let go of a job until another job, whose shards make the very thing that this job lacks, has it.
 
-    This takes a lock of the content key until the transaction ends, so that of several jobs that come at once one makes
+    This takes a lock of that work until the transaction ends, so that of several jobs that come at once one makes
     shards. The other job's shards get this job's priority if it is higher.
 
     Returns:
-        False if no job computes these sketches: `park_job` comes next, in the same transaction.
+        False if no job does this work: `park_job` comes next, in the same transaction.
     """
-    assert plan.sketches is not None  # noqa: S101 - who parks a job for shards has named them
-    other_than_of_use = plan.sketches[16:]  # digits that `sketch_use` makes no lock of
-    session.execute(select(func.pg_advisory_xact_lock(lock_number(other_than_of_use))))
+    assert plan.work is not None  # noqa: S101 - who parks a job for shards has named what they make
+    session.execute(select(func.pg_advisory_xact_lock(lock_number(hashlib.sha256(plan.work.encode()).hexdigest()))))
     computing = select(Job.id).where(
         Job.id != lease.id,
-        _same_sketches(plan.sketches, plan.corpus),
+        _same_work(plan.work),
         exists().where(Shard.job_id == Job.id, Shard.state.in_(OPEN)),
     )
     first = session.scalar(computing.limit(1))
@@ -136,7 +138,7 @@ def park_behind(session: Session, lease: Lease, sizes: Mapping[int, int], plan: 
     priority = select(Job.priority).where(Job.id == lease.id).scalar_subquery()
     session.execute(update(Job).where(Job.id == first).values(priority=func.greatest(Job.priority, priority)))
     behind = plan.model_copy(update={"behind": True})
-    if _let_go_of_job(session, lease, SHARDS, sizes, behind):
+    if _let_go_of_job(session, lease, units, sizes, behind):
         session.commit()
     return True
 
@@ -151,9 +153,8 @@ def _let_go_of_job(session: Session, lease: Lease, units: Units, sizes: Mapping[
     return True
 
 
-def _same_sketches(key: Any, corpus: Any) -> ColumnElement[bool]:  # noqa: ANN401 - texts or columns
-    same = (Job.plan["sketches"].astext == key, Job.plan["corpus"].astext == corpus)
-    return and_(Job.state.in_(OPEN), *same)
+def _same_work(work: Any) -> ColumnElement[bool]:  # noqa: ANN401 - a text or a column
+    return and_(Job.state.in_(OPEN), Job.plan["work"].astext == work)
 
 
 def wake_jobs(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting]:
@@ -171,8 +172,7 @@ def wake_jobs(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting
         Shard.job_id == other.id,
         Shard.state.in_(OPEN),
         other.id != Job.id,
-        other.plan["sketches"].astext == Job.plan["sketches"].astext,
-        other.plan["corpus"].astext == Job.plan["corpus"].astext,
+        other.plan["work"].astext == Job.plan["work"].astext,
     )
     conditions = [
         or_(
@@ -182,11 +182,7 @@ def wake_jobs(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting
         or_(Job.plan["behind"].is_(None), ~open_elsewhere),
     ]
     if job_id is not None:
-        sketches, corpus = (
-            select(other.plan[name].astext).where(other.id == job_id).scalar_subquery()
-            for name in ("sketches", "corpus")
-        )
-        same = _same_sketches(sketches, corpus)
+        same = _same_work(select(other.plan["work"].astext).where(other.id == job_id).scalar_subquery())
         conditions.append(or_(Job.id == job_id, and_(Job.plan["behind"].is_not(None), same)))
     return wake(session, Job, *conditions)
 

@@ -68,6 +68,12 @@ def used_keys(session: Session) -> set[str]:
     return {key for row in rows for key in row if key}
 
 
+def pieces_in_use(session: Session) -> set[str]:
+    """Keys of the corpora that jobs which have not ended are read in pieces of."""
+    key = Job.plan["ranges"]["key"].astext
+    return set(session.scalars(select(key).where(Job.state.in_(OPEN), key.is_not(None))))
+
+
 def lock_number(digits: str) -> int:
     """The first 16 of some hexadecimal digits as the signed 64 bits that Postgres names a lock by."""
     return int.from_bytes(bytes.fromhex(digits[:16]), signed=True)

@@ -2,6 +2,7 @@
 
 One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and everything else goes by names:
 
+    corpora/<key>/<bytes of a range>-<number>.safetensors
     sketches/<key>/shard-<hash>.safetensors, shard-<hash>.index, ..., shards-<number>-<hash>.index, scored.json,
         used-<hash>
     jobs/<id>/rows.<format>, excerpts.jsonl, and the checksums of the rows: checksums.rows.<format>
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from app.core.storage.checksums import Damaged, checked, open_checked, put_checked
 from app.core.storage.names import (
+    CORPORA,
     PROOFS,
     ROWS,
     RUNS,
@@ -24,6 +26,8 @@ from app.core.storage.names import (
     excerpts_name,
     held_out_name,
     picks_name,
+    piece_name,
+    pieces_prefix,
     proof_prefix,
     row_scores_name,
     rows_name,
@@ -39,6 +43,7 @@ from app.core.storage.opening import open_artifacts
 from app.core.storage.store import ArtifactStore, StorageAway, StorageFailed, Stored
 
 __all__ = [
+    "CORPORA",
     "PROOFS",
     "ROWS",
     "RUNS",
@@ -57,6 +62,8 @@ __all__ = [
     "open_artifacts",
     "open_checked",
     "picks_name",
+    "piece_name",
+    "pieces_prefix",
     "proof_prefix",
     "put_checked",
     "row_scores_name",

@@ -9,10 +9,21 @@ if TYPE_CHECKING:
 
 SKETCHES = "sketches/"
 ROWS = "jobs/"
+CORPORA = "corpora/"
 USED = "used-"
 """What the names of lists of shards that a job uses begin with, below their key."""
 PROOFS = "proofs/"
 RUNS = "runs/"
+
+
+def pieces_prefix(key: str) -> str:
+    """What the names of the pieces of a corpus begin with."""
+    return f"{CORPORA}{key}/"
+
+
+def piece_name(key: str, range_bytes: int, number: int) -> str:
+    """One piece of a corpus whose dataset is cut into ranges of this size."""
+    return f"{pieces_prefix(key)}{range_bytes}-{number:06}.safetensors"
 
 
 def sketches_prefix(key: str) -> str:

@@ -56,16 +56,15 @@ def in_pieces(snapshot: Snapshot, tokenizer: PreTrainedTokenizerFast, settings: 
     names = read_columns(snapshot, settings)
 
     def pieces(_key: str) -> Iterator[Piece]:
-        for part in ranges_of(snapshot, settings, range_bytes):
+        for group in ranges_of(snapshot, settings, range_bytes):
             yield read_piece(
                 snapshot,
                 tokenizer,
-                part,
+                group,
                 names,
                 columns=None,
                 max_length=64,
                 settings=elsewhere,
-                on_rows=lambda _: None,
                 should_stop=lambda: False,
             )
 
@@ -133,12 +132,11 @@ def test_each_kind_of_file(
 ) -> None:
     snapshot = snapshot_of(name, content)
     range_bytes = len(content) // 8 if not name.endswith("parquet") else 1
-    parts = ranges_of(snapshot, settings, range_bytes)
-    assert len(parts) == ranges
+    assert len(ranges_of(snapshot, settings, range_bytes)) == ranges
     assert told(in_pieces(snapshot, chatml, settings, range_bytes)) == told(whole(snapshot, chatml, settings))
 
 
-def test_many_files_are_at_least_as_many_ranges(
+def test_files_are_ranges_and_small_ones_are_read_together(
     root: Path, make_settings: SettingsFactory, chatml: PreTrainedTokenizerFast
 ) -> None:
     settings = make_settings()
@@ -146,10 +144,15 @@ def test_many_files_are_at_least_as_many_ranges(
         (root / f"{number}.jsonl").write_bytes(ENCODERS["jsonl"](ROWS[number * 40 : number * 40 + 40]))
     uris = tuple((root / f"{number}.jsonl").as_uri() for number in range(3))
     snapshot = fetch(check_uris(uris, settings), settings)
-    assert [part.file for part in ranges_of(snapshot, settings, 1 << 20)] == [0, 1, 2]
-    pieced = in_pieces(snapshot, chatml, settings, 1000)
-    assert pieced.starts == (0, 40, 80)
-    assert told(pieced) == told(whole(snapshot, chatml, settings))
+    (together,) = ranges_of(snapshot, settings, 1 << 20)
+    assert [each.file for each in together] == [0, 1, 2]
+    one_and_a_half_files = snapshot.parts[0].bytes * 3 // 2
+    groups = ranges_of(snapshot, settings, one_and_a_half_files)
+    assert [[each.file for each in group] for group in groups] == [[0, 1], [2]]
+    for range_bytes in (1000, one_and_a_half_files):
+        pieced = in_pieces(snapshot, chatml, settings, range_bytes)
+        assert pieced.starts == (0, 40, 80)
+        assert told(pieced) == told(whole(snapshot, chatml, settings))
 
 
 def test_too_many_rows_in_all_are_refused(
