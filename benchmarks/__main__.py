@@ -31,6 +31,7 @@ SUITES = (
     "gradients",
     "gradients_distortion",
     "scaling",
+    "reading_together",
     "service",
     "jobs",
     "soak",

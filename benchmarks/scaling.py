@@ -109,7 +109,8 @@ def finished(http: TestClient, job_id: str) -> dict[str, Any]:
 
 
 @contextmanager
-def worker_processes(settings: Settings, count: int) -> Iterator[None]:
+def worker_processes(settings: Settings, count: int, *, pinned: bool = False) -> Iterator[None]:
+    """Workers, each `pinned` to a processor core of its own where asked; ended with the block."""
     values = settings.model_dump(mode="json", exclude_none=True)
     environment = {
         f"SPICE_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
@@ -119,6 +120,8 @@ def worker_processes(settings: Settings, count: int) -> Iterator[None]:
     processes = [
         subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL) for _ in range(count)
     ]
+    for process, core in zip(processes, sorted(os.sched_getaffinity(0)) if pinned else (), strict=False):
+        os.sched_setaffinity(process.pid, {core})
     try:
         yield
     finally:

@@ -21,7 +21,8 @@ def at(point: str, action: str) -> None:
     """Kill the process (`die`), stop it (`freeze`) or ask it to end (`terminate`) at a point of a job.
 
     Args:
-        point: `taken` (the message has left the queue, nothing has begun), `reading`, `gradients`, `selecting`,
+        point: `taken` (the message has left the queue, nothing has begun), `reading`, `range` (its tokens are made and
+            not written), `gradients`, `selecting`,
             `publishing` (all is written, nothing committed) or `published` (committed, but the queue has not heard
             of it).
         action: One of the three.
@@ -51,6 +52,19 @@ def _reading(happen: Callable[[], None]) -> None:
         return build(*arguments, **{**options, "on_rows": lambda _rows: happen()})
 
     reading.build_corpus = build_corpus  # type: ignore[assignment]
+
+
+def _range(happen: Callable[[], None]) -> None:
+    from workers.stages import pieces  # noqa: PLC0415
+
+    read = pieces.read_piece
+
+    def read_not_written(*arguments: Any, **options: Any) -> Any:
+        piece = read(*arguments, **options)
+        happen()
+        return piece
+
+    pieces.read_piece = read_not_written
 
 
 def _gradients(happen: Callable[[], None]) -> None:
@@ -132,6 +146,7 @@ def _part(happen: Callable[[], None]) -> None:
 POINTS: dict[str, Callable[[Callable[[], None]], None]] = {
     "taken": _taken,
     "reading": _reading,
+    "range": _range,
     "gradients": _gradients,
     "selecting": _selecting,
     "part": _part,

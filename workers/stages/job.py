@@ -21,7 +21,7 @@ from workers.runtime.failures import ProblemError
 from workers.runtime.giving_way import GivingWay
 from workers.runtime.task import run_leased
 from workers.stages.job_parts import park_for_parts
-from workers.stages.job_reading import note_reading, read_job
+from workers.stages.job_reading import read_job
 from workers.stages.job_selecting import JobSelecting, candidates_for, objective_for
 from workers.stages.job_sketches import sketches_for
 from workers.stages.leased_job import leased_job
@@ -66,11 +66,9 @@ def _take_turn(job: LeasedJob) -> None:
     for failure in (job.failure, *(part.error for part in job.parts)):
         if failure is not None and not job.damaged:
             raise ProblemError(failure)
-    first = Stage.READING not in job.seconds
-    with job.timed(Stage.READING):
-        reading = read_job(job)
-    if first:
-        note_reading(job, reading)
+    reading = read_job(job)
+    if reading is None:
+        return
     sketches = sketches_for(job, reading)
     unscored = sketches.unscored(verify=job.damaged)
     if unscored is None:

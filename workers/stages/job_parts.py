@@ -57,6 +57,7 @@ def park_for_parts(job: LeasedJob, sketches: JobSketches, candidates: Candidates
             "parted_at": sketches.plan.parted_at or job.now(),
             "splits": splits,
             "behind": None,
+            "work": None,
             "candidates": len(candidates.rows),
             "parts": len(sizes),
             "picks": config.budget,

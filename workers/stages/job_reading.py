@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.core.db.tables import Stage
-from app.core.lifecycle import measurements, quotas
+from app.core.lifecycle import measurements, parking, quotas
 from app.core.lifecycle.measurements import Took
+from app.core.storage import pieces_prefix
 from workers.data.ngrams import rows_within
 from workers.data.rejection import enforce_limit
 from workers.data.sources import source_column
@@ -17,7 +18,7 @@ from workers.stages import measuring
 from workers.stages.candidates import picks_of
 from workers.stages.limits import FIELD, check_possible, held_against, read_evaluation, read_membership
 from workers.stages.purposes import POOL, purpose_source, purposes_of, read_purpose
-from workers.stages.reading import dataset_snapshot, read, source_beside
+from workers.stages.reading import corpus_of, dataset_snapshot, opened, source_beside
 
 if TYPE_CHECKING:
     from app.core.contracts.job_plan import JobPlan
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from workers.runtime.heartbeat import Meter
     from workers.stages.leased_job import LeasedJob
     from workers.stages.limits import Membership
-    from workers.stages.reading import Reading
+    from workers.stages.pieces import Pieces
+    from workers.stages.reading import Opened, Reading
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,12 +38,13 @@ class JobReading:
     Attributes:
         readings: Its datasets by role, its own first.
         membership: What the constraints are about.
-        anew: Whether rows of its own dataset were made into tokens, rather than found as tokens.
+        anew: Whether rows of its own dataset were made into tokens, rather than found as tokens; None where workers
+            shared that.
     """
 
     readings: dict[str, Reading]
     membership: Membership
-    anew: bool
+    anew: bool | None
 
     @property
     def own(self) -> Reading:
@@ -54,8 +57,10 @@ class JobReading:
         return plan.model_copy(update={"beside": beside}) if beside else plan
 
 
-def read_job(job: LeasedJob) -> JobReading:
+def read_job(job: LeasedJob) -> JobReading | None:
     """Read everything, and refuse what no selection can come of before gradients are computed.
+
+    None where the job is parked until workers have read the ranges of its dataset.
 
     Raises:
         JobError: A dataset is not what it was, has no such rows or columns, or is beyond a quota; constraints or the
@@ -64,15 +69,31 @@ def read_job(job: LeasedJob) -> JobReading:
         ModelError: A row is longer than the model reads.
         Stopped: The job was cancelled or lost meanwhile.
     """
+    first = Stage.READING not in job.seconds
+    with job.timed(Stage.READING):
+        reading = _read(job)
+    if first and reading is not None:
+        _note_time(job, reading)
+    return reading
+
+
+def _read(job: LeasedJob) -> JobReading | None:
     beside = {role: _read_beside(job, role, purpose) for role, purpose in purposes_of(job.request.selection).items()}
     evaluation = _read_evaluation(job)
-    own, anew = _read_own(job)
+    found = _read_own(job)
+    if found is None:
+        return None
+    own, anew = found
     _count(job, own.corpus.rows_total + sum(one.corpus.rows_total for one in beside.values()))
     return JobReading({POOL: own, **beside}, _membership(job, own, evaluation), anew)
 
 
-def note_reading(job: LeasedJob, reading: JobReading) -> None:
-    """Keep how long reading took, for the estimates of later jobs."""
+def _note_time(job: LeasedJob, reading: JobReading) -> None:
+    """Keep how long reading took; for the estimates of later jobs, if one worker did it."""
+    if job.plan.ranges is not None:
+        job.seconds[Stage.READING] = round(job.now() - job.plan.ranges.since, 3)
+    if reading.anew is None:
+        return
     corpus = reading.own.corpus
     kind = measuring.of_reading(job.request, reading.own.model.revision, found=not reading.anew)
     took = Took(corpus.rows_total, corpus.tokens, float(max(corpus.tokens, 1)), job.seconds[Stage.READING])
@@ -100,9 +121,10 @@ def _read_evaluation(job: LeasedJob) -> tuple[NGrams, str] | None:
     return read_evaluation(snapshot, asked, job.context.settings, job.should_stop), snapshot.fingerprint
 
 
-def _read_own(job: LeasedJob) -> tuple[Reading, bool]:
-    """The job's own dataset, and whether its rows were made into tokens just now."""
-    fetching = job.heartbeat.enter(Stage.READING, None, "bytes")
+def _read_own(job: LeasedJob) -> tuple[Reading, bool | None] | None:
+    """The job's own dataset, and whether its rows were made into tokens just now; None where the job is parked."""
+    again = Stage.READING in job.seconds  # to a worker's next turn reading is not told: a job never goes back
+    fetching = None if again else job.heartbeat.enter(Stage.READING, None, "bytes")
     counting: list[Meter] = []
 
     def on_rows(rows: int) -> None:
@@ -110,7 +132,11 @@ def _read_own(job: LeasedJob) -> tuple[Reading, bool]:
             counting.append(job.heartbeat.enter(Stage.READING, job.source.rows, "rows"))
         counting[0].at(rows)
 
-    reading = read(job.context, job.source, job.should_stop, on_bytes=fetching.at, on_rows=on_rows)
+    dataset = opened(job.context, job.source, job.should_stop, None if fetching is None else fetching.at)
+    pieces = dataset.pieces(job.context)
+    if pieces is not None and not pieces.put_together(job.context) and _park_for_ranges(job, dataset, pieces):
+        return None
+    reading = corpus_of(job.context, dataset, pieces, job.should_stop, None if again else on_rows)
     wanted, corpus = job.request, reading.corpus
     enforce_limit(
         corpus.rejected,
@@ -124,7 +150,28 @@ def _read_own(job: LeasedJob) -> tuple[Reading, bool]:
         picks_of(wanted.selection.budget, len(corpus))
     check_length(*corpus.longest(), reading.model.longest)  # a budget that can be met is of one row or more
     job.context.corpus = corpus
-    return reading, bool(counting)
+    return reading, None if job.plan.ranges is not None else bool(counting)
+
+
+def _park_for_ranges(job: LeasedJob, dataset: Opened, pieces: Pieces) -> bool:
+    """Let go of the job until workers have read the ranges that are missing.
+
+    False where none is, or where the job's own shards were to read them: then it reads the dataset as a whole.
+    """
+    sizes = pieces.missing()
+    if not sizes or (job.plan.ranges is not None and job.plan.behind is None):
+        return False
+    since = job.now() if job.plan.ranges is None else job.plan.ranges.since
+    plan = job.plan.model_copy(
+        update={
+            "fingerprint": dataset.snapshot.fingerprint,
+            "work": pieces_prefix(pieces.plan.key),
+            "behind": None,
+            "ranges": pieces.plan.model_copy(update={"since": since}),
+        }
+    )
+    job.park(parking.RANGES, sizes, plan)
+    return True
 
 
 def _count(job: LeasedJob, rows: int) -> None:

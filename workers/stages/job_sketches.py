@@ -180,6 +180,7 @@ class JobSketches:
         allowed, tokens, limited = self._within_limits(one, missing) if sketchless else (missing, None, None)
         plan = JobPlan(
             **self.planned(one),
+            work=f"{store.key}/{one.reading.corpus.digest}",
             shard_rows=store.shard_rows,
             parked_at=self.plan.parked_at or self.job.now(),
             rounds=self.plan.rounds,
@@ -190,15 +191,7 @@ class JobSketches:
             | ({} if tokens is None else {"tokens": tokens})
             | ({} if limited is None else {"limited": limited})
         )
-        lease = self.job.heartbeat.lease
-        self.job.heartbeat.stop()
-        with self.job.context.sessions() as session:
-            if parking.park_behind(session, lease, sizes, plan):
-                return
-            waiting = parking.park_job(session, lease, parking.SHARDS, {shard: sizes[shard] for shard in allowed}, made)
-        self.job.context.queue.put_or_leave(waiting)
-        if not waiting:
-            raise Stopped
+        self.job.park(parking.SHARDS, sizes, plan, {shard: sizes[shard] for shard in allowed}, made)
 
     def _within_limits(self, one: Sketched, missing: list[int]) -> tuple[list[int], int | None, LimitReached | None]:
         """The shards that the limit of tokens lets this job make, the tokens that it has then, and whether that is all.

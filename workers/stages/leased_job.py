@@ -13,15 +13,17 @@ from app.core.db.tables import Job
 from app.core.lifecycle import parking
 from app.core.lifecycle.turns import Turn
 from app.core.telemetry import tracing
+from workers.data.stopping import Stopped
 from workers.stages.purposes import POOL
 from workers.stages.reading import source_of
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from app.core.contracts.job_request import JobRequest
     from app.core.db.tables import Json, Part, Stage
+    from app.core.lifecycle.parking import Units
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
     from workers.stages.reading import Source
@@ -73,6 +75,37 @@ class LeasedJob:
         """Whether the job was cancelled or lost, or the worker is shutting down."""
         return self.heartbeat.should_stop()
 
+    def park(
+        self,
+        units: Units,
+        sizes: Mapping[int, int],
+        plan: JobPlan,
+        own: Mapping[int, int] | None = None,
+        planned_own: JobPlan | None = None,
+    ) -> None:
+        """Let go of the job until the work that its plan names is done: by another job already, or by its own shards.
+
+        Args:
+            units: What the shards are.
+            sizes: Number and size of each shard of the work.
+            plan: Of the job.
+            own: The shards that are made where no other job does the work; None for all.
+            planned_own: The plan there, if it is another one.
+
+        Raises:
+            Stopped: The job was cancelled or lost meanwhile.
+        """
+        lease = self.heartbeat.lease
+        self.heartbeat.tell()  # a stage that was shorter than a heartbeat is told as well
+        self.heartbeat.stop()
+        with self.context.sessions() as session:
+            if parking.park_behind(session, lease, units, sizes, plan):
+                return
+            waiting = parking.park_job(session, lease, units, sizes if own is None else own, planned_own or plan)
+        self.context.queue.put_or_leave(waiting)
+        if not waiting:
+            raise Stopped
+
     def now(self) -> float:
         """Seconds since 1970 on Postgres's clock, which all workers share."""
         with self.context.sessions() as session:
@@ -95,7 +128,8 @@ def leased_job(context: WorkerContext, heartbeat: LeaseHeartbeat) -> LeasedJob:
         plan = JobPlan.load(job.plan)
         done = parking.samples_done(session, job_id)
         computed = {POOL: plan.computed, **plan.computed_beside}
-        computed[plan.role] = computed.get(plan.role, 0) + done
+        if plan.ranges is None:
+            computed[plan.role] = computed.get(plan.role, 0) + done
         return LeasedJob(
             context=context,
             heartbeat=heartbeat,
