@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from app.core.settings import Settings
     from workers.data.chat_template import Rendered
     from workers.data.fetch import Snapshot
-    from workers.data.formats import Record
-    from workers.data.ranges import Range
+    from workers.data.formats import Range, Record
 
 LAYOUT_VERSION = 3  # part of a corpus's key: raise it when the same input gives other samples or files
 BATCH_ROWS = 256

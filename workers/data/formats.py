@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from app.core.settings import Settings
     from workers.data.fetch import Snapshot
-    from workers.data.ranges import Range
 
 MOST_COLUMNS = 1000
 LONGEST_COLUMN_NAME = 1000
@@ -60,6 +59,23 @@ class BadRecord:
 
     row: int
     reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Consecutive rows of one file of a dataset.
+
+    Attributes:
+        file: Number of the file in the dataset.
+        bytes: Size, as a measure of the work.
+        start: Where the range begins: a byte of JSON Lines, a row group of Parquet; 0 is the file's beginning.
+        end: Where the next range begins; None where the file is one range.
+    """
+
+    file: int
+    bytes: int
+    start: int = 0
+    end: int | None = None
 
 
 class _RowRejected(Exception):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from workers.data.decode import BUFFER_BYTES, LOOKED_AT_BYTES, is_plain
-from workers.data.formats import open_parquet, parts_of
+from workers.data.formats import Range, open_parquet, parts_of
 from workers.data.json_rows import is_lines
 from workers.data.split import BOM, WHITE_SPACE
 
@@ -16,23 +15,6 @@ if TYPE_CHECKING:
 
     from app.core.settings import Settings
     from workers.data.fetch import Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Consecutive rows of one file of a dataset.
-
-    Attributes:
-        file: Number of the file in the dataset.
-        bytes: Size, as a measure of the work.
-        start: Where the range begins: a byte of JSON Lines, a row group of Parquet; 0 is the file's beginning.
-        end: Where the next range begins; None where the file is one range.
-    """
-
-    file: int
-    bytes: int
-    start: int = 0
-    end: int | None = None
 
 
 def ranges_of(snapshot: Snapshot, settings: Settings, range_bytes: int) -> list[list[Range]]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from workers.data.corpus import Tokenising
     from workers.data.fetch import Snapshot
-    from workers.data.ranges import Range
+    from workers.data.formats import Range
     from workers.runtime.context import WorkerContext
 
 logger = logging.getLogger(__name__)
