@@ -57,11 +57,12 @@ def guarantees(
     optimum = log_det + outside
     rho = -math.expm1(k * math.log1p(-1.0 / k)) if k > 1 else 1.0
     price = float(problem.price.max() - problem.price.min())
+    tied = 2.0 * float(problem.widths.max())  # how far below the best score a pick may be
     c = curvature(problem) if with_curvature else None
     return Guarantees(
         certificate=log_det / optimum if optimum > 0 else 1.0,
         optimum_upper_bound=optimum,
-        additive_bound=log_det / rho + k * (problem.penalty + price) if theorem_holds and k else None,
+        additive_bound=log_det / rho + k * (problem.penalty + price + tied) if theorem_holds and k else None,
         curvature=c,
         curvature_factor=curvature_factor(c) if theorem_holds and price == 0 and c is not None else None,
         epsilon_bound_violations=epsilon_bound_violations(problem, trace),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from workers.selection.rounding import COSINE_EPSILONS, EPS64, EXACT, TIE, gain_error, residual_error
+from workers.selection.rounding import COSINE_EPSILONS, EPS64, EXACT, gain_error, residual_error
 from workers.selection.whitening import BLOCK, Whitener
 
 if TYPE_CHECKING:
@@ -50,11 +50,10 @@ class Front:
         self._alpha, self._penalty = problem.alpha, problem.penalty
         self._cosine_error = COSINE_EPSILONS * torch.finfo(problem.sketches.dtype).eps
         self.sketches = problem.sketches.gather(rows, problem.sketches.dtype).cpu().numpy()
-        self._norms, self._scale, self._price = (
-            values[rows].cpu().numpy() for values in (problem.norms, problem.scale, problem.price)
+        self._norms, self._scale, self._price, self._widths = (
+            values[rows].cpu().numpy() for values in (problem.norms, problem.scale, problem.price, problem.widths)
         )
-        self._largest_scale = float(self._scale.max())
-        self._largest_price = self._largest_scale * (self._penalty + float(self._price.max()))
+        self._largest_scale, self._widest = float(self._scale.max()), float(self._widths.max())
         self._negative_reciprocals = -1.0 / self._norms
         self.white, self.changes = np.empty((count, p)), np.zeros(count)
         self.entered = self._take_over(last)
@@ -80,7 +79,7 @@ class Front:
         # Twice the error of the gain: it blurs the score, and it widens the interval in which others tie with it.
         growth = 1.0 + self._alpha * float(self.residuals[leader])
         doubt_of_best = doubt + 2.0 * self._alpha * float(self.errors[leader]) * float(self._scale[leader]) / growth
-        if best - doubt_of_best - 2.0 * TIE * (abs(best) + 2.0 * self._largest_price) <= outside:
+        if best - doubt_of_best - float(self._widths[leader]) <= outside:
             return None
         near = scores >= best - self._apart - 2.0 * doubt
         return leader if np.count_nonzero(near) == 1 else self._decide(np.flatnonzero(near), mean)
@@ -137,15 +136,14 @@ class Front:
         share = EXACT * (1.0 + self.changes / 8.0)
         # The residuals to come are differences: wrong by some epsilons of the residual that they started from.
         self.errors = residual_error(self.residuals, self._norms, share) + 16.0 * EPS64 * self.residuals
-        made_of = np.log1p(self._alpha * self.residuals) + self._penalty + self._price
-        self._apart = 4.0 * float((self._scale * (TIE * made_of + self._alpha * self.errors)).max())
+        self._apart = 2.0 * self._widest + 4.0 * self._alpha * float((self._scale * self.errors).max())
 
     def _decide(self, near: NDArray[np.int64], mean: Mean) -> int:
         """The best of some rows, exactly.
 
-        Two scores tie when they differ by less than `TIE` of what they are made of and the rounding of exact gains, and
-        the first of the rows that tie with the best wins. Where the errors of the front leave open which rows tie,
-        their residuals are computed anew from the whitened rows.
+        Two scores tie when they differ by less than the widths of both rows and the rounding of exact gains, and the
+        first of the rows that tie with the best wins. Where the errors of the front leave open which rows tie, their
+        residuals are computed anew from the whitened rows.
         """
         prices = self._price[near]
         if self._penalty and mean.unit is not None:
@@ -168,7 +166,7 @@ class Front:
         """Scores of some rows, and how close to each of them others tie with it."""
         gains = np.log1p(self._alpha * residuals)
         rounding = gain_error(residuals, residual_error(residuals, self._norms[near], EXACT), self._alpha)
-        return self._scale[near] * (gains - prices), self._scale[near] * (TIE * (gains + prices) + rounding)
+        return self._scale[near] * (gains - prices), self._widths[near] + self._scale[near] * rounding
 
     def _exact_residuals(self, near: NDArray[np.int64]) -> NDArray[np.float64]:
         """|W z|^2 of some rows with all picks in W, as norms of vectors."""

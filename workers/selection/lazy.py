@@ -48,7 +48,7 @@ class Climb(NamedTuple):
 
 
 def lazy_greedy(problem: Problem, watch: Watch, abandon: Callable[[Picked, Pool], bool] = lambda *_: False) -> Climb:
-    """Add the row with the largest score (ties: the lowest row number) until the budget or an early stop.
+    """Add the row with the largest score (ties by `Problem.widths`: the first) until the budget or an early stop.
 
     Args:
         problem: What is being selected from.
@@ -62,6 +62,9 @@ def lazy_greedy(problem: Problem, watch: Watch, abandon: Callable[[Picked, Pool]
     size = smallest = max(_FRONT_ROWS, _FRONT_BYTES // (8 * problem.sketches.p))
     front, allowance = None, 0.0
     stop: StopReason | None = None
+    if not picked.rows:
+        rules.close(pool)
+        _pick_first(problem, picked, pool, rules, watch)
     while stop is None:
         rules.close(pool)
         rows, outside = pool.leaders(size, allowance)
@@ -79,6 +82,18 @@ def lazy_greedy(problem: Problem, watch: Watch, abandon: Callable[[Picked, Pool]
         pool.close(front.rows[front.closed])
         size = max(smallest, _next_size(size, int(front.closed.sum()), problem.sketches.n))
     return Climb(picked, pool, stop)
+
+
+def _pick_first(problem: Problem, picked: Picked, pool: Pool, rules: Rules, watch: Watch) -> None:
+    """Pick into the empty set, where rows of one length all tie: a front would have to hold every row."""
+    row = pool.first()
+    if row is None:
+        return
+    pool.sweep(picked.add([row]), picked.mean)
+    pool.close(np.array([row]))
+    rules.take(row, problem.sketches.row(row))
+    picked.first_gain = float(problem.base_gains()[row])
+    watch.step("picking", 1, problem.budget)
 
 
 def _next_size(size: int, lasted: int, n: int) -> int:

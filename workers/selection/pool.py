@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from workers.selection.rounding import COSINE_EPSILONS, bulk_share, residual_error
+from workers.selection.rounding import COSINE_EPSILONS, EXACT, bulk_share, gain_error, residual_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ _VAGUE = 1e-4
 
 
 class Outside(NamedTuple):
-    """What no row outside a front can exceed."""
+    """What no row outside a front can exceed, the width within which it ties included."""
 
     score: float  # by the gains alone, for good
     while_near: float  # while no conflict has fallen by more than `allowance` since the sum of the picks was `total`
@@ -90,6 +90,17 @@ class Pool:
         self._residuals[at] = exact
         self._errors[at] = error + residual_error(exact, self._problem.norms[at], self._share)
 
+    def first(self) -> int | None:
+        """The row to pick into the empty set, by exact gains, however many tie; None if no row is open."""
+        problem, norms = self._problem, self._problem.norms
+        if not bool(self._open.any()):
+            return None
+        scores = (problem.base_gains() - problem.price) * problem.scale
+        error = gain_error(problem.squared_norms, residual_error(problem.squared_norms, norms, EXACT), problem.alpha)
+        width = problem.widths + problem.scale * error
+        least = (scores - width)[self._open].max()
+        return int(((scores + width >= least) & self._open).nonzero()[0])
+
     def leaders(self, size: int, allowance: float) -> tuple[Tensor, Outside]:
         """The rows with the largest score bounds, and what the others cannot exceed.
 
@@ -101,7 +112,7 @@ class Pool:
             Row numbers, ascending, shape (m,), m <= size, m = 0 if no row is open; and the bound on the rest.
         """
         problem, penalty = self._problem, self._problem.penalty
-        scores = (self._upper_gains() - problem.price) * problem.scale
+        scores = (self._upper_gains() - problem.price) * problem.scale + problem.widths
         scores.masked_fill_(~self._open, -torch.inf)
         certain = allowance + COSINE_EPSILONS * torch.finfo(problem.sketches.dtype).eps
         near = scores - penalty * (self._conflicts - certain).clamp_min_(0.0) * problem.scale

@@ -11,6 +11,7 @@ import torch
 
 from workers.selection.config import ConfigError
 from workers.selection.constraints import ConstraintError
+from workers.selection.rounding import TIE
 from workers.selection.sketches import InvalidRowsError, Sketches
 
 if TYPE_CHECKING:
@@ -73,6 +74,14 @@ class Problem:
     def norms(self) -> Tensor:
         """Euclidean norms of all rows, shape (n,), float64."""
         return self.squared_norms.sqrt()
+
+    @cached_property
+    def widths(self) -> Tensor:
+        """Half of how far scores may be apart that count as equal, by row: `TIE` of the most that a score is made of.
+
+        Shape (n,), float64. It does not depend on the set, so that a bound on a score stays one with the width added.
+        """
+        return TIE * self.scale * (self.base_gains() + self.penalty + self.price)
 
     def base_gains(self) -> Tensor:
         """log(1 + alpha |z|^2) of every row, shape (n,), float64, nats."""

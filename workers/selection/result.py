@@ -33,8 +33,9 @@ class Guarantees:
         certificate: F(S) / optimum_upper_bound, in [0, 1]: a proven lower bound on F(S) / F(S*), where S* is
             the best set of k rows. 1 where the bound is 0 (nothing to be had).
         optimum_upper_bound: F(S) plus the k largest marginal gains left outside S; at least F(S*).
-        additive_bound: The upper bound on F(S*) that the a-priori theorem gives, F(S) / rho + k * lambda with
-            rho = 1 - (1 - 1/k)^k. None for methods and windows that the theorem does not cover.
+        additive_bound: The upper bound on F(S*) that the a-priori theorem gives, F(S) / rho + k * (lambda + tau) with
+            rho = 1 - (1 - 1/k)^k and tau what a pick that ties with the best may be below it. None for methods and
+            windows that the theorem does not cover.
         curvature: c = 1 - min_x gain(x | all others) / base gain, in [0, 1]; None if not asked for.
         curvature_factor: (1 - e^-c) / c, a lower bound on F(S) / F(S*) of one global greedy; None if not asked for, or
             if windows or parts were picked from.

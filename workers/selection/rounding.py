@@ -21,8 +21,9 @@ EPS64 = float(np.finfo(np.float64).eps)
 #: An exact W z is wrong by at most this share of |z|.
 EXACT = 8.0 * EPS64
 
-#: Two scores closer than this share of what they are made of tie, and the lowest row number wins.
-TIE = 1e-12
+#: What float32 sketches leave open of a score, as a share of the most that it is made of: a batch of another shape
+#: moves a sketch by some 1e-7 of its length. Rows whose scores differ by less tie, and the lowest row number wins.
+TIE = 1e-6
 
 #: A bulk cosine is wrong by at most this many epsilons. Empirical, as `bulk_share` is.
 COSINE_EPSILONS = 32.0

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 
 def assert_greedy(sketches: np.ndarray, picks: np.ndarray, alpha: float, penalty: float) -> None:
-    """Recompute every score from the definitions in float64 before every pick, and see that the pick is the best.
+    """Recompute the best score from the definitions in float64 before every pick, and see that the pick ties with it.
 
     Among rows that are bit for bit the same, the pick has to be the first.
     """
@@ -23,7 +23,8 @@ def assert_greedy(sketches: np.ndarray, picks: np.ndarray, alpha: float, penalty
         scores = gains - penalty * conflicts
         left = np.setdiff1d(np.flatnonzero(norms > 0), before)
         assert pick in left
-        assert scores[pick] >= scores[left].max() - 1e-9
+        width = 1e-6 * (np.log1p(alpha * norms**2) + penalty)
+        assert (scores + width)[pick] >= (scores - width)[left].max() - 1e-9
         twins = left[(rows[left] == rows[pick]).all(axis=1)]
         assert pick == twins[0]
 
@@ -31,13 +32,14 @@ def assert_greedy(sketches: np.ndarray, picks: np.ndarray, alpha: float, penalty
 def naive_picks(sketches: np.ndarray, budget: int, alpha: float, penalty: float) -> NDArray[np.int64]:
     """The picks, with every score from the square root of the information in extended precision before every pick.
 
-    Rows tie with the best within a share of 1e-12 of what their scores are made of and the rounding of a gain in
+    Rows tie with the best within a millionth of their base gains and the largest penalty, and the rounding of a gain in
     float64, 8 epsilons of |z| in |W z|; the first of them is picked.
     """
     rows = sketches.astype(np.longdouble)
     norms = np.sqrt((rows**2).sum(axis=1))
     white, total, path = rows.copy(), np.zeros(rows.shape[1], dtype=np.longdouble), np.longdouble(0)
     closed = norms == 0
+    width = 1e-6 * (np.log1p(alpha * norms**2) + penalty)
     picks: list[int] = []
     for _ in range(min(budget, int((~closed).sum()))):
         residuals = (white**2).sum(axis=1)
@@ -49,7 +51,7 @@ def naive_picks(sketches: np.ndarray, budget: int, alpha: float, penalty: float)
         scores = gains - penalty * conflicts
         blur = 8 * np.finfo(np.float64).eps * norms
         rounding = alpha * blur * (2 * np.sqrt(residuals) + blur) / (1 + alpha * residuals)
-        tie = 1e-12 * (gains + penalty * conflicts) + rounding
+        tie = width + rounding
         upper, lower = np.where(closed, -np.inf, scores + tie), np.where(closed, -np.inf, scores - tie)
         pick = int(np.argmax(upper >= lower.max()))
         picks.append(pick)
