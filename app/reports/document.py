@@ -25,14 +25,14 @@ class Report:
     Attributes:
         job: The job, succeeded.
         summary: Its result in words, a sentence or more each.
-        figures: Drawn at the width of the page.
+        figures: Drawn at the width of the page, and again at that of a phone.
         methods: The method and its baselines side by side.
         rows: The first picks, or None where they are not kept any more.
     """
 
     job: JobResponse
     summary: Sequence[str]
-    figures: Sequence[Figure]
+    figures: Sequence[Sequence[Figure]]
     methods: Sequence[LeagueLine]
     rows: Sequence[PickedRow] | None
 
@@ -48,7 +48,7 @@ def render(report: Report) -> str:
             job=report.job,
             result=report.job.result,
             summary=report.summary,
-            figures=report.figures,
+            figures=list(zip(*report.figures, strict=True)),
             methods=report.methods,
             targeted=any(one.target_covered is not None for one in report.methods),
             sources=list(dict.fromkeys(name for one in report.methods for name in one.sources)),

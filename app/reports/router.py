@@ -59,8 +59,8 @@ def figures(
 ) -> Figures:
     """All figures of a job: SVG, caption, and the numbers behind each as a table; the result in plain words."""
     _tag(sessions, validators, job_id)
-    shown = service.show(sessions, job_id, width, curve_width)
-    drawn = [FigureResponse.model_validate(figure) for figure in shown.figures]
+    shown = service.show(sessions, job_id, (width, curve_width))
+    drawn = [FigureResponse.model_validate(figure) for figure in shown.figures[0]]
     return Figures(job_id=job_id, summary=list(shown.summary), figures=drawn)
 
 
@@ -80,8 +80,8 @@ def figure(
 ) -> Response:
     """One figure as an SVG file that carries its own style, for light and dark."""
     headers = _tag(sessions, validators, job_id)
-    shown = service.show(sessions, job_id, width, width)
-    found = next((one for one in shown.figures if one.name == name), None)
+    shown = service.show(sessions, job_id, (width, width))
+    found = next((one for one in shown.figures[0] if one.name == name), None)
     if found is None:
         raise FigureNotFound(f"The dataset of job {job_id} does not say where its rows are from.")
     content = found.svg.replace(">", f"><style>{figure_style()}</style>", 1)

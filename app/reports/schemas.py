@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,16 @@ EXAMPLE_FIGURES: dict[str, Any] = {
             "caption": "10,000 picks by spice hold 4,213 nats.",
             "svg": "<svg ...>",
             "table": {"columns": ["Picks", "spice, nats"], "rows": [["10,000", "4213"]]},
+            "marks": [
+                {
+                    "x": 982.0,
+                    "y": 31.5,
+                    "text": "10,000 picks by spice: 4213 nats",
+                    "rows": {"first_rank": "10000", "last_rank": "10000"},
+                }
+            ],
+            "pointing": "both",
+            "folded": False,
         }
     ],
 }
@@ -51,6 +61,17 @@ class TableResponse(Response):
     rows: list[list[str]]
 
 
+class MarkResponse(Response):
+    """A place of a drawing that has something to say."""
+
+    x: float = Field(description="In pixels from the left of the drawing.")
+    y: float = Field(description="In pixels from its top.")
+    text: str = Field(description="Its values in words.")
+    rows: dict[str, str] = Field(
+        description="Parameters of `GET /jobs/{id}/rows` for the picks behind it; empty if no picks are."
+    )
+
+
 class FigureResponse(Response):
     """A figure with its words and the numbers behind it."""
 
@@ -59,6 +80,11 @@ class FigureResponse(Response):
     caption: str = Field(description="What can be read off it.")
     svg: str = Field(description="One `<svg>` element without a style of its own.")
     table: TableResponse
+    marks: list[MarkResponse] = Field(description="What a pointer is told, where it points.")
+    pointing: Literal["x", "y", "both"] = Field(
+        description="By which distance a pointer finds its mark: along one axis, or in the plane."
+    )
+    folded: bool = Field(description="Whether it has nothing to show, as no pick is in conflict.")
 
 
 class Figures(Response):

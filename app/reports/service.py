@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 CURVE_POINTS = 400
 """Points of a line: more than a figure has pixels to show."""
 
-REPORT_WIDTH = 720.0
+REPORT_WIDTH, PHONE_WIDTH = 720.0, 330.0
 REPORT_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A job's result for people: the job, words and figures."""
+    """A job's result for people: the job, words and figures, at each width that was asked for."""
 
     job: JobResponse
     result: JobResult
     summary: Sequence[str]
-    figures: Sequence[Figure]
+    figures: Sequence[Sequence[Figure]]
 
 
 def statistics(session: Session, job_id: uuid.UUID) -> Statistics:
@@ -65,28 +65,27 @@ def statistics(session: Session, job_id: uuid.UUID) -> Statistics:
     return Statistics(job_id=job_id, **document)
 
 
-def show(sessions: Sessions, job_id: uuid.UUID, width: float, wide: float) -> Shown:
+def show(sessions: Sessions, job_id: uuid.UUID, *widths: tuple[float, float]) -> Shown:
     """The figures of a finished job and its result in words; raises as `statistics`.
 
     Args:
         sessions: The database.
         job_id: The job.
-        width: Of a figure, in pixels.
-        wide: Of the curve, in pixels.
+        widths: Of a figure and of the curve, in pixels, for each time that they are drawn.
     """
     with sessions() as session:
         found = statistics(session, job_id)
         job = to_response(finished_job(session, job_id))
         conflicts = results.conflicts(session, job_id)
     curve = results.stored_curve(sessions, job_id, CURVE_POINTS)
-    figures = draw_figures(curve, conflicts, found, job.selection.method, width, wide)
+    figures = [draw_figures(curve, conflicts, found, job.selection.method, width, wide) for width, wide in widths]
     assert job.result is not None  # noqa: S101 - a job that has succeeded has one; tells mypy so
     return Shown(job, job.result, summary(job.result), figures)
 
 
 def report(sessions: Sessions, artifacts: ArtifactStore, job_id: uuid.UUID) -> str:
     """The report of a finished job, as HTML; raises as `statistics`, and Unavailable if the store does not answer."""
-    shown = show(sessions, job_id, REPORT_WIDTH, REPORT_WIDTH)
+    shown = show(sessions, job_id, (REPORT_WIDTH, REPORT_WIDTH), (PHONE_WIDTH, PHONE_WIDTH))
     with sessions() as session:
         methods = league_of(session, job_id).methods
     try:

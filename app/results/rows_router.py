@@ -1,11 +1,12 @@
-"""`/jobs/{id}/rows`, `/suspects`, `/scores`: look through rows as text, and take the figures of all."""
+"""`/jobs/{id}/rows`, `/rows/{row}/why`, `/suspects`, `/scores`: look through rows as text, take the figures of all."""
 
 from __future__ import annotations
 
 import uuid  # noqa: TC003 - FastAPI reads the annotations
+from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 
 from app.core.storage import excerpts_name, suspects_name
 from app.http.caching import ValidatorsDep  # noqa: TC001
@@ -21,16 +22,19 @@ from app.http.problems import (
 )
 from app.results.downloads import MEDIA_TYPES, PartAsked, scores_file
 from app.results.rows_schemas import (
+    EXAMPLE_FATE,
     EXAMPLE_ROWS,
     EXAMPLE_SUSPECTS,
     PickedRow,
     PickedRows,
+    RowFate,
     SuspectRow,
     Suspects,
 )
 from app.results.rows_service import Asked, rows_of
 from app.results.schemas import JOB_ID
 from app.results.service import finished_job
+from app.results.why import fate
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 
@@ -56,8 +60,21 @@ async def _asked(
     query: Annotated[str, Query(max_length=200, description="Only rows whose text has this in it, case aside.")] = "",
     limit: Annotated[int, Query(ge=1, le=200, description="Rows on a page.")] = 20,
     cursor: Annotated[str | None, Query(max_length=20, description="`next_cursor` of the page before.")] = None,
+    source: Annotated[str | None, Query(max_length=400, description="Only rows from this source.")] = None,
 ) -> Asked:
-    return Asked(query, limit, cursor)
+    return Asked(query, limit, cursor, source)
+
+
+async def _picks_asked(
+    asked: Annotated[Asked, Depends(_asked)],
+    first_rank: Annotated[int, Query(ge=1, le=2**53, description="Rank of the first pick that is looked at.")] = 1,
+    last_rank: Annotated[int | None, Query(ge=1, le=2**53, description="Rank of the last.")] = None,
+    min_gain: Annotated[float | None, Query(description="Only picks whose gain is at least so many nats.")] = None,
+    min_conflict: Annotated[float | None, Query(description="Only picks whose conflict is at least this.")] = None,
+) -> Asked:
+    bounds = {"marginal_gain": min_gain, "conflict": min_conflict}
+    at_least = {name: least for name, least in bounds.items() if least is not None}
+    return replace(asked, first_rank=first_rank, last_rank=last_rank, at_least=at_least)
 
 
 @router.get(
@@ -70,7 +87,7 @@ def rows(
     artifacts: ArtifactsDep,
     validators: ValidatorsDep,
     job_id: uuid.UUID,
-    asked: Annotated[Asked, Depends(_asked)],
+    asked: Annotated[Asked, Depends(_picks_asked)],
 ) -> PickedRows:
     """Picked rows as text, best pick first. One request looks through 8 MiB at most; `next_cursor` looks on."""
     with sessions() as session:
@@ -85,6 +102,25 @@ def rows(
         selected=selected,
         next_cursor=found.next_cursor,
     )
+
+
+@router.get(
+    "/rows/{row}/why",
+    summary="Why a row was picked, or was not",
+    responses=example(200, "What became of the row.", EXAMPLE_FATE)
+    | problems(*NOT_THERE, (InvalidRequest, "row: is 900, and the rows go from 0 to 319")),
+)
+def why(
+    sessions: SessionsDep,
+    artifacts: ArtifactsDep,
+    validators: ValidatorsDep,
+    job_id: uuid.UUID,
+    row: Annotated[int, Path(ge=0, le=2**53, description="Row number in the dataset, from 0.")],
+) -> RowFate:
+    """What a row would add to the selection, the pick that it is most like, and which filter or fault kept it out."""
+    with sessions() as session:
+        validators.result(finished_job(session, job_id))
+    return fate(sessions, artifacts, job_id, row)
 
 
 @router.get(
@@ -132,7 +168,10 @@ def scores(
     range: Annotated[str | None, Header(description="Bytes of the file, such as `bytes=1000-`.")] = None,  # noqa: A002
     if_range: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
-    """Parquet with the columns row, loss, norm, cosine, ifd, suspicion, suspect, picked and filtered, in file order."""
+    """Parquet, in file order: row, loss, norm, cosine, ifd, suspicion, suspect, picked, filtered, and more.
+
+    More are `gain_at_end`, `nearest` and `nearest_cosine` of rows that were passed over, and what methods need.
+    """
     with sessions() as session:
         job = finished_job(session, job_id)
     return scores_file(artifacts, job_id, validators.download(job, "scores"), PartAsked(range, if_range))

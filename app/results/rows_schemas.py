@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -54,6 +54,28 @@ EXAMPLE_SUSPECTS: dict[str, Any] = {
 }
 
 
+EXAMPLE_FATE: dict[str, Any] = {
+    "job_id": JOB_ID,
+    "row": 17,
+    "fate": "passed_over",
+    "words": [
+        "To the whole selection the row would add 0.021 nats; the last pick added 0.31, the first 5.1.",
+        "That is next to nothing: what it teaches is in the selection already.",
+        "It is much like pick 1: their cosine is 0.981.",
+    ],
+    "gain_at_end": 0.021,
+    "first_gain": 5.1,
+    "last_gain": 0.31,
+    "nearest": {"rank": 1, "row": 812, "cosine": 0.981, "messages": [{"role": "user", "content": "2+2?"}]},
+    "loss": 1.2,
+    "norm": 38.1,
+    "cosine": 0.31,
+    "ifd": 0.7,
+    "suspicion": 0.4,
+    "suspect": False,
+}
+
+
 class Message(Response):
     """A turn."""
 
@@ -68,6 +90,9 @@ class TextRow(Response):
     index: int = Field(description="Row number in the dataset.")
     messages: list[Message] = Field(description="The row as a conversation, cut to 4,000 characters.")
     cut: bool = Field(description="Whether text beyond those was left out.")
+    source: str | None = Field(
+        default=None, description="Where it is from, as `dataset.source_column` says; null where nothing says."
+    )
 
 
 class PickedRow(TextRow):
@@ -97,6 +122,40 @@ class SuspectRow(TextRow):
     suspect: bool = Field(description="Whether it looks wrong by itself, not only beside the others.")
     picked: bool = Field(description="Whether it was picked.")
     filtered: str | None = Field(description="The filter and the bound that kept it from being picked.")
+
+
+class NearestPick(Response):
+    """The pick whose sketch has the largest cosine with that of a row."""
+
+    rank: int = Field(description="From 1, in the order of picking.")
+    row: int = Field(description="Row number in the dataset.")
+    cosine: float
+    messages: list[Message] = Field(description="Its text, cut to 4,000 characters; empty once it is not kept.")
+
+
+class RowFate(Response):
+    """What became of a row, and why."""
+
+    job_id: uuid.UUID
+    row: int
+    fate: Literal["picked", "passed_over", "filtered", "unusable"]
+    words: list[str] = Field(description="Why, in sentences.")
+    rank: int | None = Field(default=None, description="Of a pick, from 1.")
+    reason: str | None = Field(default=None, description="Why it could not be used, or which filter dropped it.")
+    gain_at_end: float | None = Field(
+        default=None,
+        description="What it would add to the whole selection, in nats. Null for picks, for filtered rows, and where "
+        "rows x picks x the sketch's length are more than 5e11.",
+    )
+    first_gain: float | None = Field(default=None, description="What the first pick added, in nats.")
+    last_gain: float | None = Field(default=None, description="What the last pick added, in nats.")
+    nearest: NearestPick | None = None
+    loss: float | None = Field(default=None, description="Mean loss of a response token, in nats.")
+    norm: float | None = Field(default=None, description="Length of its gradient's sketch.")
+    cosine: float | None = Field(default=None, description="Cosine of its sketch with the mean of all.")
+    ifd: float | None = Field(default=None, description="Loss with the prompt over the loss without it.")
+    suspicion: float | None = Field(default=None, description="How much it looks wrong beside the others, 0 to 1.")
+    suspect: bool | None = Field(default=None, description="Whether it looks wrong by itself.")
 
 
 class PickedRows(Response):

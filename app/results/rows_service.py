@@ -13,6 +13,7 @@ from app.results.rows_schemas import TextRow
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Mapping
     from typing import BinaryIO
 
     from app.core.storage import ArtifactStore
@@ -49,11 +50,28 @@ class Asked:
         query: What a row's text must have in it, case aside; empty for any row.
         limit: Rows at most.
         cursor: Where to look on, as an answer before gave it; None from the beginning.
+        source: Where a row must be from; None for anywhere.
+        first_rank: Rank of the first row that is looked at, from 1.
+        last_rank: Rank of the last; None for the end.
+        at_least: What figures of a row must reach, by their names.
     """
 
     query: str
     limit: int
     cursor: str | None
+    source: str | None = None
+    first_rank: int = 1
+    last_rank: int | None = None
+    at_least: Mapping[str, float] = field(default_factory=dict)
+
+    def holds_for(self, row: TextRow) -> bool:
+        """Whether a row is what is looked for."""
+        if row.rank < self.first_rank or (self.source is not None and row.source != self.source):
+            return False
+        if any(getattr(row, name) < least for name, least in self.at_least.items()):
+            return False
+        query = self.query.casefold()
+        return not query or any(query in message.content.casefold() for message in row.messages)
 
 
 def rows_of(artifacts: ArtifactStore, job_id: uuid.UUID, name: str, kind: type[Row], asked: Asked) -> Found[Row]:
@@ -78,6 +96,8 @@ def rows_of(artifacts: ArtifactStore, job_id: uuid.UUID, name: str, kind: type[R
             raise RowsGone(f"The rows of job {job_id} are not in the artifact store any more; its indices are.")
         with open_checked(artifacts, name, stored.size) as stream:
             start = _place(stream, asked.cursor, stored.size)
+            if asked.cursor is None and asked.first_rank > 1:
+                start = _at_rank(stream, asked.first_rank, stored.size)
             return _scan(stream, start, stored.size, kind, asked)
     except Damaged as error:
         raise RowsDamaged(str(error)) from error
@@ -96,15 +116,32 @@ def _place(stream: BinaryIO, cursor: str | None, size: int) -> int:
     raise InvalidRequest(FieldError(field="cursor", message="is not a next_cursor that this service gave for this job"))
 
 
+def _at_rank(stream: BinaryIO, rank: int, size: int) -> int:
+    """The offset of a line at or a little before that of a rank: the lines are in the order of their ranks."""
+    low, high = 0, size
+    while high - low > READ_BYTES:
+        middle = (low + high) // 2
+        stream.seek(middle)
+        lines = io.BufferedReader(_Unclosed(stream), READ_BYTES)
+        at = middle + len(lines.readline())
+        if at < high and json.loads(lines.readline())["rank"] <= rank:
+            low = at
+        else:
+            high = middle
+    return low
+
+
 def _scan(stream: BinaryIO, start: int, size: int, kind: type[Row], asked: Asked) -> Found[Row]:
     stream.seek(start)
-    found, at, query = Found[Row](), start, asked.query.casefold()
+    found, at = Found[Row](), start
     for line in io.BufferedReader(_Unclosed(stream), READ_BYTES):
         at += len(line)
         row = kind.model_validate(json.loads(line))
         found.searched = row.rank
-        if not query or any(query in message.content.casefold() for message in row.messages):
+        if asked.holds_for(row):
             found.items.append(row)
+        if asked.last_rank is not None and row.rank >= asked.last_rank:
+            return found
         if len(found.items) >= asked.limit or at - start >= SCANNED_BYTES:
             break
     found.next_cursor = str(at) if at < size else None

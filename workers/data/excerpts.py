@@ -9,6 +9,7 @@ from spice_rows.conversation import REASONING_FIELDS, Turn
 from workers.data.conversation import Conversation, to_conversation
 from workers.data.formats import BadRecord, iter_records
 from workers.data.rejection import Reason
+from workers.data.sources import shown_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from app.core.settings import Settings
     from spice_rows.shape import Shape
     from workers.data.fetch import Snapshot
+    from workers.data.formats import Record
 
 TEXT_SHOWN = 4000
 """Characters of a row that are kept: about what the default max_length lets the model read."""
@@ -28,6 +30,7 @@ def write_excerpts(
     ranked: Iterable[dict[str, Any]],
     destination: Path,
     settings: Settings,
+    source_column: str | None = None,
 ) -> None:
     """Write one JSON line a pick, in the order of picking.
 
@@ -40,16 +43,20 @@ def write_excerpts(
         ranked: For each row of `picked`, what else its line is to say; its `rank` decides the place.
         destination: The file; it must not exist.
         settings: The limits of reading.
+        source_column: The column that names where a row is from, for its line to say; None where there is none.
     """
+    wanted = frozenset({*shape.columns.values(), *([source_column] if source_column else [])})
     spilled = destination.with_name(f"{destination.name}.unordered")
     spans: list[tuple[int, int, int]] = []
     try:
         with spilled.open("wb") as file:
-            records = iter_records(picked, settings, frozenset(shape.columns.values()))
+            records = iter_records(picked, settings, wanted)
             for record, facts in zip(records, ranked, strict=True):
                 found = record.reason if isinstance(record, BadRecord) else to_conversation(record.values, shape)
                 messages = [] if isinstance(found, Reason) else _shown(found)
-                line = json.dumps({**facts, **_cut(messages)}, ensure_ascii=False, separators=(",", ":")).encode()
+                named = {} if source_column is None else {"source": _source(record, source_column)}
+                said = {**facts, **named, **_cut(messages)}
+                line = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
                 spans.append((facts["rank"], file.tell(), len(line) + 1))
                 file.write(line + b"\n")
         with spilled.open("rb") as file, destination.open("wb") as out:
@@ -58,6 +65,10 @@ def write_excerpts(
                 out.write(file.read(length))
     finally:
         spilled.unlink(missing_ok=True)
+
+
+def _source(record: Record | BadRecord, column: str) -> str | None:
+    return None if isinstance(record, BadRecord) else shown_source(record.values.get(column))
 
 
 def _shown(conversation: Conversation) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.core.contracts.job_result import JobResult
+from app.core.contracts.row_scores import GAIN_AT_END, NEAREST, NEAREST_COSINE
 from app.core.contracts.statistics import Statistics
 from app.core.db import selections
 from app.core.db.selections import MAIN, Head, Picks
@@ -25,6 +26,7 @@ from workers.stages.published_result import result_of
 from workers.stages.published_statistics import league_of, statistics_of
 from workers.stages.scores import keep_scores
 from workers.statistics.conflict import conflict_statistics
+from workers.statistics.passed_over import passed_over
 from workers.statistics.subset import thinned_curve
 
 if TYPE_CHECKING:
@@ -66,7 +68,8 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
         published.reading,
         published.candidates,
         published.candidates.rows[picked],
-        _further_scores(published),
+        _further_scores(published, heartbeat.should_stop),
+        published.source_column,
     )
     table = league_of(context, heartbeat, published)
     with context.sessions() as session:
@@ -118,7 +121,8 @@ def _keep_rows(context: WorkerContext, job_id: uuid.UUID, published: Published, 
     try:
         write_rows(snapshot, published.candidates.rows[published.main.indices], written, context.settings, watch)
         picked = replace(snapshot, path=written, parts=(), compression=None, bytes=written.stat().st_size)
-        write_excerpts(picked, published.reading.corpus.shape, _ranked(published), excerpts, context.settings)
+        shape, column = published.reading.corpus.shape, published.source_column
+        write_excerpts(picked, shape, _ranked(published), excerpts, context.settings, column)
         put_checked(context.artifacts, excerpts_name(job_id), excerpts)
         put_checked(context.artifacts, rows_name(job_id, snapshot.format), written)
     finally:
@@ -153,10 +157,19 @@ def _ranked(published: Published) -> Iterator[Json]:
         }
 
 
-def _further_scores(published: Published) -> dict[str, NDArray[np.float64]]:
-    """What the table of scores has besides figures of each row: what methods need, cosines, and stability."""
+def _further_scores(published: Published, should_stop: Callable[[], bool]) -> dict[str, NDArray[np.float64]]:
+    """What the table of scores has besides figures of each row: what methods need, cosines, and what was passed over.
+
+    Raises:
+        Stopped: `should_stop` said so.
+    """
     found = {f"{role}_cosine": cosines for role, cosines in published.objective.bearings.cosines.items()}
-    stability, candidates = published.stability, published.candidates
+    stability, candidates, main = published.stability, published.candidates, published.main
+    left = passed_over(published.objective.values, main.indices, main.alpha, should_stop)
+    if left is not None:
+        rank = np.nan_to_num(left.nearest).astype(np.int64)
+        nearest = np.where(np.isnan(left.nearest), np.nan, candidates.rows[main.indices[rank]])
+        found |= {GAIN_AT_END: left.gain, NEAREST: nearest, NEAREST_COSINE: left.cosine}
     if stability is not None:
         found["stability"] = stability
     whole = dict(published.figures)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from app.core.contracts.row_scores import NEAREST
 from app.core.contracts.selection_request import DIAGNOSTICS
 from app.core.storage import put_checked, row_scores_name, suspects_name
 from workers.data.excerpts import write_excerpts
@@ -39,6 +40,7 @@ def keep_scores(
     candidates: Candidates,
     picked: NDArray[np.int64],
     further: Mapping[str, NDArray[np.float64]],
+    source_column: str | None,
 ) -> None:
     """Hand both files to the artifact store.
 
@@ -49,6 +51,7 @@ def keep_scores(
         candidates: The rows with their figures.
         picked: Row numbers of the picks.
         further: Further figures of the usable rows by the names of their columns, each (m,); NaN where it is not known.
+        source_column: The column that names where a row is from; None where there is none.
 
     Raises:
         Stopped: The job was cancelled or lost meanwhile.
@@ -72,7 +75,7 @@ def keep_scores(
         write_rows(reading.snapshot, candidates.usable[np.sort(worst)], rows, context.settings, watch)
         snapshot = replace(reading.snapshot, path=rows, parts=(), compression=None, bytes=rows.stat().st_size)
         facts = _facts(candidates, worst, is_picked)
-        write_excerpts(snapshot, reading.corpus.shape, facts, text, context.settings)
+        write_excerpts(snapshot, reading.corpus.shape, facts, text, context.settings, source_column)
         put_checked(context.artifacts, row_scores_name(heartbeat.lease.id), table)
         put_checked(context.artifacts, suspects_name(heartbeat.lease.id), text)
     finally:
@@ -102,22 +105,22 @@ SCHEMA = pa.schema(
 
 
 def _schema(further: Mapping[str, NDArray[np.float64]]) -> pa.Schema:
-    return pa.schema([*SCHEMA, *((name, pa.float64()) for name in further)])
+    return pa.schema([*SCHEMA, *((name, pa.int64() if name == NEAREST else pa.float64()) for name in further)])
 
 
 def _batches(
     candidates: Candidates, is_picked: NDArray[np.bool_], further: Mapping[str, NDArray[np.float64]]
 ) -> Iterator[pa.Table]:
     """The table's rows in file order; a figure that is not known is null, and so is `filtered` of a candidate."""
-    filtered = _filtered(candidates)
+    filtered, schema = _filtered(candidates), _schema(further)
     for start in range(0, len(candidates.usable), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         figures = [pa.array(candidates.figures.of(name)[part], from_pandas=True) for name in DIAGNOSTICS]
         columns = (candidates.suspicion, candidates.suspect, is_picked)
-        more = [pa.array(values[part], from_pandas=True) for values in further.values()]
+        more = [pa.array(values[part], schema.field(name).type, from_pandas=True) for name, values in further.items()]
         yield pa.table(
             [candidates.usable[part], *figures, *(column[part] for column in columns), filtered[part], *more],
-            schema=_schema(further),
+            schema=schema,
         )
 
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workers.statistics.subset import bins_for
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workers.selection import Selection
 
-BINS = 20
 QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -22,7 +23,7 @@ def conflict_statistics(selection: Selection) -> dict[str, Any]:
     """
     conflicts = selection.conflicts
     highest = float(conflicts.max())
-    counts, edges = np.histogram(conflicts, bins=BINS, range=(0.0, highest if highest > 0 else 1.0))
+    counts, edges = np.histogram(conflicts, bins=bins_for(len(conflicts)), range=(0.0, highest if highest > 0 else 1.0))
     return {
         "mean": float(conflicts.mean()),
         "max": highest,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workers.data.sources import SourceCount
     from workers.selection import Selection
 
-BINS = 24
+MOST_BINS, FEWEST_BINS = 24, 5
 SCATTER_POINTS = 2000
 CURVE_POINTS = 1000
 SHORT_CURVE_POINTS = 60
@@ -53,7 +53,9 @@ def conflict_before_after(
     sets = {"all": np.arange(n), "random": drawn, "picked": picked}
     cosines = {name: mean_cosines(values, rows, should_stop) for name, rows in sets.items()}
     edges = _edges_around_zero(
-        min(float(one.min()) for one in cosines.values()), max(float(one.max()) for one in cosines.values())
+        min(float(one.min()) for one in cosines.values()),
+        max(float(one.max()) for one in cosines.values()),
+        bins_for(k),
     )
     return {
         "edges": _short(edges),
@@ -69,9 +71,14 @@ def conflict_before_after(
     }
 
 
-def _edges_around_zero(low: float, high: float) -> NDArray[np.float64]:
+def bins_for(picks: int) -> int:
+    """How many bins show picks without gaps that only chance made: Rice's rule, 5 to 24."""
+    return min(max(math.ceil(2 * math.cbrt(picks)), FEWEST_BINS), MOST_BINS)
+
+
+def _edges_around_zero(low: float, high: float, bins: int) -> NDArray[np.float64]:
     """Edges of equal bins over a range, zero among them and never the first, so that no conflict shows as none."""
-    width = (max(high, 0.0) - min(low, 0.0)) / BINS or 1 / BINS
+    width = (max(high, 0.0) - min(low, 0.0)) / bins or 1 / bins
     # The largest value of all is inside the last bin, not on its edge, whatever rounding does to the edge.
     numbers = np.arange(min(math.floor(low / width), -2), max(math.floor(high / width), 0) + 2)
     return width * numbers.astype(np.float64)
@@ -84,7 +91,7 @@ def lengths(tokens: NDArray[np.int64], picked: NDArray[np.int64]) -> dict[str, A
         tokens: Of each candidate, shape (n,).
         picked: Places of the picks, shape (k,).
     """
-    edges = np.unique(np.linspace(0, int(tokens.max()) + 1, BINS + 1).astype(np.int64))
+    edges = np.unique(np.linspace(0, int(tokens.max()) + 1, bins_for(len(picked)) + 1).astype(np.int64))
     return {
         "edges": edges.tolist(),
         **{

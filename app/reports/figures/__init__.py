@@ -5,6 +5,6 @@ its colours, light or dark), the report and whoever downloads it, and six plain 
 """
 
 from app.reports.figures.draw import FIGURES, draw_figures
-from app.reports.figures.figure import Figure, Table
+from app.reports.figures.figure import Figure, Mark, Table
 
-__all__ = ["FIGURES", "Figure", "Table", "draw_figures"]
+__all__ = ["FIGURES", "Figure", "Mark", "Table", "draw_figures"]

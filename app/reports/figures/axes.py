@@ -81,6 +81,8 @@ class Axes:
 
 def readable(value: float) -> str:
     """A number as a person writes it: four significant digits, thousands apart."""
+    value += 0.0  # a zero with a sign would show it
+    value += 0.0  # a zero with a sign would show it
     text = f"{value:,.0f}" if abs(value) >= GROUPED_FROM else f"{value:.4g}"
     return text.replace("-", "\N{MINUS SIGN}", 1) if text.startswith("-") else text
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from app.reports.figures.axes import Axes, Range
+from app.reports.figures.axes import Axes, Range, readable
 from app.reports.figures.drawing import Drawing
-from app.reports.figures.figure import Figure, Table
+from app.reports.figures.figure import Figure, Mark, Table
+from app.reports.figures.lines import pick_asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,9 @@ def draw_conflict(found: ConflictBeforeAfter, width: float) -> Figure:
         for at, (low, high) in enumerate(pairwise(edges))
     ]
     table = Table(["Cosine", "All", "Random", "Picked"], rows)
-    return Figure("conflict", "Conflict before and after", caption, str(drawing), table)
+    marks = _bin_marks(axes, edges, [f"cosine {low}: all {a}, random {r}, picked {p}" for low, a, r, p in rows])
+    nothing = before.mean_conflict == after.mean_conflict == 0
+    return Figure("conflict", "Conflict before and after", caption, str(drawing), table, marks, "x", nothing)
 
 
 def draw_lengths(found: Lengths, width: float) -> Figure:
@@ -68,7 +71,8 @@ def draw_lengths(found: Lengths, width: float) -> Figure:
             found.edges, found.edges[1:], shares["all"], shares["picked"], strict=False
         )
     ]
-    return Figure("lengths", "Lengths", caption, str(drawing), Table(["Tokens", "All", "Picked"], rows))
+    marks = _bin_marks(axes, found.edges, [f"{tokens} tokens: all {a}, picked {p}" for tokens, a, p in rows])
+    return Figure("lengths", "Lengths", caption, str(drawing), Table(["Tokens", "All", "Picked"], rows), marks, "x")
 
 
 def draw_sources(found: Sources, width: float) -> Figure:
@@ -82,6 +86,7 @@ def draw_sources(found: Sources, width: float) -> Figure:
     drawing = Drawing("sources", f"Rows by {found.column}, picked against all", width, height)
     widest = max([*(one[1] / total_all for one in counts), *(one[2] / total_picked for one in counts)])
     scale = (width - 60) / widest
+    marks = []
     for number, (value, of_all, of_picked) in enumerate(counts):
         y = 40 + ROW_PIXELS * number
         fits = int(width / 7.2)
@@ -90,6 +95,10 @@ def draw_sources(found: Sources, width: float) -> Figure:
             top = y + 5 + place * BAR_PIXELS
             drawing.rectangle(f"bar-{kind}", (0, top), scale * share, BAR_PIXELS - 2)
             drawing.text("value", (scale * share + 6, top + 8), f"{share:.1%}")
+        asked = {"source": value} if of_picked and number < len(found.values) else {}
+        marks.append(
+            Mark(scale * of_picked / total_picked, y + 10, f"{value}: {of_picked:,} picked of {of_all:,}", asked)
+        )
     _legend(drawing, [("fill-all", "all"), ("bar-picked", "picked")])
     most = max(counts, key=lambda one: one[2] / total_picked - one[1] / total_all)
     of_picks, of_rows = f"{most[2] / total_picked:.0%}", f"{most[1] / total_all:.0%}"
@@ -103,7 +112,7 @@ def draw_sources(found: Sources, width: float) -> Figure:
         for value, of_all, of_picked in counts
     ]
     table = Table([found.column, "All", "Picked", "Share of all", "Share of picked"], rows)
-    return Figure("sources", "Sources", caption, str(drawing), table)
+    return Figure("sources", "Sources", caption, str(drawing), table, marks, "y")
 
 
 def draw_epsilon(found: EpsilonConflict, spearman: float | None, width: float) -> Figure:
@@ -120,11 +129,21 @@ def draw_epsilon(found: EpsilonConflict, spearman: float | None, width: float) -
         caption += f" Rank correlation of conflict and overlap: {spearman:.2f}."
     every = max(1, len(found.rank) // 12)
     rows = [
-        [f"{rank:,}", f"{conflict:.4g}", f"{epsilon:.4g}"]
+        [f"{rank:,}", readable(conflict), readable(epsilon)]
         for rank, conflict, epsilon in list(zip(found.rank, found.conflict, found.epsilon, strict=True))[::every]
     ]
     table = Table(["Pick", "Conflict", "Epsilon, nats"], rows)
-    return Figure("epsilon", "Epsilon against conflict", caption, str(drawing), table)
+    marks = [
+        Mark(*axes.at(x, y), f"pick {rank:,}: conflict {readable(x)}, epsilon {readable(y)} nats", pick_asked(rank))
+        for rank, x, y in zip(found.rank, found.conflict, found.epsilon, strict=True)
+    ]
+    nothing = not any(found.conflict)
+    return Figure("epsilon", "Epsilon against conflict", caption, str(drawing), table, marks, folded=nothing)
+
+
+def _bin_marks(axes: Axes, edges: Sequence[float], texts: Sequence[str]) -> list[Mark]:
+    """A mark in the middle of each bin."""
+    return [Mark(*axes.at((low + high) / 2, 0), text) for low, high, text in zip(edges, edges[1:], texts, strict=False)]
 
 
 def _histogram(axes: Axes, kind: str, edges: Sequence[float], shares: Sequence[float]) -> None:

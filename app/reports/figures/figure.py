@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+Pointing = Literal["x", "y", "both"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,23 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A place of a drawing that has something to say.
+
+    Attributes:
+        x: In pixels from the left of the drawing.
+        y: In pixels from its top.
+        text: Its values in words.
+        rows: What asks `GET /jobs/{id}/rows` for the picks behind it, by parameter; empty if no picks are.
+    """
+
+    x: float
+    y: float
+    text: str
+    rows: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """A figure.
 
@@ -32,6 +51,9 @@ class Figure:
         caption: What can be read off it, in words.
         svg: The drawing, one `<svg>` element; its classes are those of `figures.css`.
         table: The numbers behind it.
+        marks: What a pointer is told, where it points.
+        pointing: By which distance a pointer finds its mark: along one axis, or in the plane.
+        folded: Whether it has nothing to show, as no pick is in conflict.
     """
 
     name: str
@@ -39,3 +61,6 @@ class Figure:
     caption: str
     svg: str
     table: Table
+    marks: Sequence[Mark] = ()
+    pointing: Pointing = "both"
+    folded: bool = False

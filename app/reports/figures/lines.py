@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from app.reports.figures.axes import Axes, Range, readable
 from app.reports.figures.drawing import Drawing
-from app.reports.figures.figure import Figure, Table
+from app.reports.figures.figure import Figure, Mark, Table
 
 if TYPE_CHECKING:
     from app.core.contracts.statistics import EarlyStop
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 TABLE_ROWS = 12
 ERROR_BARS = 8
+MARKS = 200
+"""Marks of a line: more than a pointer can tell apart."""
 LABEL_PIXELS = 15.0
 LETTER_PIXELS = 8.5  # of bold type, in the widest of the fonts that a browser may take
 
@@ -42,7 +44,8 @@ def draw_curve(curve: Curve, method: str, width: float) -> Figure:
     ends = {name: axes.at(line.rank[-1], line.log_det[-1])[1] for name, line in lines.items()}
     for name, y in _apart(ends).items():
         drawing.text(f"label series-{list(lines).index(name)}", (axes.right + 8, y + 4), name)
-    return Figure("curve", "Information", _curve_caption(lines, method), str(drawing), _curve_table(lines))
+    marks = [mark for name, line in lines.items() for mark in _curve_marks(axes, line, name, of_job=name == method)]
+    return Figure("curve", "Information", _curve_caption(lines, method), str(drawing), _curve_table(lines), marks)
 
 
 def draw_gains(curve: CurveLine, stop: EarlyStop | None, width: float) -> Figure:
@@ -63,7 +66,28 @@ def draw_gains(curve: CurveLine, stop: EarlyStop | None, width: float) -> Figure
             drawing.dots("mark", [(x, y)])
     shown = [points[at] for at in _some(len(points))]
     table = Table(["Pick", "Marginal gain, nats"], [[f"{rank:,}", f"{gain:.4g}"] for rank, gain in shown])
-    return Figure("gains", "Decay of the marginal gain", _gains_caption(curve, stop), str(drawing), table)
+    marks = [
+        Mark(*axes.at(rank, gain), f"pick {rank:,}: {gain:.4g} nats", pick_asked(rank))
+        for rank, gain in (points[at] for at in _some(len(points), MARKS))
+    ]
+    caption = _gains_caption(curve, stop)
+    return Figure("gains", "Decay of the marginal gain", caption, str(drawing), table, marks, "x")
+
+
+def pick_asked(rank: int) -> dict[str, str]:
+    """What asks for the pick of a rank."""
+    return {"first_rank": str(rank), "last_rank": str(rank)}
+
+
+def _curve_marks(axes: Axes, line: CurveLine, name: str, *, of_job: bool) -> list[Mark]:
+    return [
+        Mark(
+            *axes.at(line.rank[at], line.log_det[at]),
+            f"{line.rank[at]:,} picks by {name}: {line.log_det[at]:.4g} nats",
+            pick_asked(line.rank[at]) if of_job else {},
+        )
+        for at in _some(len(line.rank), MARKS)
+    ]
 
 
 def _curve_caption(lines: dict[str, CurveLine], method: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.reports.figures.axes import readable
 from app.reports.figures.drawing import Drawing
-from app.reports.figures.figure import Figure, Table
+from app.reports.figures.figure import Figure, Mark, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,7 @@ def draw_stability(bins: Sequence[int], width: float) -> Figure:
     highest, each = max([*bins, 1]), width / len(bins)
     for place, count in enumerate(bins):
         height = BAR_HEIGHT * count / highest
-        drawing.rectangle("bar series-0", (place * each + 1, HEAD + BAR_HEIGHT - height), each - 2, height)
+        drawing.rectangle("bar-picked", (place * each + 1, HEAD + BAR_HEIGHT - height), each - 2, height)
         if count:
             drawing.text("tick", ((place + 0.5) * each, HEAD + BAR_HEIGHT - height - 4), f"{count:,}", "middle")
     drawing.line("axis", (0, HEAD + BAR_HEIGHT), (width, HEAD + BAR_HEIGHT))
@@ -72,9 +72,12 @@ def draw_stability(bins: Sequence[int], width: float) -> Figure:
     )
     shares = [f"{low}% to {high}%" for low, high in pairwise(range(0, 101, 100 // len(bins)))]
     rows = [[share, f"{count:,}"] for share, count in zip(shares, bins, strict=True)]
-    return Figure(
-        "stability", "How sure the picks are", caption, str(drawing), Table(["Picked again by", "Picks"], rows)
-    )
+    marks = [
+        Mark((place + 0.5) * each, HEAD, f"picked again by {share}: {count} picks")
+        for place, (share, count) in enumerate(rows)
+    ]
+    table = Table(["Picked again by", "Picks"], rows)
+    return Figure("stability", "How sure the picks are", caption, str(drawing), table, marks, "x")
 
 
 def _panel(

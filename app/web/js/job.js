@@ -9,6 +9,7 @@ import { listAddress, name } from "./jobs.js";
 import { leagueSection } from "./league.js";
 import { PICKED, rowsSection, suspectsSection } from "./rows.js";
 import { useSection } from "./use.js";
+import { whySection } from "./why.js";
 
 const PLACE_MS = 5000;
 const FIRST = 4;
@@ -82,11 +83,19 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
       actions.dataset.key = key;
       actions.replaceChildren(...buttons(job));
     }
-    if (job.state === "succeeded") result(job).catch((problem) => problem.name === "AbortError" || body.append(failure(problem)));
+    if (job.state === "succeeded") result(job).catch(unshown);
     else if (FINAL.has(job.state)) body.replaceChildren(job.error ? failure(job.error) : h("p", {}, "Nothing was published. Sketches that were computed are kept for other jobs."), settings(job));
     else running(job);
     const words = FINAL.has(job.state) ? `Job ${job.state}` : heardProgress(job);
     if (words !== heard) announce((heard = words));
+  }
+
+  /** What could not be shown of a result; a fault of the page is one of its own, and none to keep quiet about. */
+  function unshown(problem) {
+    if (problem.name === "AbortError") return;
+    const known = "title" in problem;
+    body.append(failure(known ? problem : { title: "The page met with a fault", detail: String(problem) }));
+    if (!known) throw problem;
   }
 
   function buttons(job) {
@@ -179,18 +188,21 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
     const size = widths(drawn, 2);
     const figures = await get(`/jobs/${id}/figures?${size}`, { signal });
     words.append(...figures.summary.map((paragraph) => h("p", { class: "words" }, paragraph)));
-    drawn.append(...figures.figures.map((one) => figure(one)));
+    drawn.append(...arranged(figures.figures, (...asked) => rows.show(...asked)));
+    const [league, statistics] = await Promise.all([get(`/jobs/${id}/league`, { signal }), get(`/jobs/${id}/statistics`, { signal })]);
+    const rows = await rowsSection(PICKED(id, statistics.sources), signal);
     body.append(
-      leagueSection(await get(`/jobs/${id}/league`, { signal })),
-      await rowsSection(PICKED(id), signal),
+      leagueSection(league),
+      rows.section,
+      whySection(id, found.rows_total, signal),
       suspectsSection(id, found.suspects, signal),
       settings(job),
       provenance(found),
     );
-    redrawWhenResized(drawn, size);
+    redrawWhenResized(drawn, size, (...asked) => rows.show(...asked));
   }
 
-  function redrawWhenResized(place, size) {
+  function redrawWhenResized(place, size, onRows) {
     let before = size;
     let timer;
     const observer = new ResizeObserver(() => {
@@ -200,8 +212,8 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
         if (now === before) return;
         before = now;
         const again = await get(`/jobs/${id}/figures?${now}`, { signal }).catch(() => null);
-        const open = new Set([...place.querySelectorAll("details[open]")].map((one) => one.closest("figure").className));
-        if (again) place.replaceChildren(place.firstChild, ...again.figures.map((one) => figure(one)));
+        const open = new Set([...place.querySelectorAll("figure details[open]")].map((one) => one.closest("figure").className));
+        if (again) place.replaceChildren(place.firstChild, ...arranged(again.figures, onRows));
         for (const one of place.querySelectorAll("figure")) if (open.has(one.className)) one.querySelector("details").open = true;
       }, 150);
     });
@@ -247,6 +259,9 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
     return h("section", { "aria-labelledby": "provenance" }, h("h2", { id: "provenance" }, "Made from"), pairs("Made from", [...rows, ...Object.entries(found.versions)]));
   }
 }
+
+/** Figures as they are read, those without anything to show at the end. */
+const arranged = (figures, onRows) => [...figures.filter((one) => !one.folded), ...figures.filter((one) => one.folded)].map((one) => figure(one, onRows));
 
 const since = (moment) => Math.max(0, (Date.now() - new Date(moment)) / 1000);
 

@@ -16,7 +16,7 @@ from tests.integration.client.test_cli_client import RESULT
 from tests.integration.served import served
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from playwright.sync_api import Browser, Page
 
@@ -24,9 +24,69 @@ NAMES = ("weekly", "nightly b", "nightly a")
 PICKED = {"weekly": 5, "nightly b": 9, "nightly a": 3}
 LINE = {"selected": 3, "rank": [1, 2, 3], "marginal_gains": [5.0, 4.0, 3.0], "runs": 1, "baselines": {}}
 CONFLICT = {"mean": 0.1, "max": 0.2, "positive_fraction": 0.5, "histogram": {"edges": [0, 0.1, 0.2], "counts": [2, 1]}}
+MARKS = [
+    {"x": 100, "y": 10, "text": "web: 2 picked of 6", "rows": {"source": "web"}},
+    {"x": 100, "y": 90, "text": "pick 3: 1.2 nats", "rows": {"first_rank": "3", "last_rank": "3"}},
+]
+FIGURE = {
+    "name": "sources",
+    "title": "Sources",
+    "caption": "Where they are from.",
+    "svg": '<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 200 100" width="200" height="100"/>',
+    "table": {"columns": ["source", "picked"], "rows": [["web", "2"]]},
+    "marks": MARKS,
+    "pointing": "y",
+    "folded": False,
+}
+NO_CONFLICT = {**FIGURE, "name": "epsilon", "title": "Epsilon against conflict", "folded": True}
+ROWS = [
+    {
+        "rank": rank,
+        "index": 10 * rank,
+        "marginal_gain": 4.0 - rank,
+        "epsilon": -0.0,
+        "conflict": 0.0,
+        "suspect": False,
+        "source": source,
+        "messages": [{"role": "user", "content": f"Question {rank}\n```py\nx = {rank}\n```"}],
+        "cut": False,
+    }
+    for rank, source in enumerate(("web", "book", "web"), start=1)
+]
+LEAGUE = {
+    "methods": [
+        {
+            "method": name,
+            "requested": name == "spice",
+            "rows": 3,
+            "tokens": 300,
+            "log_det": log_det,
+            "mean_conflict": 0.0,
+            "overlap": 1.0,
+            "target_covered": None,
+            "target_cosine": None,
+            "sources": {f"a source with a long name {number}": 0.1 for number in range(10)},
+            "verdicts": verdicts,
+        }
+        for name, log_det, verdicts in (
+            ("spice", 10.0, [{"verdict": "not_enough_runs", "metric": "loss", "against": "random"}]),
+            ("random", 8.0, []),
+        )
+    ]
+}
+FATE = {
+    "row": 17,
+    "fate": "passed_over",
+    "words": ["To the whole selection the row would add 0.02 nats."],
+    "nearest": {"rank": 1, "row": 10, "cosine": 0.98, "messages": ROWS[0]["messages"]},
+}
 STATISTICS = {
     "lengths": {"edges": [0, 10, 20], "picked": {"counts": [1, 2]}},
-    "sources": {"column": "source", "values": [{"value": "web", "all": 6, "picked": 3}], "other": None},
+    "sources": {
+        "column": "source",
+        "values": [{"value": "web", "all": 6, "picked": 2}, {"value": "book", "all": 4, "picked": 1}],
+        "other": None,
+    },
 }
 
 
@@ -82,11 +142,24 @@ class StandIn:
                 "curve": {**LINE, "job_id": job_id, "log_det": log_det},
                 "conflicts": {**CONFLICT, "job_id": job_id},
                 "statistics": {**STATISTICS, "job_id": job_id},
-                "figures": {"summary": ["In words."], "figures": []},
-                "rows": {"items": [], "searched": 0, "selected": 3, "next_cursor": None},
+                "figures": {"summary": ["In words."], "figures": [NO_CONFLICT, FIGURE]},
+                "league": LEAGUE,
+                "rows": FATE if rest[-1:] == ["why"] else self._rows(request.query_params),
                 "comparison": self._comparison([job_id, *request.query_params.getlist("other")]),
             }[rest[0] if rest else ""]
         )
+
+    @staticmethod
+    def _rows(asked: Mapping[str, str]) -> dict[str, Any]:
+        first, last = int(asked.get("first_rank", 1)), int(asked.get("last_rank", 3))
+        items = [
+            row
+            for row in ROWS
+            if first <= row["rank"] <= last
+            and asked.get("source", row["source"]) == row["source"]
+            and row["marginal_gain"] >= float(asked.get("min_gain", 0))
+        ]
+        return {"items": items, "searched": last, "selected": 3, "next_cursor": None}
 
     @staticmethod
     def _comparison(ids: list[str]) -> dict[str, Any]:
@@ -181,6 +254,66 @@ def test_a_finished_job_says_how_it_is_used(page: Page) -> None:
     use.get_by_role("button", name="Copy the id").click()
     expect(page.locator("#live")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == job_id
+
+
+def test_a_figure_answers_and_narrows_the_rows(page: Page) -> None:
+    page.goto(f"/#/jobs/{JOBS[0]['id']}")
+    rows = page.locator(".rows > li")
+    expect(rows).to_have_count(3)
+    expect(page.locator("details.folded")).to_contain_text("Epsilon against conflict: every conflict is 0")
+    expect(page.locator("details.folded figure")).to_be_hidden()
+    picture = page.locator("figure.sources svg")
+    picture.hover(position={"x": 20, "y": 15})
+    told = page.locator("figure.sources .told")
+    expect(told).to_have_text("web: 2 picked of 6")
+    picture.click(position={"x": 20, "y": 15})
+    expect(rows).to_have_count(2)
+    expect(page.get_by_label("Source", exact=True)).to_have_value("web")
+    expect(page.locator(".narrowed")).to_contain_text("Of the figure: web: 2 picked of 6")
+    picture.click(position={"x": 150, "y": 95})
+    expect(rows).to_have_count(1)
+    expect(rows.locator(".pick")).to_contain_text("row 30")
+    page.get_by_role("button", name="Show all").click()
+    expect(rows).to_have_count(3)
+    page.mouse.move(0, 0)
+    expect(told).to_be_hidden()
+    page.get_by_label("Source", exact=True).select_option("book")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("from book")
+    page.get_by_label("Source", exact=True).select_option("any source")
+    page.get_by_label("gain at least").fill("2")
+    page.get_by_label("gain at least").press("Enter")
+    expect(rows).to_have_count(2)
+    assert page.locator("main").inner_text().count("epsilon 0.000") == 2, "without a sign"
+    code = rows.first.locator("code.block")
+    expect(code).to_have_text("```py x = 1 ```")
+    assert code.evaluate("one => getComputedStyle(one).whiteSpace") == "pre-wrap"
+
+
+def test_methods_stand_side_by_side_and_fit_the_window(page: Page) -> None:
+    page.goto(f"/#/jobs/{JOBS[0]['id']}")
+    league = page.get_by_role("region", name="Methods side by side").first
+    expect(league.get_by_role("row").nth(1)).to_contain_text("spice (this job)")
+    expect(league).to_contain_text("not enough runs (loss against random)")
+    league.get_by_text("Where each method's picks are from").click()
+    sources = league.get_by_role("table", name="Picks of each method by source")
+    expect(sources.get_by_role("row")).to_have_count(11)
+    for table in league.locator(".wide").all():
+        assert table.evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
+def test_a_row_that_was_not_picked_is_told_why(page: Page, stand_in: StandIn) -> None:
+    page.goto(f"/#/jobs/{JOBS[0]['id']}")
+    why = page.get_by_role("region", name="Why not this row?")
+    why.get_by_label("Row number").fill("many")
+    why.get_by_role("button", name="Ask").click()
+    expect(why).to_contain_text("A row number is a whole number")
+    why.get_by_label("Row number").fill("17")
+    why.get_by_label("Row number").press("Enter")
+    expect(why).to_contain_text("Row 17 passed over")
+    expect(why).to_contain_text("would add 0.02 nats")
+    expect(why.locator(".nearest")).to_contain_text("row 10, the nearest pick")
+    assert f"/jobs/{JOBS[0]['id']}/rows/17/why" in stand_in.asked
 
 
 def test_a_question_does_not_outlive_the_page_that_asked_it(page: Page, stand_in: StandIn) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from app.results import rows_service as picked_rows
@@ -138,6 +140,70 @@ def test_rows_are_searched_without_regard_to_case_and_in_bounded_steps(
             break
         page, steps = get(service, job, "rows", query=word, cursor=page["next_cursor"]), steps + 1
     assert (seen, steps) == (expected, PICKS)
+
+
+def test_rows_are_narrowed_to_what_a_mark_of_a_figure_stands_for(
+    service: Service, job: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = get(service, job, "rows", limit=200)["items"]
+    given = rows_with_sources()
+    assert [item["source"] for item in items] == [given[item["index"]]["source"] for item in items]
+    assert get(service, job, "suspects", source="module 2")["items"][0]["source"] == "module 2"
+    marks = {one["name"]: one["marks"] for one in get(service, job, "figures")["figures"]}
+    one_source = next(mark for mark in marks["sources"] if mark["rows"])
+    expected = [item for item in items if item["source"] == one_source["rows"]["source"]]
+    assert get(service, job, "rows", limit=200, **one_source["rows"])["items"] == expected
+    assert one_source["text"].endswith(
+        f"{len(expected)} picked of {sum(one['source'] == expected[0]['source'] for one in given)}"
+    )
+    monkeypatch.setattr(picked_rows, "READ_BYTES", 256)  # so that a rank is looked for in more than one place
+    for number in (0, PICKS // 2, PICKS - 1):
+        for figure in ("epsilon", "gains"):
+            asked = marks[figure][number]["rows"]
+            assert get(service, job, "rows", **asked)["items"] == [items[number]], asked
+            assert get(service, job, "rows", **asked)["next_cursor"] is None
+    bound = items[3]["marginal_gain"]
+    wanted = [item for item in items if item["marginal_gain"] >= bound]
+    assert get(service, job, "rows", limit=200, min_gain=bound)["items"] == wanted
+    assert get(service, job, "rows", limit=200, min_conflict=2)["items"] == []
+
+
+def test_a_row_is_told_why_it_was_not_picked(service: Service, job: dict[str, Any]) -> None:
+    subset = get(service, job, "subset")
+    picked = {row: rank for rank, row in enumerate(subset["indices"], start=1)}
+    scores = pq.read_table(io.BytesIO(service.http.get(job["links"]["scores"]).content)).to_pydict()
+    optimum, left = 0.0, []
+    for row in range(ROWS):
+        found = get(service, job, f"rows/{row}/why")
+        assert (found["fate"], found["rank"]) == (("picked", picked[row]) if row in picked else ("passed_over", None))
+        assert found["gain_at_end"] == scores["gain_at_end"][row]
+        assert found["last_gain"] == subset["marginal_gains"][-1]
+        assert found["words"]
+        if row in picked:
+            continue
+        left.append(found["gain_at_end"])
+        near = found["nearest"]
+        assert picked[near["row"]] == near["rank"]
+        assert near["messages"][0]["content"] == real_rows()[near["row"]]["prompt"]
+        assert (near["row"], near["cosine"]) == (scores["nearest"][row], scores["nearest_cosine"][row])
+    optimum = job["result"]["log_det"] + sum(sorted(left)[-PICKS:])
+    assert optimum == pytest.approx(job["result"]["certificate"]["optimum_upper_bound"], rel=1e-4), "by definition"
+    beyond = service.http.get(f"/jobs/{job['id']}/rows/{ROWS}/why")
+    assert (beyond.status_code, beyond.json()["errors"][0]["field"]) == (422, "row")
+    assert "0 to 59" in beyond.json()["detail"]
+
+
+def test_a_filtered_and_an_unusable_row_are_told_so(service: Service) -> None:
+    rows = [*real_rows(), {"prompt": "And nothing?", "response": ""}]
+    body = service.request(service.write_dataset(rows, "one-empty.jsonl"), filters={"loss": {"max_quantile": 0.5}})
+    found = service.run(body)
+    assert found["state"] == "succeeded", found["error"]
+    empty = get(service, found, f"rows/{ROWS}/why")
+    assert (empty["fate"], empty["reason"]) == ("unusable", found["result"]["rejected"][0]["reason"])
+    (dropped,) = get(service, found, "rejected")["filtered"]
+    told = get(service, found, f"rows/{dropped['rows'][0]}/why")
+    assert (told["fate"], told["reason"]) == ("filtered", "loss_max_quantile")
+    assert told["loss"] > 0
 
 
 @pytest.mark.parametrize("cursor", ["1", "0", "-5", "x", "999999999", "٣"])

@@ -96,6 +96,34 @@ def test_all_figures_are_drawn_with_words_and_a_table_that_is_whole() -> None:
         assert all(len(row) == len(figure.table.columns) for row in figure.table.rows)
 
 
+def test_a_pointer_finds_marks_inside_the_drawing_that_ask_for_the_rows_behind_them() -> None:
+    drawn = figures(curve([2.0, 1.0], "random"))
+    for name in set(FIGURES) - {"sweep"}:
+        figure = drawn[name]
+        left, top, width, height = (float(part) for part in (parsed(figure.svg).get("viewBox") or "").split())
+        assert figure.marks, name
+        assert all(left <= mark.x <= width and top <= mark.y <= height and mark.text for mark in figure.marks), name
+    second = {"first_rank": "2", "last_rank": "2"}
+    assert [mark.rows for mark in drawn["gains"].marks][1] == second
+    assert drawn["epsilon"].marks[1].text == "pick 2: conflict 0.2, epsilon \N{MINUS SIGN}0.1 nats"
+    assert [mark.rows for mark in drawn["curve"].marks if "by spice" in mark.text][1] == second
+    assert all(not mark.rows for mark in drawn["curve"].marks if "by random" in mark.text), "whose rows are not kept"
+    assert drawn["sources"].marks[0].rows == {"source": HOSTILE}
+    assert drawn["lengths"].marks[1].text == "10 to 19 tokens: all 60.0%, picked 66.7%"
+
+
+def test_figures_of_conflict_are_folded_where_there_is_none() -> None:
+    assert not any(figure.folded for figure in figures(curve([2.0, 1.0])).values())
+    none = {"rows": 10, "counts": [0, 10], "mean_conflict": 0.0, "conflicting_share": 0.0}
+    calm = figures(
+        curve([2.0, 1.0]),
+        epsilon_conflict={"rank": [1, 2], "conflict": [0.0, 0.0], "epsilon": [-0.0, -0.1]},
+        conflict_before_after={"edges": [-0.5, 0.0, 0.5], "sets": dict.fromkeys(("all", "random", "picked"), none)},
+    )
+    assert [name for name, figure in calm.items() if figure.folded] == ["epsilon", "conflict"]
+    assert calm["epsilon"].table.rows[0] == ["1", "0", "0"], "and no zero has a sign"
+
+
 def test_text_out_of_a_dataset_stays_text_and_the_drawing_stays_xml() -> None:
     figure = figures(curve([1.0]))["sources"]
     root = parsed(figure.svg)
