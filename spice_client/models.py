@@ -263,6 +263,7 @@ class Selection(Answer):
 
     method: str = "spice"
     budget: Budget
+    fisher: str = "exact"
     normalize: str | Clip = "unit"
     filters: Filters | None = None
     constraints: Constraints | None = None
@@ -275,6 +276,19 @@ class Selection(Answer):
     early_stop_ratio: float | None = None
     seed: int = 0
     baselines: list[str] = []
+
+
+class Schedule(Answer):
+    """Windows of a shuffled pool, and training on their picks in between."""
+
+    windows: int = 120
+    keep: int = 12
+    train_every: int = 10
+    epochs: int = 1
+    learning_rate: float = 2e-4
+    weight_decay: float = 0.01
+    warmup_ratio: float = 0.03
+    seed: int = 0
 
 
 class Rejected(Answer):
@@ -469,6 +483,30 @@ class SweepPoint(Answer):
     lacking: str | None = None
 
 
+class ScheduleFound(Answer):
+    """What a schedule came to: conflicts from 0 to 1, losses in nats a response token, Spearman's correlations."""
+
+    windows: int
+    steps: int
+    conflict_first: float | None = None
+    conflict_last: float | None = None
+    loss_first: float | None = None
+    loss_last: float | None = None
+    conflict_gain: float | None = None
+    conflict_epsilon: float | None = None
+
+    def words(self) -> str:
+        """In a line."""
+        said = [f"{self.windows:,} windows, {self.steps:,} steps of training"]
+        for name, first, last in (
+            ("conflict", self.conflict_first, self.conflict_last),
+            ("loss", self.loss_first, self.loss_last),
+        ):
+            if first is not None and last is not None:
+                said.append(f"{name} {first:.3f} in the first tenth, {last:.3f} in the last")
+        return "; ".join(said)
+
+
 class StabilityFound(Answer):
     """How sure the picks are: shares of the reselections that pick them."""
 
@@ -514,6 +552,7 @@ class JobResult(Answer):
     left_out: list[str] | None = None
     weights_stored_as: str | None = None
     gradients: GradientsComputed | None = None
+    schedule: ScheduleFound | None = None
     limited: Limited | None = None
     seconds: dict[str, float]
     baselines: dict[str, Baseline]
@@ -539,6 +578,8 @@ class JobResult(Answer):
         value = self.certificate.value
         if value:
             yield "certificate", certificate_words(value)
+        if self.schedule is not None:
+            yield "schedule", self.schedule.words()
         yield from _purpose_lines(self)
         if self.seconds:
             yield "time", ", ".join(f"{stage} {duration(spent)}" for stage, spent in self.seconds.items())
@@ -583,6 +624,7 @@ class Job(Answer):
     model: ModelRef
     gradients: Gradients
     selection: Selection
+    schedule: Schedule | None = None
     error: ProblemDetails | None
     result: JobResult | None
     created_at: datetime

@@ -192,6 +192,7 @@ class SelectionOptions(TypedDict):
     """How to pick, apart from how many."""
 
     method: NotRequired[Method]
+    fisher: NotRequired[Literal["exact", "reference", "reference_top_k"]]
     alpha: NotRequired[float | Literal["auto"]]
     normalize: NotRequired[Literal["none", "clip", "unit"] | ClipLength]
     filters: NotRequired[RowFilters | None]
@@ -213,7 +214,20 @@ class SelectionOptions(TypedDict):
 class SelectionSettings(SelectionOptions):
     """How to pick."""
 
-    budget: BudgetSize
+    budget: NotRequired[BudgetSize]
+
+
+class TrainingSchedule(TypedDict, total=False):
+    """Windows of a shuffled pool, and training on their picks in between."""
+
+    windows: int
+    keep: int
+    train_every: int
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    warmup_ratio: float
+    seed: int
 
 
 class Webhook(TypedDict):
@@ -236,6 +250,7 @@ class JobOptions(TypedDict):
     train_on: NotRequired[TrainOn | None]
     preference: NotRequired[Preference | None]
     gradients: NotRequired[GradientSettings]
+    schedule: NotRequired[TrainingSchedule | None]
     name: NotRequired[str]
     metadata: NotRequired[dict[str, str]]
     expires_at: NotRequired[str]
@@ -250,4 +265,4 @@ class JobRequest(JobOptions):
 
     dataset: DatasetSource
     model: ModelSource
-    selection: SelectionSettings
+    selection: NotRequired[SelectionSettings]

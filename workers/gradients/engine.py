@@ -7,7 +7,7 @@ sketches.values[i] @ sketches.values[j]  # estimates the inner product of the gr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,6 +82,18 @@ class GradientEngine:
         self.left_out = targets(model.model, config, start.adapter).left_out
         self._taps = make_taps(model.model, config, start.adapter, sketched=True)
         self._sketches = self._layer_sketches()
+
+    def start_from(self, start: StartingPoint) -> None:
+        """Score from another trained adapter on the same layers; the projections stay what they are.
+
+        Args:
+            start: Of the same configuration, without second moments.
+        """
+        start.check(self.config)
+        self._start = start
+        self._taps = make_taps(self.model, self.config, start.adapter, sketched=True)
+        folds = {part: fold for tap in self._taps.values() for part, fold in tap.folds.items()}
+        self._sketches = {part: replace(sketch, fold=folds[part]) for part, sketch in self._sketches.items()}
 
     @property
     def model(self) -> PreTrainedModel:

@@ -7,21 +7,18 @@ key, as `workers.gradients.starting_point` has it.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
 
 from app.core.storage import sketches_prefix
-from workers.gradients.adapter import Adapter, LowRank, part_a, part_b
-from workers.gradients.checked_tensors import pack, unpack
+from workers.gradients.checkpoint import Checkpoint, pack_checkpoints, unpack_checkpoints
 from workers.gradients.engine import GradientEngine
 from workers.gradients.passes import Passes, stop_poll
 from workers.gradients.starting_point import AdamState, StartingPoint
-from workers.gradients.warmup import SCALE, Training
+from workers.gradients.warmup import Training
 from workers.models.errors import ModelError
 from workers.selection.seeds import random_permutation
 
@@ -44,19 +41,6 @@ BATCH_ROWS = 128
 FEWEST_STEPS = 4
 """Of an epoch: a small pool has smaller batches."""
 VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Checkpoint:
-    """The adapter after an epoch of the warm-up.
-
-    Attributes:
-        adapter: The adapter.
-        adam: Adam's moments.
-    """
-
-    adapter: Adapter
-    adam: AdamState
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,12 +147,13 @@ def shared_checkpoints(
 
     def stored() -> list[Checkpoint] | None:
         content = artifacts.read(name)
-        return None if content is None else _unpacked(key, content)
+        file = None if content is None else unpack_checkpoints(content, _about(key))
+        return None if file is None else list(file.checkpoints)
 
     found = stored()
     if found is not None:
         return found
-    packed = _packed(key, make())
+    packed = pack_checkpoints(make(), _about(key))
     if artifacts.read(name) is not None and stored() is None:
         artifacts.remove(name)  # damaged
     artifacts.write_new(name, packed)
@@ -222,41 +207,6 @@ def _sketched(
     return found
 
 
-def _packed(key: str, given: Sequence[Checkpoint]) -> bytes:
-    tensors: dict[str, torch.Tensor] = {}
-    for number, one in enumerate(given):
-        for layer, low_rank in one.adapter.layers.items():
-            tensors[f"{number}:adapter:{part_a(layer)}"] = low_rank.down
-            tensors[f"{number}:adapter:{part_b(layer)}"] = low_rank.up
-        for part, moment in one.adam.first.items():
-            tensors[f"{number}:first:{part}"] = moment
-        for part, moment in one.adam.second.items():
-            tensors[f"{number}:second:{part}"] = moment
-    about = {
-        "key": key,
-        "version": str(VERSION),
-        "layers": json.dumps(list(given[0].adapter.layers)),
-        "steps": json.dumps([one.adam.steps for one in given]),
-    }
-    return pack({name: values.float().cpu().numpy() for name, values in tensors.items()}, about)
-
-
-def _unpacked(key: str, content: bytes) -> list[Checkpoint] | None:
-    """What `_packed` packed; None where it is damaged or another key's."""
-    found = unpack(content)
-    if found is None or found.metadata.get("key") != key or found.metadata.get("version") != str(VERSION):
-        return None
-    tensors = {name: torch.from_numpy(values.copy()) for name, values in found.tensors.items()}
-    layers = json.loads(found.metadata["layers"])
-    steps = json.loads(found.metadata["steps"])
-
-    def of(number: int, kind: str) -> dict[str, torch.Tensor]:
-        start = f"{number}:{kind}:"
-        return {name.removeprefix(start): values for name, values in tensors.items() if name.startswith(start)}
-
-    made = []
-    for number in range(len(steps)):
-        parts = of(number, "adapter")
-        adapter = Adapter({layer: LowRank(parts[part_a(layer)], parts[part_b(layer)], SCALE) for layer in layers})
-        made.append(Checkpoint(adapter, AdamState(of(number, "first"), of(number, "second"), steps[number])))
-    return made
+def _about(key: str) -> dict[str, str]:
+    """What a file of checkpoints says that it is of."""
+    return {"key": key, "version": str(VERSION)}

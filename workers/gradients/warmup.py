@@ -24,7 +24,7 @@ from workers.models.errors import ModelError
 from workers.selection.seeds import random_permutation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -73,12 +73,13 @@ def warm_up(
 class Training:
     """A fresh adapter that is trained step by step."""
 
-    def __init__(self, passes: Passes, config: GradientConfig) -> None:
+    def __init__(self, passes: Passes, config: GradientConfig, weight_decay: float = 0.0) -> None:
         """Begin with A of random signs and B = 0.
 
         Args:
             passes: Of the model, with losses summed over tokens.
             config: Rank, layers and seed.
+            weight_decay: Of AdamW: what a step takes off the parameters besides, as a share of the learning rate.
         """
         self._passes, self._config = passes, config
         self._layers = target_layers(passes.model, config)
@@ -87,25 +88,42 @@ class Training:
             signs = adapter_signs(name, layer.in_features, config.rank, config.seed).to(layer.device).float()
             self._parameters[part_a(name)] = signs / math.sqrt(3 * layer.in_features)
             self._parameters[part_b(name)] = torch.zeros(layer.out_features, config.rank, device=layer.device)
-        self._adam = _Adam(self._parameters)
+        self._adam = _Adam(self._parameters, weight_decay)
 
     @property
     def steps(self) -> int:
         """Steps so far; one whose gradient was not finite does not count and changes nothing."""
         return self._adam.steps
 
-    def step(self, rows: Sequence[Sample], learning_rate: float, poll: Callable[[], None] = never) -> None:
+    def step(self, rows: Sequence[Sample], learning_rate: float, poll: Callable[[], None] = never) -> float:
         """One step on the mean loss of the rows' response tokens.
 
         Args:
             rows: The batch.
             learning_rate: Of this step.
             poll: Called at every layer; what it raises ends the work.
+
+        Returns:
+            That loss before the step, in nats; NaN where it has no finite gradient and there was no step.
         """
         adapter = _adapter(self._layers, self._parameters)
-        gradients = _mean_gradient(self._passes, self._config, adapter, rows, poll)
-        if bool(torch.stack([torch.isfinite(gradient).all() for gradient in gradients.values()]).all()):
-            self._adam.step(gradients, learning_rate)
+        gradients, loss = _mean_gradient(self._passes, self._config, adapter, rows, poll)
+        if not bool(torch.stack([torch.isfinite(gradient).all() for gradient in gradients.values()]).all()):
+            return math.nan
+        self._adam.step(gradients, learning_rate)
+        return loss
+
+    def go_on(
+        self, adapter: Adapter, first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor], steps: int
+    ) -> None:
+        """Take up a training of the same layers and rank where `adapter`, `moments` and `steps` told of it."""
+        for layer, low_rank in adapter.layers.items():
+            self._parameters[part_a(layer)].copy_(low_rank.down)
+            self._parameters[part_b(layer)].copy_(low_rank.up)
+        for part in self._parameters:
+            self._adam.first[part].copy_(first[part])
+            self._adam.second[part].copy_(second[part])
+        self._adam.steps = steps
 
     def adapter(self) -> Adapter:
         """The adapter as it is now, on the CPU."""
@@ -125,11 +143,11 @@ class Training:
 
 
 class _Adam:
-    """Adam (Kingma and Ba, 2015) over named tensors, which it changes in place."""
+    """AdamW (Loshchilov and Hutter, 2019) over named tensors, which it changes in place; without decay it is Adam."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, weight_decay: float) -> None:
         self.steps = 0
-        self._parameters = parameters
+        self._parameters, self._decay = parameters, weight_decay
         self.first = {part: torch.zeros_like(values) for part, values in parameters.items()}
         self.second = {part: torch.zeros_like(values) for part, values in parameters.items()}
 
@@ -141,6 +159,8 @@ class _Adam:
         second = self.second_moments()
         for part, values in self._parameters.items():
             first = self.first[part] / (1 - BETAS[0] ** self.steps)
+            if self._decay:
+                values.mul_(1 - learning_rate * self._decay)
             values.sub_(learning_rate * first / (second[part].sqrt() + EPSILON))
 
     def second_moments(self) -> Parameters:
@@ -159,8 +179,8 @@ def _rows_of(order: NDArray[np.int64], step: int) -> list[int]:
 
 def _mean_gradient(
     passes: Passes, config: GradientConfig, adapter: Adapter, samples: Sequence[Sample], poll: Callable[[], None]
-) -> Parameters:
-    """The gradient of the mean loss of the samples' response tokens, by name, float32."""
+) -> tuple[Parameters, float]:
+    """The gradient of the mean loss of the samples' response tokens, by name, float32, and that loss, in nats."""
     taps = make_taps(passes.model, config, adapter, sketched=False)
     folds = {part: fold for tap in taps.values() for part, fold in tap.folds.items()}
     check_size(folds)
@@ -170,17 +190,21 @@ def _mean_gradient(
         for part, fold in tap.folds.items()
     }
 
+    summed = 0.0
+
     def run(batch: Batch) -> None:
+        nonlocal summed
         found: Parameters = {}
 
         def receive(part: str, u: torch.Tensor, d: torch.Tensor) -> None:
             gradient = folds[part].scale * (d.float().flatten(0, 1).T @ u.float().flatten(0, 1))
             found[part] = found[part] + gradient if part in found else gradient  # a layer may be used twice
 
-        passes.run(batch, taps, receive, poll)
+        losses = passes.run(batch, taps, receive, poll)
         for part, gradient in found.items():
             total[part] += gradient
+        summed += float(losses.double().sum())
 
     passes.each(samples, run, poll)
     labels = sum(sample.loss_tokens for sample in samples)
-    return {part: gradient / labels for part, gradient in total.items()}
+    return {part: gradient / labels for part, gradient in total.items()}, summed / labels

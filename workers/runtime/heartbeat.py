@@ -89,10 +89,10 @@ class LeaseHeartbeat:
         with suppress(SQLAlchemyError):  # the next heartbeat finds out what it means
             self._beat()
 
-    def begin(self, total: int | None, unit: str) -> Meter:
-        """Count from 0 in units of another kind."""
-        meter = Meter(self, total, unit)
-        meter.at(0)
+    def begin(self, total: int | None, unit: str, done: int = 0) -> Meter:
+        """Count units of another kind, from those that earlier work has done."""
+        meter = Meter(self, total, unit, done)
+        meter.at(done)
         return meter
 
     def set_progress(self, progress: dict[str, Any]) -> None:
@@ -138,11 +138,11 @@ class LeaseHeartbeat:
 class Meter:
     """Counts the units of one stage, with rate and time left."""
 
-    def __init__(self, heartbeat: LeaseHeartbeat, total: int | None, unit: str) -> None:
+    def __init__(self, heartbeat: LeaseHeartbeat, total: int | None, unit: str, before: int = 0) -> None:
         self._heartbeat = heartbeat
         self._total = total
         self._unit = unit
-        self._done = 0
+        self._before = self._done = before
         self._tokens: int | None = None
         self._began = time.monotonic()
 
@@ -163,7 +163,8 @@ class Meter:
         self._total = self._total if total is None else total
         elapsed = time.monotonic() - self._began
         known = elapsed >= RATE_AFTER_S
-        rate = done / elapsed if done > 0 and known else None
+        since = done - self._before
+        rate = since / elapsed if since > 0 and known else None
         token_rate = self._tokens / elapsed if self._tokens and known else None
         left = None if rate is None or self._total is None else max(self._total - done, 0) / rate
         self._heartbeat.set_progress(

@@ -32,6 +32,7 @@ from workers.stages.candidates import picks_about
 from workers.stages.limits import check_possible, read_membership
 from workers.stages.purposes import purpose_source, purposes_of, read_purpose
 from workers.stages.reading import dataset_snapshot, key_for, model_directory, sketches_of, source_for, tokenising
+from workers.stages.schedule import outcome_of, store_of
 from workers.stages.stage_times import Ahead, stage_times
 from workers.statistics.durations import NOTHING
 
@@ -160,10 +161,13 @@ def _limit(fraction: float, sample: RowSample) -> float:
 
 def _missing(context: WorkerContext, source: Source, model: ModelTokenizer, sample: RowSample) -> tuple[int, int, int]:
     """Rows without sketches, their tokens, and the shards that they make."""
-    corpus, shard_rows = sample.corpus, context.settings.shard_rows
+    corpus, shard_rows, schedule = sample.corpus, context.settings.shard_rows, source.request.schedule
     if not sample.whole:
         rows = sample.scaled(len(corpus))
-        return rows, sample.scaled(corpus.tokens), -(-rows // shard_rows)
+        return rows, sample.scaled(corpus.tokens), 1 if schedule is not None else -(-rows // shard_rows)
+    if schedule is not None:  # none of its rows is known before all are, and one worker takes them all
+        there = outcome_of(context.artifacts, store_of(context, source, schedule, model.revision, corpus).key)
+        return (len(corpus), corpus.tokens, 1) if there is None else (0, 0, 0)
     store = sketches_of(context, source.request, key_for(source, model.revision, corpus), corpus)
     places = [store.lacking(shard) for shard in store.missing()]
     return sum(map(len, places)), sum(int(corpus.lengths[one].sum()) for one in places), len(places)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from app.core.contracts.selection_request import Method, SelectionSpec
     from app.core.storage import ArtifactStore
     from workers.data.samples import Sample, Samples
+    from workers.gradients.checkpoint import Checkpoint
     from workers.gradients.engine import GradientEngine
     from workers.gradients.features import Feature
-    from workers.gradients.less import Checkpoint
     from workers.gradients.shards import ShardStore
     from workers.models.proxy import ProxyModel
 

@@ -89,7 +89,8 @@ def _take_turn(job: LeasedJob) -> None:
         selecting = JobSelecting(job, candidates, objective, GivingWay(job.context, job.turn))
         try:
             methods = selecting.methods(sketches, loaded, unscored)
-            chosen = selecting.chosen(methods)
+            windows = sketches.windows()
+            chosen = selecting.chosen(methods) if windows is None else selecting.as_scheduled(windows)
         except ShardDamaged as error:
             sketches.park_damaged(error)
             return
@@ -119,8 +120,9 @@ def _published(
         source_column=source_column(own.reading.snapshot, job.context.settings, job.request.dataset.source_column),
         sketches=own.store.key,
         scored=own.store.scored(),
-        computed=job.computed[POOL],
+        computed=sketches.computed,
         limited=sketches.limited(scored),
+        windows=sketches.windows(),
         beside={
             one.role: Beside(
                 fingerprint=one.reading.snapshot.fingerprint,

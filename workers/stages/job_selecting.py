@@ -18,6 +18,7 @@ from workers.stages.methods import Methods, RowFeatures, draws, target_rows
 from workers.stages.objective import objective_of
 from workers.stages.part import climbing, selection_config
 from workers.stages.purposes import POOL, TARGET, directions_of, purposes_of
+from workers.stages.schedule import selection_of
 from workers.stages.sensitivity import Chosen, Reselecting
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from app.core.contracts.schedule import ScheduleState
     from app.core.contracts.selection_request import Method
     from workers.gradients.shards import StoredSketches
     from workers.runtime.giving_way import GivingWay
@@ -189,6 +191,15 @@ class JobSelecting:
             chosen.left_out[method] = str(nothing_picked(method))
             return
         chosen.selections[method], chosen.repeats[method] = runs[0], runs[1:]
+
+    def as_scheduled(self, windows: ScheduleState) -> Chosen:
+        """What a schedule has picked."""
+        picks = sum(len(window.picks) for window in windows.windows)
+        if not picks:
+            raise no_information(len(self.candidates.rows))
+        config = config_for(self.job, self.candidates, self.objective)
+        main = selection_of(windows, self.candidates, config, self._tell(picks), self.should_stop)
+        return Chosen({MAIN: main}, None)
 
     def _merge(self, config: SelectionConfig, limits: Constraints | None) -> Selection:
         """Merge the picks of all parts."""

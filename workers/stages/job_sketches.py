@@ -17,10 +17,12 @@ from workers.runtime.failures import JobError
 from workers.stages.features import needed
 from workers.stages.purposes import POOL
 from workers.stages.reading import key_for, sketches_of
+from workers.stages.schedule import outcome_of, store_of, windows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from app.core.contracts.schedule import ScheduleState
     from workers.gradients.shards import ShardStore, StoredSketches
     from workers.stages.job_reading import JobReading
     from workers.stages.leased_job import LeasedJob
@@ -79,7 +81,7 @@ class JobSketches:
         """
         unscored: list[int] = []
         for one in self.datasets:
-            missing = one.store.missing(verify=verify)
+            missing = one.store.missing(verify=verify) or self._windows_missing()
             lacking = self._lacking(one, verify=verify)
             if missing and (one.role != POOL or self.plan.limited is None):
                 self._park(one, {*missing, *lacking}, verify=verify)
@@ -89,6 +91,18 @@ class JobSketches:
                 self._park(one, {*lacking} - {*missing}, verify=verify)
                 return None
         return unscored
+
+    def windows(self) -> ScheduleState | None:
+        """What the request's schedule came to; None without a schedule, and before its end."""
+        if self.job.request.schedule is None:
+            return None
+        return outcome_of(self.job.context.artifacts, self.own.store.key)
+
+    @property
+    def computed(self) -> int:
+        """Samples of the job's own dataset whose sketches were computed for this job; of a schedule all, or none."""
+        computed = self.job.computed[POOL]
+        return computed if self.job.request.schedule is None or not computed else self.own.store.samples
 
     def scored(self, unscored: list[int]) -> int:
         """How many samples have sketches, where a limit kept the others from getting theirs.
@@ -156,6 +170,10 @@ class JobSketches:
             **({"beside": self.plan.beside} if self.plan.beside else {}),
         }
 
+    def _windows_missing(self) -> list[int]:
+        """The one unit of work of a schedule that has not come to its end."""
+        return [0] if self.job.request.schedule is not None and self.windows() is None else []
+
     def _lacking(self, one: Sketched, *, verify: bool) -> list[int]:
         """The shards of a dataset without something that the methods need besides sketches."""
         wanted = needed(self.job.request.selection, one.role, self.own.store.dataset)
@@ -174,8 +192,10 @@ class JobSketches:
                 "gradients",
                 f"{len(missing)} shards were missing or damaged after {rounds - 1} rounds: check the artifact store",
             )
-        store = one.store
+        store, units, schedule = one.store, parking.SHARDS, self.job.request.schedule
         sizes = {shard: store.size(shard) or len(store.rows(shard)) for shard in missing}
+        if schedule is not None:
+            units, missing, sizes = parking.WINDOWS, [0], {0: len(windows_of(schedule, store.samples))}
         sketchless = {*store.missing(verify=verify)}.intersection(missing)
         allowed, tokens, limited = self._within_limits(one, missing) if sketchless else (missing, None, None)
         plan = JobPlan(
@@ -191,7 +211,7 @@ class JobSketches:
             | ({} if tokens is None else {"tokens": tokens})
             | ({} if limited is None else {"limited": limited})
         )
-        self.job.park(parking.SHARDS, sizes, plan, {shard: sizes[shard] for shard in allowed}, made)
+        self.job.park(units, sizes, plan, {shard: sizes[shard] for shard in allowed}, made)
 
     def _within_limits(self, one: Sketched, missing: list[int]) -> tuple[list[int], int | None, LimitReached | None]:
         """The shards that the limit of tokens lets this job make, the tokens that it has then, and whether that is all.
@@ -219,13 +239,16 @@ def sketches_for(job: LeasedJob, reading: JobReading) -> JobSketches:
     Raises:
         Stopped: The job was cancelled or lost meanwhile.
     """
-    own, plan = reading.own, reading.planned(job.plan)
-    key = key_for(job.source, own.model.revision, own.corpus)
+    own, plan, schedule = reading.own, reading.planned(job.plan), job.request.schedule
+    scheduled = schedule and store_of(job.context, job.source, schedule, own.model.revision, own.corpus)
+    key = scheduled.key if scheduled else key_for(job.source, own.model.revision, own.corpus)
     if key != plan.sketches:
         with job.context.sessions() as session:
             signals = sketch_use.use(session, job.heartbeat.lease, key, plan, job.context.settings.lease_s)
         if not signals.held:
             raise Stopped
+    if scheduled:
+        return JobSketches(job, plan, Sketched(POOL, own, scheduled), ())
     first, *beside = (
         Sketched(role, one, sketches_of(job.context, job.request, key, one.corpus))
         for role, one in reading.readings.items()

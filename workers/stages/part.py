@@ -71,6 +71,7 @@ def selection_config(
         early_stop_ratio=spec.early_stop_ratio,
         method=climbing(spec.method),
         seed=spec.seed,
+        fisher=spec.fisher,
         curvature=spec.curvature,
         device=device,
     )

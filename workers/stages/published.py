@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from app.core.contracts.job_result import Limited
+    from app.core.contracts.schedule import ScheduleState
     from app.core.contracts.selection_request import SelectionSpec
     from app.core.db.tables import Json
     from workers.gradients.shards import Scored
@@ -57,6 +58,7 @@ class Published:
         scored: What the sketches are of; None where that was not kept.
         computed: Samples whose sketches were computed for this job; the others' were there, or another job's.
         limited: The limit of the request that kept samples from being scored, or None.
+        windows: What the request's schedule came to, or None.
         beside: The datasets beside the job's own, by role.
         decontamination: The evaluation set that rows must not share text with; None without one.
         seconds: Time of each stage so far.
@@ -73,6 +75,7 @@ class Published:
     scored: Scored | None
     computed: int
     limited: Limited | None
+    windows: ScheduleState | None
     beside: Mapping[str, Beside]
     decontamination: Json | None
     seconds: dict[str, float]

@@ -13,6 +13,7 @@ from workers.selection.compare import jaccard
 from workers.stages.purposes import reached
 from workers.stages.scores import suspects_counted
 from workers.statistics import subset
+from workers.statistics.schedule import schedule_found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,7 @@ def result_of(published: Published, publishing_s: float) -> Json:
             "computed": published.computed,
             "reused": max(_scored_rows(published) - published.computed, 0),
         },
+        "schedule": None if published.windows is None else schedule_found(published.windows),
         "limited": None if published.limited is None else published.limited.model_dump(),
         "seconds": {**published.seconds, Stage.PUBLISHING: round(publishing_s, 3)},
         "baselines_left_out": dict(published.chosen.left_out),

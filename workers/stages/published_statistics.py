@@ -13,6 +13,7 @@ from workers.stages.published_result import plain_normalize
 from workers.stages.purposes import TARGET
 from workers.statistics import subset
 from workers.statistics.league import Ground, league
+from workers.statistics.schedule import schedule_curve
 
 if TYPE_CHECKING:
     from app.core.db.tables import Json
@@ -42,7 +43,7 @@ def statistics_of(context: WorkerContext, heartbeat: LeaseHeartbeat, published: 
             heartbeat.should_stop,
         )
         counted = subset.sources(published.source_column, counts)
-    wanted = published.selection
+    wanted, windows = published.selection, published.windows
     return {
         "conflict_before_after": subset.conflict_before_after(
             published.candidates.values, main.indices, wanted.seed, heartbeat.should_stop
@@ -50,7 +51,8 @@ def statistics_of(context: WorkerContext, heartbeat: LeaseHeartbeat, published: 
         "lengths": subset.lengths(tokens, main.indices),
         "sources": counted,
         "epsilon_conflict": subset.epsilon_conflict(main),
-        "early_stop": subset.early_stop(main, wanted.method, wanted.early_stop_ratio),
+        "early_stop": None if windows else subset.early_stop(main, wanted.method, wanted.early_stop_ratio),
+        "schedule": schedule_curve(windows) if windows else None,
         **_sensitivity(published),
     }
 

@@ -103,6 +103,8 @@ def _note_times(session: Session, context: WorkerContext, published: Published, 
     """Keep how long selecting and publishing took, for the estimates of later jobs."""
     rows, picks = len(published.candidates.usable), len(published.main.indices)
     dim = int(published.candidates.values.shape[1])
+    if published.windows is not None:
+        return  # it was selected while gradients were computed
     for stage, kind, size in (
         (Stage.SELECTING, measuring.of_selecting(context, published.selection, dim), measuring.selecting_size),
         (Stage.PUBLISHING, measuring.of_publishing(dim), measuring.publishing_size),

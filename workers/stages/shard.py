@@ -26,6 +26,7 @@ from workers.stages.features import Features, needed
 from workers.stages.purposes import POOL, purpose_source
 from workers.stages.read_range import read_range
 from workers.stages.reading import model_directory, read, sketches_of, source_of
+from workers.stages.schedule import Asked, carry_out
 
 if TYPE_CHECKING:
     import uuid
@@ -83,18 +84,12 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     corpus = _corpus(context, heartbeat, source, plan.corpus)
     store = sketches_of(context, source.request, plan.sketches, corpus, plan.shard_rows)
     config = source.gradients
-    if config.adapter != plan.adapter:
-        raise _changed("gradients.adapter", context, "adapter")
-    path = model_directory(context, source.model, source.request.model.dtype, heartbeat.should_stop)
-    model = context.model(
-        path,
-        source.request.model.dtype,
-        Work(corpus.longest()[1], context.settings.shard_rows, config.sketch_dim),
-        spread=source.request.model.devices == "all",
-    )
-    if model.revision != plan.model:
-        raise _changed("model.uri", context, "model")
+    work = Work(corpus.longest()[1], context.settings.shard_rows, config.sketch_dim)
+    model = _model(context, heartbeat, source, plan, work)
     config = replace(config, token_budget=model.batch_tokens(context.settings.token_budget))
+    if own.request.schedule is not None:
+        _carry_out(context, heartbeat, Asked(own, own.request.schedule, corpus, model, config))
+        return
 
     all_samples = partial(_samples_of, context, heartbeat, own, corpus if source is own else None)
 
@@ -133,6 +128,35 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
             if samples:
                 measurements.note(session, kind, took)
                 measurements.note(session, replace(kind, stage=measuring.STARTING), before)
+        session.commit()
+
+
+def _model(
+    context: WorkerContext, heartbeat: LeaseHeartbeat, source: Source, plan: ShardPlan, work: Work
+) -> ProxyModel:
+    """The proxy, which must be what the job began with, and so must its adapter.
+
+    Raises:
+        JobError: It is another one.
+    """
+    if source.gradients.adapter != plan.adapter:
+        raise _changed("gradients.adapter", context, "adapter")
+    wanted = source.request.model
+    path = model_directory(context, source.model, wanted.dtype, heartbeat.should_stop)
+    model = context.model(path, wanted.dtype, work, spread=wanted.devices == "all")
+    if model.revision != plan.model:
+        raise _changed("model.uri", context, "model")
+    return model
+
+
+def _carry_out(context: WorkerContext, heartbeat: LeaseHeartbeat, asked: Asked) -> None:
+    """All windows of a job with a schedule, which are one unit of work."""
+    if asked.config.prompt_effect:
+        asked = replace(asked, without_prompts=partial(without_prompts, context, asked.source, asked.model))
+    tokens = carry_out(context, heartbeat, asked)
+    with context.sessions() as session:
+        if leases.finish(session, heartbeat.lease, State.SUCCEEDED, tokens=tokens):
+            counts.add(session, {(counts.SAMPLES, ()): len(asked.corpus), (counts.TOKENS, ()): tokens})
         session.commit()
 
 

@@ -134,6 +134,9 @@ def _gradients(  # noqa: PLR0913, PLR0917 - one for each thing that decides it
         return NOTHING, "earlier jobs"
     mean = ahead.missing_tokens / ahead.missing_rows
     tokens = ahead.missing_tokens + source.gradients.warmup_steps * BATCH_ROWS * mean
+    schedule = source.request.schedule
+    if schedule is not None:
+        tokens += schedule.epochs * schedule.fraction * ahead.missing_tokens  # what is picked is trained on
     kind = measuring.of_gradients(context, source.request, source.gradients, revision)
     found = _earlier(context, kind, tokens, ahead.shards, length=mean)
     starting = _earlier(context, replace(kind, stage=measuring.STARTING), 1.0) or NOTHING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,3 +36,16 @@ def rows_of_steps(rows: int, *, epochs: int, steps: int, seed: int) -> list[NDAr
         [random_permutation(rows, seed=seed, role="train/order", layer=str(n)) for n in range(epochs)]
     )
     return np.array_split(order, min(steps, len(order)))
+
+
+def linear_rates(steps: int, *, largest: float, warmup_ratio: float) -> NDArray[np.float64]:
+    """The learning rate of each step, shape (steps,): in a line up to `largest`, then in a line down towards 0.
+
+    No step has the rate 0. It rises over the first `warmup_ratio` of the steps, rounded up.
+    """
+    rising = math.ceil(round(warmup_ratio * steps, 6))
+    step = np.arange(steps)
+    up = (step + 1) / max(1, rising)
+    down = (steps - step) / max(1, steps - rising)
+    rates: NDArray[np.float64] = largest * np.where(step < rising, up, down)
+    return rates

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
+from app.core.contracts import schedule_rules
 from app.core.contracts.dataset_request import PREFERENCE_HELP, TRAIN_ON_HELP, Columns, DatasetRef, Preference, TrainOn
 from app.core.contracts.model_request import Gradients, ModelRef
-from app.core.contracts.schema import Expiry, Metadata, Name, Request, Text
+from app.core.contracts.schedule import Schedule
+from app.core.contracts.schema import Expiry, Metadata, Name, Request, Text, optional
 from app.core.contracts.selection_request import SelectionSpec
 from app.core.settings import LONGEST_S
 
@@ -78,12 +80,19 @@ class Webhook(Request):
 class JobRequest(Request):
     """A selection job."""
 
+    model_config = ConfigDict(json_schema_extra=optional("selection"))
+
     dataset: DatasetRef
     train_on: TrainOn | None = Field(default=None, description="Short for `dataset.train_on`.")
     preference: Preference | None = Field(default=None, description="Short for `dataset.preference`.")
     model: ModelRef
     gradients: Gradients = Gradients()
-    selection: SelectionSpec
+    selection: SelectionSpec = Field(description="May be left out with a `schedule`.")
+    schedule: Schedule | None = Field(
+        default=None,
+        description="Select window by window and train the proxy on the picks in between, as the paper does. "
+        "`selection.budget` is then keep / windows, and the adapter has rank 16 and alpha 32 by default.",
+    )
     timeout_s: FiniteFloat | None = Field(
         default=None,
         gt=0,
@@ -116,6 +125,18 @@ class JobRequest(Request):
             if value is not None and dataset.setdefault(name, value) != value:
                 raise ValueError(f"{name} and dataset.{name} must not differ: give one of them")
         return {**given, "dataset": dataset}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_schedule(cls, given: Any) -> Any:  # noqa: ANN401 - whatever was sent
+        """What a request with a schedule leaves out."""
+        return schedule_rules.filled(given)
+
+    @model_validator(mode="after")
+    def _what_a_schedule_can_do(self) -> Self:
+        if self.schedule is not None:
+            schedule_rules.check(self.schedule, self.model_dump())
+        return self
 
     @model_validator(mode="after")
     def _limited_selection_in_one(self) -> Self:

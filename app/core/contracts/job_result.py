@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from app.core.contracts.dataset_request import Columns
+from app.core.contracts.schedule import ScheduleFound
 from app.core.contracts.schema import Response
 from app.core.contracts.selection_request import Clip
 from app.core.uris.datasets import Format
@@ -265,6 +266,12 @@ class JobResult(Response):
         default=None, description="Format of quantised weights, such as `nf4`; null where they are plain numbers."
     )
     gradients: GradientsComputed | None = Field(default=None, description="Null for results of old.")
+    schedule: ScheduleFound | None = Field(
+        default=None,
+        description="What the schedule came to; null without one. Curves are at `GET /jobs/{id}/statistics`. Log-det, "
+        "certificate and conflicts of the result are those of all picks together, over the gradients that they were "
+        "picked by.",
+    )
     limited: Limited | None = Field(default=None, description="Null where all usable rows were scored.")
     seconds: dict[str, float] = Field(description="Time of each stage.")
     baselines: dict[str, Baseline] = Field(description="What each baseline came to with as many picks.")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Item = TypeVar("Item")
 MAX_METADATA_ENTRIES = 64
@@ -55,6 +58,17 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def optional(field: str) -> Callable[[dict[str, Any]], None]:
+    """Tell in a schema that a field may be left out, where other fields of the request say what it is then."""
+
+    def tell(schema: dict[str, Any]) -> None:
+        needed = [name for name in schema.pop("required") if name != field]
+        if needed:
+            schema["required"] = needed
+
+    return tell
+
+
 class Changes(Request):
     """What can be changed of a job or a dataset; what is left out stays as it is."""
 
@@ -86,7 +100,7 @@ class Progress(Response):
 
     done: int
     total: int | None
-    unit: str = Field(description="What is counted: bytes, rows, samples or picks.")
+    unit: str = Field(description="What is counted: bytes, rows, samples, windows or picks.")
     rate: float | None = Field(description="Units a second.")
     eta_s: float | None = Field(description="Seconds until the stage ends, at this rate.")
     tokens_per_s: float | None = Field(default=None, description="While gradients are computed: rows differ in length.")

@@ -5,12 +5,21 @@ from __future__ import annotations
 from math import prod
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, FiniteFloat, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from app.core.contracts.constraints_request import Constraints, fewest_rows
 from app.core.contracts.dataset_request import ColumnName, DatasetRef
-from app.core.contracts.schema import Request
+from app.core.contracts.schema import Request, optional
 
+Fisher = Literal["exact", "reference", "reference_top_k"]
 Method = Literal[
     "spice",
     "fisher",
@@ -194,11 +203,22 @@ class Stability(Request):
         return self
 
 
+_OF_THE_EXACT_SCORE = ("constraints", "target", "protect", "sweep", "stability", "partitions", "curvature")
+
+
 class SelectionSpec(Request):
     """How to pick."""
 
+    model_config = ConfigDict(json_schema_extra=optional("budget"))
+
     method: Method = "spice"
-    budget: Budget
+    budget: Budget = Field(description="May be left out with a `schedule`, which says how many are picked.")
+    fisher: Fisher = Field(
+        default="exact",
+        description="For methods `spice` and `fisher`: `reference` picks by the diagonal score of the code that the "
+        "paper's authors published, `reference_top_k` takes the largest of these scores at once, as that code does "
+        "by default. Both are there to reproduce index lists.",
+    )
     alpha: Alpha = Field(default="auto", description="Scale of the information; `auto` is 1 / median squared norm.")
     conflict_penalty: FiniteFloat = Field(default=0.1, ge=0, le=100, description="lambda; 0.1 to 0.5 is stable.")
     normalize: Normalize = Field(
@@ -260,6 +280,20 @@ class SelectionSpec(Request):
         if self.early_stop_ratio is not None and self.method not in CLIMBING_METHODS:
             raise ValueError(
                 f"early_stop_ratio compares marginal gains, and method {self.method!r} does not pick by them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _published_score_alone(self) -> Self:
+        if self.fisher == "exact":
+            return self
+        if self.method not in ("spice", "fisher"):
+            raise ValueError(f"fisher {self.fisher!r} is a score of methods spice and fisher, not of {self.method!r}")
+        beside = [name for name in _OF_THE_EXACT_SCORE if getattr(self, name)]
+        if beside:
+            raise ValueError(
+                f"fisher {self.fisher!r} picks by the published score, which knows no {beside[0]}: leave it out, or "
+                "use fisher 'exact'"
             )
         return self
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from app.core.contracts.schedule import ScheduleCurve
 from app.core.contracts.schema import Response
 from app.core.contracts.selection_request import Clip
 
@@ -110,7 +111,10 @@ class Statistics(Response):
     lengths: Lengths
     sources: Sources | None = Field(description="Null if the dataset has no column that says.")
     epsilon_conflict: EpsilonConflict
-    early_stop: EarlyStop | None = Field(description="Null for methods that do not pick by marginal gains.")
+    early_stop: EarlyStop | None = Field(
+        description="Null for methods that do not pick by marginal gains, and with a schedule."
+    )
+    schedule: ScheduleCurve | None = Field(default=None, description="Null where the request has no schedule.")
     sweep: list[SweepCurve] | None = Field(default=None, description="Null where no sweep was asked for.")
     stability: list[int] | None = Field(
         default=None, description="Picks by the share of reselections that pick them, in ten bins from 0 to 1."

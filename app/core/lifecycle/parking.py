@@ -53,6 +53,8 @@ class Units:
 SHARDS = Units(Shard, Shard.samples, "samples", Stage.GRADIENTS)
 RANGES = Units(Shard, Shard.samples, "bytes", Stage.READING)
 """A shard whose size is bytes: a range of the dataset that one worker turns into tokens."""
+WINDOWS = Units(Shard, Shard.samples, "windows", Stage.GRADIENTS)
+"""Of a job with a schedule: one unit, which holds all of its windows."""
 PARTS = Units(Part, Part.budget, "picks", Stage.SELECTING)
 UNITS_OF_JOBS = (SHARDS, PARTS)
 

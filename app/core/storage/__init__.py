@@ -4,7 +4,7 @@ One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and e
 
     corpora/<key>/<bytes of a range>-<number>.safetensors
     sketches/<key>/shard-<hash>.safetensors, shard-<hash>.index, ..., shards-<number>-<hash>.index, scored.json,
-        used-<hash>
+        used-<hash>, schedule.json, schedule.safetensors
     jobs/<id>/rows.<format>, excerpts.jsonl, and the checksums of the rows: checksums.rows.<format>
     jobs/<id>/scores.parquet, suspects.jsonl, picks.digests, candidates.safetensors
     proofs/<id>/held_out.safetensors, arms.safetensors, scores.parquet
@@ -34,6 +34,8 @@ from app.core.storage.names import (
     rows_prefix,
     run_outcome_name,
     run_prefix,
+    schedule_name,
+    schedule_point_name,
     scores_name,
     sketches_prefix,
     subset_name,
@@ -71,6 +73,8 @@ __all__ = [
     "rows_prefix",
     "run_outcome_name",
     "run_prefix",
+    "schedule_name",
+    "schedule_point_name",
     "scores_name",
     "sketches_prefix",
     "subset_name",

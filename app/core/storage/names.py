@@ -36,6 +36,16 @@ def rows_prefix(job_id: uuid.UUID) -> str:
     return f"{ROWS}{job_id}/"
 
 
+def schedule_name(key: str) -> str:
+    """What a schedule came to, beside its sketches: windows, picks, steps, as JSON."""
+    return f"{sketches_prefix(key)}schedule.json"
+
+
+def schedule_point_name(key: str) -> str:
+    """The checkpoint of a schedule that goes on: adapter, optimizer, and what was picked so far."""
+    return f"{sketches_prefix(key)}schedule.safetensors"
+
+
 def subset_name(job_id: uuid.UUID, made_by: str, format: str) -> str:  # noqa: A002 - the field's name
     """The picks of a job as a file, as one version of the service writes it."""
     return f"{rows_prefix(job_id)}subset-{made_by}.{format}"

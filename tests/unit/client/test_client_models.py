@@ -29,6 +29,7 @@ ANSWERS = {
     "Histogram": models.Histogram,
     "JobResponse": models.Job,
     "JobResult": models.JobResult,
+    "ScheduleFound": models.ScheduleFound,
     "ProblemDetails": models.ProblemDetails,
     "Progress": models.Progress,
     "Rejected": models.Rejected,
@@ -47,6 +48,7 @@ REQUESTS = {
     "Gradients": requests.GradientSettings,
     "JobRequest": requests.JobRequest,
     "ModelRef": requests.ModelSource,
+    "Schedule": requests.TrainingSchedule,
     "SelectionSpec": requests.SelectionSettings,
 }
 
@@ -105,8 +107,8 @@ def test_pydantic_can_check_a_request_by_its_type() -> None:
     """As a Prefect flow or a FastAPI endpoint does that takes one as an argument."""
     adapter = TypeAdapter(requests.JobRequest)
     assert adapter.validate_python(EXAMPLE_REQUEST) == EXAMPLE_REQUEST
-    with pytest.raises(ValidationError, match="selection"):
-        adapter.validate_python({key: value for key, value in EXAMPLE_REQUEST.items() if key != "selection"})
+    with pytest.raises(ValidationError, match="model"):
+        adapter.validate_python({key: value for key, value in EXAMPLE_REQUEST.items() if key != "model"})
 
 
 def test_the_example_job_is_a_job_and_comes_back_as_it_was_sent() -> None:

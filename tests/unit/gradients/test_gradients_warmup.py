@@ -19,6 +19,7 @@ from workers.gradients import warmup
 from workers.gradients.adapter import Adapter, LowRank
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
+from workers.gradients.passes import Passes
 from workers.gradients.second_moments import damped_roots
 from workers.gradients.sketch import adapter_signs
 from workers.gradients.starting_point import FRESH, StartingPoint, shared_starting_point, starting_point
@@ -75,6 +76,30 @@ def test_warm_up_is_adam_over_real_lora_modules() -> None:
         for mine, theirs in ((found.layers[name].down, module.down), (found.layers[name].up, module.up)):
             # An entry whose gradient is rounding alone moves by as much as any other: Adam divides by its size.
             assert float((mine - theirs.detach()).norm() / theirs.detach().norm()) < 1e-2, name
+
+
+def test_training_with_weight_decay_is_adamw_and_goes_on_where_it_was() -> None:
+    """Three steps by torch.optim.AdamW over the same gradients; the third by another training that takes it up."""
+    model, samples = tiny_model("llama"), made_up_samples(12)
+    passes = Passes(model.model, replace(CONFIG, loss_normalization="sum"))
+    training = warmup.Training(passes, CONFIG, weight_decay=0.5)
+    network, modules = with_adapter(model.model, training.adapter())
+    parameters = [parameter for module in modules.values() for parameter in (module.down, module.up)]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.5)
+    for step in range(3):
+        if step == 2:
+            before, training = training, warmup.Training(passes, CONFIG, weight_decay=0.5)
+            training.go_on(before.adapter(), *before.moments(), before.steps)
+        rows = samples[4 * step : 4 * step + 4]
+        optimizer.zero_grad()
+        loss = torch.stack([sample_loss(network, row) for row in rows]).sum() / sum(row.loss_tokens for row in rows)
+        loss.backward()
+        optimizer.step()
+        assert training.step(rows, 1e-2) == pytest.approx(float(loss.detach()), rel=1e-4)
+    for name, module in modules.items():
+        mine = training.adapter().layers[name]
+        for found, theirs in ((mine.down, module.down), (mine.up, module.up)):
+            assert float((found - theirs.detach()).norm() / theirs.detach().norm()) < 1e-2, name
 
 
 def test_after_warm_up_a_and_b_both_have_gradients() -> None:

@@ -18,7 +18,7 @@ from workers.training import trainer
 from workers.training.checkpoints import Checkpoints
 from workers.training.lora import with_lora
 from workers.training.scoring import Passes
-from workers.training.steps import count_steps, rows_of_steps
+from workers.training.steps import count_steps, linear_rates, rows_of_steps
 from workers.training.trainer import LossNotFinite, Trained, TrainingPlan, train
 
 if TYPE_CHECKING:
@@ -192,3 +192,18 @@ def _limit_memory(monkeypatch: pytest.MonkeyPatch, positions: int) -> None:
         return plain(model, batch)
 
     monkeypatch.setattr(trainer, "label_losses", limited)
+
+
+@pytest.mark.parametrize(
+    ("steps", "ratio", "expected"),
+    [
+        (1, 0.03, [1.0]),
+        (4, 0.0, [1.0, 0.75, 0.5, 0.25]),
+        (5, 0.4, [0.5, 1.0, 1.0, 2 / 3, 1 / 3]),
+        (2, 1.0, [0.5, 1.0]),
+        (0, 0.03, []),
+    ],
+)
+def test_rates_rise_and_fall_in_lines(steps: int, ratio: float, expected: list[float]) -> None:
+    rates = linear_rates(steps, largest=0.2, warmup_ratio=ratio)
+    assert rates.tolist() == pytest.approx([0.2 * one for one in expected])

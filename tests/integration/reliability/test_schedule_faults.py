@@ -1,0 +1,72 @@
+"""A worker that is killed, and a client that cancels, in the midst of a schedule."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.processes import SHORT_LEASE_S
+from tests.integration.settled import assert_settled, final, wait_for
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Service
+    from tests.integration.processes import Processes
+
+
+@pytest.fixture
+def body(long_body: dict[str, Any]) -> dict[str, Any]:
+    """25 windows, and training after every third."""
+    del long_body["selection"]
+    return {**long_body, "schedule": {"windows": 16, "keep": 3, "train_every": 3, "learning_rate": 0.01}}
+
+
+def some_windows(job: dict[str, Any]) -> bool:
+    """Whether it has trained more than once and has not ended."""
+    assert not final(job), "the job was too quick to be disturbed"
+    progress = job["progress"]
+    return job["stage"] == "gradients" and progress["unit"] == "windows" and progress["done"] >= 7
+
+
+def picks_and_windows(service: Service, job: dict[str, Any]) -> tuple[list[int], dict[str, Any]]:
+    subset = service.http.get(job["links"]["subset"]).json()["indices"]
+    return subset, service.http.get(f"/jobs/{job['id']}/statistics").json()["schedule"]
+
+
+def test_a_killed_worker_changes_no_pick(service: Service, workers: Processes, body: dict[str, Any]) -> None:
+    first = workers.start(lease_s=SHORT_LEASE_S)
+    job_id = service.submit(body)
+    told = wait_for(service, job_id, some_windows)["progress"]
+    assert told["total"] == 25
+    assert told["rate"] > 0
+    assert told["eta_s"] > 0
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    [point] = service.settings.artifacts_path.glob("sketches/*/schedule.safetensors")
+    assert not list(service.settings.artifacts_path.glob("sketches/*/schedule.json"))
+    workers.start()
+    job = wait_for(service, job_id, final)
+    assert job["state"] == "succeeded", job["error"]
+    workers.stop()
+    assert not point.exists(), "a checkpoint is of use until the end alone"
+    assert_settled(service)
+    undisturbed = service.run({**body, "name": "again", "gradients": {**body["gradients"], "store": "float16"}})
+    assert undisturbed["result"]["gradients"]["computed"] == 400, "nothing of the disturbed job is used"
+    assert picks_and_windows(service, undisturbed) == picks_and_windows(service, job)
+
+
+def test_a_schedule_is_cancelled_within_seconds(service: Service, workers: Processes, body: dict[str, Any]) -> None:
+    """And the next job that asks for the same goes on where this one was."""
+    worker = workers.start()
+    job_id = service.submit(body)
+    wait_for(service, job_id, some_windows)
+    asked = time.monotonic()
+    service.http.post(f"/jobs/{job_id}/cancel")
+    assert wait_for(service, job_id, final)["state"] == "cancelled"
+    assert time.monotonic() - asked < 5
+    worker.terminate()
+    worker.wait()
+    assert time.monotonic() - asked < 10, "the worker has let go of it too"
+    assert_settled(service, succeeded=0)

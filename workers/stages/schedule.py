@@ -1,0 +1,331 @@
+"""A selection that trains the proxy as it goes: one worker takes window after window of a shuffled pool.
+
+It scores a window with the proxy as it is then, picks from it, and after so many windows trains the proxy on their
+picks. With each training it keeps a checkpoint beside the sketches: whoever goes on, after a death or for another job
+that asks for the same, picks what would have been picked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import ValidationError
+
+from app.core.contracts.schedule import ScheduleState, ScoredWindow, TrainedStep
+from app.core.storage import schedule_name, schedule_point_name
+from workers.gradients.checkpoint import Checkpoint, pack_checkpoints, unpack_checkpoints
+from workers.gradients.engine import GradientEngine
+from workers.gradients.passes import Passes, stop_poll
+from workers.gradients.shards import Scored, ShardStore
+from workers.gradients.starting_point import AdamState, StartingPoint
+from workers.gradients.warmup import Training
+from workers.runtime.failures import JobError
+from workers.selection import Selection, select, select_in_order
+from workers.selection.seeds import random_permutation
+from workers.stages.part import selection_config
+from workers.stages.reading import key_for
+from workers.statistics.row_figures import length_factors
+from workers.training.steps import linear_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from app.core.contracts.schedule import Schedule
+    from app.core.storage import ArtifactStore
+    from workers.data.corpus import Corpus
+    from workers.data.samples import Sample
+    from workers.gradients.config import GradientConfig
+    from workers.gradients.engine import Sketches
+    from workers.models.proxy import ProxyModel
+    from workers.runtime.context import WorkerContext
+    from workers.runtime.heartbeat import LeaseHeartbeat
+    from workers.selection import Progress, SelectionConfig
+    from workers.stages.candidates import Candidates
+    from workers.stages.reading import Source
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Bumped whenever the same schedule would pick other rows."""
+_PICKED_BY = ("method", "fisher", "alpha", "conflict_penalty", "normalize", "early_stop_ratio", "seed")
+_APART = np.uint64(0x9E3779B97F4A7C15)
+"""Odd, so that no two places have the same product with it."""
+
+
+def windows_of(schedule: Schedule, samples: int) -> list[NDArray[np.int64]]:
+    """Places of the samples of each window, in the order in which they are picked from."""
+    order = random_permutation(samples, seed=schedule.seed, role="schedule/rows", layer="")
+    return [order[start : start + schedule.windows] for start in range(0, samples, schedule.windows)]
+
+
+def picks_of_window(schedule: Schedule, candidates: int) -> int:
+    """How many rows are picked of a window with so many candidates."""
+    return min(schedule.keep, max(1, schedule.keep * candidates // schedule.windows))
+
+
+def store_of(
+    context: WorkerContext, source: Source, schedule: Schedule, model_revision: str, corpus: Corpus
+) -> ShardStore:
+    """The sketches of a schedule, each of its row as the proxy was when the row's window came.
+
+    Rows with the same tokens have sketches of their own here: their windows differ.
+    """
+    spec = source.request.selection.model_dump(mode="json")
+    made_from = {
+        "version": VERSION,
+        "sketches": key_for(source, model_revision, corpus),
+        "rows": corpus.digest,
+        "schedule": schedule.model_dump(mode="json"),
+        "selection": {name: spec[name] for name in _PICKED_BY},
+    }
+    key = hashlib.sha256(json.dumps(made_from, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    digests = corpus.digests.copy()
+    digests[:, 0] ^= np.arange(len(digests), dtype=np.uint64) * _APART
+    return ShardStore(
+        context.artifacts,
+        key,
+        digests=digests,
+        sketch_dim=source.request.gradients.sketch_dim,
+        shard_rows=context.settings.shard_rows,
+        stored_as=source.request.gradients.store,
+    )
+
+
+def outcome_of(artifacts: ArtifactStore, key: str) -> ScheduleState | None:
+    """What a schedule came to; None before its end."""
+    content = artifacts.read(schedule_name(key))
+    try:
+        return None if content is None else ScheduleState.model_validate_json(content)
+    except ValidationError:
+        return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A schedule and what it is carried out on.
+
+    Attributes:
+        source: What the job reads.
+        schedule: As it was asked for.
+        corpus: The samples.
+        model: The proxy.
+        config: What is sketched.
+        without_prompts: Makes samples without their prompts, where their losses are asked for.
+    """
+
+    source: Source
+    schedule: Schedule
+    corpus: Corpus
+    model: ProxyModel
+    config: GradientConfig
+    without_prompts: Callable[[list[Sample]], list[Sample]] | None = None
+
+
+def carry_out(context: WorkerContext, heartbeat: LeaseHeartbeat, asked: Asked) -> int:
+    """Take all windows that are left, and keep the outcome.
+
+    Args:
+        context: This worker.
+        heartbeat: Of the job's unit.
+        asked: The schedule.
+
+    Returns:
+        Tokens of the rows that were scored.
+
+    Raises:
+        JobError: A step of the training had no finite gradient.
+        Stopped: The work is to end early. The last checkpoint stays.
+    """
+    store = store_of(context, asked.source, asked.schedule, asked.model.revision, asked.corpus)
+    if outcome_of(context.artifacts, store.key) is not None and not store.missing():
+        return 0
+    run = _Run(context, heartbeat, asked, store)
+    run.take_up()
+    meter = heartbeat.begin(len(run.windows), "windows", done=len(run.state.windows))
+    while len(run.state.windows) < len(run.windows):
+        tokens = run.take_window()
+        meter.add(1, tokens=tokens)
+    run.keep_point()
+    context.artifacts.write(schedule_name(store.key), run.state.model_dump_json().encode())
+    context.artifacts.remove(schedule_point_name(store.key))
+    return meter.tokens
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Sketches of windows since the last checkpoint.
+
+    Attributes:
+        places: Of their samples.
+        sketches: Theirs.
+    """
+
+    places: list[NDArray[np.int64]] = field(default_factory=list)
+    sketches: list[Sketches] = field(default_factory=list)
+
+
+class _Run:
+    """One worker's turn at a schedule."""
+
+    def __init__(self, context: WorkerContext, heartbeat: LeaseHeartbeat, asked: Asked, store: ShardStore) -> None:
+        schedule, self._corpus = asked.schedule, asked.corpus
+        self.state = ScheduleState()
+        self.windows = windows_of(schedule, len(asked.corpus))
+        self._context, self._heartbeat, self._store = context, heartbeat, store
+        self._schedule, self._spec = schedule, asked.source.request.selection
+        self._without_prompts = asked.without_prompts
+        # The engine asks whether there is a trained adapter, not how long it was trained.
+        config = replace(asked.config, warmup_steps=1)
+        passes = Passes(asked.model.model, replace(config, loss_normalization="sum"))
+        self._training = Training(passes, config, schedule.weight_decay)
+        self._engine = GradientEngine(asked.model, config, StartingPoint(self._training.adapter()))
+        steps = len(self.windows) // schedule.train_every * schedule.epochs
+        self._rates = linear_rates(steps, largest=schedule.learning_rate, warmup_ratio=schedule.warmup_ratio)
+        self._waiting = _Waiting()
+        store.keep_scored(Scored(self._engine.left_out, asked.model.weights_stored_as))
+
+    def take_up(self) -> None:
+        """Go on at the last checkpoint, if there is one that is whole and so are the sketches before it."""
+        content = self._context.artifacts.read(schedule_point_name(self._store.key))
+        found = None if content is None else _unpacked(content, self._store.key)
+        if found is None:
+            return
+        point, state = found
+        done = np.concatenate([np.empty(0, dtype=np.int64), *self.windows[: len(state.windows)]])
+        lacking = [self._store.lacking(shard) for shard in self._store.missing()]
+        if np.isin(np.concatenate([np.empty(0, dtype=np.int64), *lacking]), done).any():
+            return
+        self.state = state
+        adam = point.adam
+        self._training.go_on(point.adapter, adam.first, adam.second, adam.steps)
+        self._engine.start_from(StartingPoint(point.adapter))
+        logger.info("schedule %s: it goes on at window %d", self._store.key, len(state.windows))
+
+    def take_window(self) -> int:
+        """Score the next window and pick from it, and train if it is time to; the tokens of the window."""
+        number = len(self.state.windows)
+        places = self.windows[number]
+        samples = [self._corpus[place] for place in places.tolist()]
+        sketches = self._engine.sketch(
+            samples,
+            unprompted=None if self._without_prompts is None else self._without_prompts(samples),
+            should_stop=self._heartbeat.should_stop,
+        )
+        self._waiting.places.append(places)
+        self._waiting.sketches.append(sketches)
+        window = self._picked(number, places, sketches)
+        self.state = self.state.model_copy(update={"windows": (*self.state.windows, window)})
+        if (number + 1) % self._schedule.train_every == 0:
+            self._train()
+            self.keep_point()
+        elif sum(map(len, self._waiting.places)) >= self._store.shard_rows:
+            self.keep_point()
+        return sum(sample.tokens for sample in samples)
+
+    def _picked(self, number: int, places: NDArray[np.int64], sketches: Sketches) -> ScoredWindow:
+        """Pick from a window."""
+        finite, steps = sketches.finite, len(self.state.steps)
+        values, losses = sketches.values[finite], sketches.token_losses[finite]
+        told = {"rows": len(values), "steps": steps, "loss": float(losses.mean()) if len(losses) else None}
+        if not values.any():
+            return ScoredWindow(**told, alpha=None, stop_reason="exhausted")
+        norms = np.linalg.norm(values.astype(np.float64), axis=1)
+        spec = self._spec
+        factors = length_factors(norms, spec.normalize)
+        scaled = values if factors is None else (values * factors[:, None]).astype(np.float32)
+        count = min(picks_of_window(self._schedule, len(places)), len(values))
+        config = selection_config(spec, budget=count, device=str(self._context.device))
+        config = replace(config, seed=(spec.seed + number) % 2**63)  # or `random` would draw the same places each time
+        found = select(scaled, config, norms=norms, should_stop=self._heartbeat.should_stop)
+        return ScoredWindow(
+            **told,
+            alpha=found.alpha,
+            stop_reason=found.stop_reason,
+            picks=tuple(self._corpus.rows[places[finite][found.indices]].tolist()),
+            gains=tuple(found.marginal_gains.tolist()),
+            epsilons=tuple(found.epsilons.tolist()),
+            conflicts=tuple(found.conflicts.tolist()),
+        )
+
+    def _train(self) -> None:
+        """Train the proxy on the picks of the latest windows."""
+        latest = self.state.windows[-self._schedule.train_every :]
+        rows = np.array([row for window in latest for row in window.picks], dtype=np.int64)
+        samples = [self._corpus[place] for place in np.searchsorted(self._corpus.rows, rows).tolist()]
+        poll = stop_poll(self._heartbeat.should_stop)
+        for _ in range(self._schedule.epochs if samples else 0):
+            done = self.state.steps
+            rate = float(self._rates[len(done)])
+            loss = self._training.step(samples, rate, poll)
+            if not math.isfinite(loss):
+                raise JobError(
+                    "loss-not-finite",
+                    "The loss is not a finite number",
+                    "schedule.learning_rate",
+                    f"step {len(done) + 1} of {len(self._rates)}, after {len(self.state.windows)} windows, has no "
+                    "finite gradient: lower it, or use model.dtype float32",
+                )
+            step = TrainedStep(windows=len(self.state.windows), rows=len(rows), loss=loss, learning_rate=rate)
+            self.state = self.state.model_copy(update={"steps": (*done, step)})
+        self._engine.start_from(StartingPoint(self._training.adapter()))
+
+    def keep_point(self) -> None:
+        """Keep the sketches so far, then the checkpoint, which replaces the one before."""
+        if self._waiting.places:
+            places = np.concatenate(self._waiting.places)
+            self._store.write(int(places[0]) // self._store.shard_rows, places, _joined(self._waiting.sketches))
+            self._waiting = _Waiting()
+        adam = AdamState(*self._training.moments(), self._training.steps)
+        point = Checkpoint(self._training.adapter(), adam)
+        self._context.artifacts.write(schedule_point_name(self._store.key), _packed(point, self.state, self._store.key))
+
+
+def selection_of(
+    state: ScheduleState,
+    candidates: Candidates,
+    config: SelectionConfig,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+) -> Selection:
+    """A schedule's picks in their order, measured as a whole over the sketches that they were picked by.
+
+    Args:
+        state: The outcome.
+        candidates: All rows that could be picked.
+        config: As the request has it.
+        on_progress: As for `select`.
+        should_stop: As for `select`.
+    """
+    rows = np.array([row for window in state.windows for row in window.picks], dtype=np.int64)
+    order = np.searchsorted(candidates.rows, rows)
+    measured = replace(config, budget=len(order), method="fisher", fisher="exact", early_stop_ratio=None)
+    found = select_in_order(candidates.values, order, measured, on_progress=on_progress, should_stop=should_stop)
+    reasons = {window.stop_reason for window in state.windows}
+    return replace(found, stop_reason=next(one for one in ("early_stop", "exhausted", "budget") if one in reasons))
+
+
+def _joined(sketches: Sequence[Sketches]) -> Sketches:
+    """Those of several windows as those of one."""
+    first = type(sketches[0])
+    names = ("values", "losses", "finite", "token_losses", "unprompted")
+    return first(**{name: np.concatenate([getattr(one, name) for one in sketches]) for name in names})
+
+
+def _packed(point: Checkpoint, state: ScheduleState, key: str) -> bytes:
+    return pack_checkpoints([point], {"key": key, "state": state.model_dump_json()})
+
+
+def _unpacked(content: bytes, key: str) -> tuple[Checkpoint, ScheduleState] | None:
+    """What `_packed` packed; None where it is damaged or another's."""
+    found = unpack_checkpoints(content, {"key": key})
+    if found is None:
+        return None
+    return found.checkpoints[0], ScheduleState.model_validate_json(found.about["state"])
