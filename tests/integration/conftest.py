@@ -108,6 +108,17 @@ class Service:
         assert response.status_code == 200, response.text
         return dict(response.json())
 
+    def estimate(self, body: dict[str, Any], path: str = "/estimates") -> httpx.Response:
+        """Ask for an estimate, work, and look: the answer, 422 for a request that is refused at once."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("app.jobs.estimates.WAIT_S", 0.0)  # the worker of this process begins after the request
+            response: httpx.Response = self.http.post(path, json=body)
+        if response.status_code != 202:
+            return response
+        self.work()
+        answer: httpx.Response = self.http.get(response.headers["Location"])
+        return answer
+
     def run(self, body: dict[str, Any]) -> dict[str, Any]:
         """Submit, work, and look.
 

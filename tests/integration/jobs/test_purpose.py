@@ -16,7 +16,6 @@ from tests.integration.problems import fields_of
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Service
-    from tests.integration.processes import Processes
 
 SOURCES = ("code", "chat", "maths")
 
@@ -306,23 +305,20 @@ def test_what_the_data_can_not_meet_fails_the_job_with_field_and_numbers(service
         assert said in job["error"]["detail"], selection
 
 
-def test_an_estimate_tells_what_the_data_can_not_meet_before_the_job_is_submitted(
-    service: Service, workers: Processes
-) -> None:
-    workers.start()
+def test_an_estimate_tells_what_the_data_can_not_meet_before_the_job_is_submitted(service: Service) -> None:
     for selection, field, said in UNMET:
         if "dataset" in next(iter(selection.values())):
             continue
-        told = service.http.post("/estimates", json=sourced(service, **selection))
+        told = service.estimate(sourced(service, **selection))
         assert told.status_code == 422, selection
         assert said in fields_of(told)[field], selection
     target = {"dataset": write_target(service, [{"prompt": "a", "response": ""}] * 2, "unreadable.jsonl")}
-    told = service.http.post("/jobs?dry_run=true", json=sourced(service, target=target))
+    told = service.estimate(sourced(service, target=target), "/jobs?dry_run=true")
     assert "none of the 2 rows can be used" in fields_of(told)["selection.target.dataset"]
     grouped = {"dataset": write_target(service, sourced_rows()[:5]), "group_column": "nation"}
-    told = service.http.post("/estimates", json=sourced(service, protect=grouped))
+    told = service.estimate(sourced(service, protect=grouped))
     assert "'nation'" in fields_of(told)["selection.protect.group_column"]
-    fine = service.http.post("/estimates", json=sourced(service, constraints=ALL_AT_ONCE, budget={"count": 20}))
+    fine = service.estimate(sourced(service, constraints=ALL_AT_ONCE, budget={"count": 20}))
     assert fine.status_code == 200, fine.text
 
 
