@@ -38,7 +38,6 @@ LONGEST_PAUSE_S: Final = 3600.0
 ATTEMPTS: Final = 20
 """Then an event is given up: with pauses that double from 10 s to an hour, after about half a day."""
 SPEC: Final = "https://openlineage.io/spec"
-STATISTICS: Final = "1-0-2/OutputStatisticsOutputDatasetFacet.json"
 PRODUCER: Final = f"urn:spice-select:{version('spice-select')}"
 
 

@@ -386,10 +386,6 @@ class ShardStore:
             raise ShardDamaged(int(unexpected[0]))
         return self._found
 
-    def bytes_stored(self) -> int:
-        """Bytes that the key takes in the store."""
-        return sum(stored.size for stored in self._artifacts.list(self._prefix))
-
     def has(self, shard: int) -> bool:
         """Whether all of a shard's samples have their sketches."""
         return not len(self.wanted(shard))

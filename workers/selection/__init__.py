@@ -15,7 +15,7 @@ from workers.selection.cost import Cost, CostOfOne, cost_of
 from workers.selection.facility_location import facility_location, nearest_picks
 from workers.selection.matching_pursuit import Matched, matching_pursuit
 from workers.selection.nearest import by_turns
-from workers.selection.partitioned import PartPicks, merge, partition, select_part, select_partitioned, settle
+from workers.selection.partitioned import PartPicks, merge, partition, select_part, settle
 from workers.selection.problem import BudgetError
 from workers.selection.progress import Progress, SelectionCancelledError
 from workers.selection.ranked import by_score, helped_by_prompt, influences, middle_third, ratings
@@ -75,7 +75,6 @@ __all__ = [
     "select_in_order",
     "select_in_shares",
     "select_part",
-    "select_partitioned",
     "settle",
     "stability",
     "sweep",

@@ -203,40 +203,6 @@ def merge(
     return report(problem, followed(problem, order, stop, watch), dropped, config, watch, theorem_holds=False)
 
 
-def select_partitioned(
-    sketches: Any,  # noqa: ANN401 - numpy or torch
-    config: SelectionConfig,
-    parts: int,
-    constraints: Constraints | None = None,
-    *,
-    on_progress: Callable[[Progress], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> Selection:
-    """Both rounds in this process, one part after the other: needs the memory of one part at a time.
-
-    Args:
-        sketches: Shape (n, p), as for `select`.
-        config: A global selection by spice or fisher with the exact score.
-        parts: Number of parts, at least 1; with 1 the picks are those of `select`.
-        constraints: As for `select`.
-        on_progress: As for `select`, over again for each part and for the merge.
-        should_stop: As for `select`.
-
-    Returns:
-        The selection; see `merge`.
-
-    Raises:
-        ConfigError: If the config is not such a selection, or there is not at least one part.
-        ValueError: What `select` raises.
-    """
-    settled = settle(sketches, config, constraints, on_progress=on_progress, should_stop=should_stop)
-    picks = [
-        select_part(sketches, rows, settled, constraints, on_progress=on_progress, should_stop=should_stop)
-        for rows in partition(len(sketches), parts, config.seed)
-    ]
-    return merge(sketches, picks, settled, constraints, on_progress=on_progress, should_stop=should_stop)
-
-
 def _second_round(
     problem: Problem, parts: Sequence[PartPicks], watch: Watch
 ) -> tuple[NDArray[np.int64], float, StopReason]:

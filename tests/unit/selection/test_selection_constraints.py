@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from in_parts import select_in_parts
 from numpy.typing import NDArray
 
 from workers.selection import (
@@ -18,7 +19,6 @@ from workers.selection import (
     cost_of,
     select,
     select_in_order,
-    select_partitioned,
 )
 
 CASES = 1000
@@ -230,7 +230,7 @@ def test_parts_and_orders_keep_to_the_constraints_too() -> None:
     limits = Constraints(sources=sources, include=np.array([3]), exclude=np.arange(100, 200), near_cosine=0.9)
     config = SelectionConfig(budget=60, alpha=0.1)
     whole = select(sketches, config, limits)
-    spread = select_partitioned(sketches, config, 4, limits)
+    spread = select_in_parts(sketches, config, 4, limits)
     ordered = select_in_order(sketches, np.arange(600)[::-1], config, limits)
     drawn = select(sketches, SelectionConfig(budget=60, method="random", alpha=0.1), limits)
     for selection in (whole, spread, ordered, drawn):
@@ -241,7 +241,7 @@ def test_parts_and_orders_keep_to_the_constraints_too() -> None:
         assert len(selection.indices) == 60
         assert not ((selection.indices >= 100) & (selection.indices < 200)).any()
     assert spread.log_det[-1] >= 0.95 * whole.log_det[-1]
-    np.testing.assert_array_equal(select_partitioned(sketches, config, 1, limits).indices, whole.indices)
+    np.testing.assert_array_equal(select_in_parts(sketches, config, 1, limits).indices, whole.indices)
 
 
 def test_the_cost_names_what_kept_the_unconstrained_picks_out() -> None:

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from in_parts import select_in_parts
 
 from workers.selection import (
     ConfigError,
@@ -15,7 +16,6 @@ from workers.selection import (
     partition,
     select,
     select_part,
-    select_partitioned,
     settle,
 )
 
@@ -52,7 +52,7 @@ def test_parts_are_the_same_in_every_version_of_numpy() -> None:
 @pytest.mark.parametrize("penalty", [0.0, 0.1, 1.0])
 def test_one_part_is_the_exact_greedy(penalty: float) -> None:
     config = SelectionConfig(budget=60, conflict_penalty=penalty)
-    one, whole = select_partitioned(gaussian(), config, 1), select(gaussian(), config)
+    one, whole = select_in_parts(gaussian(), config, 1), select(gaussian(), config)
     np.testing.assert_array_equal(one.indices, whole.indices)
     np.testing.assert_allclose(one.marginal_gains, whole.marginal_gains, rtol=1e-9)
     np.testing.assert_allclose(one.conflicts, whole.conflicts, atol=1e-9)
@@ -64,7 +64,7 @@ def test_the_pieces_give_what_the_whole_gives_in_any_order() -> None:
     sketches, config = gaussian(), SelectionConfig(budget=50, seed=2)
     settled = settle(sketches, config)
     picks = [select_part(sketches, rows, settled) for rows in partition(len(sketches), 4, config.seed)]
-    one, other = select_partitioned(sketches, config, 4), merge(sketches, picks[::-1], settled)
+    one, other = select_in_parts(sketches, config, 4), merge(sketches, picks[::-1], settled)
     np.testing.assert_array_equal(one.indices, other.indices)
     assert one.alpha == other.alpha == select(sketches, config).alpha
     for rows, part in zip(partition(len(sketches), 4, config.seed), picks, strict=True):
@@ -77,7 +77,7 @@ def test_the_pieces_give_what_the_whole_gives_in_any_order() -> None:
 def test_it_comes_close_to_the_exact_greedy_and_is_certified_against_all_rows(parts: int, penalty: float) -> None:
     sketches = gaussian(2000, 24)
     config = SelectionConfig(budget=100, conflict_penalty=penalty)
-    spread, exact = select_partitioned(sketches, config, parts), select(sketches, config)
+    spread, exact = select_in_parts(sketches, config, parts), select(sketches, config)
     assert len(set(spread.indices.tolist())) == 100
     assert spread.log_det[-1] >= 0.98 * exact.log_det[-1]
     assert spread.log_det[-1] == pytest.approx(log_det(sketches[spread.indices], spread.alpha), rel=1e-6)
@@ -100,7 +100,7 @@ def test_its_guarantee_holds_on_average_over_partitions(parts: int, penalty: flo
         sketches = rng.standard_normal((12, 3)) * 10 ** rng.uniform(-0.5, 0.5, (12, 1))
         sketches[6:9] = sketches[:3]
         configs = [SelectionConfig(budget=3, conflict_penalty=penalty, alpha=1.0, seed=seed) for seed in range(20)]
-        selections = [select_partitioned(sketches, config, parts) for config in configs]
+        selections = [select_in_parts(sketches, config, parts) for config in configs]
         reached = np.array([selection.log_det[-1] for selection in selections])
         best = max(log_det(sketches[list(subset)], 1.0) for subset in combinations(range(12), 3))
         assert reached.max() <= best + 1e-9
@@ -154,7 +154,7 @@ def test_parts_with_few_rows_zero_rows_and_rows_that_are_not_finite() -> None:
     sketches[::3] = 0.0
     sketches[[4, 7]] = np.nan
     config = SelectionConfig(budget=25, on_invalid="drop")
-    selection = select_partitioned(sketches, config, 12)
+    selection = select_in_parts(sketches, config, 12)
     assert selection.stop_reason == "exhausted"
     assert set(selection.indices) == {row for row in range(30) if row % 3 and row not in {4, 7}}
     assert selection.dropped.rows.tolist() == [4, 7]
@@ -163,7 +163,7 @@ def test_parts_with_few_rows_zero_rows_and_rows_that_are_not_finite() -> None:
     named = SelectionConfig(budget=5, alpha=1.0)
     with pytest.raises(InvalidRowsError, match=r"4 \(nan\), 7 \(nan\)"):
         select_part(sketches, np.array([2, 4, 5, 7]), named)
-    nothing = select_partitioned(np.zeros((9, 3)), SelectionConfig(budget=2), 3)
+    nothing = select_in_parts(np.zeros((9, 3)), SelectionConfig(budget=2), 3)
     assert nothing.indices.size == 0
     assert nothing.certificate == 1.0
 
@@ -174,7 +174,7 @@ def test_parts_with_few_rows_zero_rows_and_rows_that_are_not_finite() -> None:
 )
 def test_what_has_no_exact_global_greedy_is_refused(setting: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="parts need"):
-        select_partitioned(gaussian(), SelectionConfig(**({"budget": 5} | setting)), 2)
+        select_in_parts(gaussian(), SelectionConfig(**({"budget": 5} | setting)), 2)
 
 
 def test_parts_have_to_share_one_alpha() -> None:
