@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -145,7 +146,8 @@ class ConversationEncoder:
         return zip(batch["input_ids"], batch["offset_mapping"], strict=True)
 
     def _cut(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded | Refusal:
-        mask = response_mask(np.asarray(offsets, dtype=np.int64).reshape(-1, 2), rendered)
+        flat = np.fromiter(itertools.chain.from_iterable(offsets), dtype=np.int64, count=2 * len(offsets))
+        mask = response_mask(flat.reshape(-1, 2), rendered)
         if not mask[1:].any():
             return Refusal(Reason.EMPTY_RESPONSE)
         kept = mask[: self._max_length]
