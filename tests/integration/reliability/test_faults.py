@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
+import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ import pytest
 from redis import Redis
 from sqlalchemy import select
 
-from app.core.db.tables import Shard, State
+from app.core.db.tables import Job, Shard, State
+from app.core.lifecycle.leases import Waiting
+from app.core.queue import TaskQueue
 from tests.integration.conftest import LONG_ROWS
 from tests.integration.processes import SHORT_LEASE_S
 from tests.integration.settled import assert_settled, final, in_gradients, wait_for
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from app.http.dependencies import Resources
     from tests.integration.conftest import Service
     from tests.integration.processes import Processes
+
+STALE = 2000
+"""Messages of rows that are gone."""
 
 
 @pytest.mark.parametrize("stage", ["taken", "reading", "gradients", "selecting", "publishing", "published"])
@@ -108,6 +114,18 @@ def test_a_message_that_comes_twice_is_done_once(service: Service) -> None:
         run_job(job_id, dispatch)
     service.work()
     assert service.job(job_id)["finished_at"] == finished
+
+
+def test_messages_of_rows_that_are_gone_hold_nobody_up(service: Service, workers: Processes) -> None:
+    """A cancelled job may leave tens of thousands. A worker takes any message as a sign to look for the next row."""
+    queue = TaskQueue(service.settings)
+    queue.put([Waiting(Job, uuid.uuid4(), 1) for _ in range(STALE)])
+    job_id = service.submit(service.request())
+    workers.start()
+    job = wait_for(service, job_id, final)
+    assert job["state"] == "succeeded", job["error"]
+    assert queue.lengths()["selection"] > STALE / 2, "most of what was put before it is still there"
+    queue.close()
 
 
 def test_a_message_that_names_other_code_is_not_run(service: Service) -> None:

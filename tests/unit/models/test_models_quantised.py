@@ -99,3 +99,30 @@ def test_a_format_that_is_not_known_is_refused(plain: Path, tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "hqq"}}))
     with pytest.raises(ModelError, match=r"is quantised by 'hqq', and what can be loaded is awq, bitsandbytes"):
         load_model(tmp_path, dtype="float32", device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"quant_method": "fp8", "weight_block_size": "x"}, "weight_block_size must be a tuple of two integers"),
+        ({"quant_method": "fp8", "activation_scheme": "odd"}, "Activation scheme odd"),
+        ({"quant_method": "mxfp4", "modules_to_not_convert": 7}, "not iterable"),
+        ({"quant_method": "compressed-tensors", "config_groups": "x"}, "valid dictionary"),
+        ({"quant_method": "bitsandbytes"}, "can't be loaded"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": "yes"}, "load_in_4bit must be a boolean"),
+        ({"quant_method": "gptq", "bits": 17}, "bits but found 17"),
+        ("fp8", "is quantised by 'None'"),
+    ],
+    ids=lambda value: str(value)[:60] if not isinstance(value, str) else None,
+)
+def test_settings_that_a_library_refuses_are_refused_in_its_words(
+    plain: Path, tmp_path: Path, settings: object, said: str
+) -> None:
+    """By the field of the request, and never as an error of ours."""
+    for file in plain.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": settings}))
+    with pytest.raises(ModelError, match=said) as raised:
+        load_model(tmp_path, dtype="float32", device=CPU)
+    assert str(raised.value).startswith("model.uri: ")
