@@ -171,6 +171,7 @@ class Gradients(Answer):
     sketch_dim: int = 2048
     seed: int = 0
     loss_normalization: str = "sum"
+    loss_over: str = "response"
     prompt_effect: bool = True
     store: str = "float32"
 
@@ -624,6 +625,7 @@ class Job(Answer):
     model: ModelRef
     gradients: Gradients
     selection: Selection
+    preset: str | None = None
     schedule: Schedule | None = None
     error: ProblemDetails | None
     result: JobResult | None

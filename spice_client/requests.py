@@ -93,6 +93,7 @@ class GradientSettings(TypedDict, total=False):
     sketch_dim: int
     seed: int
     loss_normalization: Literal["sum", "mean"]
+    loss_over: Literal["response", "row"]
     prompt_effect: bool
     store: Literal["float32", "float16"]
 
@@ -250,6 +251,7 @@ class JobOptions(TypedDict):
     train_on: NotRequired[TrainOn | None]
     preference: NotRequired[Preference | None]
     gradients: NotRequired[GradientSettings]
+    preset: NotRequired[Literal["paper-qwen2-7b", "paper-llama2-7b", "authors-code"] | None]
     schedule: NotRequired[TrainingSchedule | None]
     name: NotRequired[str]
     metadata: NotRequired[dict[str, str]]

@@ -13,6 +13,7 @@ from app.core.contracts.estimate import EstimatedSeconds, EstimateProblem
 from app.core.contracts.job_request import EXAMPLE_REQUEST, Limits, Priority
 from app.core.contracts.job_result import JobResult
 from app.core.contracts.model_request import Gradients, ModelRef
+from app.core.contracts.presets import Preset
 from app.core.contracts.schedule import Schedule
 from app.core.contracts.schema import Metadata, Page, Progress, Response
 from app.core.contracts.selection_request import SelectionSpec
@@ -73,6 +74,7 @@ class JobResponse(Response):
     model: ModelRef
     gradients: Gradients
     selection: SelectionSpec
+    preset: Preset | None = None
     schedule: Schedule | None = None
     priority: Priority = "normal"
     limits: Limits | None = None

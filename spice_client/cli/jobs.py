@@ -42,6 +42,10 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
     ] = None,
     budget: Annotated[str | None, typer.Option(help="Rows to pick: `500`, `0.1`, `10%`, or '200000 tokens'.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Fills in the rest: `paper-qwen2-7b`, `paper-llama2-7b` or `authors-code`."),
+    ] = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Metadata; repeatable.")] = None,
     setting: Annotated[
         list[str] | None,
@@ -65,7 +69,7 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
 
     The request comes out of a JSON file, of flags, or of both: flags override the file.
     """
-    flags = RequestFlags(dataset, model, budget, name, metadata or [], setting or [])
+    flags = RequestFlags(dataset, model, budget, name, metadata or [], setting or [], preset)
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
         asked = build_job_request(request, flags)
         if only_estimate:

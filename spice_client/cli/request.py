@@ -32,6 +32,7 @@ class RequestFlags:
     name: str | None = None
     metadata: Sequence[str] = field(default_factory=list)
     settings: Sequence[str] = field(default_factory=list)
+    preset: str | None = None
 
 
 def build_job_request(file: str | None, flags: RequestFlags) -> JobRequest:
@@ -45,8 +46,9 @@ def build_job_request(file: str | None, flags: RequestFlags) -> JobRequest:
         CommandFailedError: Something is missing or cannot be read.
     """
     request = _filled(file, flags)
+    implied = {"selection"} if request.get("schedule") or request.get("preset") else set()
     for section, flag in SECTIONS:
-        if section not in request:
+        if section not in request and section not in implied:
             raise refusal(TITLE, f"there is no {section}: give {flag}, or a request file that has one")
     return cast("JobRequest", _sendable(request))
 
@@ -80,8 +82,9 @@ def _filled(file: str | None, flags: RequestFlags) -> Json:
         _section(request, "model").update(model_of(flags.model))
     if flags.budget is not None:
         _section(request, "selection")["budget"] = budget_of(flags.budget)
-    if flags.name is not None:
-        request["name"] = flags.name
+    for field_name in ("name", "preset"):
+        if (value := getattr(flags, field_name)) is not None:
+            request[field_name] = value
     if flags.metadata:
         _section(request, "metadata").update(pairs("--metadata", flags.metadata))
     for entry in flags.settings:

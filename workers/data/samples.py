@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -36,6 +37,34 @@ class Sample:
     def loss_tokens(self) -> int:
         """Number of tokens that carry loss; a token at position 0 has no prefix and carries none."""
         return int(self.loss_mask[1:].sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WholeRows:
+    """Samples whose every token carries loss, the prompt's too.
+
+    Attributes:
+        samples: As they are learned elsewhere.
+    """
+
+    samples: Samples
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.samples)
+
+    def __getitem__(self, number: int, /) -> Sample:
+        """One of them."""
+        sample = self.samples[number]
+        whole = replace(sample, loss_mask=np.ones_like(sample.loss_mask))
+        if sample.rejected is None:
+            return whole
+        return replace(whole, rejected=replace(sample.rejected, loss_mask=np.ones_like(sample.rejected.loss_mask)))
+
+
+def learned(samples: Samples, loss_over: Literal["response", "row"]) -> Samples:
+    """Samples with loss on the tokens that `gradients.loss_over` names."""
+    return WholeRows(samples) if loss_over == "row" else samples
 
 
 class Samples(Protocol):

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 TargetName = Literal["lora", "linear", "last_layer"]
 SketchKind = Literal["auto", "sparse", "factorised"]
 LossNormalization = Literal["sum", "mean"]
+LossOver = Literal["response", "row"]
 Preconditioner = Literal["none", "adam"]
 
 SKETCH_VERSION = 2
@@ -51,6 +52,7 @@ class GradientConfig:
         seed: Seed of every random choice.
         loss_normalization: ``sum`` of the response tokens' losses, or their ``mean``, which favours short
             responses.
+        loss_over: Whose tokens' losses: those of the ``response``, or of the whole ``row``, its prompt included.
         prompt_effect: Whether to take each response's loss without its prompt too, by a forward pass of its own.
         token_budget: Tokens of one batch, padding included. Bounds memory; does not change a sketch.
     """
@@ -66,6 +68,7 @@ class GradientConfig:
     sketch_dim: int = 2048
     seed: int = 0
     loss_normalization: LossNormalization = "sum"
+    loss_over: LossOver = "response"
     prompt_effect: bool = False
     token_budget: int = 2048
 
@@ -78,6 +81,7 @@ class GradientConfig:
         _one_of("target", self.target, get_args(TargetName))
         _one_of("sketch", self.sketch, get_args(SketchKind))
         _one_of("loss_normalization", self.loss_normalization, get_args(LossNormalization))
+        _one_of("loss_over", self.loss_over, get_args(LossOver))
         _one_of("preconditioner", self.preconditioner, get_args(Preconditioner))
         _within("rank", self.rank, 1, MAX_RANK)
         _within("warmup_steps", self.warmup_steps, 0, MAX_WARMUP_STEPS)
@@ -134,6 +138,7 @@ class GradientConfig:
             "sketch_dim": self.sketch_dim,
             "seed": self.seed,
             "loss_normalization": self.loss_normalization,
+            **({} if self.loss_over == "response" else {"loss_over": self.loss_over}),
             **({"prompt_effect": PROMPT_EFFECT_VERSION} if self.prompt_effect else {}),
         }
 

@@ -80,6 +80,7 @@ class Source:
             sketch_dim=wanted.sketch_dim,
             seed=wanted.seed,
             loss_normalization=wanted.loss_normalization,
+            loss_over=wanted.loss_over,
             prompt_effect=wanted.prompt_effect,
         )
 

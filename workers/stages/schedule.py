@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from app.core.contracts.schedule import ScheduleState, ScoredWindow, TrainedStep
 from app.core.storage import schedule_name, schedule_point_name
+from workers.data.samples import learned
 from workers.gradients.checkpoint import Checkpoint, pack_checkpoints, unpack_checkpoints
 from workers.gradients.engine import GradientEngine
 from workers.gradients.passes import Passes, stop_poll
@@ -177,6 +178,7 @@ class _Run:
 
     def __init__(self, context: WorkerContext, heartbeat: LeaseHeartbeat, asked: Asked, store: ShardStore) -> None:
         schedule, self._corpus = asked.schedule, asked.corpus
+        self._samples = learned(asked.corpus, asked.config.loss_over)
         self.state = ScheduleState()
         self.windows = windows_of(schedule, len(asked.corpus))
         self._context, self._heartbeat, self._store = context, heartbeat, store
@@ -213,7 +215,7 @@ class _Run:
         """Score the next window and pick from it, and train if it is time to; the tokens of the window."""
         number = len(self.state.windows)
         places = self.windows[number]
-        samples = [self._corpus[place] for place in places.tolist()]
+        samples = [self._samples[place] for place in places.tolist()]
         sketches = self._engine.sketch(
             samples,
             unprompted=None if self._without_prompts is None else self._without_prompts(samples),
@@ -259,7 +261,7 @@ class _Run:
         """Train the proxy on the picks of the latest windows."""
         latest = self.state.windows[-self._schedule.train_every :]
         rows = np.array([row for window in latest for row in window.picks], dtype=np.int64)
-        samples = [self._corpus[place] for place in np.searchsorted(self._corpus.rows, rows).tolist()]
+        samples = [self._samples[place] for place in np.searchsorted(self._corpus.rows, rows).tolist()]
         poll = stop_poll(self._heartbeat.should_stop)
         for _ in range(self._schedule.epochs if samples else 0):
             done = self.state.steps

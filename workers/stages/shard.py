@@ -12,6 +12,7 @@ from app.core.contracts.job_plan import JobPlan, ShardPlan
 from app.core.db.tables import Job, Shard, State
 from app.core.lifecycle import counts, leases, limits, measurements, parking
 from app.core.lifecycle.measurements import Took
+from workers.data.samples import learned
 from workers.data.template_server import template_limits
 from workers.data.tokenisation import ConversationEncoder
 from workers.data.without_prompt import PromptFrame
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     import uuid
 
     from workers.data.corpus import Corpus
-    from workers.data.samples import Sample
+    from workers.data.samples import Sample, Samples
+    from workers.gradients.config import LossOver
     from workers.models.proxy import ProxyModel
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
@@ -91,7 +93,7 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
         _carry_out(context, heartbeat, Asked(own, own.request.schedule, corpus, model, config))
         return
 
-    all_samples = partial(_samples_of, context, heartbeat, own, corpus if source is own else None)
+    all_samples = partial(_samples_of, context, heartbeat, own, corpus if source is own else None, config.loss_over)
 
     def start() -> StartingPoint:
         if not config.prepared:
@@ -107,7 +109,7 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     places = store.wanted(shard.number)  # what another job has computed meanwhile is left out
     meter = heartbeat.begin(len(places), "samples")
     started = time.monotonic()
-    samples = [corpus[int(place)] for place in places]
+    samples = [learned(corpus, config.loss_over)[int(place)] for place in places]
     if samples:
         sketches = engine.sketch(
             samples,
@@ -160,9 +162,11 @@ def _carry_out(context: WorkerContext, heartbeat: LeaseHeartbeat, asked: Asked) 
         session.commit()
 
 
-def _samples_of(context: WorkerContext, heartbeat: LeaseHeartbeat, own: Source, corpus: Corpus | None) -> Corpus:
+def _samples_of(
+    context: WorkerContext, heartbeat: LeaseHeartbeat, own: Source, corpus: Corpus | None, loss_over: LossOver
+) -> Samples:
     """All samples of the job's own dataset; `corpus`, where that is the one that is being sketched."""
-    return read(context, own, heartbeat.should_stop).corpus if corpus is None else corpus
+    return learned(read(context, own, heartbeat.should_stop).corpus if corpus is None else corpus, loss_over)
 
 
 def without_prompts(context: WorkerContext, source: Source, model: ProxyModel, samples: list[Sample]) -> list[Sample]:

@@ -9,12 +9,13 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
-from app.core.contracts import schedule_rules
+from app.core.contracts import presets, schedule_rules
 from app.core.contracts.dataset_request import PREFERENCE_HELP, TRAIN_ON_HELP, Columns, DatasetRef, Preference, TrainOn
 from app.core.contracts.model_request import Gradients, ModelRef
+from app.core.contracts.presets import Preset
 from app.core.contracts.schedule import Schedule
 from app.core.contracts.schema import Expiry, Metadata, Name, Request, Text, optional
-from app.core.contracts.selection_request import SelectionSpec
+from app.core.contracts.selection_request import ORDERED_METHODS, SelectionSpec
 from app.core.settings import LONGEST_S
 
 EXAMPLE_REQUEST: dict[str, Any] = {
@@ -88,6 +89,11 @@ class JobRequest(Request):
     model: ModelRef
     gradients: Gradients = Gradients()
     selection: SelectionSpec = Field(description="May be left out with a `schedule`.")
+    preset: Preset | None = Field(
+        default=None,
+        description="Fills in what the request leaves out of `gradients`, `selection` and `schedule`: the paper's "
+        "procedure, or what the code of its authors does. The job shows the request as it was filled.",
+    )
     schedule: Schedule | None = Field(
         default=None,
         description="Select window by window and train the proxy on the picks in between, as the paper does. "
@@ -129,8 +135,8 @@ class JobRequest(Request):
     @model_validator(mode="before")
     @classmethod
     def _of_the_schedule(cls, given: Any) -> Any:  # noqa: ANN401 - whatever was sent
-        """What a request with a schedule leaves out."""
-        return schedule_rules.filled(given)
+        """What a request with a preset leaves out, then one with a schedule."""
+        return schedule_rules.filled(presets.filled(given))
 
     @model_validator(mode="after")
     def _what_a_schedule_can_do(self) -> Self:
@@ -156,6 +162,17 @@ class JobRequest(Request):
         for name, needed in needs.items():
             if needed and not self.gradients.prompt_effect:
                 raise ValueError(f"{name} needs gradients.prompt_effect: set it to true, or leave ifd out")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_rows_by_gradients(self) -> Self:
+        if self.gradients.loss_over == "row":
+            for method in (self.selection.method, *self.selection.baselines):
+                if method in ORDERED_METHODS:
+                    raise ValueError(
+                        f"gradients.loss_over is 'row', and method {method!r} goes by the responses: use 'response', "
+                        f"or leave {method} out"
+                    )
         return self
 
 

@@ -85,6 +85,11 @@ class Gradients(Request):
     loss_normalization: Literal["sum", "mean"] = Field(
         default="sum", description="Loss of a row: summed over its response tokens, or their mean."
     )
+    loss_over: Literal["response", "row"] = Field(
+        default="response",
+        description="Which tokens' losses are differentiated: those of the response, or of the whole row, its prompt "
+        "included. `row` leaves `prompt_effect` off, which is of responses.",
+    )
     prompt_effect: bool = Field(
         default=True,
         description="Also take each response's loss without its prompt, by one forward pass over the responses alone: "
@@ -102,6 +107,19 @@ class Gradients(Request):
         if isinstance(given, dict) and "normalize" in given:
             raise ValueError("normalize is a setting of the selection: send it as selection.normalize")
         return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_rows_have_no_prompt_effect(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("loss_over") == "row":
+            return {"prompt_effect": False, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _prompts_apart(self) -> Self:
+        if self.loss_over == "row" and self.prompt_effect:
+            raise ValueError("prompt_effect is of responses, and loss_over is 'row': set it to false, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:

@@ -3,7 +3,7 @@
 // Offered as one control; and not at all: a dataset is named by its URI here, and two fields are short for the dataset's.
 const WHOLE = new Set([
   "dataset.columns", "selection.budget", "selection.normalize", "selection.filters", "selection.constraints",
-  "selection.target", "selection.protect", "selection.sweep", "selection.stability", "limits", "metadata",
+  "selection.target", "selection.protect", "selection.sweep", "selection.stability", "schedule", "limits", "metadata",
 ]);
 const ELSEWHERE = new Set(["dataset.id", "dataset.uris", "train_on", "preference"]);
 

@@ -31,6 +31,7 @@ export async function submitView({ view, signal, arrived }) {
     general,
     h("p", { class: "actions" }, submit, " ", reckon),
   );
+  const untouched = new Map([...controls].map(([path, one]) => [path, JSON.stringify(one.read())]));
   view.replaceChildren(h("p", { class: "crumb" }, h("a", { href: "#/" }, "Jobs")), h("h1", { tabIndex: -1 }, "New selection"), form);
   controls.get("selection.method").element.addEventListener("change", noBaselineOfItself);
   fillFromBefore();
@@ -65,7 +66,13 @@ export async function submitView({ view, signal, arrived }) {
     return request;
   }
 
-  const asked = () => ({ dataset: {}, model: {}, selection: {}, ...read(controls.keys()) });
+  /** With a preset or a schedule, what nobody has changed is left out: it is for them to say. */
+  function asked() {
+    const implied = controls.get("preset").read() || controls.get("schedule").read();
+    const changed = ([path, one]) => JSON.stringify(one.read()) !== untouched.get(path);
+    const paths = implied ? [...controls].filter(changed).map(([path]) => path) : controls.keys();
+    return { dataset: {}, model: {}, selection: {}, ...read(paths) };
+  }
 
   async function send() {
     const request = asked();

@@ -185,6 +185,20 @@ def test_what_the_server_refuses_is_said_at_its_field(site: Site) -> None:
     accessible(page)
 
 
+def test_what_is_left_as_it_stands_is_for_the_preset_to_say(site: Site) -> None:
+    page = site.open("#/new")
+    page.locator("#dataset-uri").fill(site.service.write_dataset(real_rows(5)))
+    page.locator("#model-uri").fill(site.service.model_uri)
+    page.locator("#preset").select_option("authors-code")
+    page.locator("#selection-conflict_penalty").fill("0.3")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_text("Waiting for a worker", exact=False).first).to_be_visible()
+    (job,) = site.service.http.get("/jobs").json()["items"]
+    assert (job["preset"], job["schedule"]["windows"], job["schedule"]["keep"]) == ("authors-code", 128, 64)
+    assert (job["selection"]["normalize"], job["selection"]["baselines"]) == ("none", [])
+    assert (job["selection"]["conflict_penalty"], job["gradients"]["rank"]) == (0.3, 16)
+
+
 def test_every_setting_of_the_form_arrives_as_it_was_written(site: Site) -> None:
     page = site.open("#/new")
     fill_in(page, site.service)
@@ -419,7 +433,7 @@ def test_the_form_has_every_knob_of_a_job(site: Site) -> None:
 
 
 # Offered as one control; and named by a URI (which may be a directory or a glob), or as the dataset's, instead.
-WHOLE = {"dataset.columns", "limits", "metadata"} | {
+WHOLE = {"dataset.columns", "schedule", "limits", "metadata"} | {
     f"selection.{name}"
     for name in ("budget", "normalize", "filters", "constraints", "target", "protect", "sweep", "stability")
 }

@@ -64,8 +64,11 @@ def curve_of(service: Service, job: dict[str, Any]) -> dict[str, Any]:
     return dict(service.http.get(f"/jobs/{job['id']}/statistics").json()["schedule"])
 
 
-def by_hand(service: Service) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sketches of all rows at a fresh adapter with both its gradients, and losses a token."""
+def by_hand(service: Service, **changed: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sketches of all rows at a fresh adapter with both its gradients, and losses a token.
+
+    With `loss_over` "row" all tokens of a row carry loss.
+    """
     model = load_model(Path(service.model_uri.removeprefix("file://")), dtype="float32", device=torch.device("cpu"))
     encoder = ConversationEncoder(model.tokenizer, 128)
     samples = []
@@ -73,8 +76,9 @@ def by_hand(service: Service) -> tuple[NDArray[np.float64], NDArray[np.float64]]
         turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
         [encoded] = encoder.encode([Conversation(turns, [False, True])])
         assert isinstance(encoded, Encoded)
-        samples.append(Sample(number, encoded.input_ids, encoded.loss_mask))
-    config = GradientConfig(rank=4, sketch_dim=64, warmup_steps=1)
+        mask = encoded.loss_mask | (changed.get("loss_over") == "row")
+        samples.append(Sample(number, encoded.input_ids, mask))
+    config = GradientConfig(**{"rank": 4, "sketch_dim": 64, "warmup_steps": 1, **changed})
     fresh = {
         name: LowRank(
             adapter_signs(name, layer.in_features, 4, 0).float() / (3 * layer.in_features) ** 0.5,
@@ -200,6 +204,82 @@ def test_each_method_that_can_be_windowed(service: Service, selection: dict[str,
     assert places[:3] != places[3:6], "no window repeats the draw of the one before"
 
 
+def published(sketches: NDArray[np.float64], keep: int, alpha: float, penalty: float | None) -> list[int]:
+    """The published selector by its formula; without a penalty its top k.
+
+    gain = log(1 + alpha sum_j z_j^2 / den_j), den_j = 1 + alpha sum over picks of z_j^4, less the penalty times the
+    negative part of the cosine with the mean of the picks.
+    """
+    if penalty is None:
+        return np.argsort(-np.log1p(alpha * (sketches**2).sum(axis=1)), kind="stable")[:keep].tolist()
+    picks: list[int] = []
+    for _ in range(keep):
+        gains = np.log1p(alpha * (sketches**2 / (1 + alpha * (sketches[picks] ** 4).sum(axis=0))).sum(axis=1))
+        if picks:
+            mean = sketches[picks].mean(axis=0)
+            cosines = sketches @ mean / (np.linalg.norm(sketches, axis=1) * np.linalg.norm(mean))
+            gains -= penalty * np.maximum(0.0, -cosines)
+        gains[picks] = -np.inf
+        picks.append(int(gains.argmax()))
+    return picks
+
+
+@pytest.mark.parametrize(
+    ("selection", "penalty"),
+    [({}, None), ({"fisher": "reference"}, 0.1), ({"fisher": "reference", "conflict_penalty": 1.0}, 1.0)],
+)
+def test_the_authors_code_picks_what_their_formula_picks(
+    service: Service, selection: dict[str, Any], penalty: float | None
+) -> None:
+    """Over prompt and response, by the mean of a row's losses, window by window."""
+    body = scheduled(service, {"alpha": 0.5, **selection}, keep=6, train_every=NEVER) | {"preset": "authors-code"}
+    job = done(service, body)
+    assert (job["preset"], job["gradients"]["loss_over"]) == ("authors-code", "row")
+    sketches, _ = by_hand(service, loss_over="row", loss_normalization="mean")
+    order = random_permutation(ROWS, seed=0, role="schedule/rows", layer="")
+    windows = [order[start : start + WINDOWS] for start in range(0, ROWS, WINDOWS)]
+    expected = [
+        window[published(sketches[window], keep, 0.5, penalty)]
+        for window, keep in zip(windows, [6] * 4 + [3], strict=True)
+    ]
+    assert picks_of(service, job) == np.concatenate(expected).tolist()
+
+
+def test_a_preset_fills_in_what_the_request_leaves_out(service: Service) -> None:
+    body = {**service.request(), "preset": "authors-code", "schedule": {"keep": 32}}
+    body["selection"] = {"conflict_penalty": 0.5}
+    job = service.job(service.submit(body))
+    assert job["schedule"] == {
+        "windows": 128,
+        "keep": 32,
+        "train_every": 10,
+        "epochs": 1,
+        "learning_rate": 2e-4,
+        "weight_decay": 0.01,
+        "warmup_ratio": 0.03,
+        "seed": 0,
+    }
+    selection, gradients = job["selection"], job["gradients"]
+    assert (selection["fisher"], selection["normalize"], selection["conflict_penalty"]) == (
+        "reference_top_k",
+        "none",
+        0.5,
+    )
+    assert selection["budget"]["fraction"] == 0.25
+    assert (gradients["rank"], gradients["sketch_dim"]) == (4, 64), "what the request says itself stays"
+    assert (gradients["loss_over"], gradients["loss_normalization"]) == ("row", "mean")
+    paper = service.job(service.submit({**service.request(), "preset": "paper-qwen2-7b", "selection": {}}))
+    assert (paper["schedule"]["windows"], paper["schedule"]["keep"]) == (120, 12)
+    assert (paper["selection"]["budget"]["fraction"], paper["gradients"]["loss_over"]) == (0.1, "response")
+    once = {**service.request(), "preset": "paper-llama2-7b", "schedule": None}
+    assert service.job(service.submit(once))["schedule"] is None, "null is something that the request says"
+    for one in service.http.get("/jobs").json()["items"]:
+        if one["state"] == "queued":
+            service.http.post(f"/jobs/{one['id']}/cancel")
+    refused = service.http.post("/jobs", json={**service.request(), "preset": "paper"})
+    assert "paper-qwen2-7b" in fields_of(refused)["preset"]
+
+
 def test_rows_that_are_the_same_are_scored_in_their_own_windows(service: Service) -> None:
     uri = service.write_dataset(real_rows(20) * 3, "thrice.jsonl")
     body = scheduled(service, {"method": "random"}) | {"dataset": {"uri": uri}}
@@ -249,6 +329,8 @@ def test_the_job_shows_what_the_schedule_implies(service: Service) -> None:
         ({"gradients": {"preconditioner": "adam"}}, "body", "gradients.preconditioner is of one adapter"),
         ({"preference": "dpo"}, "body", "use 'chosen' or 'rejected'"),
         ({"limits": {"seconds": 5}}, "body", "leave limits out, or use timeout_s"),
+        ({"selection": {"method": "dpp", "fisher": "reference"}}, "selection", "a score of methods spice and fisher"),
+        ({"gradients": {"loss_over": "row", "prompt_effect": True}}, "gradients", "prompt_effect is of responses"),
     ],
 )
 def test_what_a_schedule_can_not_do_is_refused(

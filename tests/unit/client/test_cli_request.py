@@ -166,3 +166,18 @@ def test_what_cannot_be_sent_is_refused(flags: RequestFlags) -> None:
 def test_a_pair_without_name_or_value_is_refused(flags: RequestFlags) -> None:
     with pytest.raises(CommandFailedError, match="give name=value"):
         build_job_request(None, flags)
+
+
+def test_a_preset_or_a_schedule_says_how_many_rows_are_picked(tmp_path: Path) -> None:
+    named = replace(WHOLE, budget=None, preset="authors-code")
+    assert build_job_request(None, named) == {
+        "dataset": {"uri": "https://example.com/train.jsonl"},
+        "model": {"uri": "file:///models/tiny"},
+        "preset": "authors-code",
+    }
+    file = tmp_path / "request.json"
+    file.write_text('{"schedule": {"keep": 6}}')
+    request = JobRequest.model_validate(build_job_request(str(file), replace(WHOLE, budget=None)))
+    assert request.selection.budget.fraction == 6 / 120
+    with pytest.raises(CommandFailedError, match="there is no selection: give --budget"):
+        build_job_request(None, replace(WHOLE, budget=None))
