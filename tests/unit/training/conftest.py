@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """More would wait for one another longer than they work on matrices of 16."""
     threads = torch.get_num_threads()
@@ -28,7 +29,13 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def model() -> PreTrainedModel:
+def model(model_as_made: PreTrainedModel) -> PreTrainedModel:
+    """A model of the test's own."""
+    return copy.deepcopy(model_as_made)
+
+
+@pytest.fixture(scope="module")
+def model_as_made() -> PreTrainedModel:
     """Two blocks of 16 over 40 tokens, random."""
     torch.manual_seed(0)
     return frozen(
@@ -50,7 +57,7 @@ def model() -> PreTrainedModel:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def samples() -> list[Sample]:
     """24 rows in which a response repeats its prompt's tokens."""
     random = np.random.default_rng(0)

@@ -47,6 +47,12 @@ def _run(
         return trained, weights, Passes(model, 1000).losses_per_token(samples)
 
 
+@pytest.fixture(scope="module")
+def straight(model_as_made: PreTrainedModel, samples: list[Sample]) -> dict[str, torch.Tensor]:
+    """The adapter of the plan, trained in one go with room for every batch."""
+    return _run(model_as_made, samples, _plan(samples))[1]
+
+
 def test_a_run_lowers_the_loss_and_leaves_the_model_as_it_was(model: PreTrainedModel, samples: list[Sample]) -> None:
     before = Passes(model, 1000).losses_per_token(samples)
     weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -62,26 +68,25 @@ def test_a_run_lowers_the_loss_and_leaves_the_model_as_it_was(model: PreTrainedM
 
 
 def test_the_same_seed_gives_the_same_adapter_and_another_one_another(
-    model: PreTrainedModel, samples: list[Sample]
+    model: PreTrainedModel, samples: list[Sample], straight: dict[str, torch.Tensor]
 ) -> None:
-    _, first, _ = _run(model, samples, _plan(samples))
-    _, second, _ = _run(model, samples, _plan(samples))
+    _, again, _ = _run(model, samples, _plan(samples))
     _, other, _ = _run(model, samples, _plan(samples, seed=6))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not all(torch.equal(first[name], other[name]) for name in first)
+    assert all(torch.equal(straight[name], again[name]) for name in straight)
+    assert not all(torch.equal(straight[name], other[name]) for name in straight)
 
 
-def test_pieces_add_up_to_the_step(model: PreTrainedModel, samples: list[Sample]) -> None:
-    _, whole, _ = _run(model, samples, _plan(samples))
+def test_pieces_add_up_to_the_step(
+    model: PreTrainedModel, samples: list[Sample], straight: dict[str, torch.Tensor]
+) -> None:
     _, pieces, _ = _run(model, samples, _plan(samples, piece_tokens=12))
-    for name in whole:
-        torch.testing.assert_close(pieces[name], whole[name], rtol=1e-3, atol=1e-5)
+    for name, value in straight.items():
+        torch.testing.assert_close(pieces[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_a_run_that_was_stopped_goes_on_from_its_checkpoint_to_the_same_adapter(
-    model: PreTrainedModel, samples: list[Sample], tmp_path: Path
+    model: PreTrainedModel, samples: list[Sample], straight: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    _, straight, _ = _run(model, samples, _plan(samples))
     artifacts = LocalArtifacts(tmp_path / "store")
     checkpoints = Checkpoints(artifacts, "runs/a/checkpoint/")
     done: list[int] = []
@@ -136,14 +141,16 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(
 
 
 def test_a_step_that_does_not_fit_is_taken_in_halves(
-    model: PreTrainedModel, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+    model: PreTrainedModel,
+    samples: list[Sample],
+    straight: dict[str, torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _, whole, _ = _run(model, samples, _plan(samples))
     _limit_memory(monkeypatch, 24)
     trained, halved, _ = _run(model, samples, _plan(samples))
     assert trained.halvings >= 1
-    for name in whole:
-        torch.testing.assert_close(halved[name], whole[name], rtol=1e-3, atol=1e-5)
+    for name, value in straight.items():
+        torch.testing.assert_close(halved[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_a_row_that_does_not_fit_alone_is_named(
