@@ -43,7 +43,7 @@ def test_from_the_submission_to_a_dataset(client: SpiceClient, service: Service,
     )
     assert (job.state, job.ended) == ("queued", False)
     service.work()
-    job = client.wait(job, progress=False, timeout=30)
+    job = client.wait(job, progress=False, timeout=120)
     assert isinstance(job, spice_client.SucceededJob)
     assert job.result.columns is not None
     assert (job.result.columns.prompt, job.result.columns.response) == ("prompt", "response")
@@ -119,7 +119,7 @@ def test_what_the_service_refuses(client: SpiceClient, service: Service) -> None
 def test_a_registered_dataset(client: SpiceClient, service: Service) -> None:
     dataset = client.datasets.register(service.write_dataset(real_rows()), name="functions")
     service.work()
-    read = client.datasets.wait(dataset, timeout=30)
+    read = client.datasets.wait(dataset, timeout=120)
     assert (read.state, read.rows, read.shape, read.name) == ("succeeded", 60, "prompt_response", "functions")
     assert client.datasets.get(dataset.id) == read
 
@@ -130,7 +130,7 @@ def test_many_jobs_at_once_in_an_event_loop(client: SpiceClient, service: Servic
             bodies = [service.request(budget={"count": count}) for count in (2, 3, 4)]
             jobs = await asyncio.gather(*(loop.jobs.submit(body) for body in bodies))
             service.work()  # in this thread, and so before the waiting: RQ wants the main one
-            await asyncio.gather(*(loop.wait(job, timeout=60) for job in jobs))
+            await asyncio.gather(*(loop.wait(job, timeout=120) for job in jobs))
             return [(await loop.subset(job)).indices for job in jobs]
 
     assert [len(indices) for indices in asyncio.run(run())] == [2, 3, 4]

@@ -20,6 +20,7 @@ from app.core.db.tables import Job, JobEvent, Shard, Stage, State
 from app.core.lifecycle import leases, parking
 from app.events import repository
 from app.main import create_app
+from tests.integration.deadlines import soon
 from tests.integration.served import served
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def test_ids_of_a_job_grow_in_the_order_of_commits(sessions: Sessions) -> None:
             list(pool.map(work, [shard for shard in held if shard]))
         finally:
             stop.set()
-        seen = reader.result(timeout=10)
+        seen = reader.result(timeout=soon(10))
     with sessions() as session:
         assert seen == [event.id for event in repository.after(session, (job_id, 0), 1000)]
     assert len(seen) > 10

@@ -155,7 +155,7 @@ def test_a_job_that_begins_during_a_deletion_waits_for_its_end(sessions: Session
             assert free
             begun = pool.submit(begin)
             assert not done.wait(0.5)
-        begun.result(timeout=10)
+        begun.result(timeout=60)
     with sessions() as session:
         assert session.get_one(Job, job_id).plan == {"seconds": {}, "uses": KEYS[0]}
     with sketch_use.retiring(sessions, KEYS[0]) as free:

@@ -66,7 +66,7 @@ class Serve:
 
     @property
     def http(self) -> httpx.Client:
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=10)
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=60)
 
     def wait_until_ready(self) -> None:
         eventually(lambda: says(self, "Ctrl-C stops it") or self.process.poll() is not None)

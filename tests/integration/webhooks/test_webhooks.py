@@ -27,6 +27,7 @@ from app.housekeeping.expiry import expire
 from app.webhooks import delivery, repository, sending, urls
 from app.webhooks.delivery import AT_ONCE, LANE, Delivery
 from app.webhooks.signing import secret_of
+from tests.integration.deadlines import soon
 from tests.integration.proofs.test_proofs import get_proof, prove
 from tests.integration.settled import expire_until
 
@@ -357,7 +358,7 @@ def test_a_receiver_that_drips_its_answer_is_left_in_time(service: Service) -> N
             ended.set()
             thread.join()
     assert told == (None, "did not answer within 0.5 s")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < soon(5)
 
 
 def test_a_name_that_is_slow_to_resolve_is_left_in_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +372,7 @@ def test_a_name_that_is_slow_to_resolve_is_left_in_time(service: Service, monkey
     hasty = service.settings.model_copy(update={"webhook_timeout_s": 0.5})
     began = time.monotonic()
     told = sending.send("http://hooks.example.org/", "{}", {}, hasty)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < soon(3)
     answered.set()
     assert told == (None, "did not answer within 0.5 s")
 
