@@ -519,6 +519,19 @@ class StabilityFound(Answer):
     always: int
 
 
+class Extension(Answer):
+    """What a job added to the picks of an earlier job, in nats; `gone` are row numbers in that job's dataset."""
+
+    job: UUID
+    rows_kept: int
+    rows_added: int
+    rows_gone: int
+    gone: list[int]
+    log_det_before: float
+    log_det_after: float
+    log_det_gained: float
+
+
 class JobResult(Answer):
     """Numbers of a succeeded job: log-det in nats, times in seconds."""
 
@@ -535,6 +548,7 @@ class JobResult(Answer):
     tokens: int
     tokens_selected: int | None = None
     constraints: ConstraintsMet | None = None
+    extension: Extension | None = None
     target: Reached | None = None
     protect: Reached | None = None
     sweep: list[SweepPoint] | None = None
@@ -587,6 +601,10 @@ class JobResult(Answer):
 
 
 def _purpose_lines(result: JobResult) -> Iterator[tuple[str, str]]:
+    added = result.extension
+    if added is not None:
+        gone = f", {added.rows_gone} gone" if added.rows_gone else ""
+        yield "extension", f"{added.rows_added} added to {added.rows_kept} kept{gone}: {added.log_det_gained:.3f} nats"
     met = result.constraints
     if met is not None:
         kept = ", ".join(f"{count:,} by {reason}" for reason, count in met.kept_out.items())

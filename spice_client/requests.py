@@ -260,6 +260,7 @@ class JobOptions(TypedDict):
     timeout_s: NotRequired[float]
     priority: NotRequired[Literal["low", "normal", "high"]]
     limits: NotRequired[ComputingLimits | None]
+    extends: NotRequired[str | None]
 
 
 class JobRequest(JobOptions):

@@ -28,7 +28,7 @@ from app.http.problems import (
     TooLargeForQuota,
     Unavailable,
 )
-from app.jobs import purposes, repository
+from app.jobs import extending, purposes, repository
 from app.webhooks.urls import WebhookRefused, check_webhook_url
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def check(session: Session, settings: Settings, request: JobRequest) -> Dataset 
     dataset = None if request.dataset.id is None else find_dataset(session, request.dataset.id)
     errors = [*_uri_errors(settings, request), *([] if dataset is None else _dataset_errors(dataset, request))]
     errors += purposes.errors(session, settings, request.selection)
+    errors += extending.errors(session, request)
     if errors:
         raise InvalidRequest(*errors)
     _check_quota(session, settings, None if dataset is None else dataset.rows)

@@ -180,6 +180,12 @@ def _errors(session: Session, settings: Settings, request: ProofRequest) -> list
                 "limits: a proof draws random rows from all, so submit the job again without limits, and prove that"
             )
             errors.append(FieldError(field="job", message=message))
+        elif job.request.get("extends") is not None:
+            message = (
+                f"extends job {job.request['extends']}, and a proof selects anew from rows that are not held out: name "
+                "a job that extends none, and give the picks of this one as an arm of indices"
+            )
+            errors.append(FieldError(field="job", message=message))
     return errors
 
 

@@ -32,6 +32,14 @@ def summary(result: JobResult) -> list[str]:
         picked += f" Nothing reads these fields of the rows: {fields}."
     if result.tokens_selected is not None:
         picked += f" Training on them reads {result.tokens_selected:,} tokens once."
+    added = result.extension
+    if added is not None:
+        picked += (
+            f" {added.rows_kept:,} of them are picks of job {added.job} that were kept; the {added.rows_added:,} that "
+            f"were added gain {added.log_det_gained:.4g} nats."
+        )
+        if added.rows_gone:
+            picked += f" {added.rows_gone:,} picks of that job are not in this dataset any more."
     return [
         picked,
         *_doubts(result),

@@ -41,6 +41,9 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
         str | None, typer.Option(help="URI or path on this machine of the model, or the hub's `org/name@commit`.")
     ] = None,
     budget: Annotated[str | None, typer.Option(help="Rows to pick: `500`, `0.1`, `10%`, or '200000 tokens'.")] = None,
+    extends: Annotated[
+        str | None, typer.Option(metavar="JOB", help="Keep this job's picks; the budget is what is added to them.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
     preset: Annotated[
         str | None,
@@ -72,6 +75,8 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
     flags = RequestFlags(dataset, model, budget, name, metadata or [], setting or [], preset)
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
         asked = build_job_request(request, flags)
+        if extends is not None:
+            asked["extends"] = whole_id(client, extends)
         if only_estimate:
             show_estimate(client.estimate(asked), as_json=as_json)
             return

@@ -14,6 +14,7 @@ sketch out of it compares them.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -99,6 +100,27 @@ class PoolRows:
 
     def __len__(self) -> int:
         return len(self.group)
+
+    def places_of(self, wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The place in the pool of each wanted row; of equal rows the first wanted has the first of the pool.
+
+        Args:
+            wanted: Digests of the rows, shape (k, 2).
+
+        Returns:
+            Shape (k,), int64, each place at most once; `NOWHERE` for a row that the pool has not, or not so often.
+        """
+        groups = self.digests.places_of(Digests(wanted[:, 0], wanted[:, 1]))
+        order = np.argsort(self.group, kind="stable")
+        starts = np.searchsorted(self.group[order], np.arange(len(self.digests) + 1))
+        found, taken = np.full(len(wanted), NOWHERE, dtype=np.int64), Counter[int]()
+        for number in np.flatnonzero(groups != NOWHERE).tolist():
+            group = int(groups[number])
+            at = int(starts[group]) + taken[group]
+            if at < starts[group + 1]:
+                found[number] = order[at]
+                taken[group] += 1
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

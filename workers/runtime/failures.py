@@ -75,7 +75,10 @@ CONSTRAINTS = {
         "selection.constraints.sources",
         "change the shares or the budget; rows that selection.filters drops can't fill them",
     ),
-    "include": ("selection.constraints.include", "name fewer rows, or raise the budget"),
+    "include": (
+        "selection.constraints.include",
+        "name fewer rows, among which are the picks that extends keeps, or raise the budget or what a source may have",
+    ),
     "budget": ("selection.budget", "lower the budget"),
 }
 """Field and remedy of a constraint that no selection can meet."""

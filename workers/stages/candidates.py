@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from app.core.contracts.selection_request import Budget, SelectionSpec
     from workers.data.corpus import Corpus
     from workers.gradients.shards import StoredSketches
-    from workers.stages.limits import Membership
+    from workers.stages.limits import Kept, Membership
     from workers.statistics.row_figures import RowFigures
 
 
@@ -41,6 +41,7 @@ class Candidates:
         suspect: Which of them look wrong by themselves, shape (m,), bool.
         rejected: Row numbers of the rows that can't be used, by reason.
         filtered: Row numbers of usable rows that may not be picked, by reason.
+        kept: The picks of an earlier job, which are to be picked first; None where none is extended.
     """
 
     values: NDArray[np.float32]
@@ -53,6 +54,7 @@ class Candidates:
     suspect: NDArray[np.bool_]
     rejected: dict[Reason, list[int]]
     filtered: dict[str, list[int]]
+    kept: Kept | None = None
 
     @property
     def norms(self) -> NDArray[np.float64]:
@@ -91,7 +93,7 @@ def left_out(
         Their places among the rows, ascending. A row that has to be picked is not among them.
     """
     if spec.filters is None:
-        dropped = default_filter(suspicious, picks_about(spec.budget, tokens, len(tokens)))
+        dropped = default_filter(suspicious, picks_about(spec.budget, tokens, len(tokens), membership.kept_count))
     else:
         dropped = dropped_by(figures, spec.filters)
     overlaps = np.isin(rows, membership.overlapping)
@@ -113,20 +115,21 @@ def left_out(
     return dropped
 
 
-def picks_about(budget: Budget, tokens: NDArray[np.int64], usable: int) -> int:
+def picks_about(budget: Budget, tokens: NDArray[np.int64], usable: int, kept: int) -> int:
     """How many picks a budget comes to; one of tokens by the mean of the rows, as they are known before picking.
 
     Args:
         budget: As it was asked for.
         tokens: Of the usable rows, or of some of them.
         usable: How many rows can be used.
+        kept: Picks of an earlier job, which the budget does not count.
 
     Raises:
         JobError: It is a count, and fewer rows can be used.
     """
     if budget.tokens is None:
-        return picks_of(budget, usable)
-    return min(usable, math.ceil(budget.tokens / max(1.0, float(tokens.mean())))) if len(tokens) else 0
+        return picks_of(budget, usable, kept)
+    return min(usable, kept + math.ceil(budget.tokens / max(1.0, float(tokens.mean())))) if len(tokens) else 0
 
 
 def staying(count: int, dropped: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -167,8 +170,8 @@ def candidates_of(
         raise JobError(
             "constraints-impossible",
             "The constraints can't be met",
-            "selection.constraints.include",
-            f"row {lost[0]} can't be used ({Reason.NON_FINITE_GRADIENT}): leave it out",
+            "selection.constraints.include" if membership.kept is None else "extends",
+            f"row {lost[0]} has to be picked and can't be used ({Reason.NON_FINITE_GRADIENT}): leave it out",
         )
     figures = row_figures(stored.values, stored.token_losses[stored.finite], stored.unprompted[stored.finite])
     suspicious = suspicion(figures)
@@ -195,11 +198,17 @@ def candidates_of(
         suspect=suspects(figures),
         rejected=rejected,
         filtered={reason: usable[places].tolist() for reason, places in dropped.items()},
+        kept=membership.kept,
     )
 
 
-def picks_of(budget: Budget, usable: int) -> int:
+def picks_of(budget: Budget, usable: int, kept: int) -> int:
     """The number of picks that a budget stands for: a fraction is of the usable rows, rounded down, at least 1.
+
+    Args:
+        budget: As it was asked for.
+        usable: How many rows can be used.
+        kept: Picks of an earlier job, which the budget does not count and the number does.
 
     Raises:
         JobError: It is more than there are usable rows.
@@ -209,18 +218,22 @@ def picks_of(budget: Budget, usable: int) -> int:
         raise ValueError("a token budget stands for no number of picks")
     if budget.count is None:
         # A fraction such as 0.29 of 100 must give 29 although 0.29 * 100 is a little less in floating point.
-        return max(1, math.floor(round((budget.fraction or 0) * usable, 6)))
-    if budget.count > usable:
+        return min(kept + max(1, math.floor(round((budget.fraction or 0) * usable, 6))), max(usable, 1))
+    if kept + budget.count > usable:
         raise JobError(
             "budget-too-large",
             "The budget is larger than the dataset",
             "selection.budget.count",
-            f"is {budget.count}, but only {usable} rows can be used: ask for fewer, or for a fraction",
+            f"is {budget.count}, but only {usable} rows can be used{_beside(kept)}: ask for fewer, or for a fraction",
         )
-    return budget.count
+    return kept + budget.count
 
 
-def picks_among(candidates: Candidates, budget: Budget, excluded: int = 0) -> int | None:
+def _beside(kept: int) -> str:
+    return f", and {kept} of them are kept by extends" if kept else ""
+
+
+def picks_among(candidates: Candidates, budget: Budget, excluded: int) -> int | None:
     """The number of picks that a budget stands for once rows were filtered; None for one of tokens.
 
     A fraction is of all usable rows, so that a filter does not make the subset smaller, but all candidates at most.
@@ -235,14 +248,15 @@ def picks_among(candidates: Candidates, budget: Budget, excluded: int = 0) -> in
     """
     if budget.tokens is not None:
         return None
-    wanted, there = picks_of(budget, len(candidates.usable)), len(candidates.rows) - excluded
+    kept, there = 0 if candidates.kept is None else len(candidates.kept.rows), len(candidates.rows) - excluded
+    wanted = picks_of(budget, len(candidates.usable), kept)
     if budget.count is not None and wanted > there:
         raise JobError(
             "budget-too-large",
             "The budget is larger than the dataset",
             "selection.budget.count",
-            f"is {wanted}, but only {there} of {len(candidates.usable)} usable rows pass selection.filters"
-            f"{f' and are not among the {excluded} that are excluded' if excluded else ''}: ask for fewer, or widen "
-            "the bounds",
+            f"is {budget.count}, but only {there} of {len(candidates.usable)} usable rows pass selection.filters"
+            f"{f' and are not among the {excluded} that are excluded' if excluded else ''}{_beside(kept)}: "
+            "ask for fewer, or widen the bounds",
         )
     return min(wanted, there)

@@ -29,6 +29,7 @@ from workers.runtime.context import current_context
 from workers.runtime.failures import understood
 from workers.runtime.task import run_leased
 from workers.stages.candidates import picks_about
+from workers.stages.extending import kept_of, with_kept
 from workers.stages.limits import check_possible, read_membership
 from workers.stages.purposes import purpose_source, purposes_of, read_purpose
 from workers.stages.reading import dataset_snapshot, key_for, model_directory, sketches_of, source_for, tokenising
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from workers.models.tokenizer import ModelTokenizer
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
+    from workers.stages.limits import Kept
     from workers.stages.reading import Source
     from workers.statistics.durations import Expected
 
@@ -68,6 +70,7 @@ class _Looked:
         snapshot: The dataset.
         sample: Its rows, or some.
         ahead: What the job has still to do.
+        kept: The picks of an earlier job that it keeps; None where none is extended.
     """
 
     source: Source
@@ -76,6 +79,7 @@ class _Looked:
     snapshot: Snapshot
     sample: RowSample
     ahead: Ahead
+    kept: Kept | None
 
 
 def run_estimate(estimate_id: str, dispatch: int) -> None:
@@ -123,7 +127,10 @@ def _looked(context: WorkerContext, source: Source, should_stop: Callable[[], bo
             needed=corpus.needed,
         )
         usable = sample.scaled(len(corpus))
-        picks = picks_about(request.selection.budget, corpus.lengths, usable)
+        # Which picks a job keeps that it extends is known of whole datasets alone.
+        extends = request.extends if sample.whole else None
+        kept = None if extends is None else kept_of(context, extends, corpus)
+        picks = picks_about(request.selection.budget, corpus.lengths, usable, 0 if kept is None else len(kept.rows))
         check_length(*corpus.longest(), model.longest)
         rows, tokens, shards = _missing(context, source, model, sample)
         ahead = Ahead(
@@ -136,7 +143,7 @@ def _looked(context: WorkerContext, source: Source, should_stop: Callable[[], bo
             picks=picks,
             read_before=sample.whole,
         )
-        yield _Looked(source, path, model, snapshot, sample, ahead)
+        yield _Looked(source, path, model, snapshot, sample, ahead, kept)
 
 
 def _check_purpose(context: WorkerContext, looked: _Looked, heartbeat: LeaseHeartbeat) -> None:
@@ -149,6 +156,8 @@ def _check_purpose(context: WorkerContext, looked: _Looked, heartbeat: LeaseHear
         return
     corpus = looked.sample.corpus
     membership = read_membership(looked.snapshot, corpus, spec, source.request.dataset, settings, stop)
+    if looked.kept is not None:
+        membership = with_kept(membership, looked.kept)
     check_possible(spec, membership, corpus, None if spec.budget.tokens is not None else looked.ahead.picks)
 
 

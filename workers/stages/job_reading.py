@@ -16,6 +16,7 @@ from workers.models.architecture import check_length
 from workers.runtime.failures import JobError
 from workers.stages import measuring
 from workers.stages.candidates import picks_of
+from workers.stages.extending import kept_of, with_kept
 from workers.stages.limits import FIELD, check_possible, held_against, read_evaluation, read_membership
 from workers.stages.purposes import POOL, purpose_source, purposes_of, read_purpose
 from workers.stages.reading import corpus_of, dataset_snapshot, opened, source_beside
@@ -147,7 +148,7 @@ def _read_own(job: LeasedJob) -> tuple[Reading, bool | None] | None:
     )
     source_column(reading.snapshot, job.context.settings, wanted.dataset.source_column)
     if wanted.selection.budget.tokens is None:
-        picks_of(wanted.selection.budget, len(corpus))
+        picks_of(wanted.selection.budget, len(corpus), 0)
     check_length(*corpus.longest(), reading.model.longest)  # a budget that can be met is of one row or more
     job.context.corpus = corpus
     return reading, None if job.plan.ranges is not None else bool(counting)
@@ -187,9 +188,11 @@ def _membership(job: LeasedJob, reading: Reading, evaluation: tuple[NGrams, str]
     wanted, corpus = job.request, reading.corpus
     spec = wanted.selection
     membership = read_membership(reading.snapshot, corpus, spec, wanted.dataset, job.context.settings, job.should_stop)
+    if wanted.extends is not None:
+        membership = with_kept(membership, kept_of(job.context, wanted.extends, corpus))
     if evaluation is not None:
         membership = _held_against(job, membership, reading, *evaluation)
-    budget = None if spec.budget.tokens is not None else picks_of(spec.budget, len(corpus))
+    budget = None if spec.budget.tokens is not None else picks_of(spec.budget, len(corpus), membership.kept_count)
     check_possible(spec, membership, corpus, budget)
     return membership
 

@@ -18,6 +18,7 @@ from workers.runtime.failures import JobError
 from workers.selection import Constraints, Shares, select_in_shares
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Callable
 
     from numpy.typing import NDArray
@@ -43,6 +44,21 @@ NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """What is left of an earlier job's picks.
+
+    Attributes:
+        job: The earlier job.
+        rows: Row numbers in the pool of the picks that are there, in that job's order of picking.
+        gone: Row numbers in that job's own dataset of the picks that are not, likewise.
+    """
+
+    job: uuid.UUID
+    rows: Numbers
+    gone: Numbers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Membership:
     """What a request and the dataset say of rows as members, by row number.
 
@@ -53,6 +69,7 @@ class Membership:
         column: The column that names a row's source; None where no limit is about sources.
         overlapping: Rows that share text with the evaluation set, ascending.
         evaluation: What is told of that set in the result; None without one.
+        kept: The picks of an earlier job, which `include` begins with; None where none is extended.
     """
 
     include: Numbers
@@ -61,6 +78,12 @@ class Membership:
     column: str | None
     overlapping: Numbers
     evaluation: Json | None = None
+    kept: Kept | None = None
+
+    @property
+    def kept_count(self) -> int:
+        """How many picks of an earlier job are kept."""
+        return 0 if self.kept is None else len(self.kept.rows)
 
 
 def read_membership(
@@ -141,6 +164,13 @@ def held_against(membership: Membership, overlapping: Numbers, evaluation: Json 
     """
     both = np.intersect1d(membership.include, overlapping)
     if len(both):
+        kept = membership.kept
+        if kept is not None and both[0] in kept.rows:
+            raise _impossible(
+                f"{FIELD}.decontaminate",
+                f"row {both[0]}, which job {kept.job} picked and extends keeps, shares text with the set: take the row "
+                "out of the dataset, or select anew without extends",
+            )
         raise _impossible(
             f"{FIELD}.include",
             f"row {both[0]} must be picked and shares text with the set of decontaminate: leave it out of include",
@@ -263,7 +293,7 @@ def limits_of(
         membership: What they are about.
         rows: Row numbers of the candidates, ascending, shape (n,).
         tokens: Tokens that training on each reads, shape (n,).
-        token_budget: Most tokens of all picks, or None.
+        token_budget: Most tokens of all picks but those of an earlier job, or None.
         price: What each candidate's score loses for pulling against a purpose, nats, shape (n,); None: nothing.
         near_rows: The sketches that near-duplicates are told by, where others are selected from, shape (n, p).
 
@@ -271,6 +301,8 @@ def limits_of(
         JobError: A source is named that no candidate has.
     """
     near = None if asked is None or asked.near_duplicates is None else asked.near_duplicates.cosine
+    if token_budget is not None and membership.kept is not None:
+        token_budget += int(tokens[np.searchsorted(rows, membership.kept.rows)].sum())
     constraints = Constraints(
         tokens=None if token_budget is None else tokens,
         token_budget=token_budget,

@@ -415,7 +415,7 @@ class _Information:
         budget = None
         if spec.budget.tokens is None:
             there = len(keep) - int(np.isin(rows[keep], membership.exclude).sum())
-            budget = min(picks_of(spec.budget, len(self.candidates)), there)
+            budget = min(picks_of(spec.budget, len(self.candidates), 0), there)
         factors = length_factors(self.figures.norm, spec.normalize)
         values = kept_and_scaled(self.values.copy(), keep, factors)
         used = purposes_of(spec)

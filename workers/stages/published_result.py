@@ -55,6 +55,7 @@ def result_of(published: Published, publishing_s: float) -> Json:
         "tokens_selected": int(published.objective.tokens[main.indices].sum()),
         **_purposes(published),
         "decontamination": published.decontamination,
+        "extension": _extension(published),
         "log_det": float(main.log_det[-1]),
         "alpha": main.alpha,
         "stop_reason": main.stop_reason,
@@ -91,6 +92,24 @@ def result_of(published: Published, publishing_s: float) -> Json:
             if label != MAIN
         },
         "versions": {name: version(name) for name in ("spice-select", "torch", "transformers")},
+    }
+
+
+def _extension(published: Published) -> Json | None:
+    """What was added to the picks of an earlier job, and what that gained."""
+    kept, log_det = published.candidates.kept, published.main.log_det
+    if kept is None:
+        return None
+    before = float(log_det[len(kept.rows) - 1]) if len(kept.rows) else 0.0
+    return {
+        "job": str(kept.job),
+        "rows_kept": len(kept.rows),
+        "rows_added": len(log_det) - len(kept.rows),
+        "rows_gone": len(kept.gone),
+        "gone": kept.gone[:ROWS_NAMED].tolist(),
+        "log_det_before": before,
+        "log_det_after": float(log_det[-1]),
+        "log_det_gained": float(log_det[-1]) - before,
     }
 
 

@@ -5,6 +5,7 @@ Only dataset, model and budget are required; the defaults serve.
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
@@ -99,6 +100,13 @@ class JobRequest(Request):
         description="Select window by window and train the proxy on the picks in between, as the paper does. "
         "`selection.budget` is then keep / windows, and the adapter has rank 16 and alpha 32 by default.",
     )
+    extends: uuid.UUID | None = Field(
+        default=None,
+        description="A job of the project that has succeeded, over another state of the data: its picks are kept, "
+        "first and in their order, whatever filters say, and `selection.budget` names what is added to them: "
+        "rows, tokens, or a fraction of the usable rows of this dataset. Rows are told by what the model reads, so "
+        "that job must have the same model, max_length, chat_template, train_on and preference.",
+    )
     timeout_s: FiniteFloat | None = Field(
         default=None,
         gt=0,
@@ -149,6 +157,21 @@ class JobRequest(Request):
         selects = self.limits is not None and self.limits.on_limit == "select"
         if selects and self.selection.partitions is not None:
             raise ValueError("limits.on_limit 'select' selects in one process: leave selection.partitions out")
+        return self
+
+    @model_validator(mode="after")
+    def _what_can_extend(self) -> Self:
+        if self.extends is None:
+            return self
+        if self.selection.fisher != "exact":
+            raise ValueError(
+                f"selection.fisher {self.selection.fisher!r} starts from no picks, and extends keeps some: use "
+                "'exact', or leave extends out"
+            )
+        if self.limits is not None and self.limits.on_limit == "select":
+            raise ValueError(
+                "limits.on_limit 'select' may leave rows unscored that extends keeps: use 'stop', or leave extends out"
+            )
         return self
 
     @model_validator(mode="after")

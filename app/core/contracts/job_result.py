@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Literal
 
 from pydantic import Field
@@ -36,8 +37,8 @@ class Certificate(Response):
     value: float = Field(description="Lower bound on F(S)/F(S*): no subset of this size has more than 1/value times.")
     optimum_upper_bound: float = Field(description="No subset of this size has a larger log-det, in nats.")
     additive_bound: float | None = Field(
-        description="Upper bound on F(S*) known before the fact, F(S)/(1 - (1 - 1/k)^k) + k conflict_penalty, in nats; "
-        "null for methods without it."
+        description="Upper bound on F(S*) known before the fact, F(S)/(1 - (1 - 1/k)^k) + k conflict_penalty and some "
+        "millionths for ties, in nats; null for methods without it."
     )
     curvature: float | None = Field(description="c in [0, 1]; null where it was not asked for.")
     curvature_factor: float | None = Field(description="(1 - e^-c)/c, a-priori factor for conflict_penalty 0.")
@@ -207,6 +208,21 @@ class StabilityFound(Response):
     always: int = Field(description="Picks that each reselection picked, of those that had them as candidates.")
 
 
+class Extension(Response):
+    """What a job added to the picks of an earlier job. Log-dets are of this job's gradients, lengths and alpha."""
+
+    job: uuid.UUID = Field(description="The job that was extended.")
+    rows_kept: int = Field(description="Its picks that are in this dataset: the first of this subset, in their order.")
+    rows_added: int = Field(description="Picks after them.")
+    rows_gone: int = Field(
+        description="Its picks that are not: rows that were deleted or edited, or can't be used any more."
+    )
+    gone: list[int] = Field(description="Their row numbers in that job's dataset, as they were picked; 100 at most.")
+    log_det_before: float = Field(description="Information of the picks that are kept, in nats.")
+    log_det_after: float = Field(description="Of all picks, in nats.")
+    log_det_gained: float = Field(description="The difference, in nats.")
+
+
 class JobResult(Response):
     """Numbers of a succeeded job; the picks are at `links.subset`."""
 
@@ -237,6 +253,7 @@ class JobResult(Response):
         default=None, description="Tokens that training on the picks reads once. Null for results of old."
     )
     constraints: ConstraintsMet | None = Field(default=None, description="Null where nothing was constrained.")
+    extension: Extension | None = Field(default=None, description="Null where no job was extended.")
     target: Reached | None = None
     protect: Reached | None = None
     sweep: list[SweepPoint] | None = Field(default=None, description="Curves are at `GET /jobs/{id}/statistics`.")

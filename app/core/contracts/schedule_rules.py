@@ -71,6 +71,11 @@ def check(schedule: Schedule, request: dict[str, Any]) -> None:
         raise ValueError(
             "preference is 'dpo', and a schedule trains on the loss of one response: use 'chosen' or 'rejected'"
         )
+    if request["extends"] is not None:
+        raise ValueError(
+            "extends keeps an earlier job's picks before all others, and a schedule picks from each window by itself: "
+            "leave either out"
+        )
     if request["limits"] is not None:
         raise ValueError("limits end a job between shards, and a schedule has none: leave limits out, or use timeout_s")
 

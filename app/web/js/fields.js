@@ -88,6 +88,7 @@ export const SECTIONS = [
     title: "Job",
     fields: [
       { path: "name", label: "Name", maxLength: 200, placeholder: "nightly", help: "To find it again." },
+      { path: "extends", label: "Extend job", placeholder: "id of a job", help: "Keeps the picks of an earlier job, first and in their order; the budget is what is added to them. For a dataset that has grown.", folded: true },
       { path: "priority", label: "Priority", kind: "select", options: [["low"], ["normal"], ["high"]], value: "normal", help: "Workers take a project's jobs of higher priority first. Projects take turns, whatever the priority.", folded: true },
       { path: "limits", label: "Limits", kind: "json", placeholder: '{"seconds": 3600, "on_limit": "select"}', help: "gradient_tokens or seconds that the job may spend on gradients. on_limit: stop fails the job, select picks from the rows that are scored by then.", folded: true },
       { path: "timeout_s", label: "Time limit, seconds", kind: "number", placeholder: "none", help: "Counted from the job's start; a job that takes longer fails.", folded: true },

@@ -229,6 +229,8 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
       ["Proven share of the best", percent(result.certificate.value)],
       ["Mean conflict", conflict(result.mean_conflict)],
       ...(result.tokens_selected === null || result.tokens_selected === undefined ? [] : [["Tokens of the picks", count(result.tokens_selected)]]),
+      ...(result.extension ? [[`Gained by ${count(result.extension.rows_added)} added`, `${nats(result.extension.log_det_gained)} nats`]] : []),
+      ...(result.extension?.rows_gone ? [["Picks gone from the data", count(result.extension.rows_gone)]] : []),
       ...(result.constraints ? [["Cost of the constraints", `${nats(result.constraints.log_det_lost)} nats`]] : []),
       ...(result.target ? [["Cosine with the target", conflict(result.target.cosine)]] : []),
       ...(result.stability?.mean ? [["Picked again", percent(result.stability.mean)]] : []),

@@ -80,7 +80,7 @@ def test_no_route_answers_without_a_key_that_holds(service: Service, sessions: S
     ]
     changed = make_key(sessions, "search")["Authorization"]
     wrong.append({"Authorization": changed[:-2] + ("AA" if changed[-2:] != "AA" else "BB")})
-    ids = {name: str(uuid.uuid4()) for name in NAMED} | {"name": "curve"}
+    ids = {name: str(uuid.uuid4()) for name in NAMED} | {"name": "curve", "row": "0"}
     for route in routes(service.http):
         assert {"401", "403", "429", "503"} <= route[2]["responses"].keys(), route[:2]
         for headers in wrong:
@@ -128,6 +128,7 @@ def test_another_projects_key_finds_nothing_on_any_route(
         "proof_id": proof["id"],
         "estimate_id": estimate["id"],
         "name": "curve",
+        "row": "0",
     }
     for route in routes(service.http):
         method, path, _ = route
@@ -142,6 +143,9 @@ def test_another_projects_key_finds_nothing_on_any_route(
             assert response.status_code in {202, 422}, (method, path, response.text)
     body = service.request() | {"dataset": {"id": dataset["id"]}}
     assert problem_of(service.http.post("/jobs", json=body, headers=stranger), 404)["type"] == "dataset-not-found"
+    body = service.request() | {"extends": job["id"]}
+    refused = problem_of(service.http.post("/jobs", json=body, headers=stranger), 422)
+    assert "the project has no such job" in refused["errors"][0]["message"]
     assert service.job(job["id"]) == job, "nor has any of it changed anything"
     assert [item["id"] for item in service.http.get("/jobs").json()["items"]] == [job["id"]]
     totals = [service.http.get("/jobs?total=true", headers=who).json()["total"] for who in ({}, stranger)]

@@ -154,6 +154,8 @@ def test_submit_sends_the_request_and_prints_the_id(stand_in: StandIn, request_f
     assert done.exit_code == 0, done.output
     assert JOB_ID in done.stdout
     assert stand_in.received == {**REQUEST, "name": "nightly", "gradients": {"seed": 7}}
+    assert run("submit", request_file, "--extends", JOB_ID).exit_code == 0
+    assert stand_in.received == {**REQUEST, "extends": JOB_ID}
 
 
 @pytest.mark.usefixtures("url")

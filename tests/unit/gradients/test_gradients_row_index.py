@@ -70,3 +70,13 @@ def test_equal_rows_are_one_and_their_first_stands_for_them(pool: list[tuple[int
 def test_what_is_no_index_is_none_and_no_error(content: bytes) -> None:
     found = Index.mapped(memoryview(content))
     assert found is None or len(content) == 16 + 16 * len(found.files) + 24 * len(found.digests)
+
+
+@given(pool=POOLS, wanted=POOLS)
+@settings(deadline=None)
+def test_wanted_rows_are_found_in_a_pool_each_place_once(
+    pool: list[tuple[int, int]], wanted: list[tuple[int, int]]
+) -> None:
+    left = {digest: [at for at, other in enumerate(pool) if other == digest] for digest in pool}
+    expected = [left[digest].pop(0) if left.get(digest) else NOWHERE for digest in wanted]
+    assert PoolRows.of(array(pool)).places_of(array(wanted)).tolist() == expected
