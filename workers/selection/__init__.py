@@ -19,7 +19,7 @@ from workers.selection.partitioned import PartPicks, merge, partition, select_pa
 from workers.selection.problem import BudgetError
 from workers.selection.progress import Progress, SelectionCancelledError
 from workers.selection.ranked import by_score, helped_by_prompt, influences, middle_third, ratings
-from workers.selection.result import Dropped, Guarantees, Selection, StopReason
+from workers.selection.result import Guarantees, Selection, StopReason
 from workers.selection.selector import select, select_in_order
 from workers.selection.shares import Shares, select_in_shares
 from workers.selection.sketches import InvalidRowsError, SketchShapeError
@@ -35,7 +35,6 @@ __all__ = [
     "Constraints",
     "Cost",
     "CostOfOne",
-    "Dropped",
     "Grid",
     "Guarantees",
     "InvalidRowsError",

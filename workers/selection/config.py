@@ -32,7 +32,6 @@ class SelectionConfig:
         seed: Seeds the random method and the partition.
         fisher: "exact", or what reproduces the published code (spice and fisher only): "reference" for its greedy on
             the diagonal score, "reference_top_k" for its largest gains at the empty set.
-        on_invalid: "raise" for an error that names the rows with NaN or inf, "drop" to leave them out.
         curvature: Also compute the curvature of the objective, which needs every row (method with lambda = 0).
         device: Torch device to compute on; None means where the sketches are.
 
@@ -47,7 +46,6 @@ class SelectionConfig:
     method: Method = "spice"
     seed: int = 0
     fisher: Fisher = "exact"
-    on_invalid: Literal["raise", "drop"] = "raise"
     curvature: bool = False
     device: str | None = None
 
@@ -89,7 +87,6 @@ class SelectionConfig:
         allowed: dict[str, tuple[str, ...]] = {
             "method": get_args(Method),
             "fisher": get_args(Fisher),
-            "on_invalid": ("raise", "drop"),
         }
         for name, values in allowed.items():
             value = getattr(self, name)

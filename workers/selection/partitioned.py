@@ -25,9 +25,8 @@ import torch
 
 from workers.selection.arithmetic import set_arithmetic
 from workers.selection.config import ConfigError, SelectionConfig
-from workers.selection.problem import BudgetError, Problem, constrained, pose
+from workers.selection.problem import Problem, constrained, pose
 from workers.selection.progress import Progress, Watch
-from workers.selection.result import Dropped, Selection, StopReason
 from workers.selection.seeds import random_words
 from workers.selection.selector import climb, followed, report
 from workers.selection.sketches import InvalidRowsError, Sketches
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workers.selection.constraints import Constraints
+    from workers.selection.result import Selection, StopReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,28 +133,24 @@ def select_part(
 
     Raises:
         ConfigError: If the config does not come from `settle`.
-        InvalidRowsError: If rows of the part hold NaN or inf and `config.on_invalid` is "raise".
+        InvalidRowsError: If rows of the part hold NaN or inf.
         SelectionCancelledError: If `should_stop` returned True.
     """
     set_arithmetic()
     _check(config)
     _settled_alpha(config)
-    nothing = PartPicks(np.empty(0, dtype=np.int64), np.empty(0))
     if len(rows) == 0:
-        return nothing
+        return PartPicks(np.empty(0, dtype=np.int64), np.empty(0))
     watch = Watch(on_progress, should_stop)
     whole = Sketches(sketches, config.device)
     if constraints is not None:
         rows = np.union1d(rows, constraints.include)
     part = whole.subset(torch.from_numpy(rows).to(whole.device))
     try:
-        problem, usable, _ = pose(part, replace(config, budget=1), watch)
-    except BudgetError:  # no row of the part is finite, and that is to be passed over
-        return nothing
+        problem, _ = pose(part, replace(config, budget=1), watch)
     except InvalidRowsError as error:
-        raise InvalidRowsError(Dropped(rows[error.dropped.rows], error.dropped.reasons)) from None
-    count = int(usable.sum())
-    budget = count if config.budget is None else min(config.budget, count)
+        raise InvalidRowsError(rows[error.rows], error.reasons) from None
+    budget = len(rows) if config.budget is None else min(config.budget, len(rows))
     problem = replace(problem, budget=budget, early_stop_ratio=None)
     if constraints is not None:
         problem = constrained(problem, constraints.of(rows))
@@ -192,7 +188,7 @@ def merge(
     _check(config)
     _settled_alpha(config)
     watch = Watch(on_progress, should_stop)
-    problem, _, dropped = pose(Sketches(sketches, config.device), config, watch, constraints)
+    problem, _ = pose(Sketches(sketches, config.device), config, watch, constraints)
     order, reached, stop = _second_round(problem, parts, watch)
     for part in parts if constraints is None else ():
         kept = before_early_stop(part.marginal_gains, config.early_stop_ratio)
@@ -200,7 +196,7 @@ def merge(
             reached = float(part.marginal_gains[:kept].sum())
             order = _filled(part.indices[:kept], order if kept == len(part.indices) else order[:0])
             stop = "early_stop" if kept < len(part.indices) else "budget" if len(order) == config.budget else stop
-    return report(problem, followed(problem, order, stop, watch), dropped, config, watch, theorem_holds=False)
+    return report(problem, followed(problem, order, stop, watch), config, watch, theorem_holds=False)
 
 
 def _second_round(

@@ -12,7 +12,6 @@ import torch
 from workers.selection.config import ConfigError
 from workers.selection.constraints import ConstraintError
 from workers.selection.rounding import TIE
-from workers.selection.sketches import InvalidRowsError, Sketches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from workers.selection.config import SelectionConfig
     from workers.selection.constraints import Constraints
     from workers.selection.progress import Watch
-    from workers.selection.result import Dropped
+    from workers.selection.sketches import Sketches
 
 #: Below this the square of alpha = 1 / median is beyond float64; rows of float32 are never so small.
 _SMALLEST_MEDIAN = 1e-150
@@ -90,7 +89,7 @@ class Problem:
 
 def pose(
     sketches: Sketches, config: SelectionConfig, watch: Watch, constraints: Constraints | None = None
-) -> tuple[Problem, Tensor, Dropped]:
+) -> tuple[Problem, Tensor]:
     """Check the rows and settle alpha.
 
     Args:
@@ -100,11 +99,11 @@ def pose(
         constraints: What the picks have to keep to.
 
     Returns:
-        The problem; the usable rows as a mask of shape (n,) (finite and not excluded, zero or not); the rows left out.
+        The problem, and the usable rows as a mask of shape (n,): those not excluded, zero or not.
 
     Raises:
         ConfigError: If alpha is "auto" and the rows are too small for it.
-        InvalidRowsError: If rows are not finite and the config does not say to drop them.
+        InvalidRowsError: If rows are not finite.
         BudgetError: If fewer usable rows are left than the budget asks for.
         ConstraintError: If no selection can meet the constraints.
     """
@@ -113,15 +112,12 @@ def pose(
     elif config.budget is None:
         raise ConfigError("budget is None; a selection needs a budget of rows or of tokens")
     squared_norms = sketches.squared_norms(watch)
-    dropped = sketches.invalid(squared_norms)
-    if dropped.reasons and config.on_invalid == "raise":
-        raise InvalidRowsError(dropped)
-    usable = torch.isfinite(squared_norms)
-    squared_norms = torch.where(usable, squared_norms, 0.0)
+    sketches.check_finite(squared_norms)
+    usable = torch.ones(sketches.n, dtype=torch.bool, device=squared_norms.device)
     excluded = np.empty(0, dtype=np.int64) if constraints is None else constraints.exclude
-    count = int(usable.sum()) - int(usable[excluded].sum())
+    count = sketches.n - len(np.unique(excluded))
     if config.budget is not None and config.budget > count:
-        why = f"there are {sketches.n} rows, {len(dropped.reasons)} of them not finite, {len(excluded)} excluded"
+        why = f"there are {sketches.n} rows, {len(excluded)} excluded"
         raise BudgetError(config.budget, count, why)
     problem = Problem(
         sketches=sketches,
@@ -139,10 +135,10 @@ def pose(
         usable[excluded] = False
         missing = constraints.include[~usable[constraints.include].cpu().numpy()]
         if len(missing):
-            raise ConstraintError("include", f"row {missing[0]} of include is excluded or not finite")
+            raise ConstraintError("include", f"row {missing[0]} of include is excluded")
         problem = constrained(problem, constraints)
         constraints.check_feasible(config.budget, problem.eligible.cpu().numpy())
-    return problem, usable, dropped
+    return problem, usable
 
 
 def constrained(problem: Problem, constraints: Constraints) -> Problem:

@@ -13,19 +13,6 @@ StopReason = Literal["budget", "early_stop", "exhausted"]
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """Rows left out before the selection.
-
-    Attributes:
-        rows: Row numbers, shape (m,), int64, ascending.
-        reasons: For each row, why: "nan", "inf" or "overflow" (finite, but its squared norm is not).
-    """
-
-    rows: NDArray[np.int64]
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Guarantees:
     """What is proven about a returned set S of k rows; derivations in docs/selection-proofs.md. All sums in nats.
 
@@ -65,7 +52,6 @@ class Selection:
         stop_reason: "budget" (all asked for were picked), "early_stop", or "exhausted" (every row left has a
             zero sketch and so nothing to give).
         guarantees: Proven statements about the set.
-        dropped: Rows left out because they are not finite.
         weights: What each pick stands for, shape (k,), at least 0; None by methods that give none.
     """
 
@@ -77,7 +63,6 @@ class Selection:
     alpha: float
     stop_reason: StopReason
     guarantees: Guarantees = field(repr=False)
-    dropped: Dropped = field(repr=False)
     weights: NDArray[np.float64] | None = None
 
     @property

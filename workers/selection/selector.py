@@ -21,7 +21,7 @@ from workers.selection.picked import Picked
 from workers.selection.pool import Pool
 from workers.selection.problem import Problem, pose
 from workers.selection.progress import Progress, Watch
-from workers.selection.result import Dropped, Selection, StopReason
+from workers.selection.result import Selection, StopReason
 from workers.selection.rules import Rules
 from workers.selection.sketches import Sketches
 
@@ -64,20 +64,20 @@ def select(
         SketchShapeError: If `sketches` is not a float matrix (n, p) with n, p >= 1.
         ConfigError: If there is no such device, the rows are too small for alpha = "auto" (float64 alone), or a
             constraint has a value that it cannot have.
-        InvalidRowsError: If rows hold NaN or inf and `config.on_invalid` is "raise".
+        InvalidRowsError: If rows hold NaN or inf.
         BudgetError: If the budget exceeds the rows that can be picked.
         ConstraintError: If no selection can meet the constraints, or this one met not all of them.
         SelectionCancelledError: If `should_stop` returned True.
     """
     set_arithmetic()
     watch = Watch(on_progress, should_stop)
-    problem, usable, dropped = pose(Sketches(sketches, config.device), config, watch, constraints)
+    problem, usable = pose(Sketches(sketches, config.device), config, watch, constraints)
     if config.climbs_objective:
         found = climb(problem, watch)
     else:
         order, stop = _order(problem, torch.nonzero(usable).flatten().cpu().numpy(), config, norms, watch)
         found = followed(problem, order, stop, watch)
-    return report(problem, found, dropped, config, watch, theorem_holds=config.climbs_objective)
+    return report(problem, found, config, watch, theorem_holds=config.climbs_objective)
 
 
 def select_in_order(
@@ -107,9 +107,9 @@ def select_in_order(
     """
     set_arithmetic()
     watch = Watch(on_progress, should_stop)
-    problem, usable, dropped = pose(Sketches(sketches, config.device), config, watch, constraints)
+    problem, usable = pose(Sketches(sketches, config.device), config, watch, constraints)
     picks, stop = _allowed(problem, order[usable.cpu().numpy()[order]], watch)
-    return report(problem, followed(problem, picks, stop, watch), dropped, config, watch, theorem_holds=False)
+    return report(problem, followed(problem, picks, stop, watch), config, watch, theorem_holds=False)
 
 
 def climb(problem: Problem, watch: Watch) -> Climb:
@@ -205,7 +205,6 @@ def _order(
 def report(
     problem: Problem,
     found: Climb,
-    dropped: Dropped,
     config: SelectionConfig,
     watch: Watch,
     *,
@@ -216,7 +215,6 @@ def report(
     Args:
         problem: What was selected from.
         found: The set, and all rows up to date with it.
-        dropped: Rows left out before.
         config: The request.
         watch: The caller's callbacks.
         theorem_holds: Whether the set comes from one global greedy, as the a-priori theorem wants.
@@ -246,5 +244,4 @@ def report(
         alpha=problem.alpha,
         stop_reason=stop,
         guarantees=proof,
-        dropped=dropped,
     )

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from workers.selection.config import ConfigError
-from workers.selection.result import Dropped
 from workers.selection.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -41,21 +40,19 @@ class InvalidRowsError(ValueError):
     """Some rows are not finite.
 
     Attributes:
-        dropped: The rows and the reasons.
+        rows: Their numbers, shape (m,), int64, ascending.
+        reasons: For each row, why: "nan", "inf" or "overflow" (finite, but its squared norm is not).
     """
 
-    def __init__(self, dropped: Dropped) -> None:
+    def __init__(self, rows: NDArray[np.int64], reasons: Sequence[str]) -> None:
         named = ", ".join(
-            f"{row} ({reason})"
-            for row, reason in zip(dropped.rows[:_NAMED_ROWS], dropped.reasons[:_NAMED_ROWS], strict=True)
+            f"{row} ({reason})" for row, reason in zip(rows[:_NAMED_ROWS], reasons[:_NAMED_ROWS], strict=True)
         )
-        more = len(dropped.reasons) - _NAMED_ROWS
+        more = len(reasons) - _NAMED_ROWS
         super().__init__(
-            f"{len(dropped.reasons)} rows are not finite: {named}"
-            + (f" and {more} more" if more > 0 else "")
-            + "; set on_invalid='drop' to leave them out"
+            f"{len(reasons)} rows are not finite: {named}{f' and {more} more' if more > 0 else ''}: leave them out"
         )
-        self.dropped = dropped
+        self.rows, self.reasons = rows, reasons
 
 
 class Sketches:
@@ -178,18 +175,22 @@ class Sketches:
             watch.step("scanning", where.stop, self.n)
         return found
 
-    def invalid(self, squared_norms: Tensor) -> Dropped:
-        """The rows whose squared norm is not finite, and why.
+    def check_finite(self, squared_norms: Tensor) -> None:
+        """Refuse rows whose squared norm is not finite.
 
         Args:
             squared_norms: Shape (n,), from `squared_norms`.
+
+        Raises:
+            InvalidRowsError: There are some; it says which, and why.
         """
         rows = torch.nonzero(~torch.isfinite(squared_norms)).flatten()
         reasons = []
         for row in rows.tolist():
             values = self.data[row]
             reasons.append("nan" if values.isnan().any() else "inf" if values.isinf().any() else "overflow")
-        return Dropped(rows.cpu().numpy().astype(np.int64), tuple(reasons))
+        if reasons:
+            raise InvalidRowsError(rows.cpu().numpy().astype(np.int64), reasons)
 
     def _fetch(self, rows: Tensor) -> Tensor:
         """A copy of some rows on the compute device, in the precision of the input."""

@@ -10,6 +10,7 @@ import torch
 from workers.selection import (
     BudgetError,
     ConfigError,
+    Constraints,
     InvalidRowsError,
     Progress,
     SelectionCancelledError,
@@ -35,7 +36,6 @@ def gaussian(n: int = 60, p: int = 8, seed: int = 0) -> np.ndarray:
         {"early_stop_ratio": 1.5},
         {"method": "best"},
         {"fisher": "diagonal"},
-        {"on_invalid": "ignore"},
         {"method": "random", "early_stop_ratio": 0.5},
         {"method": "dpp", "fisher": "reference"},
     ],
@@ -46,32 +46,17 @@ def test_a_setting_out_of_range_is_named(setting: dict[str, object]) -> None:
 
 
 def test_a_budget_beyond_the_usable_rows_names_both_numbers() -> None:
-    sketches = gaussian(10)
-    sketches[3] = np.nan
     with pytest.raises(BudgetError, match="budget is 10 rows but at most 9") as caught:
-        select(sketches, SelectionConfig(budget=10, on_invalid="drop"))
+        select(gaussian(10), SelectionConfig(budget=10), Constraints(exclude=np.array([3])))
     assert (caught.value.budget, caught.value.limit) == (10, 9)
 
 
-def test_rows_that_are_not_finite_are_named_or_dropped() -> None:
+def test_rows_that_are_not_finite_are_named() -> None:
     sketches = gaussian(20)
     sketches[4, 1], sketches[9, 0] = np.nan, np.inf
-    with pytest.raises(InvalidRowsError, match=r"2 rows are not finite: 4 \(nan\), 9 \(inf\)"):
+    with pytest.raises(InvalidRowsError, match=r"2 rows are not finite: 4 \(nan\), 9 \(inf\)") as caught:
         select(sketches, SelectionConfig(budget=5))
-    selection = select(sketches, SelectionConfig(budget=18, on_invalid="drop"))
-    assert selection.dropped.rows.tolist() == [4, 9]
-    assert selection.dropped.reasons == ("nan", "inf")
-    clean = select(np.delete(sketches, [4, 9], axis=0), SelectionConfig(budget=18))
-    np.testing.assert_array_equal(selection.indices, np.delete(np.arange(20), [4, 9])[clean.indices])
-
-
-@pytest.mark.parametrize("method", ["spice", "fisher", "dpp", "grad_norm", "random"])
-def test_a_dropped_row_is_never_picked(method: str) -> None:
-    sketches = gaussian(30)
-    sketches[::3] = np.inf
-    selection = select(sketches, SelectionConfig(budget=15, method=method, on_invalid="drop"))
-    assert len(set(selection.indices.tolist())) == 15
-    assert (selection.indices % 3 != 0).all()
+    assert caught.value.rows.tolist() == [4, 9]
 
 
 @pytest.mark.parametrize("bad", [np.zeros((3,)), np.zeros((0, 4)), np.zeros((4, 0)), np.zeros((3, 2), dtype=int)])
