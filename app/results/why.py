@@ -43,7 +43,8 @@ def fate(sessions: Sessions, artifacts: ArtifactStore, job_id: uuid.UUID, row: i
         Unavailable: The store does not answer.
     """
     with sessions() as session:
-        result = finished_job(session, job_id).result or {}
+        job = finished_job(session, job_id)
+        result, scheduled = job.result or {}, job.request.get("schedule") is not None
         rows = result["rows_total"]
         if row >= rows:
             raise InvalidRequest(FieldError(field="row", message=f"is {row}, and the rows go from 0 to {rows - 1}"))
@@ -81,7 +82,10 @@ def fate(sessions: Sessions, artifacts: ArtifactStore, job_id: uuid.UUID, row: i
         words=[],
         **known,
     )
-    return answer.model_copy(update={"words": _words(answer)})
+    words = _words(answer)
+    if scheduled and state == "passed_over":
+        words = [words[0], "The job has a schedule: the row was compared with those of its own window alone."]
+    return answer.model_copy(update={"words": words})
 
 
 def _words(found: RowFate) -> list[str]:

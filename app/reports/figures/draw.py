@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from app.reports.figures.distributions import draw_conflict, draw_epsilon, draw_lengths, draw_sources
 from app.reports.figures.lines import draw_curve, draw_gains
 from app.reports.figures.multiples import draw_stability, draw_sweep
+from app.reports.figures.windows import draw_windows
 
 if TYPE_CHECKING:
     from app.core.contracts.statistics import Statistics
@@ -31,7 +32,7 @@ def draw_figures(
 
     Returns:
         Those of `FIGURES`; without `sources` where the dataset does not tell them, and without `sweep` and `stability`
-        where the job asked for none.
+        where the job asked for none. Of a job with a schedule also `window_conflict` and `window_loss`.
     """
     figures = [
         draw_curve(curve, method, wide),
@@ -40,6 +41,8 @@ def draw_figures(
         draw_conflict(statistics.conflict_before_after, width),
         draw_lengths(statistics.lengths, width),
     ]
+    if statistics.schedule is not None:
+        figures += draw_windows(statistics.schedule, width)
     if statistics.sources is not None:
         figures.append(draw_sources(statistics.sources, width))
     if statistics.sweep:

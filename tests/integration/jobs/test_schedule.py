@@ -172,6 +172,12 @@ def test_the_result_sums_the_windows_up(service: Service) -> None:
     assert 0 < result["certificate"]["value"] <= 1
     assert result["stop_reason"] == "budget"
     assert service.http.get(f"/jobs/{job['id']}/statistics").json()["early_stop"] is None
+    figures = service.http.get(f"/jobs/{job['id']}/figures").json()["figures"]
+    assert {"window_conflict", "window_loss"} <= {figure["name"] for figure in figures}
+    assert "Conflict by window" in service.http.get(f"/jobs/{job['id']}/report").text
+    [left, *_] = set(range(ROWS)) - set(picks_of(service, job))
+    words = service.http.get(f"/jobs/{job['id']}/rows/{left}/why").json()["words"]
+    assert words[1] == "The job has a schedule: the row was compared with those of its own window alone."
 
 
 def test_an_early_stop_is_of_each_window(service: Service) -> None:
