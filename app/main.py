@@ -22,6 +22,7 @@ from app.core.telemetry import tracing
 from app.datasets.router import router as datasets
 from app.events.feed import EventFeed
 from app.events.router import router as events
+from app.files.router import router as files
 from app.health.readiness import Probes
 from app.health.router import router as health
 from app.housekeeping import lineage
@@ -139,7 +140,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    routers = (jobs, estimates, events, results, comparison, picked_rows, reports, proofs, datasets, health, metrics)
+    routers = (
+        jobs,
+        estimates,
+        events,
+        results,
+        comparison,
+        picked_rows,
+        reports,
+        proofs,
+        datasets,
+        files,
+        health,
+        metrics,
+    )
     for router in routers:
         app.include_router(router)
     problems.install(app, logger)

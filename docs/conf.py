@@ -11,7 +11,7 @@ copyright = "the SPICE data selection contributors"  # noqa: A001 - Sphinx's nam
 version = release = version_of("spice-select")
 extensions = ["myst_parser", "sphinx.ext.mathjax"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["img"]
+exclude_patterns = ["img", "_static"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 suppress_warnings = [
@@ -22,6 +22,9 @@ html_theme = "furo"
 html_title = project
 html_copy_source = False
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_js_files = ["copy.js"]
+html_css_files = ["copy.css"]
 
 ROOT = Path(__file__).resolve().parents[1]
 OF_THE_ROOT = {"CHANGELOG": "changelog", "CONTRIBUTING": "contributing", "README": "index", "SECURITY": "reporting"}

@@ -439,7 +439,6 @@ class ConstraintsMet(Answer):
     kept_out: dict[str, int]
     each: dict[str, ConstraintCost]
     sources: dict[str, SourcePicked] = {}
-    baselines_left_out: dict[str, str] = {}
 
 
 class GroupReached(Answer):
@@ -605,14 +604,14 @@ def _purpose_lines(result: JobResult) -> Iterator[tuple[str, str]]:
     if added is not None:
         gone = f", {added.rows_gone} gone" if added.rows_gone else ""
         yield "extension", f"{added.rows_added} added to {added.rows_kept} kept{gone}: {added.log_det_gained:.3f} nats"
+    for method, why in result.baselines_left_out.items():
+        yield "left out", f"{method}: {why}"
     met = result.constraints
     if met is not None:
         kept = ", ".join(f"{count:,} by {reason}" for reason, count in met.kept_out.items())
         yield "constraints", f"cost {met.log_det_lost:.3f} nats; kept out: {kept or 'nothing'}"
         for name, one in met.sources.items():
             yield "source", f"{name}: {one.picked:,} picked, {one.least:,} to {one.most:,} allowed"
-        for method, why in met.baselines_left_out.items():
-            yield "left out", f"{method}: {why}"
     for name, reached in (("target", result.target), ("protect", result.protect)):
         if reached is not None:
             worst = "" if reached.worst_group is None else f"; covered least: {reached.worst_group}"

@@ -48,7 +48,7 @@ EXAMPLE_FIGURES: dict[str, Any] = {
                 }
             ],
             "pointing": "both",
-            "folded": False,
+            "folded": None,
         }
     ],
 }
@@ -84,7 +84,7 @@ class FigureResponse(Response):
     pointing: Literal["x", "y", "both"] = Field(
         description="By which distance a pointer finds its mark: along one axis, or in the plane."
     )
-    folded: bool = Field(description="Whether it has nothing to show, as no pick is in conflict.")
+    folded: str | None = Field(description="Why it has nothing to show and is folded away; null where it has.")
 
 
 class Figures(Response):

@@ -66,9 +66,6 @@ def _constraints(result: JobResult) -> list[str]:
     if len(met.each) > 1:
         each = ", ".join(f"{name.replace('_', ' ')} {one.log_det_lost:.4g}" for name, one in met.each.items())
         words += f" Each by itself costs, in nats: {each}."
-    words += "".join(
-        f" {method} is left out of the comparison: {why}." for method, why in met.baselines_left_out.items()
-    )
     return [words]
 
 
@@ -111,10 +108,14 @@ def _doubts(result: JobResult) -> list[str]:
     words = [f"{filtered:,} usable rows were kept from being picked by the filters."] if filtered else []
     if result.suspects.rows:
         words.append(
-            f"{result.suspects.rows:,} usable rows look wrong, {result.suspects.picked:,} of them picked: see the list "
+            f"{_rows_look(result.suspects.rows)} wrong, {result.suspects.picked:,} of them picked: see the list "
             "of suspects."
         )
     return [" ".join(words)] if words else []
+
+
+def _rows_look(count: int) -> str:
+    return "1 usable row looks" if count == 1 else f"{count:,} usable rows look"
 
 
 def certificate_words(certificate: Certificate, selected: int) -> list[str]:
@@ -139,8 +140,9 @@ def certificate_words(certificate: Certificate, selected: int) -> list[str]:
 
 
 def _baselines(result: JobResult) -> list[str]:
+    left_out = [f"{method} is left out of the comparison: {why}." for method, why in result.baselines_left_out.items()]
     if not result.baselines:
-        return []
+        return left_out
     parts = []
     for name, one in sorted(result.baselines.items(), key=lambda item: -item[1].log_det):
         more = (result.log_det / one.log_det - 1) if one.log_det > 0 else 0.0
@@ -149,4 +151,4 @@ def _baselines(result: JobResult) -> list[str]:
             beside = f"as much as {name}"
         bars = f" \N{PLUS-MINUS SIGN} {one.log_det_std:.2g}" if one.runs > 1 else ""
         parts.append(f"{beside} ({one.log_det:.4g}{bars} nats, {one.overlap:.0%} of the rows in common)")
-    return [f"With as many picks it holds {'; '.join(parts)}."]
+    return [f"With as many picks it holds {'; '.join(parts)}.", *left_out]

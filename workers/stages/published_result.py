@@ -130,7 +130,6 @@ def _purposes(published: Published) -> Json:
                 for name, one in chosen.cost.each.items()
             },
             "sources": _sources_picked(chosen.limits, main),
-            "baselines_left_out": chosen.left_out,
         }
     for role, one in reached(
         objective.bearings, published.candidates.values, main.indices, published.selection.seed

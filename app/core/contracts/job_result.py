@@ -152,7 +152,6 @@ class ConstraintsMet(Response):
         description="Each by itself; one that can't be met without the others, not."
     )
     sources: dict[str, SourcePicked] = Field(description="By source; empty without limits by source.")
-    baselines_left_out: dict[str, str] = Field(description="Baselines that can't meet the constraints, and why.")
 
 
 class GroupReached(Response):

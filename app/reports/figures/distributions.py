@@ -45,7 +45,7 @@ def draw_conflict(found: ConflictBeforeAfter, width: float) -> Figure:
     ]
     table = Table(["Cosine", "All", "Random", "Picked"], rows)
     marks = _bin_marks(axes, edges, [f"cosine {low}: all {a}, random {r}, picked {p}" for low, a, r, p in rows])
-    nothing = before.mean_conflict == after.mean_conflict == 0
+    nothing = None if before.mean_conflict or after.mean_conflict else "no row pulls against the others"
     return Figure("conflict", "Conflict before and after", caption, str(drawing), table, marks, "x", nothing)
 
 
@@ -137,7 +137,7 @@ def draw_epsilon(found: EpsilonConflict, spearman: float | None, width: float) -
         Mark(*axes.at(x, y), f"pick {rank:,}: conflict {readable(x)}, epsilon {readable(y)} nats", pick_asked(rank))
         for rank, x, y in zip(found.rank, found.conflict, found.epsilon, strict=True)
     ]
-    nothing = not any(found.conflict)
+    nothing = None if any(found.conflict) else "every conflict is 0"
     return Figure("epsilon", "Epsilon against conflict", caption, str(drawing), table, marks, folded=nothing)
 
 

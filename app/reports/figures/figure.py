@@ -53,7 +53,7 @@ class Figure:
         table: The numbers behind it.
         marks: What a pointer is told, where it points.
         pointing: By which distance a pointer finds its mark: along one axis, or in the plane.
-        folded: Whether it has nothing to show, as no pick is in conflict.
+        folded: Why it has nothing to show and is folded away; None where it has.
     """
 
     name: str
@@ -63,4 +63,4 @@ class Figure:
     table: Table
     marks: Sequence[Mark] = ()
     pointing: Pointing = "both"
-    folded: bool = False
+    folded: str | None = None

@@ -82,7 +82,7 @@ function roomIn(place) {
 function figures(jobs, curves, conflicts, statistics, shared, { width, wide }) {
   const lines = (points) => jobs.map((job, at) => ({ name: label(job), points: points(at) }));
   const picks = { label: "rows picked", format: (value) => count(Math.round(value)), whole: true };
-  const share = { label: "share", format: (value) => percent(value, 0) };
+  const share = { label: "share", format: (value) => `${Number((100 * value).toPrecision(3))}%` };
   const scale = shared.same_scale ? "" : " Sketches or alpha differ, so these are different scales: compare the shapes, not the heights.";
   const drawn = [
     chart({ width: wide, name: "information curve", title: "Information, log det in nats", caption: `What the first picks hold together.${scale}`, x: picks, y: { format: short }, lines: lines((at) => [[0, 0], ...curves[at].rank.map((rank, place) => [rank, curves[at].log_det[place]])]) }),

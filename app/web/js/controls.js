@@ -1,6 +1,7 @@
 /* The controls of a form: made of `fields.js`, read into a request, and told what the server says of them. */
 
 import { h } from "./dom.js";
+import { size } from "./format.js";
 
 const SHAPES = [
   ["", "recognised by their names", []],
@@ -17,9 +18,8 @@ export function control(field) {
   const help = h("p", { class: "help", id: `${id}-help` }, field.help);
   const label = made.group ? h("legend", {}, field.label) : h("label", { for: id }, field.label, field.required ? h("span", { class: "soft" }, " required") : null);
   const element = h(made.group ? "fieldset" : "div", { class: "field", "data-path": field.path }, label, made.element, help, error);
-  const inputs = [...element.querySelectorAll("input, select, textarea")];
-  for (const input of inputs) input.setAttribute("aria-describedby", `${id}-help ${id}-error`);
-  return { field, element, read: made.read, write: made.write, say: (message) => say(message, error, inputs) };
+  for (const input of element.querySelectorAll("input, select, textarea")) input.setAttribute("aria-describedby", `${id}-help ${id}-error`);
+  return { ...made, field, element, say: (message) => say(message, error, [...element.querySelectorAll("input, select, textarea")]) };
 }
 
 function say(message, error, inputs) {
@@ -33,7 +33,16 @@ function say(message, error, inputs) {
 function plain(field, id) {
   const number = field.kind === "number";
   const input = h("input", { id, type: "text", inputMode: number ? "decimal" : "text", value: field.value ?? "", placeholder: field.placeholder ?? "", maxLength: field.maxLength ?? 4096, required: field.required, autocomplete: "off", spellcheck: false });
-  if (field.recent) return { element: [input, offered(input, field.recent)], read: () => input.value.trim() || undefined, write: (value) => (input.value = value ?? "") };
+  if (field.recent) {
+    const choice = h("select", { id: `${id}-choice`, class: "choice", hidden: true, "aria-label": `${field.label}: choose one that is here`, onchange: () => choice.value && (input.value = choice.value) });
+    return { element: [input, offered(input, field.recent), choice], read: () => input.value.trim() || undefined, write: (value) => (input.value = value ?? ""), offer };
+
+    /** Files and directories that the service sees, to be chosen from. */
+    function offer(places, complete) {
+      choice.hidden = !places.length;
+      choice.replaceChildren(h("option", { value: "" }, complete ? "or choose one that is here" : "or choose one of those found here"), ...places.map((place) => h("option", { value: place.uri }, place.bytes === null ? place.name : `${place.name}, ${size(place.bytes)}`)));
+    }
+  }
   return { element: input, read: () => (number ? asNumber(input.value) : input.value.trim() || undefined), write: (value) => (input.value = value ?? "") };
 }
 
@@ -113,7 +122,7 @@ const KINDS = {
     const boxes = field.options.map(([value]) => h("input", { type: "checkbox", id: `${id}-${value}`, value, checked: field.value?.includes(value) }));
     return {
       group: true,
-      element: h("div", { class: "choices" }, boxes.map((box) => h("label", {}, box, box.value))),
+      element: h("div", { class: "choices named" }, boxes.map((box, at) => h("label", {}, box, h("b", {}, box.value), (field.options[at][1] ?? "").replace(`${box.value}:`, "")))),
       read: () => boxes.filter((box) => box.checked && !box.disabled).map((box) => box.value),
       write: (value) => boxes.forEach((box) => (box.checked = value.includes(box.value))),
     };
@@ -142,13 +151,22 @@ const KINDS = {
     };
   },
   columns(field, id) {
-    const names = h("datalist", { id: `${id}-names` });
-    const roles = new Map(SHAPES.flatMap(([, , all]) => all).map((role) => [role, h("input", { id: `${id}-${role}`, list: names.id, placeholder: role, autocomplete: "off" })]));
+    const roles = new Map(SHAPES.flatMap(([, , all]) => all).map((role) => [role, h("input", { id: `${id}-${role}`, placeholder: role, autocomplete: "off" })]));
     const shape = h("select", { id, "aria-label": "Shape of a row", onchange: show }, SHAPES.map(([value, words]) => h("option", { value }, words)));
     const lines = [...roles].map(([role, input]) => h("label", { class: "role" }, role, input));
     const wanted = () => SHAPES.find(([value]) => value === shape.value)[2];
     show();
-    return { group: true, element: h("div", {}, shape, names, lines), names, read, write };
+    return { group: true, element: h("div", {}, shape, lines), read, write, choose };
+
+    /** From now on the columns are chosen from those that the dataset has. */
+    function choose(columns) {
+      for (const [role, before] of roles) {
+        const known = columns.includes(before.value) || !before.value ? columns : [before.value, ...columns];
+        const choice = h("select", { id: before.id, "aria-label": role }, h("option", { value: "" }, role === "input" ? "none" : `choose the ${role}`), known.map((value) => h("option", { value, selected: value === before.value }, value)));
+        before.replaceWith(choice);
+        roles.set(role, choice);
+      }
+    }
     function show() {
       [...roles.keys()].forEach((role, place) => (lines[place].hidden = !wanted().includes(role)));
     }
@@ -159,7 +177,11 @@ const KINDS = {
     function write(value) {
       const given = Object.keys(value ?? {}).filter((role) => value[role]);
       shape.value = SHAPES.find(([, , all]) => all.length && all.includes(given[0]))?.[0] ?? "";
-      for (const role of given) roles.get(role).value = value[role];
+      for (const role of given) {
+        const place = roles.get(role);
+        if (place.localName === "select" && ![...place.options].some((one) => one.value === value[role])) place.append(h("option", { value: value[role] }, value[role]));
+        place.value = value[role];
+      }
       show();
     }
   },

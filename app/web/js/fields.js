@@ -5,7 +5,7 @@ const METHODS = [
   ["fisher", "fisher: log-det alone"],
   ["dpp", "dpp: diversity of directions"],
   ["grad_norm", "grad_norm: largest gradients"],
-  ["random", "random"],
+  ["random", "random: drawn with the seed"],
   ["less", "less: gradients like the target's"],
   ["rds_plus", "rds_plus: embeddings like the target's"],
   ["tsds", "tsds: drawn near the target"],
@@ -21,7 +21,7 @@ export const SECTIONS = [
   {
     title: "Dataset",
     fields: [
-      { path: "dataset.uri", label: "URI", required: true, recent: "datasets", placeholder: "file:///data/train.jsonl", help: "file:// inside the allowed directories, https:// or s3://. JSONL, JSON, CSV or Parquet, each also .gz or .zst." },
+      { path: "dataset.uri", label: "Rows to select from, URI", required: true, recent: "datasets", placeholder: "file:///data/train.jsonl", help: "file:// inside the allowed directories, https:// or s3://. JSONL, JSON, CSV or Parquet, each also .gz or .zst." },
       { path: "dataset.format", label: "Format", kind: "select", options: [["", "as the name ends"], ["jsonl"], ["json"], ["csv"], ["parquet"]], help: "Needed only if the file's name has no known suffix.", folded: true },
       { path: "dataset.columns", label: "Columns", kind: "columns", help: "Which columns hold prompt, response or messages. If empty, the usual names are recognised.", folded: true },
       { path: "dataset.source_column", label: "Source column", help: "The column with the source of each row, for the figure by source. If empty: source, dataset or domain, if the dataset has such a column.", folded: true },
@@ -33,7 +33,7 @@ export const SECTIONS = [
   {
     title: "Model",
     fields: [
-      { path: "model.uri", label: "URI", required: true, recent: "models", placeholder: "file:///models/smollm2", help: "The proxy model whose gradients score the rows: a small one of the family that you train." },
+      { path: "model.uri", label: "Model that scores them, URI", required: true, recent: "models", placeholder: "file:///models/smollm2", help: "The proxy model whose gradients score the rows: a small one of the family that you train." },
       { path: "model.max_length", label: "Longest row, tokens", kind: "number", value: 512, help: "Longer rows are cut on the right." },
       { path: "model.chat_template", label: "Chat template", maxLength: 200, placeholder: "default", help: "Name of a chat template, if the tokenizer has several. If empty: default, and tool_use for rows with tools.", folded: true },
       { path: "model.dtype", label: "Numbers", kind: "select", options: [["float32"], ["bfloat16"]], value: "float32", help: "bfloat16 halves memory, on GPUs that have it.", folded: true },
@@ -47,7 +47,7 @@ export const SECTIONS = [
       { path: "selection.method", label: "Method", kind: "select", options: METHODS, value: "spice", help: "Methods other than spice serve as comparisons. less, rds_plus and tsds need a target." },
       { path: "preset", label: "Preset", kind: "select", options: [["", "none"], ["paper-qwen2-7b"], ["paper-llama2-7b"], ["authors-code"]], help: "The paper's own procedure, or what its authors' code does. Settings that are left as they stand here are then the preset's." },
       { path: "selection.conflict_penalty", label: "Conflict penalty, lambda", kind: "number", value: 0.1, help: "The cost of full conflict with the earlier picks, in nats. 0.1 to 0.5 is stable; 0 selects by information alone." },
-      { path: "selection.baselines", label: "Compare with", kind: "checkboxes", options: METHODS.map(([name]) => [name]), value: ["random"], help: "Other methods on the same rows, with as many picks. Most cost seconds; less, rds_plus, tsds and selectit need further passes of the model." },
+      { path: "selection.baselines", label: "Compare with", kind: "checkboxes", options: METHODS, value: ["random"], help: "Other methods on the same rows, with as many picks. Most cost seconds; less, rds_plus, tsds and selectit need further passes of the model." },
       { path: "selection.baseline_repeats", label: "Runs of random", kind: "number", value: 3, help: "Each run has its own seed; several runs give the curve error bars.", folded: true },
       { path: "selection.perplexity", label: "Perplexity takes", kind: "select", options: [["mid", "mid: the middle third, at random"], ["top", "top: the largest"]], value: "mid", help: "Which losses method perplexity takes.", folded: true },
       { path: "selection.normalize", label: "Length of a gradient", kind: "json", value: "unit", help: 'unit: every gradient is scaled to length one. none: as it is. clip: shortened to the median; {"clip": 0.9} to that quantile.', folded: true },

@@ -27,7 +27,7 @@ export function figure(found, onRows) {
     h("figcaption", {}, found.caption),
     h("details", {}, h("summary", {}, "The numbers", h("span", { class: "unseen" }, ` of ${found.title}`)), table(found.title, found.table.columns, found.table.rows)),
   );
-  return found.folded ? h("details", { class: "folded" }, h("summary", {}, `${found.title}: every conflict is 0`), drawn) : drawn;
+  return found.folded ? h("details", { class: "folded" }, h("summary", {}, `${found.title}: ${found.folded}`), drawn) : drawn;
 }
 
 /** A drawing that tells the values of the mark nearest to the pointer. What it tells is in the table of numbers, too. */

@@ -1,7 +1,7 @@
 /* All jobs, newest first, as they go. What is shown is in the address, so that Back and a bookmark find it again. */
 
-import { get, getInTheEnd, sleep } from "./api.js";
-import { announce, h, table } from "./dom.js";
+import { get, getInTheEnd, post, sleep } from "./api.js";
+import { announce, failure, h, table } from "./dom.js";
 import { FINAL, basename, conflict, count, duration, nats, percent, progressText, stateText, when } from "./format.js";
 
 const REFRESH_MS = 3000;
@@ -142,7 +142,7 @@ export async function jobsView({ view, signal, arrived, from }) {
     const known = new Set(found.items.map((job) => job.id));
     shown = ordered([...found.items, ...more.filter((job) => !known.has(job.id))]);
     const focused = document.activeElement?.id;
-    list.replaceChildren(shown.length ? rows(shown) : empty());
+    if (shown.length || typed || state || !list.querySelector(".first-run")) list.replaceChildren(shown.length ? rows(shown) : empty());
     status.textContent = shown.length ? told() : "";
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   }
@@ -162,6 +162,8 @@ export async function jobsView({ view, signal, arrived, from }) {
   function empty() {
     if (typed) return h("p", { class: "soft" }, `No job${state ? ` that is ${state}` : ""} has a name that begins with “${typed}”.`);
     if (state) return h("p", { class: "soft" }, EMPTY[state]);
+    const tried = h("div");
+    offerTrial(tried);
     return h(
       "section",
       { class: "first-run", "aria-labelledby": "first-run" },
@@ -169,8 +171,33 @@ export async function jobsView({ view, signal, arrived, from }) {
       h("p", {}, "A selection needs a dataset, a model that scores it and a budget. What will happen:"),
       h("ol", { class: "stages" }, WHAT_HAPPENS.map(([words, about]) => h("li", {}, h("b", {}, words), h("span", {}, about)))),
       h("p", { class: "actions" }, h("a", { class: "button main", href: "#/new" }, "Begin with a preview of your rows")),
-      h("p", { class: "soft" }, "Nothing at hand? ", h("code", {}, "make demo"), " in the repository builds a dataset, brings a small model along and runs a whole job."),
+      tried,
     );
+  }
+
+  /** A whole job in one click, out of what lies in the directories that the service may read. */
+  async function offerTrial(place) {
+    const found = await get("/files", { signal }).catch(() => ({ datasets: [], models: [] }));
+    const [dataset, model] = [found.datasets[0], found.models[0]];
+    if (!dataset || !model) {
+      place.append(h("p", { class: "soft" }, "Nothing at hand? ", h("code", {}, "make demo"), " in the repository builds a dataset, brings a small model along and runs a whole job."));
+      return;
+    }
+    const start = h("button", { type: "button", onclick: () => trial(dataset, model, start, place) }, "Try it with what is here");
+    place.append(h("p", { class: "actions" }, start), h("p", { class: "soft" }, `A tenth of ${dataset.name}, as ${model.name} reads it, against random rows.`));
+  }
+
+  async function trial(dataset, model, start, place) {
+    start.disabled = true;
+    try {
+      const body = { name: "demo", dataset: { uri: dataset.uri }, model: { uri: model.uri }, selection: { budget: { fraction: 0.1 }, baselines: ["random"] } };
+      const job = await post("/jobs", body, { signal });
+      location.hash = `#/jobs/${job.id}`;
+    } catch (problem) {
+      if (problem.name === "AbortError") return;
+      start.disabled = false;
+      place.append(failure(problem));
+    }
   }
 
   function heading(words, by = words.toLowerCase()) {
@@ -194,17 +221,18 @@ export async function jobsView({ view, signal, arrived, from }) {
           h("td", { class: "narrow" }, box),
           h("td", { class: `state ${job.state}` }, stateText(job.state), FINAL.has(job.state) ? null : h("small", {}, job.stage ? ` ${job.stage} ${progressText(job.progress)}` : ""), job.error ? h("small", {}, job.error.title) : null),
           h("th", { scope: "row" }, h("a", { id: `job-${job.id}`, href: `#/jobs/${job.id}` }, name(job))),
-          h("td", {}, job.dataset.uri ? basename(job.dataset.uri) : job.dataset.uris ? `${job.dataset.uris.length} files` : "registered"),
-          h("td", {}, selection.method),
-          h("td", { class: "number" }, budget(selection.budget)),
-          h("td", { class: "number" }, selection.method === "spice" ? conflict(selection.conflict_penalty) : ""),
-          h("td", { class: "number" }, result ? `${count(result.selected)} of ${count(result.rows_usable)}` : ""),
-          h("td", { class: "number" }, result ? nats(result.log_det) : ""),
-          h("td", { class: "number" }, result ? percent(result.certificate.value) : ""),
-          h("td", { class: "number" }, took(job) === null ? "" : duration(took(job))),
+          h("td", { "data-head": "Dataset" }, job.dataset.uri ? basename(job.dataset.uri) : job.dataset.uris ? `${job.dataset.uris.length} files` : "registered"),
+          h("td", { "data-head": "Method" }, selection.method),
+          h("td", { class: "number", "data-head": "Budget" }, budget(selection.budget)),
+          h("td", { class: "number", "data-head": "Penalty" }, selection.method === "spice" ? conflict(selection.conflict_penalty) : ""),
+          h("td", { class: "number", "data-head": "Picked" }, result ? `${count(result.selected)} of ${count(result.rows_usable)}` : ""),
+          h("td", { class: "number", "data-head": "Log det" }, result ? nats(result.log_det) : ""),
+          h("td", { class: "number", "data-head": "Proven" }, result ? percent(result.certificate.value) : ""),
+          h("td", { class: "number", "data-head": "Took" }, took(job) === null ? "" : duration(took(job))),
           h("td", { class: "soft moment" }, when(job.created_at)),
         ];
       }),
+      { class: "cards" },
     );
   }
 

@@ -23,7 +23,7 @@ export function leagueSection({ methods }) {
     ...(targeted ? [number(nats(one.target_covered)), number(one.target_cosine.toFixed(3))] : []),
     ...(proven ? [said(one.verdicts)] : []),
   ]);
-  return h("section", { "aria-labelledby": "league" }, h("h2", { id: "league" }, "Methods side by side"), table("Methods side by side", heads, lines), bySource(methods));
+  return h("section", { "aria-labelledby": "league" }, h("h2", { id: "league" }, "Methods side by side"), table("The methods", heads, lines), bySource(methods));
 }
 
 /** Sources are rows here: there may be many, and a table grows downwards. */

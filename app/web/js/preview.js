@@ -14,6 +14,7 @@ export function previewRows(found, allowed = 0.05) {
   return [
     verdict(found.rows.length - used.length, found.rows.length, allowed),
     h("p", {}, `${count(found.rows.length)} rows, read as ${found.shape.replace("_", " and ")}. `, used.length ? `${count(learned)} of ${count(tokens)} tokens are learned, the others are only seen.` : ""),
+    unread(found.rows),
     h("p", { class: "legend" }, h("mark", { class: "learned" }, "Underlined"), " tokens are learned: the loss falls on them. ", h("span", { class: "masked" }, "Plain"), " ones are masked: the model sees them and learns nothing from them."),
     h("ol", { class: "preview", start: found.first_row }, found.rows.map(row)),
   ];
@@ -25,6 +26,14 @@ function verdict(unusable, rows, allowed) {
   const fails = unusable / rows > allowed;
   const words = `${count(unusable)} of ${count(rows)} rows can't be used.`;
   return h("p", { class: fails ? "verdict rejected" : "verdict" }, words, fails ? ` If the rest is like them, the job fails: at most ${percent(allowed, 0)} may be unusable.` : "");
+}
+
+/** Which fields nothing reads, told once for all rows. */
+function unread(rows) {
+  const counted = new Map();
+  for (const name of rows.flatMap((one) => one.ignored ?? [])) counted.set(name, (counted.get(name) ?? 0) + 1);
+  if (!counted.size) return null;
+  return h("p", { class: "unread" }, `Nothing reads these fields: ${[...counted].map(([name, times]) => `${name} (${times === 1 ? "1 row" : `${count(times)} rows`})`).join(", ")}. Choose the columns above if one of them should be read.`);
 }
 
 function row(found, place) {

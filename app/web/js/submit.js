@@ -22,11 +22,12 @@ export async function submitView({ view, signal, arrived }) {
   const reckon = h("button", { type: "button", onclick: () => estimate() }, "Estimate");
   const estimated = h("div", { id: "estimate" });
   const submit = h("button", { type: "submit", class: "main" }, "Submit");
+  const mapping = h("div", { id: "mapping" });
   let registered = null;
   const form = h(
     "form",
     { class: "knobs", noValidate: true, onsubmit: (event) => (event.preventDefault(), send()) },
-    sections.map(({ title, fields }) => h("section", { "aria-labelledby": `section-${title}` }, h("h2", { id: `section-${title}` }, title), h("div", {}, part(fields, false), folded(title, fields), title === "Model" ? [h("p", { class: "actions" }, look), shown] : null))),
+    sections.map(({ title, fields }) => h("section", { "aria-labelledby": `section-${title}` }, h("h2", { id: `section-${title}` }, title), h("div", {}, part(fields, false), folded(title, fields), title === "Model" ? [mapping, h("p", { class: "actions" }, look), shown] : null))),
     estimated,
     general,
     h("p", { class: "actions" }, submit, " ", reckon),
@@ -35,8 +36,17 @@ export async function submitView({ view, signal, arrived }) {
   view.replaceChildren(h("p", { class: "crumb" }, h("a", { href: "#/" }, "Jobs")), h("h1", { tabIndex: -1 }, "New selection"), form);
   controls.get("selection.method").element.addEventListener("change", noBaselineOfItself);
   fillFromBefore();
+  offerFiles();
   noBaselineOfItself();
   arrived("New selection");
+
+  /** What the service sees in the directories that it may read; where it tells nothing, URIs are written. */
+  async function offerFiles() {
+    const found = await get("/files", { signal }).catch(() => null);
+    if (!found) return;
+    controls.get("dataset.uri").offer(found.datasets, found.complete);
+    controls.get("model.uri").offer(found.models, found.complete);
+  }
 
   function part(fields, ofFolded) {
     return fields.filter((field) => Boolean(field.folded) === ofFolded).map((field) => controls.get(field.path).element);
@@ -121,7 +131,8 @@ export async function submitView({ view, signal, arrived }) {
       registered = null;
       throw dataset.error ?? { title: "The dataset was not read" };
     }
-    controls.get("dataset.columns").element.querySelector("datalist").replaceChildren(...dataset.columns.map((value) => h("option", { value })));
+    controls.get("dataset.columns").choose(dataset.columns);
+    mapping.replaceChildren(controls.get("dataset.columns").element); // beside the rows that they are about
     return dataset;
   }
 
@@ -149,7 +160,8 @@ export async function submitView({ view, signal, arrived }) {
         rest.push(`${field}: ${message}`);
         continue;
       }
-      inputs.push(found.say(message));
+      const missing = found.field.required && found.read() === undefined;
+      inputs.push(found.say(missing ? "Nothing is given yet: write a URI, or choose one that is here." : message));
       found.element.closest("details")?.setAttribute("open", "");
     }
     const first = inputs.sort((one, other) => (one.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1))[0];

@@ -36,9 +36,9 @@ FIGURE = {
     "table": {"columns": ["source", "picked"], "rows": [["web", "2"]]},
     "marks": MARKS,
     "pointing": "y",
-    "folded": False,
+    "folded": None,
 }
-NO_CONFLICT = {**FIGURE, "name": "epsilon", "title": "Epsilon against conflict", "folded": True}
+NO_CONFLICT = {**FIGURE, "name": "epsilon", "title": "Epsilon against conflict", "folded": "every conflict is 0"}
 ROWS = [
     {
         "rank": rank,
@@ -107,22 +107,63 @@ JOBS = [job(number) for number in range(3)]
 BY_ID = {one["id"]: one for one in JOBS}
 
 
+PREVIEW = {
+    "id": "p",
+    "state": "succeeded",
+    "shape": "prompt_response",
+    "first_row": 0,
+    "rows": [
+        {
+            "row": 0,
+            "rejected": None,
+            "tokens": 2,
+            "learned_tokens": 1,
+            "truncated": False,
+            "pieces": ["2+2?", "4"],
+            "learned": [False, True],
+            "ignored": ["topic"],
+        },
+        {"row": 1, "rejected": "empty_response", "message": None},
+    ],
+}
+OTHERS: dict[str, Any] = {
+    "/openapi.json": {},
+    "/files": {
+        "datasets": [{"uri": "file:///data/odd.jsonl", "name": "data/odd.jsonl", "bytes": 253}],
+        "models": [{"uri": "file:///models/small", "name": "models/small", "bytes": None}],
+        "complete": True,
+    },
+    "/datasets": {"id": "d", "state": "succeeded", "rows": 2, "columns": ["question", "reply", "topic"]},
+    "/datasets/d": {"id": "d", "state": "succeeded", "rows": 2, "columns": ["question", "reply", "topic"]},
+    "/datasets/d/previews": PREVIEW,
+    "/datasets/d/previews/p": PREVIEW,
+}
+
+
 class StandIn:
     """Answers as the service does, and keeps what it was asked for."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.deleted: list[str] = []
+        self.posted: dict[str, Any] = {}
+        self.empty = False
         self.app = FastAPI()
         pages.install(self.app)
-        self.app.add_route("/{path:path}", self._answer, methods=["GET", "DELETE"])
+        self.app.add_route("/{path:path}", self._answer, methods=["GET", "POST", "DELETE"])
 
     async def _answer(self, request: Request) -> JSONResponse:
         path = request.url.path
         self.asked.append(path)
+        if request.method == "POST":
+            self.posted[path] = await request.json()
+        if path in OTHERS:
+            return JSONResponse(OTHERS[path], 202 if request.method == "POST" else 200)
+        if request.method == "POST":
+            return JSONResponse(JOBS[0], 202)
         if path == "/jobs":
             prefix, state = request.query_params.get("name_prefix", ""), request.query_params.get("state", "succeeded")
-            items = [one for one in JOBS if one["name"].startswith(prefix) and one["state"] == state]
+            items = [one for one in JOBS if not self.empty and one["name"].startswith(prefix) and one["state"] == state]
             return JSONResponse({"items": items, "next_cursor": None, "total": len(items)})
         _, _, job_id, *rest = path.split("/")
         if job_id not in BY_ID:
@@ -314,6 +355,41 @@ def test_a_row_that_was_not_picked_is_told_why(page: Page, stand_in: StandIn) ->
     expect(why).to_contain_text("would add 0.02 nats")
     expect(why.locator(".nearest")).to_contain_text("row 10, the nearest pick")
     assert f"/jobs/{JOBS[0]['id']}/rows/17/why" in stand_in.asked
+
+
+def test_files_are_chosen_and_columns_mapped_beside_the_rows(page: Page, stand_in: StandIn) -> None:
+    page.goto("/#/new")
+    page.get_by_role("button", name="Preview rows").click()
+    chosen = page.locator("#dataset-uri-choice")
+    expect(chosen.locator("option")).to_have_text(["or choose one that is here", "data/odd.jsonl, 253 bytes"])
+    chosen.select_option("file:///data/odd.jsonl")
+    expect(page.locator("#dataset-uri")).to_have_value("file:///data/odd.jsonl")
+    page.locator("#model-uri-choice").select_option("file:///models/small")
+    page.get_by_role("button", name="Preview rows").click()
+    expect(page.get_by_text("1 of 2 rows can't be used. If the rest is like them, the job fails")).to_be_visible()
+    expect(page.get_by_text("Nothing reads these fields: topic (1 row).")).to_be_visible()
+    mapping = page.locator("#mapping")
+    mapping.get_by_label("Shape of a row").select_option("pair")
+    mapping.get_by_label("prompt", exact=True).select_option("question")
+    mapping.get_by_label("response", exact=True).select_option("reply")
+    page.get_by_role("button", name="Preview rows").click()
+    expect(page.locator("#live")).to_have_text("Preview of 2 rows")
+    expect(page.get_by_role("button", name="Preview rows")).to_be_enabled()
+    assert stand_in.posted["/datasets/d/previews"]["columns"] == {"prompt": "question", "response": "reply"}
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("heading", name="weekly", level=1)).to_be_visible()
+    assert stand_in.posted["/jobs"]["dataset"]["columns"] == {"prompt": "question", "response": "reply"}
+
+
+def test_an_empty_list_offers_a_whole_job_in_one_click(page: Page, stand_in: StandIn) -> None:
+    stand_in.empty = True
+    page.goto("/")
+    expect(page.get_by_text("A tenth of data/odd.jsonl, as models/small reads it")).to_be_visible()
+    page.get_by_role("button", name="Try it with what is here").click()
+    expect(page.get_by_role("heading", name="weekly", level=1)).to_be_visible()
+    asked = stand_in.posted["/jobs"]
+    assert (asked["dataset"]["uri"], asked["model"]["uri"]) == ("file:///data/odd.jsonl", "file:///models/small")
+    assert asked["selection"]["budget"] == {"fraction": 0.1}
 
 
 def test_a_question_does_not_outlive_the_page_that_asked_it(page: Page, stand_in: StandIn) -> None:

@@ -1,0 +1,1 @@
+"""What the allowed directories hold, to choose from."""
