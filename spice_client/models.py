@@ -644,6 +644,7 @@ class Job(Answer):
     selection: Selection
     preset: str | None = None
     schedule: Schedule | None = None
+    extends: UUID | None = None
     error: ProblemDetails | None
     result: JobResult | None
     created_at: datetime

@@ -76,6 +76,7 @@ class JobResponse(Response):
     selection: SelectionSpec
     preset: Preset | None = None
     schedule: Schedule | None = None
+    extends: uuid.UUID | None = None
     priority: Priority = "normal"
     limits: Limits | None = None
     timeout_s: float | None = None

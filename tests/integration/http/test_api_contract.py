@@ -46,6 +46,7 @@ def test_defaults_are_those_of_the_design(shared_service: Service) -> None:
         "sketch_dim": 2048,
         "seed": 0,
         "loss_normalization": "sum",
+        "loss_over": "response",
         "prompt_effect": True,
         "store": "float32",
     }

@@ -50,6 +50,7 @@ def test_picks_are_kept_in_their_order_and_more_are_added_from_a_shuffled_pool_t
     assert [grown[index] for index in found["indices"][:PICKS]] == [rows[index] for index in picks]
     assert len(set(found["indices"])) == PICKS + MORE
     result = extended["result"]
+    assert extended["extends"] == job["id"]
     assert result["gradients"]["computed"] == 8
     told = result["extension"]
     assert (told["job"], told["rows_kept"], told["rows_added"]) == (job["id"], PICKS, MORE)
