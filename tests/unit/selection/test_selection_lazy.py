@@ -95,7 +95,7 @@ def test_lazy_equals_naive_in_float64(case: Case, block: int) -> None:
 
 
 @pytest.mark.usefixtures("small_fronts")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(case=cases(np.float32), block=BLOCKS)
 def test_float32_gives_what_the_same_values_give_in_float64(case: Case, block: int) -> None:
     narrow = pick(case, block)

@@ -99,7 +99,7 @@ def test_its_guarantee_holds_on_average_over_partitions(parts: int, penalty: flo
     for _ in range(4):
         sketches = rng.standard_normal((12, 3)) * 10 ** rng.uniform(-0.5, 0.5, (12, 1))
         sketches[6:9] = sketches[:3]
-        configs = [SelectionConfig(budget=3, conflict_penalty=penalty, alpha=1.0, seed=seed) for seed in range(20)]
+        configs = [SelectionConfig(budget=3, conflict_penalty=penalty, alpha=1.0, seed=seed) for seed in range(40)]
         selections = [select_in_parts(sketches, config, parts) for config in configs]
         reached = np.array([selection.log_det[-1] for selection in selections])
         best = max(log_det(sketches[list(subset)], 1.0) for subset in combinations(range(12), 3))
