@@ -8,7 +8,7 @@
 ROWS ?= 320
 ARGS ?=
 # Processes that share the tests; each has its own servers and takes about a gigabyte.
-PROCESSES ?= 2
+PROCESSES ?= 3
 
 UV_VERSION := 0.13.9
 TORCH_VERSION := 2.13.0
@@ -41,7 +41,7 @@ proof: $(BASE) $(DEMO) ## Prove the selection with SmolLM2 on the demo's rows, c
 # As many processes as cores: a second thread in each would wait for the others' threads.
 test test-slow check: export OMP_NUM_THREADS ?= 1
 
-test: $(BASE) $(DEMO) ## Run all tests but those of minutes (ARGS="-k name" for some, PROCESSES=2)
+test: $(BASE) $(DEMO) ## Run all tests but those of minutes (ARGS="-k name" for some, PROCESSES=3)
 	@scripts/browser.sh >/dev/null || true  # without one the browser tests fail, and say what to do
 	$(PY) -m pytest -n $(PROCESSES) --dist worksteal -m "not slow" $(ARGS)
 
