@@ -497,14 +497,14 @@ class ScheduleFound(Answer):
 
     def words(self) -> str:
         """In a line."""
-        said = [f"{self.windows:,} windows, {self.steps:,} steps of training"]
+        parts = [f"{self.windows:,} windows, {self.steps:,} steps of training"]
         for name, first, last in (
             ("conflict", self.conflict_first, self.conflict_last),
             ("loss", self.loss_first, self.loss_last),
         ):
             if first is not None and last is not None:
-                said.append(f"{name} {first:.3f} in the first tenth, {last:.3f} in the last")
-        return "; ".join(said)
+                parts.append(f"{name} {first:.3f} in the first tenth, {last:.3f} in the last")
+        return "; ".join(parts)
 
 
 class StabilityFound(Answer):

@@ -32,11 +32,11 @@ def curves_html(title: str, lines: Lines, below: str = "") -> str:
     return f"<div><b>{escape(title)}</b>{_drawn(lines)}{f'<p>{escape(below)}</p>' if below else ''}</div>"
 
 
-def bar_html(where: str, said: str, share: tuple[int, int] | None = None, *, moves: bool = True) -> str:
+def bar_html(where: str, text: str, share: tuple[int, int] | None = None, *, moves: bool = True) -> str:
     """How far something is: a bar while it moves, `share` (done, total) of it where that is known, and words."""
     known = f' max="{share[1]}" value="{share[0]}"' if share else ""
     bar = f'<progress{known} style="width:20em"></progress> ' if moves else ""
-    return f"<div>{bar}<b>{escape(where)}</b> {escape(said)}</div>"
+    return f"<div>{bar}<b>{escape(where)}</b> {escape(text)}</div>"
 
 
 def _drawn(lines: Lines) -> str:

@@ -98,9 +98,9 @@ class Subset(Table):
     weights: list[float] | None = None
 
     def _repr_html_(self) -> str:
-        said = f"certificate {certificate_words(self.certificate)}" if self.certificate else ""
+        caption = f"certificate {certificate_words(self.certificate)}" if self.certificate else ""
         picks = {"picks": (range(1, len(self) + 1), self.log_det)}
-        return curves_html(f"{len(self):,} picks of job {self.job_id}", picks, said)
+        return curves_html(f"{len(self):,} picks of job {self.job_id}", picks, caption)
 
     def __len__(self) -> int:
         return len(self.indices)

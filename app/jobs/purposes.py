@@ -107,8 +107,8 @@ def _unread_errors(dataset: Dataset, field: str) -> list[FieldError]:
     """What is wrong with a registered dataset that could not be read; one without rows is among those."""
     if dataset.state not in (State.FAILED, State.CANCELLED):
         return []
-    said = "" if dataset.error is None else f" ({dataset.error.get('detail') or dataset.error.get('title')})"
-    return [FieldError(field=f"{field}.id", message=f"could not be read{said}: see GET /datasets/{dataset.id}")]
+    reason = "" if dataset.error is None else f" ({dataset.error.get('detail') or dataset.error.get('title')})"
+    return [FieldError(field=f"{field}.id", message=f"could not be read{reason}: see GET /datasets/{dataset.id}")]
 
 
 def constraint_errors(request: JobRequest, dataset: Dataset) -> list[FieldError]:
@@ -122,15 +122,15 @@ def constraint_errors(request: JobRequest, dataset: Dataset) -> list[FieldError]
             if columns is not None and marked.column not in columns:
                 found.append(_no_column(f"{field}.column", marked.column, columns))
         elif marked and rows is not None and max(marked) >= rows:
-            said = f"names row {max(marked)}, and the dataset has {rows} rows, numbered from 0: leave it out"
-            found.append(FieldError(field=field, message=said))
+            message = f"names row {max(marked)}, and the dataset has {rows} rows, numbered from 0: leave it out"
+            found.append(FieldError(field=field, message=message))
     unnamed = asked.sources and columns is not None and request.dataset.source_column is None
     if unnamed and columns is not None and not set(SOURCE_COLUMNS) & set(columns):
-        said = (
+        message = (
             f"needs a column of sources, and the dataset has none of {', '.join(SOURCE_COLUMNS)} (it has "
             f"{', '.join(columns)}): name the column with dataset.source_column"
         )
-        found.append(FieldError(field="selection.constraints.sources", message=said))
+        found.append(FieldError(field="selection.constraints.sources", message=message))
     return found + _too_many_left_out(request, rows) + _source_errors(request, dataset)
 
 
@@ -182,8 +182,8 @@ def _share_errors(shares: Mapping[str, Share], counts: Mapping[str, int], budget
                 )
             )
     if not found and most < budget:
-        said = f"allow {most} rows together, and selection.budget.count is {budget}: raise a max, or ask for fewer"
-        found.append(FieldError(field="selection.constraints.sources", message=said))
+        message = f"allow {most} rows together, and selection.budget.count is {budget}: raise a max, or ask for fewer"
+        found.append(FieldError(field="selection.constraints.sources", message=message))
     return found
 
 
@@ -194,8 +194,10 @@ def _too_many_left_out(request: JobRequest, rows: int | None) -> list[FieldError
     left = rows - len(asked.exclude)
     if left >= count:
         return []
-    said = f"leaves {left} of {rows} rows, fewer than selection.budget.count {count}: exclude fewer, or ask for fewer"
-    return [FieldError(field="selection.constraints.exclude", message=said)]
+    message = (
+        f"leaves {left} of {rows} rows, fewer than selection.budget.count {count}: exclude fewer, or ask for fewer"
+    )
+    return [FieldError(field="selection.constraints.exclude", message=message)]
 
 
 def _no_column(field: str, column: str, present: Sequence[str]) -> FieldError:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 UNITS = {"loss": "nats a token"}
 
 
-def said(one: Comparison) -> str:
+def sentence_of(one: Comparison) -> str:
     """A comparison as a sentence."""
     what = f"{one.arm} against {one.against} by {one.metric}"
     if one.difference is None:
@@ -64,7 +64,7 @@ def summary(
 ) -> list[str]:
     """The whole result, a sentence or more each."""
     return [
-        *(said(one) for one in comparisons),
+        *(sentence_of(one) for one in comparisons),
         *([] if premise is None else [premise_said(premise)]),
         *([] if cost is None else [cost_said(cost)]),
         *notes,

@@ -75,18 +75,18 @@ def _purposes(result: JobResult) -> list[str]:
     for name, one in (("the target", result.target), ("what is protected", result.protect)):
         if one is None:
             continue
-        said = (
+        sentence = (
             f"Towards {name} ({one.rows:,} rows) the picks hold {one.covered:.4g} nats in the directions of its "
             f"gradients, random rows {one.covered_random:.4g}; their mean cosine with it is {one.cosine:.3f}, that of "
             f"random rows {one.cosine_random:.3f}."
         )
         if one.worst_group is not None:
             group = one.groups[one.worst_group]
-            said += (
+            sentence += (
                 f" Of its {len(one.groups):,} groups {one.worst_group} is covered least: "
                 f"{group.covered_per_direction:.3g} nats a direction."
             )
-        words.append(said)
+        words.append(sentence)
     return words
 
 

@@ -73,8 +73,8 @@ def shrink_cache(
                 removed.append(entry.path)
                 total -= entry.bytes
     if limit is not None and total > limit:
-        said = "%s takes %d bytes, SPICE_CACHE_MAX_BYTES is %d, and all is in use"
-        logger.warning(said, settings.cache_path, total, limit)
+        warning = "%s takes %d bytes, SPICE_CACHE_MAX_BYTES is %d, and all is in use"
+        logger.warning(warning, settings.cache_path, total, limit)
     return removed
 
 

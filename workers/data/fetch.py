@@ -586,8 +586,8 @@ def _explained(error: Exception, uri: DatasetUri, settings: Settings) -> Dataset
         return DatasetError("not_a_file", f"{where} is a directory: give the file that holds the rows")
     # The message of these is the whole URL that a redirect named, with a query that may be a password.
     redirected = isinstance(error, aiohttp.InvalidURL | aiohttp.RedirectClientError)
-    said = "it redirects to what is no https URL" if redirected else str(error)
-    return DatasetError("unreachable", f"{where} cannot be read: {said or type(error).__name__}")
+    why = "it redirects to what is no https URL" if redirected else str(error)
+    return DatasetError("unreachable", f"{where} cannot be read: {why or type(error).__name__}")
 
 
 def _timed_out(settings: Settings) -> DatasetError:

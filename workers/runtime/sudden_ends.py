@@ -60,12 +60,12 @@ def tell(settings: Settings) -> list[str]:
 
 def _message(found: dict[str, Any]) -> str:
     used, limit = found["used"], found["limit"]
-    said = f"a worker of this machine, process {found['pid']}, was killed: it used {used:,} bytes of memory at last"
+    message = f"a worker of this machine, process {found['pid']}, was killed: it used {used:,} bytes of memory at last"
     killed = (_kills() or 0) > (found["kills"] or 0)
     if killed or (limit is not None and used >= NEARLY * limit):
         of_limit = "" if limit is None else f", and its limit is {limit:,}"
-        return f"{said}{of_limit}: its memory limit is the likely cause; raise it, or lower SPICE_TOKEN_BUDGET"
-    return f"{said}; if nobody has ended it, look for memory kills on the machine"
+        return f"{message}{of_limit}: its memory limit is the likely cause; raise it, or lower SPICE_TOKEN_BUDGET"
+    return f"{message}; if nobody has ended it, look for memory kills on the machine"
 
 
 def _file(settings: Settings) -> Path:

@@ -25,7 +25,7 @@ import torch
 
 from workers.selection.arithmetic import set_arithmetic
 from workers.selection.config import ConfigError, SelectionConfig
-from workers.selection.problem import Problem, constrained, pose
+from workers.selection.problem import Problem, constrained, posed_problem
 from workers.selection.progress import Progress, Watch
 from workers.selection.seeds import random_words
 from workers.selection.selector import climb, followed, report
@@ -102,7 +102,7 @@ def settle(
     """
     set_arithmetic()
     _check(config)
-    problem = pose(Sketches(sketches, config.device), config, Watch(on_progress, should_stop), constraints)[0]
+    problem = posed_problem(Sketches(sketches, config.device), config, Watch(on_progress, should_stop), constraints)[0]
     return replace(config, alpha=problem.alpha)
 
 
@@ -147,7 +147,7 @@ def select_part(
         rows = np.union1d(rows, constraints.include)
     part = whole.subset(torch.from_numpy(rows).to(whole.device))
     try:
-        problem, _ = pose(part, replace(config, budget=1), watch)
+        problem, _ = posed_problem(part, replace(config, budget=1), watch)
     except InvalidRowsError as error:
         raise InvalidRowsError(rows[error.rows], error.reasons) from None
     budget = len(rows) if config.budget is None else min(config.budget, len(rows))
@@ -188,7 +188,7 @@ def merge(
     _check(config)
     _settled_alpha(config)
     watch = Watch(on_progress, should_stop)
-    problem, _ = pose(Sketches(sketches, config.device), config, watch, constraints)
+    problem, _ = posed_problem(Sketches(sketches, config.device), config, watch, constraints)
     order, reached, stop = _second_round(problem, parts, watch)
     for part in parts if constraints is None else ():
         kept = before_early_stop(part.marginal_gains, config.early_stop_ratio)

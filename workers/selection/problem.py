@@ -87,7 +87,7 @@ class Problem:
         return torch.log1p(self.alpha * self.squared_norms)
 
 
-def pose(
+def posed_problem(
     sketches: Sketches, config: SelectionConfig, watch: Watch, constraints: Constraints | None = None
 ) -> tuple[Problem, Tensor]:
     """Check the rows and settle alpha.

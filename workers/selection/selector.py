@@ -19,7 +19,7 @@ from workers.selection.kernels import unit_rows
 from workers.selection.lazy import Climb, lazy_greedy
 from workers.selection.picked import Picked
 from workers.selection.pool import Pool
-from workers.selection.problem import Problem, pose
+from workers.selection.problem import Problem, posed_problem
 from workers.selection.progress import Progress, Watch
 from workers.selection.result import Selection, StopReason
 from workers.selection.rules import Rules
@@ -71,7 +71,7 @@ def select(
     """
     set_arithmetic()
     watch = Watch(on_progress, should_stop)
-    problem, usable = pose(Sketches(sketches, config.device), config, watch, constraints)
+    problem, usable = posed_problem(Sketches(sketches, config.device), config, watch, constraints)
     if config.climbs_objective:
         found = climb(problem, watch)
     else:
@@ -107,7 +107,7 @@ def select_in_order(
     """
     set_arithmetic()
     watch = Watch(on_progress, should_stop)
-    problem, usable = pose(Sketches(sketches, config.device), config, watch, constraints)
+    problem, usable = posed_problem(Sketches(sketches, config.device), config, watch, constraints)
     picks, stop = _allowed(problem, order[usable.cpu().numpy()[order]], watch)
     return report(problem, followed(problem, picks, stop, watch), config, watch, theorem_holds=False)
 

@@ -11,7 +11,7 @@ from workers.selection.bounds import outside_bound
 from workers.selection.compare import jaccard
 from workers.selection.config import ConfigError, SelectionConfig
 from workers.selection.partitioned import before_early_stop
-from workers.selection.problem import Problem, pose, settle_alpha
+from workers.selection.problem import Problem, posed_problem, settle_alpha
 from workers.selection.progress import Progress, Watch
 from workers.selection.selector import climb, followed
 from workers.selection.sketches import Sketches
@@ -109,7 +109,7 @@ def sweep(
         replace(config, conflict_penalty=penalty, early_stop_ratio=ratio, alpha=alpha)  # refuses what is out of range
     set_arithmetic()
     watch = Watch(on_progress, should_stop)
-    problem = pose(Sketches(sketches, config.device), config, watch, constraints)[0]
+    problem = posed_problem(Sketches(sketches, config.device), config, watch, constraints)[0]
     own = climb(problem, watch).picked.trace().indices if own is None else own
     points = []
     for alpha, penalty in product(grid.alpha, grid.conflict_penalty):

@@ -138,23 +138,23 @@ def write_parts_input(artifacts: ArtifactStore, name: str, given: PartsInput) ->
     """Keep it for the workers of the parts."""
     files = np.frombuffer(bytes.fromhex("".join(given.files)), dtype=np.uint8).reshape(-1, NAME_BYTES)
     tensors: dict[str, NDArray[Any]] = {"files": files, "file": given.file, "row": given.row}
-    said: dict[str, Any] = {"metric": given.metric is not None, "constraints": given.constraints is not None}
+    about: dict[str, Any] = {"metric": given.metric is not None, "constraints": given.constraints is not None}
     if given.factors is not None:
         tensors["factors"] = given.factors
     if given.metric is not None:
-        said["base"] = given.metric.base
+        about["base"] = given.metric.base
         tensors |= {"directions": given.metric.directions, "stretch": given.metric.stretch}
     limits = given.constraints
     if limits is not None:
-        said |= {"token_budget": limits.token_budget, "near_cosine": limits.near_cosine}
+        about |= {"token_budget": limits.token_budget, "near_cosine": limits.near_cosine}
         tensors |= {"include": limits.include, "exclude": limits.exclude}
         tensors |= {
             name: values for name, values in (("tokens", limits.tokens), ("price", limits.price)) if values is not None
         }
         if limits.sources is not None:
-            said["sources"] = list(limits.sources.names)
+            about["sources"] = list(limits.sources.names)
             tensors |= {name: getattr(limits.sources, name) for name in ("of_row", "least", "most")}
-    artifacts.write(name, pack(tensors, {"said": json.dumps(said)}))
+    artifacts.write(name, pack(tensors, {"about": json.dumps(about)}))
 
 
 def read_parts_input(artifacts: ArtifactStore, name: str) -> PartsInput | None:
@@ -163,19 +163,19 @@ def read_parts_input(artifacts: ArtifactStore, name: str) -> PartsInput | None:
     found = None if content is None else unpack(content)
     if found is None:
         return None
-    tensors, said = found.tensors, json.loads(found.metadata["said"])
+    tensors, about = found.tensors, json.loads(found.metadata["about"])
     constraints = None
-    if said["constraints"]:
+    if about["constraints"]:
         sources = None
-        if "sources" in said:
-            sources = Sources(tuple(said["sources"]), tensors["of_row"], tensors["least"], tensors["most"])
+        if "sources" in about:
+            sources = Sources(tuple(about["sources"]), tensors["of_row"], tensors["least"], tensors["most"])
         constraints = Constraints(
             tokens=tensors.get("tokens"),
-            token_budget=said["token_budget"],
+            token_budget=about["token_budget"],
             sources=sources,
             include=tensors["include"],
             exclude=tensors["exclude"],
-            near_cosine=said["near_cosine"],
+            near_cosine=about["near_cosine"],
             price=tensors.get("price"),
         )
     return PartsInput(
@@ -183,7 +183,7 @@ def read_parts_input(artifacts: ArtifactStore, name: str) -> PartsInput | None:
         file=tensors["file"],
         row=tensors["row"],
         factors=tensors.get("factors"),
-        metric=Metric(said["base"], tensors["directions"], tensors["stretch"]) if said["metric"] else None,
+        metric=Metric(about["base"], tensors["directions"], tensors["stretch"]) if about["metric"] else None,
         constraints=constraints,
     )
 

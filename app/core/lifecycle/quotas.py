@@ -120,10 +120,10 @@ def _excess_of_open_work(session: Session, project_id: uuid.UUID, limits: Limits
     in_use = (session.scalar(jobs) or 0) + (session.scalar(proofs) or 0)
     if in_use < limits.open_jobs:
         return None
-    said = (
+    message = (
         f"{in_use} jobs and proofs of the project have not ended, and {limits.open_jobs} may at once: wait for one, or "
     )
-    return Excess("open_jobs", f"{said}{ASK}", passes=True)
+    return Excess("open_jobs", f"{message}{ASK}", passes=True)
 
 
 def excess_of_reading(session: Session, project_id: uuid.UUID, settings: Settings) -> Excess | None:
@@ -138,8 +138,8 @@ def excess_of_reading(session: Session, project_id: uuid.UUID, settings: Setting
     )
     if in_use < limit:
         return None
-    said = f"{in_use} datasets, previews and estimates of the project are not read yet, and {limit} may at once"
-    return Excess("open_readings", f"{said}: wait for one, or {ASK}", passes=True)
+    message = f"{in_use} datasets, previews and estimates of the project are not read yet, and {limit} may at once"
+    return Excess("open_readings", f"{message}: wait for one, or {ASK}", passes=True)
 
 
 def count_rows(session: Session, job_id: uuid.UUID, rows: int, settings: Settings) -> Excess | None:
@@ -161,16 +161,16 @@ def _excess_of_rows(
     session: Session, project_id: uuid.UUID, limits: Limits, rows: int, besides: uuid.UUID | None
 ) -> Excess | None:
     if limits.rows_per_job is not None and rows > limits.rows_per_job:
-        said = f"has {rows} rows, and a job of the project may have {limits.rows_per_job}: send fewer, or {ASK}"
-        return Excess("rows_per_job", said, passes=False)
+        message = f"has {rows} rows, and a job of the project may have {limits.rows_per_job}: send fewer, or {ASK}"
+        return Excess("rows_per_job", message, passes=False)
     if limits.rows_per_day is not None:
         used = int(session.scalar(_rows_of_a_day(project_id, besides)) or 0)
         if used + rows > limits.rows_per_day or (rows == 0 and used >= limits.rows_per_day):
-            said = (
+            message = (
                 f"has {rows} rows, the project's jobs of the last 24 hours {used}, and {limits.rows_per_day} is what "
                 f"they may have together: wait, or {ASK}"
             )
-            return Excess("rows_per_day", said, passes=rows <= limits.rows_per_day)
+            return Excess("rows_per_day", message, passes=rows <= limits.rows_per_day)
     return None
 
 
