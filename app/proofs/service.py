@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -25,6 +25,8 @@ from app.proofs import repository
 from app.webhooks.urls import WebhookRefused, check_webhook_url
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.orm import Session
 
     from app.core.settings import Settings
@@ -180,13 +182,24 @@ def _errors(session: Session, settings: Settings, request: ProofRequest) -> list
                 "limits: a proof draws random rows from all, so submit the job again without limits, and prove that"
             )
             errors.append(FieldError(field="job", message=message))
-        elif job.request.get("extends") is not None:
-            message = (
-                f"extends job {job.request['extends']}, and a proof selects anew from rows that are not held out: name "
-                "a job that extends none, and give the picks of this one as an arm of indices"
-            )
-            errors.append(FieldError(field="job", message=message))
+        elif (not_again := _not_selected_again(job.request)) is not None:
+            errors.append(FieldError(field="job", message=not_again))
     return errors
+
+
+def _not_selected_again(request: Mapping[str, Any]) -> str | None:
+    """Why a job's selection can't be made again without rows that are held out, as proofs do; None if it can."""
+    what, other = None, ""
+    if request.get("extends") is not None:
+        what, other = f"extends job {request['extends']}", "extends none"
+    elif request.get("schedule") is not None:
+        what, other = "has a schedule, whose model has learned from its picks", "has none"
+    if what is None:
+        return None
+    return (
+        f"{what}, and a proof selects anew from rows that are not held out: name a job that {other}, and give the "
+        "picks of this one as an arm of indices"
+    )
 
 
 def _errors_of_job(session: Session, job: Job, request: ProofRequest) -> list[FieldError]:

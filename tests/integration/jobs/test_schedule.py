@@ -153,6 +153,17 @@ def test_the_same_schedule_again_finds_its_windows_there(service: Service) -> No
     assert picks_of(service, again) == picks_of(service, plain)
 
 
+def test_a_schedule_is_estimated_as_all_of_its_rows_or_none(service: Service) -> None:
+    """Sketches of a job without a schedule are of no use to it; those of the same schedule are."""
+    done(service, service.request())
+    body = scheduled(service, seed=11)
+    first = service.estimate(body).json()
+    assert (first["gradient_rows"], first["selected"]) == (ROWS, 13)
+    assert first["seconds"]["stages"]["gradients"]["likely"] > 0
+    done(service, body)
+    assert service.estimate(body).json()["gradient_rows"] == 0
+
+
 def test_the_result_sums_the_windows_up(service: Service) -> None:
     """With 20 windows a tenth is two; numbers of the whole are those of all picks together."""
     job = done(service, scheduled(service, {"normalize": "none"}, windows=3, keep=2, train_every=4))
@@ -292,6 +303,14 @@ def test_rows_that_are_the_same_are_scored_in_their_own_windows(service: Service
     job = done(service, body)
     assert job["result"]["gradients"]["computed"] == 60
     assert done(service, body)["result"]["gradients"]["reused"] == 60
+
+
+def test_a_proof_can_not_make_the_selection_again(service: Service) -> None:
+    job_id = service.submit(scheduled(service, seed=13))
+    told = fields_of(service.http.post("/proofs", json={"job": job_id}))["job"]
+    assert "has a schedule" in told
+    assert "give the picks of this one as an arm of indices" in told
+    service.http.post(f"/jobs/{job_id}/cancel")
 
 
 def test_the_job_shows_what_the_schedule_implies(service: Service) -> None:
