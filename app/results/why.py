@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import BigInteger, any_, cast, func, select
 
@@ -155,7 +154,8 @@ def _scores(artifacts: ArtifactStore, job_id: uuid.UUID, row: int) -> dict[str, 
                 bounds = table.metadata.row_group(group).column(0).statistics
                 if bounds.min <= row <= bounds.max:
                     found = table.read_row_group(group)
-                    lines = found.filter(pa.compute.equal(found["row"], row)).to_pylist()
+                    at = found["row"].index(row).as_py()
+                    lines = found.slice(at, 1).to_pylist() if at >= 0 else []
                     return {key: value for line in lines for key, value in line.items() if value is not None}
     except Damaged as error:
         raise RowsDamaged(str(error)) from error

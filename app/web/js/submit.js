@@ -117,7 +117,7 @@ export async function submitView({ view, signal, arrived }) {
       const asked = await post(`/datasets/${dataset.id}/previews`, { model, columns: wanted.columns, rows: ROWS_SHOWN }, { signal });
       const found = await settled(`/datasets/${dataset.id}/previews/${asked.id}`, signal);
       if (found.state !== "succeeded") throw found.error ?? { title: "The preview was not made" };
-      shown.replaceChildren(h("h3", {}, `${count(dataset.rows)} rows`), ...previewRows(found, Number(controls.get("dataset.max_rejected_fraction").read() ?? 0.05)));
+      shown.replaceChildren(h("h3", {}, `The first of ${dataset.rows === 1 ? "1 row" : `${count(dataset.rows)} rows`}`), ...previewRows(found, Number(controls.get("dataset.max_rejected_fraction").read() ?? 0.05)));
       announce(`Preview of ${found.rows.length} rows`);
     });
   }
