@@ -20,6 +20,7 @@ from app.core.contracts.selection_request import SelectionSpec
 from workers.selection import SelectionConfig, select
 from workers.selection.compare import jaccard
 from workers.stages.candidates import left_out, staying
+from workers.stages.limits import Membership
 from workers.statistics.row_figures import kept_and_scaled, length_factors, row_figures
 from workers.statistics.suspects import suspicion
 
@@ -62,7 +63,11 @@ class Rows:
     def candidates(self, **selection: object) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Which rows a request may pick, and what it selects from."""
         spec = SelectionSpec.model_validate({"budget": {"count": BUDGET}, **selection})
-        keep = staying(len(self.values), left_out(self.figures, suspicion(self.figures), spec))
+        count = len(self.values)
+        numbers, alike = np.arange(count), np.ones(count, dtype=np.int64)
+        keep = staying(
+            count, left_out(self.figures, suspicion(self.figures), spec, numbers, alike, Membership.of_all())
+        )
         factors = length_factors(self.figures.norm, spec.normalize)
         return keep, kept_and_scaled(self.values.copy(), keep, factors)
 

@@ -23,6 +23,7 @@ from benchmarks.dirty_pools import KINDS, SHARES, TENTHS, llama_pool, smollm2_po
 from benchmarks.row import BenchRow
 from workers.selection import select
 from workers.stages.candidates import left_out, picks_of, staying
+from workers.stages.limits import Membership
 from workers.stages.part import selection_config
 from workers.statistics.row_figures import kept_and_scaled, length_factors, row_figures
 from workers.statistics.suspects import suspicion
@@ -63,8 +64,10 @@ def spec_of(**fields: object) -> SelectionSpec:
 def picks(scored: Scored, spec: SelectionSpec) -> NDArray[np.int64]:
     """What a job picks of the rows: (k,), int64."""
     figures = figures_of(scored)
-    keep = staying(len(scored.values), left_out(figures, suspicion(figures), spec))
-    budget = min(picks_of(spec.budget, len(scored.values)), len(keep))
+    count = len(scored.values)
+    numbers, alike = np.arange(count), np.ones(count, dtype=np.int64)
+    keep = staying(count, left_out(figures, suspicion(figures), spec, numbers, alike, Membership.of_all()))
+    budget = min(picks_of(spec.budget, count), len(keep))
     values = kept_and_scaled(scored.values.copy(), keep, length_factors(figures.norm, spec.normalize))
     config = selection_config(spec, budget=budget, device="cpu")
     found: NDArray[np.int64] = keep[select(values, config, norms=figures.norm[keep]).indices]

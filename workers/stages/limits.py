@@ -85,6 +85,12 @@ class Membership:
         """How many picks of an earlier job are kept."""
         return 0 if self.kept is None else len(self.kept.rows)
 
+    @classmethod
+    def of_all(cls) -> Membership:
+        """Where nothing is asked: every row may be picked, and none has to be."""
+        nothing = np.empty(0, dtype=np.int64)
+        return cls(nothing, nothing, None, None, nothing)
+
 
 def read_membership(
     snapshot: Snapshot,
@@ -102,7 +108,7 @@ def read_membership(
     """
     asked, nothing = spec.constraints, np.empty(0, dtype=np.int64)
     if asked is None:
-        return Membership(nothing, nothing, None, None, nothing)
+        return Membership.of_all()
     columns = read_columns(snapshot, settings)
     wanted = Wanted(
         source=_source_column(snapshot, settings, dataset) if asked.sources else None,
