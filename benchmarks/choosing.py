@@ -3,7 +3,8 @@
     make demo && python -m benchmarks.choosing
 
 Reads the sketches that the demo has left in `var/artifacts`: of 320 rows, by SmolLM2-135M-Instruct. All but the first
-sweep select from what the default selects from: gradients of length one, of the rows that the default filter leaves.
+sweep select from what the default selects from: gradients of length one, under the metric of the candidates themselves,
+of the rows that the default filter leaves.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors.numpy import load_file
 
-from app.core.contracts.selection_request import SelectionSpec
+from app.core.contracts.selection_request import REPRESENTATIVE, SelectionSpec
 from workers.selection import SelectionConfig, select
 from workers.selection.compare import jaccard
 from workers.stages.candidates import left_out, staying
 from workers.stages.limits import Membership
+from workers.stages.objective import turned
+from workers.stages.purposes import own_metric
 from workers.statistics.row_figures import kept_and_scaled, length_factors, row_figures
 from workers.statistics.suspects import suspicion
 
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
 SKETCHES = Path("var/artifacts/sketches")
 BUDGET = 32
 LENGTHS: dict[str, dict[str, object]] = {
-    "`unit`, default filter": {},
+    "the default": {},
+    "`unit`, default filter, `representative` 0": {"representative": 0},
     "`unit`, no filter": {"filters": {}},
     "`clip`, no filter": {"normalize": "clip", "filters": {}},
     "`none`, no filter (the paper's)": {"normalize": "none", "filters": {}},
@@ -69,7 +73,8 @@ class Rows:
             count, left_out(self.figures, suspicion(self.figures), spec, numbers, alike, Membership.of_all())
         )
         factors = length_factors(self.figures.norm, spec.normalize)
-        return keep, kept_and_scaled(self.values.copy(), keep, factors)
+        scaled = kept_and_scaled(self.values.copy(), keep, factors)
+        return keep, turned(scaled, own_metric(scaled, spec.own_weight))
 
 
 def demo_rows() -> Rows:
@@ -158,14 +163,16 @@ def sweep_alpha(sketches: NDArray[np.float32]) -> Iterable[tuple[object, ...]]:
         )
 
 
-def sweep_dimension(sketches: NDArray[np.float32]) -> Iterable[tuple[object, ...]]:
+def sweep_dimension(sketches: NDArray[np.float32], plain: NDArray[np.float32]) -> Iterable[tuple[object, ...]]:
+    """With the sketches as they are selected from, and before the metric: a smaller sketch has a metric of its own."""
     full = select(sketches, SelectionConfig(budget=BUDGET))
     for dimension in DIMENSIONS:
         shared, held = [], []
         for seed in SEEDS:
-            random = np.random.default_rng(seed).standard_normal((sketches.shape[1], dimension)).astype(np.float32)
-            smaller = sketches @ random
+            random = np.random.default_rng(seed).standard_normal((plain.shape[1], dimension)).astype(np.float32)
+            smaller = plain @ random
             smaller /= np.linalg.norm(smaller, axis=1, keepdims=True)
+            smaller = turned(smaller, own_metric(smaller, REPRESENTATIVE))
             one = select(smaller, SelectionConfig(budget=BUDGET))
             shared.append(len(set(one.indices.tolist()) & set(full.indices.tolist())) / BUDGET)
             held.append(information(sketches[one.indices], full.alpha) / full.log_det[-1])
@@ -190,7 +197,8 @@ def information(vectors: NDArray[np.float32], alpha: float) -> float:
 def main() -> None:
     rows = demo_rows()
     _, sketches = rows.candidates()
-    off = (sketches @ sketches.T)[~np.eye(len(sketches), dtype=bool)]
+    _, plain = rows.candidates(representative=0)
+    off = (plain @ plain.T)[~np.eye(len(sketches), dtype=bool)]
     print(
         f"{len(rows.values)} rows, p = {sketches.shape[1]}, {len(sketches)} candidates; cosines: mean "
         f"{off.mean():.3f}, {(off < 0).mean():.1%} below 0"
@@ -212,7 +220,7 @@ def main() -> None:
     print(f"\nalpha, {BUDGET} picks")
     table("alpha | log det, nats | certificate | last gain over first | shared with auto", sweep_alpha(sketches))
     print(f"\nsketch_dim, {BUDGET} picks")
-    table("p | picks shared with 2048 | information held, mean | worst of 5", sweep_dimension(sketches))
+    table("p | picks shared with 2048 | information held, mean | worst of 5", sweep_dimension(sketches, plain))
     print("\nbudget")
     table("fraction | picks | log det, nats | random | certificate", sweep_budget(sketches, len(rows.values)))
 

@@ -24,7 +24,9 @@ from benchmarks.row import BenchRow
 from workers.selection import select
 from workers.stages.candidates import left_out, picks_of, staying
 from workers.stages.limits import Membership
+from workers.stages.objective import turned
 from workers.stages.part import selection_config
+from workers.stages.purposes import own_metric
 from workers.statistics.row_figures import kept_and_scaled, length_factors, row_figures
 from workers.statistics.suspects import suspicion
 
@@ -45,6 +47,7 @@ SETTINGS = {
     UNIT: {"normalize": "unit", "filters": {}},
     "unit, IFD at most 1": {"normalize": "unit", "filters": {"ifd": {"max": 1.0}}},
     "as they are, default filter": {"normalize": "none"},
+    "unit, default filter, all directions alike": {"representative": 0},
     "**default**": {},
     "`fisher`, default filter": {"method": "fisher"},
     "`dpp`, no filter": {"method": "dpp", "filters": {}},
@@ -68,7 +71,8 @@ def picks(scored: Scored, spec: SelectionSpec) -> NDArray[np.int64]:
     numbers, alike = np.arange(count), np.ones(count, dtype=np.int64)
     keep = staying(count, left_out(figures, suspicion(figures), spec, numbers, alike, Membership.of_all()))
     budget = min(picks_of(spec.budget, count), len(keep))
-    values = kept_and_scaled(scored.values.copy(), keep, length_factors(figures.norm, spec.normalize))
+    scaled = kept_and_scaled(scored.values.copy(), keep, length_factors(figures.norm, spec.normalize))
+    values = turned(scaled, own_metric(scaled, spec.own_weight))
     config = selection_config(spec, budget=budget, device="cpu")
     found: NDArray[np.int64] = keep[select(values, config, norms=figures.norm[keep]).indices]
     return found

@@ -35,7 +35,7 @@ MAX_ROW_BYTES = 200
 MISTAKES = 0.2
 CLEAN, DIRTY = "clean", f"{MISTAKES:.0%} mistakes"
 ARMS: dict[str, list[Any]] = {
-    CLEAN: ["selected", "random", "none", {"name": "no_filter", "selection": {"filters": {}}}],
+    CLEAN: ["selected", "random", "none", {"name": "alike", "selection": {"representative": 0}}],
     DIRTY: ["selected", "random", "none", {"name": "paper", "selection": {"normalize": "none", "filters": {}}}],
 }
 HEADINGS = ("rows", "arm", "tokens", "loss", "against random", "95%", "verdict")

@@ -267,6 +267,7 @@ class Selection(Answer):
     fisher: str = "exact"
     normalize: str | Clip = "unit"
     filters: Filters | None = None
+    representative: float | None = None
     constraints: Constraints | None = None
     target: Target | None = None
     protect: Purpose | None = None
@@ -542,6 +543,7 @@ class JobResult(Answer):
     ignored_columns: dict[str, int] = {}
     files: list[DatasetFile] | None = None
     normalize: str | Clip = "none"
+    representative: float = 0.0
     filtered: dict[str, int] = {}
     suspects: SuspectsCounted | None = None
     tokens: int

@@ -197,6 +197,7 @@ class SelectionOptions(TypedDict):
     alpha: NotRequired[float | Literal["auto"]]
     normalize: NotRequired[Literal["none", "clip", "unit"] | ClipLength]
     filters: NotRequired[RowFilters | None]
+    representative: NotRequired[float | None]
     constraints: NotRequired[SelectionConstraints | None]
     target: NotRequired[TargetRows | None]
     protect: NotRequired[ProtectedRows | None]

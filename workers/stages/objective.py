@@ -13,7 +13,7 @@ from workers.gradients.row_index import NAME_BYTES
 from workers.gradients.shards import empty_matrix
 from workers.selection import Constraints, Metric, Sources
 from workers.stages.limits import limits_of
-from workers.stages.purposes import bearings_of
+from workers.stages.purposes import bearings_of, own_metric
 from workers.statistics.row_figures import length_factors
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from app.core.contracts.selection_request import Normalize, SelectionSpec
+    from app.core.contracts.selection_request import SelectionSpec
     from app.core.storage import ArtifactStore
     from workers.stages.candidates import Candidates
     from workers.stages.limits import Limits, Membership
@@ -36,7 +36,8 @@ class Objective:
     """A selection's question over n candidates.
 
     Attributes:
-        values: What is selected from, shape (n, p): the sketches at their lengths, under the target's metric.
+        values: What is selected from, shape (n, p): the sketches at their lengths, under the metric of the
+            target or of the candidates themselves.
         limits: What the picks keep to.
         bearings: How the candidates lie towards what the selection is for.
         tokens: Tokens that training on each candidate reads, shape (n,), int64.
@@ -72,7 +73,8 @@ def objective_of(
         JobError: A source is named that no candidate has.
     """
     bearings = bearings_of(spec, values, beside)
-    near_rows = None if bearings.metric is None else values
+    # A sweep over lengths may come to a metric that the job itself has not.
+    near_rows = None if bearings.metric is None and spec.sweep is None else values
     limits = limits_of(spec.constraints, membership, rows, tokens, spec.budget.tokens, bearings.price, near_rows)
     return Objective(turned(values, bearings.metric, scratch), limits, bearings, tokens)
 
@@ -91,17 +93,17 @@ def turned(values: NDArray[np.float32], metric: Metric | None, scratch: Path | N
 
 
 def at_other_lengths(
-    candidates: Candidates, objective: Objective, normalize: Normalize, scratch: Path
+    candidates: Candidates, objective: Objective, spec: SelectionSpec, scratch: Path
 ) -> NDArray[np.float32]:
     """What would be selected from, had the request named other lengths, shape (n, p).
 
     Args:
         candidates: The rows that may be picked.
         objective: What is selected from.
-        normalize: The other lengths.
+        spec: The selection with the other lengths.
         scratch: Directory for a matrix that is too large for memory.
     """
-    wanted = length_factors(candidates.figures.norm, normalize)
+    wanted = length_factors(candidates.figures.norm, spec.normalize)
     factors = np.ones(len(candidates.rows)) if wanted is None else wanted[candidates.places]
     if candidates.factors is not None:
         factors = np.divide(factors, candidates.factors, out=np.zeros_like(factors), where=candidates.factors > 0)
@@ -110,7 +112,8 @@ def at_other_lengths(
     for start in range(0, len(values), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         found[part] = values[part] * factors[part, None]
-    return turned(found, objective.bearings.metric, scratch)
+    metric = objective.bearings.metric if spec.target is not None else own_metric(candidates.values, spec.own_weight)
+    return turned(found, metric, scratch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +125,7 @@ class PartsInput:
         file: Place in `files` of each candidate's file, shape (n,), int32.
         row: Its row there, shape (n,), int32.
         factors: What its stored sketch is multiplied with, shape (n,), float64; None: nothing.
-        metric: Of the target, or None.
+        metric: As in `Bearings`.
         constraints: Over all candidates, or None.
     """
 

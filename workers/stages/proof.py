@@ -333,7 +333,7 @@ class _Made:
     Attributes:
         places: Of its picks among the candidates, in the order of picking.
         alpha: That it was made with.
-        metric: Of its target, or None.
+        metric: That it was made under, or None.
     """
 
     places: NDArray[np.int64]

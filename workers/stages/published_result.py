@@ -49,6 +49,7 @@ def result_of(published: Published, publishing_s: float) -> Json:
         "ignored_columns": {name: count for name, count in corpus.ignored.items() if name != published.source_column},
         "files": _files(published),
         "normalize": plain_normalize(published.selection.normalize),
+        "representative": published.selection.own_weight,
         "filtered": {reason: len(rows) for reason, rows in published.candidates.filtered.items()},
         "suspects": suspects_counted(published.candidates, main.indices),
         "tokens": corpus.tokens,

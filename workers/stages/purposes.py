@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 POOL, TARGET, PROTECT = "pool", "target", "protect"
 MOST_ROWS = 10_000
 """Of a dataset beside a job's own: the directions of all are worked out at once, in float64."""
+OWN_ROWS = 1024
+"""Candidates at most whose directions stand for those of all, drawn at random: more would cost more than they tell."""
 RANDOM_DRAWS = 5
 """Random picks that the reach of the picks is held against."""
 
@@ -166,7 +168,7 @@ class Bearings:
     """How n candidates lie towards what a selection is for.
 
     Attributes:
-        metric: Of the target; None without one.
+        metric: Of the target, or of the candidates themselves; None where all directions count alike.
         price: What each candidate's score loses for pulling against, nats, shape (n,); None: nothing.
         cosines: Of each candidate with the mean direction, shape (n,), by role.
         directions: By role.
@@ -194,13 +196,34 @@ def bearings_of(spec: SelectionSpec, values: NDArray[np.float32], found: Mapping
         target_price=0.0 if spec.target is None else spec.target.price,
         protect_price=0.0 if spec.protect is None else spec.protect.price,
     )
-    weight = 0.0 if spec.target is None else spec.target.weight
+    if target is None:
+        turning = own_metric(values, spec.own_weight)
+    else:
+        weight = 0.0 if spec.target is None else spec.target.weight
+        turning = metric(target.values, weight) if weight > 0 else None
     return Bearings(
-        metric=metric(target.values, weight) if target is not None and weight > 0 else None,
+        metric=turning,
         price=price if price.any() else None,
         cosines={role: cosines(values, one.values, role) for role, one in found.items()},
         directions=found,
     )
+
+
+def own_metric(values: NDArray[np.float32], weight: float) -> Metric | None:
+    """The metric of the candidates themselves: what many of them teach counts more than what one alone does.
+
+    Args:
+        values: Their sketches, shape (n, p); a random sample of them stands for all where they are many.
+        weight: Of their own directions, 0 to 1.
+
+    Returns:
+        None where the weight is 0, or no candidate of the sample has a direction.
+    """
+    if weight == 0:
+        return None
+    drawn = random_permutation(len(values), seed=0, role="representative", layer="rows")[:OWN_ROWS]
+    sample = values[np.sort(drawn)]
+    return metric(sample, weight) if sample.any() else None
 
 
 def reached(bearings: Bearings, values: NDArray[np.float32], picks: NDArray[np.int64], seed: int) -> dict[str, Json]:

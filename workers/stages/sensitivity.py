@@ -101,7 +101,9 @@ class Reselecting:
         for normalize in asked.normalize or (spec.normalize,):
             values = self.objective.values
             if normalize != spec.normalize:
-                values = at_other_lengths(self.candidates, self.objective, normalize, self.scratch)
+                values = at_other_lengths(
+                    self.candidates, self.objective, spec.model_copy(update={"normalize": normalize}), self.scratch
+                )
             found = sweep(values, config, grid, self.limits, own=self.main.indices, **self.watched)
             settings += [Setting(normalize, point) for point in found]
         return settings

@@ -242,6 +242,11 @@ class JobResult(Response):
         description="How long gradients were when they were selected from; log-det, certificate, curves and "
         "statistics are of gradients at these lengths."
     )
+    representative: float = Field(
+        default=0.0,
+        description="How much more information counted in the directions of the candidates' own gradients; log-det, "
+        "certificate, curves and statistics are under this metric. 0 for results of old, and with a target.",
+    )
     filtered: dict[str, int] = Field(
         description="Usable rows that a filter kept from being picked, by filter and bound. Their numbers are at "
         "`GET /jobs/{id}/rejected`."

@@ -29,6 +29,7 @@ _NOT_TOGETHER = {
     "constraints": "hold for all picks at once, and each window is picked from by itself",
     "target": "is sketched by one model, and a schedule's model changes",
     "protect": "is sketched by one model, and a schedule's model changes",
+    "representative": "is a metric of all candidates under one model, and each window is picked from by itself",
     "sweep": "selects again from the same gradients, which are others once other picks were trained on",
     "stability": "selects again from the same gradients, which are others once other picks were trained on",
     "partitions": "are picked from side by side, and windows one after the other",
@@ -38,7 +39,7 @@ _NOT_TOGETHER = {
 
 
 def filled(given: Any) -> Any:  # noqa: ANN401 - whatever was sent
-    """A request's body with what its schedule implies: the budget, no filters, the adapter's rank.
+    """A request's body with what its schedule implies: the budget, no filters, no metric, the adapter's rank.
 
     A body that has no schedule, or is no body, is what it was.
     """
@@ -47,7 +48,7 @@ def filled(given: Any) -> Any:  # noqa: ANN401 - whatever was sent
     selection, gradients = given.get("selection"), given.get("gradients")
     made = dict(given)
     if selection is None or isinstance(selection, dict):
-        implied = {"budget": {"fraction": _fraction(given["schedule"])}, "filters": {}}
+        implied = {"budget": {"fraction": _fraction(given["schedule"])}, "filters": {}, "representative": 0}
         asked = selection or {}
         made["selection"] = {**asked, **{name: of for name, of in implied.items() if asked.get(name) is None}}
     if gradients is None or isinstance(gradients, dict):

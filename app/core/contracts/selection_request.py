@@ -203,7 +203,12 @@ class Stability(Request):
         return self
 
 
-_OF_THE_EXACT_SCORE = ("constraints", "target", "protect", "sweep", "stability", "partitions", "curvature")
+_OF_THE_EXACT_SCORE = (
+    *("representative", "constraints", "target", "protect"),
+    *("sweep", "stability", "partitions", "curvature"),
+)
+REPRESENTATIVE = 0.1
+"""Weight of the candidates' own directions where a request names none: docs/dirty.md and docs/proof.md say why."""
 
 
 class SelectionSpec(Request):
@@ -231,6 +236,14 @@ class SelectionSpec(Request):
         default=None,
         description="Rows that may not be picked, by their figures. Left out or null: the default filter against rows "
         "that look wrong. `{}`: none.",
+    )
+    representative: FiniteFloat | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="How much more information counts in the directions that the candidates' own gradients span; 0: "
+        "all directions alike. Left out or null: 0.1, or 0 where `normalize` is `none`, as lengths drown it there. A "
+        "target takes its place.",
     )
     early_stop_ratio: FiniteFloat | None = Field(
         default=None, gt=0, le=1, description="omega: stop when a gain falls to this part of the first."
@@ -274,6 +287,15 @@ class SelectionSpec(Request):
         description="Runs, each with a seed of its own, of a baseline that draws at random: its curve is then their "
         "mean, with a standard deviation.",
     )
+
+    @property
+    def own_weight(self) -> float:
+        """How much more information counts in the candidates' own directions: `representative`, or its default."""
+        if self.target is not None or self.fisher != "exact":
+            return 0.0
+        if self.representative is None:
+            return 0.0 if self.normalize == "none" else REPRESENTATIVE
+        return self.representative
 
     @model_validator(mode="after")
     def _gains_to_stop_at(self) -> Self:

@@ -85,8 +85,8 @@ def test_lengths_and_filters_are_tried_on_sketches_that_are_there(service: Servi
     norms = np.array(scores_of(service, raw)["norm"])
     assert raw["result"]["filtered"] == {}
     assert raw["result"]["alpha"] == pytest.approx(1 / np.median(norms**2), rel=1e-3)
-    clipped = done(service, normalize={"clip": 0.25}, filters={})
-    unit = done(service, normalize="unit", filters={"loss": {"max_quantile": 0.5}})
+    clipped = done(service, normalize={"clip": 0.25}, filters={}, representative=0)
+    unit = done(service, normalize="unit", filters={"loss": {"max_quantile": 0.5}}, representative=0)
     assert clipped["result"]["sketches_reused"]
     assert unit["result"]["sketches_reused"]
     quarter = np.quantile(norms, 0.25, method="inverted_cdf")
@@ -97,6 +97,19 @@ def test_lengths_and_filters_are_tried_on_sketches_that_are_there(service: Servi
     assert unit["result"]["filtered"] == {"loss_max_quantile": ROWS // 2}
     assert losses[picks_of(service, unit)].max() <= np.quantile(losses, 0.5, method="inverted_cdf")
     assert len({raw["result"]["log_det"], clipped["result"]["log_det"], unit["result"]["log_det"]}) == 3
+
+
+def test_representative_picks_are_of_a_metric_that_the_result_names(service: Service) -> None:
+    """The metric makes directions that many rows share longer, and alpha, 1 / median squared norm, smaller."""
+    default, plain = done(service, filters={}), done(service, filters={}, representative=0)
+    assert default["result"]["representative"] == 0.1
+    assert plain["result"]["representative"] == 0
+    assert plain["result"]["alpha"] == pytest.approx(1, rel=1e-3)
+    assert default["result"]["alpha"] != pytest.approx(1, rel=1e-3)
+    own = done(service, normalize="none", filters={})
+    assert own["result"]["representative"] == 0, "lengths as they are drown it"
+    parted = done(service, filters={}, partitions=2)
+    assert parted["result"]["alpha"] == pytest.approx(default["result"]["alpha"], rel=1e-6), "parts share the metric"
 
 
 def test_a_budget_of_all_rows_takes_all(service: Service) -> None:

@@ -128,7 +128,7 @@ def test_a_token_budget_is_kept_with_shares_and_an_early_stop(service: Service) 
     assert 0.5 < result["certificate"]["value"] <= 1
 
     limits = {"sources": {"code": {"min": 0.4, "max": 0.5}, "*": {"max": 0.4}}}
-    for further in ({}, {"partitions": 2}, {"early_stop_ratio": 0.8}):
+    for further in ({}, {"partitions": 2}, {"early_stop_ratio": 0.3}):
         job = done(service, sourced(service, budget={"tokens": half}, constraints=limits, **further))
         picks = subset_of(service, job)["indices"]
         assert_shares(picks, limits["sources"])

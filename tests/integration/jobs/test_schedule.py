@@ -320,6 +320,7 @@ def test_the_job_shows_what_the_schedule_implies(service: Service) -> None:
     job = service.job(job_id)
     assert job["selection"]["budget"] == {"fraction": 0.1, "count": None, "tokens": None}
     assert job["selection"]["filters"] == dict.fromkeys(("loss", "norm", "cosine", "ifd"))
+    assert job["selection"]["representative"] == 0
     assert (job["gradients"]["rank"], job["gradients"]["prompt_effect"]) == (16, False)
     assert job["schedule"] == {
         "windows": 120,
@@ -346,6 +347,7 @@ def test_the_job_shows_what_the_schedule_implies(service: Service) -> None:
         ({"selection": {"budget": {"count": 6}}}, "body", "keep / windows = 0.1 as a fraction: leave it out"),
         ({"selection": {"filters": {"loss": {"max": 3}}}}, "body", "selection.filters go by figures of all rows"),
         ({"selection": {"constraints": {"exclude": [1]}}}, "body", "each window is picked from by itself"),
+        ({"selection": {"representative": 0.1}}, "body", "each window is picked from by itself"),
         ({"selection": {"sweep": {"alpha": [1.0]}}}, "body", "leave it or schedule out"),
         ({"selection": {"baselines": ["random"]}}, "body", "pick from all rows at once"),
         ({"selection": {"partitions": 2}}, "body", "windows one after the other"),
