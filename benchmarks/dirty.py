@@ -70,7 +70,7 @@ def picks(scored: Scored, spec: SelectionSpec) -> NDArray[np.int64]:
     count = len(scored.values)
     numbers, alike = np.arange(count), np.ones(count, dtype=np.int64)
     keep = staying(count, left_out(figures, suspicion(figures), spec, numbers, alike, Membership.of_all()))
-    budget = min(picks_of(spec.budget, count), len(keep))
+    budget = min(picks_of(spec.budget, count, 0), len(keep))
     scaled = kept_and_scaled(scored.values.copy(), keep, length_factors(figures.norm, spec.normalize))
     values = turned(scaled, own_metric(scaled, spec.own_weight))
     config = selection_config(spec, budget=budget, device="cpu")
