@@ -39,10 +39,14 @@ def _no_settings_of_the_developer() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _settings_of_the_test_alone() -> Iterator[None]:
-    """Keep settings that another test has read out of the test."""
+    """Keep settings that another test has read out of the test; no test leaves SPICE_ variables behind."""
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
+    left = [name for name in os.environ if name.startswith("SPICE_")]
+    for name in left:
+        del os.environ[name]
+    assert left == []
 
 
 @pytest.fixture(scope="session")

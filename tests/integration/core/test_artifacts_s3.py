@@ -166,7 +166,7 @@ def test_a_job_that_fails_or_is_cancelled_at_the_end_leaves_no_rows(
 ) -> None:
     from workers.stages import publishing  # noqa: PLC0415 - after the service's settings are in place
 
-    result = publishing._result
+    result = publishing.result_of
 
     def fails(*_: object) -> None:
         raise RuntimeError("made up")
@@ -177,7 +177,7 @@ def test_a_job_that_fails_or_is_cancelled_at_the_end_leaves_no_rows(
         return result(*arguments)
 
     for happens, state in ((fails, "failed"), (is_cancelled, "cancelled")):
-        monkeypatch.setattr(publishing, "_result", happens)
+        monkeypatch.setattr(publishing, "result_of", happens)
         job_id = service.submit(service.request())
         service.work()
         assert service.job(job_id)["state"] == state

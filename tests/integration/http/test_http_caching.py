@@ -123,7 +123,7 @@ def test_what_has_a_tag_is_announced_with_304_and_nothing_else_is(service: Servi
     dataset = service.http.post("/datasets", json={"uri": service.request()["dataset"]["uri"]}).json()["id"]
     job_id = finished.rpartition("/")[2]
     proof = service.http.post("/proofs", json={"job": job_id, "arms": ["selected", "random"]}).json()["id"]
-    ids = {"job_id": job_id, "dataset_id": dataset, "proof_id": proof, "name": "curve"}
+    ids = {"job_id": job_id, "dataset_id": dataset, "proof_id": proof, "name": "curve", "row": 0}
     tagged = 0
     for path, operations in service.http.get("/openapi.json").json()["paths"].items():
         if "get" not in operations or path in ABSENT:

@@ -40,7 +40,7 @@ def newer(service: Service, sessions: Sessions, change: dict[str, Any]) -> str:
 
 UNKNOWN = {
     "field": {"selection": {"purpose": {"weight": 0.8}}},
-    "section": {"schedule": {"epochs": 3}},
+    "section": {"curriculum": {"epochs": 3}},
     "value": {"selection": {"method": "tomorrow"}},
 }
 
@@ -67,7 +67,7 @@ def test_a_worker_hands_back_what_it_does_not_understand(service: Service, sessi
         assert (job.state, job.lease_token, job.dispatch) == (State.QUEUED, None, 2)
         assert job.outage_since is not None
         # A worker of the newer release, which understands it, is played by this one and a request that it knows.
-        understood = {section: value for section, value in job.request.items() if section != "schedule"}
+        understood = {section: value for section, value in job.request.items() if section != "curriculum"}
         selection = {name: value for name, value in understood["selection"].items() if name != "purpose"}
         understood["selection"] = {**selection, "method": "spice"}
         session.execute(update(Job).where(Job.id == job.id).values(request=understood, queued_at=func.now()))

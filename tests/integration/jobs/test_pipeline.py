@@ -150,7 +150,7 @@ def test_every_method_can_be_asked_for(shared_service: Service, method: str) -> 
     ids="-".join,
 )
 def test_every_gradient_target_can_be_asked_for(shared_service: Service, gradients: dict[str, Any]) -> None:
-    body = shared_service.request()
+    body = shared_service.request(representative=0)
     body["gradients"] = {"sketch_dim": 64, "loss_normalization": "mean", **gradients}
     found = shared_service.run(body)
     assert found["state"] == "succeeded", found["error"]
