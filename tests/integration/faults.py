@@ -166,7 +166,13 @@ def die_before_enqueueing() -> None:
 
 
 def full_at(size: str) -> None:
-    """No file may grow beyond `size` bytes: the kernel refuses the write, as it does on a full disk."""
+    """No file may grow beyond `size` bytes: the kernel refuses the write, as it does on a full disk.
+
+    The log goes nowhere: it is a file of the tests' own, which may be larger already.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
 
 

@@ -38,7 +38,8 @@ def statements() -> Iterator[list[str]]:
 
 @pytest.fixture
 def service_settings(service_settings: Settings) -> Settings:
-    return service_settings.model_copy(update={"auth": "keys", "reconcile_s": 3600.0, "events_poll_s": 60.0})
+    rarely = {"reconcile_s": 3600.0, "webhook_poll_s": 3600.0, "events_poll_s": 60.0}
+    return service_settings.model_copy(update={"auth": "keys", **rarely})
 
 
 def test_a_poll_is_one_statement_and_a_page_does_not_grow_with_its_jobs(service: Service, sessions: Sessions) -> None:

@@ -10,10 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from app.core.settings import get_settings
-from tests.integration.conftest import Service, environment
+from tests.integration.conftest import Service, in_environment
 from tests.integration.s3_server import CREDENTIALS, S3Server, s3_server
-from workers.runtime.context import current_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,9 +58,7 @@ def test_a_model_in_a_bucket(service: Service, s3: S3Server, tiny_model: Path) -
     assert changed["result"]["sketches"] != first["result"]["sketches"]
 
 
-def test_what_a_worker_may_not_read_fails_the_job(
-    service: Service, s3: S3Server, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_worker_may_not_read_fails_the_job(service: Service, s3: S3Server, tiny_model: Path) -> None:
     upload(s3, tiny_model)
     body = service.request()
     body["model"]["uri"] = "s3://other/tiny"
@@ -71,11 +67,8 @@ def test_what_a_worker_may_not_read_fails_the_job(
     assert answer.json()["errors"][0]["field"] == "model.uri"
     body["model"]["uri"] = "s3://models/tiny"
     job_id = service.submit(body)
-    for name, value in environment(service.settings.model_copy(update={"model_max_bytes": 1000})).items():
-        monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
-    current_context.cache_clear()
-    service.work()
+    with in_environment(service.settings.model_copy(update={"model_max_bytes": 1000})):
+        service.work()
     job = service.job(job_id)
     assert job["state"] == "failed"
     assert job["error"]["type"] == "model-unusable"

@@ -220,18 +220,17 @@ def test_it_starts_again_after_it_was_killed(chatml: PreTrainedTokenizerFast) ->
 
 
 def kill_at_each(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a signal end the process while it is asked, so many times."""
-    receive, left = SERVER._receive, iter(range(turns))
+    """Have a signal end the process as it is asked to render, so many times."""
+    send, left = SERVER._send, iter(range(turns))
 
-    def killed(seconds: float) -> dict[str, Any]:
-        assert SERVER._process is not None
-        running = SERVER._process.poll() is None  # one that is dead may have answered before
-        if SERVER._template is not None and running and next(left, None) is not None:
+    def killed(request: dict[str, Any]) -> None:
+        if "conversations" in request and next(left, None) is not None:
+            assert SERVER._process is not None
             os.kill(SERVER._process.pid, signal.SIGKILL)
             SERVER._process.wait()
-        return receive(seconds)
+        send(request)
 
-    monkeypatch.setattr(SERVER, "_receive", killed)
+    monkeypatch.setattr(SERVER, "_send", killed)
 
 
 def test_what_was_killed_while_it_rendered_is_done_again_once(
