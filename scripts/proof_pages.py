@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
-from demo.proof import ARMS, FILES, file_name, table
+from demo.proof import ARMS, CLEAN, FILES, MISTAKES, file_name, table
 from scripts.measured_part import is_made
 from spice_client import Proof
 
@@ -38,7 +38,8 @@ def sentence(proofs: dict[str, Proof]) -> str:
         assert one.interval is not None  # noqa: S101
         low, high = one.interval
         verdict = one.verdict.replace("_", " ")
-        said.append(f"{one.difference:+.3f} ({low:+.3f} to {high:+.3f}: {verdict}) on the {name} rows")
+        where = "on the rows as they are" if name == CLEAN else f"with {MISTAKES:.0%} of the responses swapped"
+        said.append(f"{one.difference:+.3f} {where} ({low:+.3f} to {high:+.3f}: {verdict})")
     return (
         "Training SmolLM2-135M on the default selection instead of as many random rows changed the loss of held-out "
         f"rows by {' and by '.join(said)}, in nats a token with 95% intervals (`make proof`)."
