@@ -64,7 +64,8 @@ def test_the_table_says_what_was_found() -> None:
 
 def test_the_sentence_and_the_picture_say_what_was_found(tmp_path: Path) -> None:
     both = {"clean": worse(), "20% mistakes": worse()}
-    assert "+0.250 (+0.125 to +0.375: worse) on the clean rows and by +0.250" in sentence(both)
+    found = "+0.250 on the rows as they are (+0.125 to +0.375: worse) and by +0.250 with 20% of the responses swapped"
+    assert found in sentence(both)
     draw(both, tmp_path / "proof.svg")
     first = (tmp_path / "proof.svg").read_bytes()
     draw(both, tmp_path / "proof.svg")
