@@ -24,7 +24,7 @@ from benchmarks.scaling import worker_processes
 from demo.functions import function_rows
 from tests.integration.tiny_model import save_tiny_model
 
-ROWS, QUICK_ROWS = 1_000_000, 5_000
+ROWS, QUICK_ROWS = 300_000, 5_000
 TARGET = 1.7
 RANGES = 16
 PATIENCE_S = 1800
