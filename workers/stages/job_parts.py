@@ -8,7 +8,6 @@ import numpy as np
 
 from app.core.lifecycle import parking
 from app.core.storage import candidates_name
-from workers.data.stopping import Stopped
 from workers.runtime.failures import JobError
 from workers.selection import partition, settle
 from workers.stages.job_selecting import config_for
@@ -65,9 +64,4 @@ def park_for_parts(job: LeasedJob, sketches: JobSketches, candidates: Candidates
         }
     )
     budgets = {number: min(config.budget or size, size) for number, size in enumerate(sizes)}
-    job.heartbeat.stop()
-    with job.context.sessions() as session:
-        waiting = parking.park_job(session, job.heartbeat.lease, parking.PARTS, budgets, plan)
-    job.context.queue.put_or_leave(waiting)
-    if not waiting:
-        raise Stopped
+    job.park(parking.PARTS, budgets, plan)

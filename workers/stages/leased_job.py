@@ -83,13 +83,13 @@ class LeasedJob:
         own: Mapping[int, int] | None = None,
         planned_own: JobPlan | None = None,
     ) -> None:
-        """Let go of the job until the work that its plan names is done: by another job already, or by its own shards.
+        """Let go of the job until its units are done, or another job has done the work that the plan names.
 
         Args:
-            units: What the shards are.
-            sizes: Number and size of each shard of the work.
-            plan: Of the job.
-            own: The shards that are made where no other job does the work; None for all.
+            units: What the job waits for.
+            sizes: Number and size of each unit of the work.
+            plan: Of the job; without `work` no other job can do it.
+            own: The units that are made where no other job does the work; None for all.
             planned_own: The plan there, if it is another one.
 
         Raises:
@@ -99,7 +99,7 @@ class LeasedJob:
         self.heartbeat.tell()  # a stage that was shorter than a heartbeat is told as well
         self.heartbeat.stop()
         with self.context.sessions() as session:
-            if parking.park_behind(session, lease, units, sizes, plan):
+            if plan.work is not None and parking.park_behind(session, lease, units, sizes, plan):
                 return
             waiting = parking.park_job(session, lease, units, sizes if own is None else own, planned_own or plan)
         self.context.queue.put_or_leave(waiting)
