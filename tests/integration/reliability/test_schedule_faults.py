@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def body(long_body: dict[str, Any]) -> dict[str, Any]:
-    """25 windows, and training after every third."""
+    """50 windows, and training after every third."""
     del long_body["selection"]
-    return {**long_body, "schedule": {"windows": 16, "keep": 3, "train_every": 3, "learning_rate": 0.01}}
+    return {**long_body, "schedule": {"windows": 8, "keep": 2, "train_every": 3, "learning_rate": 0.01}}
 
 
 def some_windows(job: dict[str, Any]) -> bool:
     """Whether it has trained more than once and has not ended."""
     assert not final(job), "the job was too quick to be disturbed"
     progress = job["progress"]
-    return job["stage"] == "gradients" and progress["unit"] == "windows" and progress["done"] >= 7
+    trained_twice = job["stage"] == "gradients" and progress["unit"] == "windows" and progress["done"] >= 7
+    return trained_twice and progress["rate"] is not None  # a rate is told after half a second only
 
 
 def picks_and_windows(service: Service, job: dict[str, Any]) -> tuple[list[int], dict[str, Any]]:
@@ -40,7 +41,7 @@ def test_a_killed_worker_changes_no_pick(service: Service, workers: Processes, b
     first = workers.start(lease_s=SHORT_LEASE_S)
     job_id = service.submit(body)
     told = wait_for(service, job_id, some_windows)["progress"]
-    assert told["total"] == 25
+    assert told["total"] == 50
     assert told["rate"] > 0
     assert told["eta_s"] > 0
     first.send_signal(signal.SIGKILL)
