@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -33,10 +34,13 @@ def api() -> None:
         settings = read_settings()
     import uvicorn  # noqa: PLC0415 - client commands do without it
 
+    from app.main import create_app  # noqa: PLC0415 - as above
+
     _log(settings)
+    app = create_app(settings)
+    gc.freeze()  # a full collection of all that is made once would stop every request for a tenth of a second
     uvicorn.run(
-        "app.main:create_app",
-        factory=True,
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,

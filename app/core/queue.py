@@ -83,7 +83,8 @@ class TaskQueue:
         with self._redis.pipeline() as pipeline:
             for kind, queue in self._queues.items():
                 messages = [Queue.prepare_data(**_message(row)) for row in rows if KINDS[row.table] == kind]
-                queue.enqueue_many(messages, pipeline=pipeline)
+                if messages:
+                    queue.enqueue_many(messages, pipeline=pipeline)
             pipeline.execute()
 
     def put_or_leave(self, rows: Sequence[Waiting]) -> None:

@@ -15,6 +15,8 @@ from app.core.lifecycle import counts, deadlines, leases, limits, parking, proof
 from app.core.queue import KINDS
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from app.core.db.engine import Sessions
     from app.core.lifecycle.leases import Waiting
     from app.core.queue import TaskQueue
@@ -35,7 +37,6 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
     """
     due: list[Waiting] = []
     dead: list[Waiting] = []
-    waiting: list[Waiting] = []
     with sessions() as session:
         deadlines.enforce(session)
         limits.enforce(session)
@@ -43,13 +44,11 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
         proofs.drop_finished(session)
         session.commit()
         for table in KINDS:
-            # Before rows are reclaimed: a reclaimed row is queued in Postgres, and its message is sent below.
-            waiting += leases.waiting_since(session, table, settings.reconcile_s)
             reclaimed = leases.reclaim_expired(session, table, settings.max_attempts)
             dead += [replace(work, dispatch=work.dispatch - 1) for work in (*reclaimed.again, *reclaimed.ended)]
             due += reclaimed.again
         # The dispatch stays: a worker may be about to claim the row, woken by the message of another one.
-        due += queue.missing(waiting)
+        due += [row for row in queue.missing(_unwoken(session, queue, settings.reconcile_s)) if row not in due]
         due += parking.wake_jobs(session)
         due += proofs.wake(session)
         counts.count_ended(session)
@@ -59,3 +58,18 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
         logger.warning("%s %s is queued again, dispatch %d", work.table.__tablename__, work.id, work.dispatch)
     queue.put(due)
     return len(due)
+
+
+def _unwoken(session: Session, queue: TaskQueue, seconds: float) -> list[Waiting]:
+    """Rows that have waited for `seconds` and for which a message may be missing.
+
+    A message wakes a worker for whatever waits. While a queue holds as many messages as rows wait, none is missing, and
+    thousands of rows need not be compared with thousands of messages.
+    """
+    lengths = queue.lengths()
+    found = []
+    for kind, length in lengths.items():
+        tables = [table for table in KINDS if KINDS[table] == kind]
+        if sum(leases.count_waiting_since(session, table, seconds) for table in tables) > length:
+            found += [row for table in tables for row in leases.waiting_since(session, table, seconds)]
+    return found

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Shard, State
 
 if TYPE_CHECKING:
-    from sqlalchemy import BindParameter
+    from sqlalchemy import BindParameter, ColumnElement
     from sqlalchemy.orm import Session
 
     from app.core.db.tables import Json
@@ -260,14 +260,19 @@ def expire_all(session: Session) -> None:
     session.commit()
 
 
+def count_waiting_since(session: Session, table: Work, seconds: float) -> int:
+    """Number of the rows that have been queued for at least `seconds`."""
+    return session.scalar(select(func.count()).select_from(table).where(_waits_since(table, seconds))) or 0
+
+
 def waiting_since(session: Session, table: Work, seconds: float) -> list[Waiting]:
     """Rows that have been queued for at least `seconds`, oldest first."""
-    rows = session.execute(
-        select(table.id, table.dispatch)
-        .where(table.state == State.QUEUED, table.queued_at < func.now() - timedelta(seconds=seconds))
-        .order_by(table.queued_at)
-    ).all()
-    return [Waiting(table, row.id, row.dispatch) for row in rows]
+    statement = select(table.id, table.dispatch).where(_waits_since(table, seconds)).order_by(table.queued_at)
+    return [Waiting(table, row.id, row.dispatch) for row in session.execute(statement)]
+
+
+def _waits_since(table: Work, seconds: float) -> ColumnElement[bool]:
+    return and_(table.state == State.QUEUED, table.queued_at < func.now() - timedelta(seconds=seconds))
 
 
 def _state(state: State) -> BindParameter[State]:

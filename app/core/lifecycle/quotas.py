@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Select, delete, exists, func, select, union_all, update
+from sqlalchemy import Select, bindparam, delete, exists, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.core.db.tables import Dataset, DeletedJob, Estimate, Job, Preview, Project, Proof
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 DAY = timedelta(days=1)
 ASK = "ask the service's operator for more (`spice projects limit`)"
+_OWN_LIMITS = select(Project.open_jobs, Project.open_readings, Project.rows_per_job, Project.rows_per_day).where(
+    Project.id == bindparam("project_id")
+)
+"""Made once: every submission asks, and making it takes as long as its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,7 @@ class Excess:
 
 def limits_of(session: Session, project_id: uuid.UUID, settings: Settings) -> Limits:
     """A project's own limits, and those of the settings where it has none."""
-    columns = Project.open_jobs, Project.open_readings, Project.rows_per_job, Project.rows_per_day
-    own = session.connection().execute(select(*columns).where(Project.id == project_id)).one()
+    own = session.connection().execute(_OWN_LIMITS, {"project_id": project_id}).one()
     defaults = astuple(_defaults(settings))
     return Limits(*(default if value is None else value for value, default in zip(own, defaults, strict=True)))
 

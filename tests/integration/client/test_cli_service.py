@@ -34,7 +34,7 @@ def url(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(spice, list(arguments))
+    return CliRunner().invoke(spice, list(arguments), env={"COLUMNS": "80"})
 
 
 @pytest.mark.usefixtures("url")
