@@ -56,6 +56,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ROUTERS = (
+    *(jobs, estimates, events, results, comparison, picked_rows, reports),
+    *(proofs, datasets, files, health, metrics),
+)
 GZIP_FROM_BYTES, GZIP_LEVEL = 1024, 5
 FIRST_SWEEP_S = 60.0
 STATEMENT_S = 15.0
@@ -88,49 +92,46 @@ def periodic_work(
     return tuple(loops)
 
 
+@asynccontextmanager
+async def _serving(settings: Settings, app: FastAPI) -> AsyncIterator[None]:
+    """What requests share, at `app.state`, and the periodic work: from the application's start to its end."""
+    if settings.traces == "otlp":
+        tracing.start("spice-api")
+    engine, background = make_engine(settings, STATEMENT_S), make_engine(settings)
+    queue = TaskQueue(settings)
+    sessions, unlimited = make_sessions(engine), make_sessions(background)
+    artifacts = open_artifacts(settings)
+    keys, rate_limits = KeyRing(sessions, settings.auth_cache_s), RateLimits(settings)
+    feed = EventFeed(sessions, settings.events_poll_s)
+    delivery = Delivery(unlimited, settings)
+    loops = periodic_work(unlimited, queue, artifacts, delivery, settings)
+    probes = Probes(sessions, queue, artifacts, loops)
+    app.state.resources = Resources(
+        settings=settings, sessions=sessions, reading=make_reading_sessions(engine), queue=queue, artifacts=artifacts
+    )
+    app.state.access = Access(settings, keys, rate_limits)
+    app.state.feed = feed
+    app.state.probes = probes
+    for loop in loops:
+        loop.start()
+    try:
+        async with feed.running():
+            yield
+    finally:
+        for loop in reversed(loops):
+            loop.stop(wait=loop.name == "reconciler")
+        delivery.close()
+        probes.close()
+        queue.close()
+        await rate_limits.close()
+        engine.dispose()
+        background.dispose()
+        tracing.stop()
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Make the application. It connects to servers at its start, not here."""
     settings = settings or get_settings()
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        if settings.traces == "otlp":
-            tracing.start("spice-api")
-        engine, background = make_engine(settings, STATEMENT_S), make_engine(settings)
-        queue = TaskQueue(settings)
-        sessions, unlimited = make_sessions(engine), make_sessions(background)
-        artifacts = open_artifacts(settings)
-        keys, rate_limits = KeyRing(sessions, settings.auth_cache_s), RateLimits(settings)
-        feed = EventFeed(sessions, settings.events_poll_s)
-        delivery = Delivery(unlimited, settings)
-        loops = periodic_work(unlimited, queue, artifacts, delivery, settings)
-        probes = Probes(sessions, queue, artifacts, loops)
-        app.state.resources = Resources(
-            settings=settings,
-            sessions=sessions,
-            reading=make_reading_sessions(engine),
-            queue=queue,
-            artifacts=artifacts,
-        )
-        app.state.access = Access(settings, keys, rate_limits)
-        app.state.feed = feed
-        app.state.probes = probes
-        for loop in loops:
-            loop.start()
-        try:
-            async with feed.running():
-                yield
-        finally:
-            for loop in reversed(loops):
-                loop.stop(wait=loop.name == "reconciler")
-            delivery.close()
-            probes.close()
-            queue.close()
-            await rate_limits.close()
-            engine.dispose()
-            background.dispose()
-            tracing.stop()
-
     app = FastAPI(
         title="SPICE data selection",
         summary="Data selection as a service for LLM fine-tuning.",
@@ -138,23 +139,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("spice-select"),
         docs_url=None,  # FastAPI's own pages are loaded from other hosts: see `app.web.reference`
         redoc_url=None,
-        lifespan=lifespan,
+        lifespan=partial(_serving, settings),
     )
-    routers = (
-        jobs,
-        estimates,
-        events,
-        results,
-        comparison,
-        picked_rows,
-        reports,
-        proofs,
-        datasets,
-        files,
-        health,
-        metrics,
-    )
-    for router in routers:
+    for router in ROUTERS:
         app.include_router(router)
     problems.install(app, logger)
     announce_problems(app)
