@@ -60,7 +60,8 @@ if TYPE_CHECKING:
     from workers.runtime.heartbeat import LeaseHeartbeat
     from workers.selection import Constraints, Metric, Selection
     from workers.stages.objective import Objective
-    from workers.stages.proof_arms import ChosenArm
+    from workers.stages.proof_arms import ChosenArm, Pool
+    from workers.stages.proof_held_out import Split
     from workers.stages.purposes import Directions
     from workers.stages.reading import Reading, Source
     from workers.statistics.row_figures import RowFigures
@@ -177,9 +178,46 @@ class _Turn:
         """Choose the rows of all arms, and let go of the proof until its runs are done."""
         began = time.monotonic()
         source = proof_source(self.context, job)
-        spec = source.request.selection
         splitter = Splitter(self.context, self.heartbeat, self.request, source.request.model.max_length)
         split, reading = splitter.split(source)
+        pool, information = self._candidates(job, source, reading, split)
+        spec = source.request.selection
+        chooser = Chooser(self.request, spec, pool, information.picks)
+        trained = self._trained(chooser, information.picks(spec))
+        selection_s = sum((job.result or {}).get("seconds", {}).values()) + time.monotonic() - began
+        plan = ProofPlan(
+            corpus=reading.corpus.digest,
+            model=reading.model.revision,
+            fingerprint=reading.snapshot.fingerprint,
+            arms=[
+                PlannedArm(name=arm.name, steps=arm.steps, drawn=arm.drawn, selects=arm.selects, left_out=arm.left_out)
+                for arm in trained.arms
+            ],
+            baseline=trained.baseline,
+            premise=[
+                PlannedSubset(arm=name, log_det=information.log_det(places, spec), selected_share=share)
+                for name, (places, share) in trained.subsets.items()
+            ],
+            selection_s=round(selection_s, 3),
+            held_out=len(split.held_out.samples),
+            candidates=len(pool.candidates),
+            duplicates=split.duplicates,
+            sources=split.sources,
+            not_scored=split.not_scored,
+        )
+        content = split.held_out.content()
+        self.context.artifacts.write(held_out_name(self.id), content)
+        write_arms(self.context.artifacts, arms_name(self.id), trained.rows())
+        identity = self._identity(source, plan, hashlib.sha256(content).hexdigest())
+        self._park(trained.runs(identity, self.request.seeds), plan)
+
+    def _candidates(self, job: Job, source: Source, reading: Reading, split: Split) -> tuple[Pool, _Information]:
+        """The rows that a proof chooses from, and what selects from them.
+
+        Raises:
+            JobError: None is left.
+            ShardDamaged: The job's sketches are gone.
+        """
         store = self._store((job.result or {})["sketches"], source, reading)
         sketches = store.load(scratch=self.context.settings.cache_path, should_stop=self.heartbeat.should_stop)
         finite = np.flatnonzero(sketches.finite)
@@ -196,50 +234,23 @@ class _Turn:
         values = sketches.values[np.searchsorted(finite, pool.candidates)]
         figures = row_figures(values, sketches.token_losses[pool.candidates], sketches.unprompted[pool.candidates])
         others = _Others(store, sketches.finite, self._overlapping(job), *self._beside(job, source))
-        information = _Information(
+        return pool, _Information(
             self.context, self.heartbeat, source, reading, pool.candidates, values, figures, others
         )
-        chooser = Chooser(self.request, spec, pool, information.picks)
-        selected = information.picks(spec)
-        arms = chooser.choose(selected)
-        subsets = self._subsets(chooser, selected)
-        untrained = UNTRAINED if subsets and NONE not in self.request.labels else None
-        selection_s = sum((job.result or {}).get("seconds", {}).values()) + time.monotonic() - began
-        planned = [
-            PlannedArm(name=arm.name, steps=arm.steps, drawn=arm.drawn, selects=arm.selects, left_out=arm.left_out)
-            for arm in arms
-        ]
-        plan = ProofPlan(
-            corpus=reading.corpus.digest,
-            model=reading.model.revision,
-            fingerprint=reading.snapshot.fingerprint,
-            arms=planned,
-            baseline=untrained or (NONE if subsets else None),
-            premise=[
-                PlannedSubset(arm=name, log_det=information.log_det(places, spec), selected_share=share)
-                for name, (places, share) in subsets.items()
-            ],
-            selection_s=round(selection_s, 3),
-            held_out=len(split.held_out.samples),
-            candidates=len(pool.candidates),
-            duplicates=split.duplicates,
-            sources=split.sources,
-            not_scored=split.not_scored,
+
+    def _trained(self, chooser: Chooser, selected: NDArray[np.int64]) -> _Trained:
+        """All that the proof trains on: the arms, and the subsets of its premise."""
+        wanted = self.request.premise
+        shares = () if wanted is None else shares_of(wanted.subsets)
+        return _Trained(
+            arms=chooser.choose(selected),
+            subsets={
+                f"{PREMISE}{number:03d}": (chooser.mixture(number, selected, share), share)
+                for number, share in enumerate(shares)
+            },
+            subset_steps=chooser.budget_steps(selected),
+            has_untrained_arm=NONE in self.request.labels,
         )
-        content = split.held_out.content()
-        self.context.artifacts.write(held_out_name(self.id), content)
-        steps = chooser.budget_steps(selected)
-        rows = {arm_key(arm.name, seed, drawn=arm.drawn): places for arm in arms for seed, places in arm.places.items()}
-        rows |= {name: places for name, (places, _) in subsets.items()}
-        if untrained is not None:
-            rows[untrained] = np.empty(0, dtype=np.int64)
-        write_arms(self.context.artifacts, arms_name(self.id), rows)
-        identity = self._identity(source, plan, hashlib.sha256(content).hexdigest())
-        runs = [run for arm in arms for run in self._runs(arm, identity)]
-        runs += [_planned(name, 0, places, steps, identity) for name, (places, _) in subsets.items()]
-        if untrained is not None:
-            runs.append(_planned(untrained, 0, rows[untrained], 0, identity))
-        self._park(runs, plan)
 
     def _overlapping(self, job: Job) -> NDArray[np.int64]:
         """The rows that the job found to share text with its evaluation set."""
@@ -268,15 +279,6 @@ class _Turn:
         store.mark_used()
         return store
 
-    def _subsets(self, chooser: Chooser, selected: NDArray[np.int64]) -> dict[str, tuple[NDArray[np.int64], float]]:
-        wanted = self.request.premise
-        if wanted is None:
-            return {}
-        return {
-            f"{PREMISE}{number:03d}": (chooser.mixture(number, selected, share), share)
-            for number, share in enumerate(shares_of(wanted.subsets))
-        }
-
     def _identity(self, source: Source, plan: ProofPlan, held_out: str) -> Json:
         """All that a run's scores depend on besides its rows, its seed and its steps."""
         return {
@@ -289,14 +291,6 @@ class _Turn:
             "metrics": [metric.model_dump(mode="json") for metric in self.request.metrics],
             "owner": source.sketch_owner,
         }
-
-    def _runs(self, arm: ChosenArm, identity: Json) -> list[PlannedRun]:
-        if not arm.steps:
-            return [_planned(arm.name, 0, arm.places[0], 0, identity)]
-        return [
-            _planned(arm.name, seed, arm.places[seed if arm.drawn else 0], arm.steps, identity)
-            for seed in range(self.request.seeds)
-        ]
 
     def _park(self, runs: Sequence[PlannedRun], plan: ProofPlan) -> None:
         self.heartbeat.stop()
@@ -324,6 +318,52 @@ class _Turn:
                 session.rollback()
                 raise Stopped
             session.commit()
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What a proof trains on.
+
+    Attributes:
+        arms: Those of the request.
+        subsets: Of the premise: places among the pool's samples, and the share of them that the selection picked.
+        subset_steps: Training steps of each subset.
+        has_untrained_arm: Whether one of the arms is the model as it is.
+    """
+
+    arms: Sequence[ChosenArm]
+    subsets: Mapping[str, tuple[NDArray[np.int64], float]]
+    subset_steps: int
+    has_untrained_arm: bool
+
+    @property
+    def baseline(self) -> str | None:
+        """The arm whose loss the premise's gains are counted from: the model as it is."""
+        if not self.subsets:
+            return None
+        return NONE if self.has_untrained_arm else UNTRAINED
+
+    def rows(self) -> dict[str, NDArray[np.int64]]:
+        """The places of every arm and subset, by the keys that their runs find them with."""
+        found = {
+            arm_key(arm.name, seed, drawn=arm.drawn): places for arm in self.arms for seed, places in arm.places.items()
+        }
+        found |= {name: places for name, (places, _) in self.subsets.items()}
+        return found | ({UNTRAINED: np.empty(0, dtype=np.int64)} if self.baseline == UNTRAINED else {})
+
+    def runs(self, identity: Json, seeds: int) -> list[PlannedRun]:
+        """A run for each arm and seed, and for each subset; an arm that trains nothing has one."""
+        planned = [
+            _planned(arm.name, seed, arm.places[seed if arm.drawn else 0], arm.steps, identity)
+            for arm in self.arms
+            for seed in range(seeds if arm.steps else 1)
+        ]
+        planned += [
+            _planned(name, 0, places, self.subset_steps, identity) for name, (places, _) in self.subsets.items()
+        ]
+        if self.baseline == UNTRAINED:
+            planned.append(_planned(UNTRAINED, 0, np.empty(0, dtype=np.int64), 0, identity))
+        return planned
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ from workers.training.scoring import last_turn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from workers.data.row_facts import RowFacts
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
@@ -74,48 +76,22 @@ class Splitter:
             JobError: The held-out dataset is gone, or no held-out row has what a metric needs.
             Stopped: The proof was cancelled or lost.
         """
-        held = self.request.held_out
-        options = next((metric.options for metric in self.request.metrics if isinstance(metric, Choice)), None)
+        held, settings = self.request.held_out, self.context.settings
         apart = None
         if held.dataset is not None:
-            beside = source_beside(
-                self.context, self.heartbeat.lease.id, source, held.dataset, "held_out.dataset", None
-            )
-            apart = self._read(beside)
+            lease = self.heartbeat.lease.id
+            apart = self._read(source_beside(self.context, lease, source, held.dataset, "held_out.dataset", None))
         reading = self._read(source)
-        settings, corpus = self.context.settings, reading.corpus
-        facts_from = reading if apart is None else apart
-        sample_of = {int(row): place for place, row in enumerate(facts_from.corpus.rows)}
-        if apart is None:
-            count = max(1, round((held.fraction or 0) * len(corpus)))
-            order = random_permutation(len(corpus), seed=held.seed, role="proof/held_out", layer="")
-            chosen = np.sort(order[:count])
-        else:
-            chosen = np.arange(len(apart.corpus))
-        wanted = {int(facts_from.corpus.rows[place]) for place in chosen}
-        named = source_column(
-            facts_from.snapshot,
-            settings,
-            (source.request.dataset if held.dataset is None else held.dataset).source_column,
-        )
-        facts: dict[int, RowFacts] = {}
-        texts: dict[int, bytes] = {}
-        for fact in row_facts(
-            facts_from.snapshot,
-            facts_from.corpus.shape,
-            settings,
-            source_column=named,
-            options_column=options if options in read_columns(facts_from.snapshot, settings) else None,
-            should_stop=self.heartbeat.should_stop,
-        ):
-            if fact.row in wanted:
-                facts[sample_of[fact.row]] = fact
-            elif apart is None:
-                texts[fact.row] = fact.text
+        scored, corpus = reading if apart is None else apart, reading.corpus
+        chosen = self._drawn(len(corpus)) if apart is None else np.arange(len(apart.corpus))
+        dataset = source.request.dataset if held.dataset is None else held.dataset
+        named = source_column(scored.snapshot, settings, dataset.source_column)
+        facts, texts = self._facts(scored, chosen, named)
         if apart is not None:
-            pool_rows = row_facts(reading.snapshot, corpus.shape, settings, should_stop=self.heartbeat.should_stop)
+            stop = self.heartbeat.should_stop
+            pool_rows = row_facts(reading.snapshot, corpus.shape, settings, should_stop=stop)
             texts = {fact.row: fact.text for fact in pool_rows}
-        held_texts = {fact.text for fact in facts.values()}
+        held_texts = {fact.text for fact in facts if fact is not None}
         equal = np.array(
             [place for place, row in enumerate(corpus.rows) if texts.get(int(row)) in held_texts], dtype=np.int64
         )
@@ -127,21 +103,52 @@ class Splitter:
             candidates=np.setdiff1d(np.arange(len(corpus)), np.concatenate([held_places, equal])),
             outside={"held_out": held_places, "duplicate_of_held_out": equal},
         )
-        rows = [facts_from.corpus[int(place)] for place in chosen]
-        by_place = [facts.get(int(place)) for place in chosen]
-        scored, options_missing = self._with_options(rows, by_place, facts_from, options)
-        sources = [None if fact is None else fact.source for fact in by_place]
-        known = None if named is None else [str(value) for value in sources]
+        rows = [scored.corpus[int(place)] for place in chosen]
+        with_options, not_scored = self._with_options(rows, facts, scored)
+        known = None if named is None else [str(None if fact is None else fact.source) for fact in facts]
         clusters = clusters_of(known, len(rows))
-        held_out = replace(scored, clusters=clusters)
         count = int(clusters.max()) + 1 if len(clusters) else 0
-        return Split(pool, held_out, len(equal), count if count < len(rows) else None, options_missing), reading
+        sources = count if count < len(rows) else None
+        return Split(pool, replace(with_options, clusters=clusters), len(equal), sources, not_scored), reading
+
+    @property
+    def _options(self) -> str | None:
+        """The column of the options that a metric chooses from; None where no metric does."""
+        return next((metric.options for metric in self.request.metrics if isinstance(metric, Choice)), None)
+
+    def _drawn(self, samples: int) -> NDArray[np.int64]:
+        """The places of a share of the samples, in order; others for another seed."""
+        held = self.request.held_out
+        count = max(1, round((held.fraction or 0) * samples))
+        return np.sort(random_permutation(samples, seed=held.seed, role="proof/held_out", layer="")[:count])
+
+    def _facts(
+        self, reading: Reading, chosen: NDArray[np.int64], source_column: str | None
+    ) -> tuple[list[RowFacts | None], dict[int, bytes]]:
+        """What each chosen sample's row says, None where it is not there; and the text of every other row, by row."""
+        settings, options = self.context.settings, self._options
+        wanted = {int(reading.corpus.rows[place]) for place in chosen}
+        found: dict[int, RowFacts] = {}
+        texts: dict[int, bytes] = {}
+        for fact in row_facts(
+            reading.snapshot,
+            reading.corpus.shape,
+            settings,
+            source_column=source_column,
+            options_column=options if options in read_columns(reading.snapshot, settings) else None,
+            should_stop=self.heartbeat.should_stop,
+        ):
+            if fact.row in wanted:
+                found[fact.row] = fact
+            else:
+                texts[fact.row] = fact.text
+        return [found.get(int(reading.corpus.rows[place])) for place in chosen], texts
 
     def _with_options(
-        self, rows: Sequence[Sample], facts: Sequence[RowFacts | None], reading: Reading, options: str | None
+        self, rows: Sequence[Sample], facts: Sequence[RowFacts | None], reading: Reading
     ) -> tuple[HeldOutRows, dict[str, int]]:
         """The held-out rows with the tokens of their options; and how many rows have none, by metric."""
-        nothing = np.empty(0, dtype=np.int64)
+        nothing, options = np.empty(0, dtype=np.int64), self._options
         if options is None:
             return HeldOutRows(rows, nothing, [], nothing, np.empty(0, dtype=np.bool_)), {}
         encoder = ConversationEncoder(
