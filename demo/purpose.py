@@ -7,22 +7,23 @@ Prints each request and its real result, as that page shows them. A few minutes 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from demo.__main__ import DATA, FORESEEN, MODEL, make_model
+from demo.command import carry_out, parser_of
 from demo.dataset import write_dataset
+from demo.model import DATA, MODEL, unpack_model
 from demo.service import running
-from spice_client import JobFailed, SpiceClient, SpiceError
+from spice_client import SpiceClient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from rich.console import Console
 
     from spice_client import Job
 
@@ -87,9 +88,7 @@ def requests(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
 def run(rows: int, console: Console) -> int:
     """All examples; 0 if all ended with a result."""
     files = parts(rows)
-    if not MODEL.is_dir():
-        console.print("Model: SmolLM2-135M-Instruct, unpacked once (half a minute)")
-        make_model()
+    unpack_model(console)
     with running(DATA, FILES / "serve.log") as address, SpiceClient(address) as client:
         for name, selection in requests(files).items():
             body: Any = {
@@ -122,17 +121,8 @@ def show(console: Console, name: str, selection: dict[str, Any], job: Job, clien
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m demo.purpose", description=__doc__)
-    parser.add_argument("--rows", type=int, default=240, help="rows of the pool and the two others (default: 240)")
-    console = Console(soft_wrap=True)
-    try:
-        return run(parser.parse_args(arguments).rows, console)
-    except KeyboardInterrupt:
-        console.print("Stopped.")
-        return 130
-    except (JobFailed, SpiceError, *FORESEEN) as error:
-        console.print(f"The examples could not go on: {error}", markup=False, highlight=False)
-        return 1
+    options = parser_of("python -m demo.purpose", __doc__, rows=240).parse_args(arguments)
+    return carry_out("The examples", partial(run, options.rows))
 
 
 if __name__ == "__main__":

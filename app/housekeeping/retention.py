@@ -47,10 +47,8 @@ UNFINISHED_S = 86400.0
 """Age at which an unfinished write counts as abandoned, and pieces that no job reads as of no further use."""
 ROWS_AT_ONCE = 1000
 KEY = re.compile(r"[0-9a-f]{64}")
-SHARD = re.compile(r"shard-([0-9a-f]{32})\.(?:safetensors|index)")
-"""Files of some rows' sketches and of their index, by the rows' name."""
-FEATURES = re.compile(r"[a-z_0-9]+-[0-9a-f]{32}-[0-9]{5,}\.safetensors")
-"""Files of what else was computed for a dataset's rows."""
+ROWS_FILE = re.compile(r"[a-z_0-9]+(?:-[0-9a-f]{32})?-([0-9a-f]{32})\.(?:safetensors|index)")
+"""Files of what was computed for some rows and of their index, by the rows' name; or for a dataset, by its name."""
 SHARD_NAME_BYTES = 16
 
 
@@ -176,13 +174,11 @@ def _shards(artifacts: ArtifactStore, group: Group, now: float) -> list[Sketches
     lists: list[tuple[Stored, set[str]]] = []
     for stored in group.objects:
         name = stored.name.rpartition("/")[2]
-        if match := SHARD.fullmatch(name):
+        if match := ROWS_FILE.fullmatch(name):
             shard = found.setdefault(match[1], Sketches(group.name))
             shard.names.append(stored.name)
             shard.bytes += stored.size
             shard.used = max(shard.used, stored.modified)
-        elif FEATURES.fullmatch(name):
-            found[name] = Sketches(group.name, [stored.name], stored.size, stored.modified)
         elif name.startswith(USED):
             content = artifacts.read(stored.name) or b""
             parts = range(0, len(content), SHARD_NAME_BYTES)

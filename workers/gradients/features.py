@@ -1,6 +1,6 @@
 """What a model makes of whole samples by forward passes alone: embeddings, and how it rates them.
 
-Both are kept with the sketches, a shard at a time, and computed where a selection asks for them.
+Both are kept by row as sketches are, beside them, and computed where a selection asks for them.
 """
 
 from __future__ import annotations
@@ -44,14 +44,20 @@ RATING_PROMPTS = (
 RATED = "\nInstruction:{prompt}\nResponse:{response}\nThe answer is: \n"
 
 
-def gradient_of(key: str) -> str:
-    """Name of the feature of target rows that `influence` of the rows of a key is compared with."""
-    return f"gradient_of_{key}"
+def of_pool(feature: str, pool: str) -> str:
+    """Name of a feature that depends on the rows of a pool besides its own row, as on a warm-up over them.
+
+    Args:
+        feature: ``influence``, or ``gradient``, which target rows have for it.
+        pool: What `ShardStore.dataset` calls the rows.
+    """
+    return f"{feature}_of_{pool}"
 
 
-def version_of(feature: str) -> int:
-    """The version of a feature by its name in the store."""
-    return VERSIONS[feature.partition("_of_")[0]]
+def files_of(feature: str) -> str:
+    """What the files of a feature are called in the store, by its name: of another version, by another name."""
+    what, _, pool = feature.partition("_of_")
+    return f"{what}_{VERSIONS[what]}" + (f"-{pool}" if pool else "")
 
 
 def embeddings(

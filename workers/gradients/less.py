@@ -142,7 +142,7 @@ def shared_checkpoints(
         dataset: What `ShardStore.dataset` calls the rows, some of which are trained on.
         make: Computes them.
     """
-    name = f"{sketches_prefix(key)}less-{dataset}-00000.safetensors"
+    name = f"{sketches_prefix(key)}less-{dataset}.safetensors"
     key = f"{key}/{dataset}"
 
     def stored() -> list[Checkpoint] | None:

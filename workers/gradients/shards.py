@@ -27,9 +27,8 @@ import numpy as np
 
 from app.core.storage import USED, sketches_prefix
 from workers.data.stopping import Stopped
-from workers.gradients.checked_tensors import pack, unpack
 from workers.gradients.engine import Sketches
-from workers.gradients.features import version_of
+from workers.gradients.features import files_of
 from workers.gradients.row_index import PoolRows
 from workers.gradients.row_store import FileDamaged, RowStore, by_file
 
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from workers.gradients.row_store import Rows
 
 StoredAs = Literal["float32", "float16"]
+FEATURE = "feature"
 
 ROWS_VERSION = 1
 """Bumped when rows get other digests for the same tokens and masks."""
@@ -165,6 +165,7 @@ class ShardStore:
         self.shards = -(-self.samples // shard_rows)
         self._artifacts, self._digests, self._prefix = artifacts, digests, sketches_prefix(key)
         self._rows = sketch_files(artifacts, key)
+        self._features: dict[str, RowStore] = {}
         self._lacking: dict[int, NDArray[np.int64]] = {}
         self._found: RowPlaces | None = None
 
@@ -180,8 +181,13 @@ class ShardStore:
         start = shard * self.shard_rows
         return range(start, min(start + self.shard_rows, self.samples))
 
-    def wanted(self, shard: int) -> NDArray[np.int64]:
-        """Places of the shard's samples that have no sketch yet, ascending; of equal rows of the dataset the first."""
+    def wanted(self, shard: int, feature: str | None = None) -> NDArray[np.int64]:
+        """Places of the shard's samples that have no sketch yet, ascending; of equal rows of the dataset the first.
+
+        Args:
+            shard: The shard.
+            feature: Whatever else is wanted of the samples, by its name, instead of sketches.
+        """
         rows = self.rows(shard)
         part = slice(rows.start, rows.stop)
         places = np.arange(rows.start, rows.stop)
@@ -189,7 +195,8 @@ class ShardStore:
         if not len(first):
             return first
         some = self._digests[first]
-        missing = self._rows.find(PoolRows.of(some)).missing()
+        files = self._rows if feature is None else self._files(feature)
+        missing = files.find(PoolRows.of(some)).missing()
         wanted: NDArray[np.int64] = first[missing]
         return wanted
 
@@ -225,11 +232,8 @@ class ShardStore:
             verify: Read every file that has some of the rows (1 GB/s and more from a disk), and delete what is damaged
                 first. Without it the price is one listing, and `load` raises where a checksum is wrong.
         """
-        places = self._rows.find(self.pool)
-        if verify and self._rows.drop_damaged(places):
-            places = self._rows.find(self.pool)
-        missing = places.missing()
-        self._found = places
+        self._found = self._places(self._rows, verify=verify)
+        missing = self._found.missing()
         shards, starts = np.unique(missing // self.shard_rows, return_index=True)
         ends = [*starts[1:].tolist(), len(missing)]
         parts = (missing[start:end] for start, end in zip(starts.tolist(), ends, strict=False))
@@ -244,64 +248,47 @@ class ShardStore:
         """How many gradients a shard takes, by the last look at what is missing; at least 1, as a unit of work."""
         return max(1, len(self.lacking(shard)))
 
-    def write_feature(self, feature: str, shard: int, values: NDArray[np.float32]) -> None:
-        """Keep something else of a shard's samples, the first dimension theirs; replaces what was there.
+    def write_feature(self, feature: str, places: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        """Keep something else of some samples.
+
+        Args:
+            feature: Its name.
+            places: Of the samples, as `wanted` gave them, shape (m,).
+            values: Theirs, the first dimension m.
 
         Raises:
-            ValueError: There is not one for each of the shard's rows.
+            ValueError: There is not one for each sample.
         """
-        if len(values) != len(self.rows(shard)):
-            raise ValueError(
-                f"shard {shard} has {len(self.rows(shard))} rows, and there are {len(values)} of {feature}"
-            )
-        content = pack({feature: values.astype(np.float32, copy=False)}, self._label(shard, feature))
-        self._artifacts.write(self._name(shard, feature), content)
-
-    def feature(self, feature: str, shard: int) -> NDArray[np.float32] | None:
-        """What `write_feature` kept of a shard; None where it is not there or not whole."""
-        content = self._artifacts.read(self._name(shard, feature))
-        found = None if content is None else unpack(content)
-        if found is None or found.metadata != self._label(shard, feature):
-            return None
-        values = found.tensors.get(feature)
-        return values if values is not None and len(values) == len(self.rows(shard)) else None
+        self._files(feature).write(self._digests[places], {FEATURE: values.astype(np.float32, copy=False)})
 
     def feature_tiles(
         self, feature: str, should_stop: Callable[[], bool] | None = None, without: Collection[int] = ()
-    ) -> Iterator[tuple[range, NDArray[np.float32]]]:
-        """What was kept of all shards, in order, with the samples they cover.
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """What was kept of all samples, a file at a time, in no order: places among the samples, and their values.
 
         Args:
             feature: Which.
-            should_stop: Asked once a shard.
-            without: Shards to leave out.
+            should_stop: Asked once a file.
+            without: Shards that may lack it.
 
         Raises:
             ShardDamaged: Something is missing or damaged.
             Stopped: `should_stop` said so.
         """
-        for shard in range(self.shards):
-            if should_stop is not None and should_stop():
-                raise Stopped
-            if shard in without:
-                continue
-            values = self.feature(feature, shard)
-            if values is None:
-                raise ShardDamaged(shard)
-            yield self.rows(shard), values
+        files = self._files(feature)
+        places = files.find(self.pool)
+        self._check_missing(places, without)
+        try:
+            for at, row, _, rows in files.tiles(places, should_stop):
+                yield at, rows.tensors[FEATURE][row]
+        except FileDamaged as damaged:
+            files.drop(damaged.name)
+            raise ShardDamaged(0) from damaged
 
     def missing_features(self, features: Collection[str], *, verify: bool = False) -> list[int]:
         """The shards of which one of some features is still to be made; arguments as for `missing`."""
-        if not features:
-            return []
-        there = {stored.name for stored in self._artifacts.list(self._prefix)}
-
-        def has(shard: int, feature: str) -> bool:
-            if self._name(shard, feature) not in there:
-                return False
-            return not verify or self.feature(feature, shard) is not None
-
-        return [shard for shard in range(self.shards) if not all(has(shard, one) for one in features)]
+        found = [self._places(self._files(feature), verify=verify).missing() for feature in features]
+        return sorted({shard for missing in found for shard in np.unique(missing // self.shard_rows).tolist()})
 
     def keep_scored(self, scored: Scored) -> None:
         """Keep what the sketches are of, for every job that uses them."""
@@ -316,10 +303,16 @@ class ShardStore:
         found = json.loads(content)
         return Scored(tuple(found["left_out"]), found["weights_stored_as"])
 
-    def mark_used(self) -> None:
-        """Note in the store what the dataset uses now: what was used last is the last to be deleted for space."""
-        places = self._rows.find(self.pool) if self._found is None else self._found
-        content = bytes.fromhex("".join(sorted(name for name, _ in by_file(places.files, places.file))))
+    def mark_used(self, features: Collection[str] = ()) -> None:
+        """Note in the store what the dataset uses now: what was used last is the last to be deleted for space.
+
+        Args:
+            features: What it uses besides sketches.
+        """
+        sketches = self._rows.find(self.pool) if self._found is None else self._found
+        found = (sketches, *(self._files(feature).find(self.pool) for feature in features))
+        names = {name for places in found for name, _ in by_file(places.files, places.file)}
+        content = bytes.fromhex("".join(sorted(names)))
         self._artifacts.write(f"{self._prefix}{USED}{hashlib.sha256(content).hexdigest()[:32]}", content)
 
     def places(self) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[np.int32]]:
@@ -344,7 +337,7 @@ class ShardStore:
         Args:
             scratch: Directory for the file behind a matrix that is too large for memory; needs n p 4 bytes there.
             in_memory_bytes: Largest matrix that is held in memory if there is a scratch directory.
-            without: Shards to leave out: their samples count as not scored.
+            without: Shards to leave out: samples that `left_out` names count as not scored.
             should_stop: Asked once a file.
 
         Raises:
@@ -356,7 +349,7 @@ class ShardStore:
         values = empty_matrix((self.samples, self.sketch_dim), scratch, in_memory_bytes)
         token_losses, unprompted = np.full((2, self.samples), np.nan, dtype=np.float32)
         finite, scored = np.zeros((2, self.samples), dtype=np.bool_)
-        leave = np.isin(np.arange(self.samples) // self.shard_rows, np.array(list(without), dtype=np.int64))
+        leave = self.left_out(without)
         try:
             for at, row, name, rows in self._rows.tiles(places, should_stop):
                 held = sketches_in(rows, name, self.sketch_dim)
@@ -371,6 +364,11 @@ class ShardStore:
             raise ShardDamaged(0) from damaged  # it is there again: another worker was quicker
         return StoredSketches(_only(values, finite), finite, scored, token_losses, unprompted)
 
+    def left_out(self, without: Collection[int]) -> NDArray[np.bool_]:
+        """Which samples are left out with some shards, (n,): equal samples all go with the first of them."""
+        shards = self.pool.first[self.pool.group] // self.shard_rows
+        return np.isin(shards, np.array(list(without), dtype=np.int64))
+
     def _look(self, without: Collection[int] = ()) -> RowPlaces:
         """Where all sketches are.
 
@@ -379,12 +377,34 @@ class ShardStore:
         """
         if self._found is None:
             self._found = self._rows.find(self.pool)
-        shards = self._found.missing() // self.shard_rows
+        try:
+            self._check_missing(self._found, without)
+        except ShardDamaged:
+            self._found = None
+            raise
+        return self._found
+
+    def _check_missing(self, places: RowPlaces, without: Collection[int]) -> None:
+        """See that all are there but those of some shards.
+
+        Raises:
+            ShardDamaged: One is not.
+        """
+        shards = places.missing() // self.shard_rows
         unexpected = shards[~np.isin(shards, np.array(list(without), dtype=np.int64))]
         if len(unexpected):
-            self._found = None
             raise ShardDamaged(int(unexpected[0]))
-        return self._found
+
+    def _places(self, files: RowStore, *, verify: bool) -> RowPlaces:
+        """Where all samples are in some files; with `verify`, after what is damaged was deleted."""
+        places = files.find(self.pool)
+        return files.find(self.pool) if verify and files.drop_damaged(places) else places
+
+    def _files(self, feature: str) -> RowStore:
+        """The files of a feature."""
+        if feature not in self._features:
+            self._features[feature] = RowStore(self._artifacts, self._prefix, files_of(feature), self.key)
+        return self._features[feature]
 
     def has(self, shard: int) -> bool:
         """Whether all of a shard's samples have their sketches."""
@@ -394,15 +414,6 @@ class ShardStore:
     def dataset(self) -> str:
         """The dataset in the names of features: what they are may depend on it."""
         return hashlib.blake2b(np.ascontiguousarray(self._digests).tobytes(), digest_size=16).hexdigest()
-
-    def _name(self, shard: int, feature: str) -> str:
-        return f"{self._prefix}{feature}-{self.dataset}-{shard:05d}.safetensors"
-
-    def _label(self, shard: int, feature: str) -> dict[str, str]:
-        """What a feature's file says of itself: its rows too, since shards of another size have the same numbers."""
-        rows = self.rows(shard)
-        label = {"key": self.key, "shard": str(shard), "rows": f"{rows.start}-{rows.stop}"}
-        return {**label, "dataset": self.dataset, "version": str(version_of(feature))}
 
     def _packed(self, values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         if self.stored_as == "float32":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workers.gradients.features import FEATURES, embeddings, gradient_of, rating_probabilities
+from workers.gradients.features import FEATURES, embeddings, of_pool, rating_probabilities
 from workers.gradients.less import checkpoints, directions, less_config, plain_gradients, shared_checkpoints
 from workers.gradients.passes import stop_poll
 from workers.stages.purposes import POOL, TARGET
@@ -42,7 +42,7 @@ def needed(spec: SelectionSpec, role: str, pool: str) -> list[str]:
         pool: What `ShardStore.dataset` calls the job's own dataset.
     """
     if role == POOL:
-        return list(_features(spec))
+        return [name_in_pool(feature, pool) for feature in _features(spec)]
     return [name_in_target(feature, pool) for feature in in_target(spec)] if role == TARGET else []
 
 
@@ -56,9 +56,14 @@ def _features(spec: SelectionSpec) -> list[Feature]:
     return [feature for feature in FEATURES if feature in wanted]
 
 
+def name_in_pool(feature: Feature, pool: str) -> str:
+    """Name in the store of a feature of the pool's rows."""
+    return of_pool(feature, pool) if feature == "influence" else feature
+
+
 def name_in_target(feature: Feature, pool: str) -> str:
     """Name of the feature of target rows that a feature of the pool's rows is compared with."""
-    return gradient_of(pool) if feature == "influence" else feature
+    return of_pool("gradient", pool) if feature == "influence" else feature
 
 
 class Features:
@@ -90,10 +95,11 @@ class Features:
         self._less = less_config(engine.config)
 
     def keep(self, features: Sequence[str], store: ShardStore, shard: int, samples: Samples) -> None:
-        """Keep features of the samples of a dataset's shard, those that are not there."""
+        """Keep features of those rows of a dataset's shard that have none."""
         for feature in features:
-            if store.feature(feature, shard) is None:
-                store.write_feature(feature, shard, self.of(feature, [samples[place] for place in store.rows(shard)]))
+            places = store.wanted(shard, feature)
+            if len(places):
+                store.write_feature(feature, places, self.of(feature, [samples[int(place)] for place in places]))
 
     def of(self, feature: str, samples: Sequence[Sample]) -> NDArray[np.float32]:
         """A feature of some samples, by its name in the store; the first dimension is theirs."""
@@ -102,7 +108,7 @@ class Features:
             return embeddings(self._engine, samples, poll)
         if feature == "rating":
             return rating_probabilities(self._engine, self._model.tokenizer, samples, poll)
-        made = directions if feature == "influence" else plain_gradients
+        made = directions if feature == of_pool("influence", self._pool) else plain_gradients
         return made(self._model, self._less, self._checkpoints(), samples, self._should_stop)
 
     def _checkpoints(self) -> list[Checkpoint]:

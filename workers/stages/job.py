@@ -73,7 +73,7 @@ def _take_turn(job: LeasedJob) -> None:
     unscored = sketches.unscored(verify=job.damaged)
     if unscored is None:
         return
-    sketches.own.store.mark_used()
+    sketches.mark_used()
     scored = sketches.scored(unscored)
     if job.plan.parked_at is not None and job.plan.parted_at is None:
         job.seconds[Stage.GRADIENTS] = round(job.now() - job.plan.parked_at, 3)

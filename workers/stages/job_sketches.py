@@ -111,7 +111,7 @@ class JobSketches:
             JobError: The request has the job stop there, or there is nothing to select from.
         """
         store = self.own.store
-        scored = store.samples - sum(len(store.rows(shard)) for shard in unscored)
+        scored = store.samples - int(store.left_out(unscored).sum())
         limits, limited = self.job.request.limits, self.plan.limited
         if unscored and limits is not None and limited is not None and (limits.on_limit == "stop" or not scored):
             raise JobError(
@@ -174,10 +174,17 @@ class JobSketches:
         """The one unit of work of a schedule that has not come to its end."""
         return [0] if self.job.request.schedule is not None and self.windows() is None else []
 
+    def mark_used(self) -> None:
+        """Note in the store what the job uses of its own dataset."""
+        self.own.store.mark_used(self._needed(self.own))
+
+    def _needed(self, one: Sketched) -> list[str]:
+        """What the methods need of a dataset besides sketches."""
+        return needed(self.job.request.selection, one.role, self.own.store.dataset)
+
     def _lacking(self, one: Sketched, *, verify: bool) -> list[int]:
         """The shards of a dataset without something that the methods need besides sketches."""
-        wanted = needed(self.job.request.selection, one.role, self.own.store.dataset)
-        return one.store.missing_features(wanted, verify=verify)
+        return one.store.missing_features(self._needed(one), verify=verify)
 
     def _park(self, one: Sketched, missing: Iterable[int], *, verify: bool) -> None:
         """Let go of the job until what is missing is there: another job computes it already, or its own shards will.

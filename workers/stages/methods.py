@@ -21,7 +21,7 @@ from workers.selection import (
     select_in_order,
     transport,
 )
-from workers.stages.features import in_target, name_in_target
+from workers.stages.features import in_target, name_in_pool, name_in_target
 from workers.statistics.row_figures import length_factors
 
 if TYPE_CHECKING:
@@ -77,17 +77,17 @@ def target_rows(
         stored: Its sketches, as they were loaded.
         store: Where they are.
         pool: What `ShardStore.dataset` calls the rows that are compared with them.
-        should_stop: Asked once a shard.
+        should_stop: Asked once a file.
 
     Raises:
         ShardDamaged: A feature is missing or damaged.
         Stopped: `should_stop` said so.
     """
     pointing = np.flatnonzero(stored.finite)[np.any(stored.values != 0, axis=1)]
-    features: dict[Feature, NDArray[np.float32]] = {}
-    for feature in in_target(spec):
-        tiles = [tile for _, tile in store.feature_tiles(name_in_target(feature, pool), should_stop)]
-        features[feature] = np.concatenate(tiles)[pointing]
+    features = {
+        feature: _in_order(store.feature_tiles(name_in_target(feature, pool), should_stop), store.samples)[pointing]
+        for feature in in_target(spec)
+    }
     groups = np.full(len(pointing), len(directions.groups), dtype=np.int64)  # rows of no group are one of their own
     for number, places in enumerate(directions.groups.values()):
         groups[places] = number
@@ -104,7 +104,7 @@ class RowFeatures:
     Attributes:
         store: Where it is.
         finite: Which samples are usable rows, shape (samples,).
-        should_stop: Asked once a shard.
+        should_stop: Asked once a file.
         without: Shards that have no sketches, and nothing else either.
     """
 
@@ -115,15 +115,29 @@ class RowFeatures:
 
     def all(self, feature: Feature) -> NDArray[np.float32]:
         """A feature of all usable rows, (m, ...)."""
-        return np.concatenate(list(self._tiles(feature)))
+        return _in_order(self._tiles(feature), int(self.finite.sum()))
 
     def cosines(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of the rows with target rows at each checkpoint, (checkpoints, m, q); one shard is in memory at a time."""
-        return np.concatenate([np.einsum("ncp,qcp->cnq", tile, target) for tile in self._tiles("influence")], axis=1)
+        """Of the rows with target rows at each checkpoint, (checkpoints, m, q); one file is in memory at a time."""
+        each = ((at, np.einsum("ncp,qcp->ncq", tile, target)) for at, tile in self._tiles("influence"))
+        return _in_order(each, int(self.finite.sum())).transpose(1, 0, 2)
 
-    def _tiles(self, feature: Feature) -> Iterator[NDArray[np.float32]]:
-        for rows, tile in self.store.feature_tiles(feature, self.should_stop, self.without):
-            yield tile[self.finite[rows.start : rows.stop]]
+    def _tiles(self, feature: Feature) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Places among the usable rows, and their values."""
+        name, place = name_in_pool(feature, self.store.dataset), np.cumsum(self.finite) - 1
+        for at, tile in self.store.feature_tiles(name, self.should_stop, self.without):
+            usable = self.finite[at]
+            yield place[at[usable]], tile[usable]
+
+
+def _in_order(tiles: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]], rows: int) -> NDArray[np.float32]:
+    """Tiles of rows, which come in no order, as one array; (rows, ...)."""
+    at, tile = next(tiles)
+    found = np.empty((rows, *tile.shape[1:]), dtype=np.float32)
+    found[at] = tile
+    for at, tile in tiles:
+        found[at] = tile
+    return found
 
 
 @dataclass(frozen=True, eq=False)

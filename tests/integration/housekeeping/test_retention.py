@@ -115,6 +115,21 @@ def test_what_no_pool_uses_any_more_goes_shard_by_shard(
     assert sweep(sessions, store, limited(settings, artifacts_max_age_s=DAY / 2)) == [prefix]
 
 
+def test_what_else_was_computed_for_rows_goes_with_the_last_use_of_these_rows(
+    settings: Settings, sessions: Sessions, store: LocalArtifacts
+) -> None:
+    prefix, old, used, pool = f"sketches/{KEYS[0]}/", "1" * 32, "2" * 32, "3" * 32
+    kinds = ("shard", "embedding_1", f"influence_1-{pool}")
+    files = [f"{kind}-{rows}.{end}" for kind in kinds for rows in (old, used) for end in ("safetensors", "index")]
+    for name in (*files, f"embedding_1s-000000065-{pool}.index", f"less-{pool}.safetensors"):
+        store.write(prefix + name, b"x")
+        age(store, prefix + name, 10 * DAY)
+    store.write(f"{prefix}used-{'a' * 32}", bytes.fromhex(used))
+    removed = sweep(sessions, store, limited(settings, artifacts_max_age_s=5 * DAY))
+    gone = [name for name in files if old in name]
+    assert sorted(removed) == sorted(prefix + name for name in (*gone, f"less-{pool}.safetensors"))
+
+
 def test_what_is_young_stays(settings: Settings, sessions: Sessions, store: LocalArtifacts) -> None:
     keep(store, KEYS[0], used_ago=GRACE_S / 2)
     assert sweep(sessions, store, limited(settings, artifacts_max_bytes=1, artifacts_max_age_s=1)) == []

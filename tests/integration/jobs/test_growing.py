@@ -14,6 +14,8 @@ from tests.integration.conftest import real_rows
 from tests.integration.settled import SHARD_ROWS, final, wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.integration.conftest import Service
     from tests.integration.processes import Processes
 
@@ -84,6 +86,54 @@ def assert_like_a_fresh_run(service: Service, body: dict[str, Any], grown: dict[
         assert np.allclose(found[name], expected[name], rtol=0, atol=1e-5), name
     shutil.rmtree(sketches)
     aside.rename(sketches)
+
+
+def test_what_methods_need_besides_sketches_is_found_by_row_too(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embeddings and ratings: 1% more rows, all shuffled, cost the forward passes of the new rows."""
+    from workers.stages import features  # noqa: PLC0415 - it imports torch
+
+    passes: dict[str, list[int]] = {"embeddings": [], "rating_probabilities": []}
+
+    def counted(name: str) -> Callable[..., Any]:
+        compute = getattr(features, name)
+
+        def counting(*given: Any) -> Any:
+            rows = given[1] if name == "embeddings" else given[2]
+            passes[name].append(len(rows))
+            return compute(*given)
+
+        return counting
+
+    for name in passes:
+        monkeypatch.setattr(features, name, counted(name))
+    target = {"dataset": {"uri": service.write_dataset(rows_of(4, 1000), "target.jsonl")}}
+    asked: dict[str, Any] = {
+        "filters": {},
+        "target": target,
+        "baselines": ["rds_plus", "selectit"],
+        "budget": {"count": 9},
+    }
+    rows = rows_of(100)
+    first = service.run(service.request(service.write_dataset([*rows, *rows[:3]]), **asked))
+    assert first["state"] == "succeeded", first["error"]
+    assert {name: sum(some) for name, some in passes.items()} == {"embeddings": 104, "rating_probabilities": 100}
+    for some in passes.values():
+        some.clear()
+    grown = [*rows, *rows_of(1, 100)]
+    random.Random(0).shuffle(grown)  # noqa: S311 - an order, no secret
+    body = service.request(service.write_dataset(grown, "grown.jsonl"), **asked)
+    again = service.run(body)
+    assert again["state"] == "succeeded", again["error"]
+    assert passes == {"embeddings": [1], "rating_probabilities": [1]}
+    shutil.rmtree(service.settings.artifacts_path / "sketches")
+    fresh = service.run(body)
+    found, expected = (
+        {one["method"]: one["log_det"] for one in service.http.get(job["links"]["league"]).json()["methods"]}
+        for job in (again, fresh)
+    )
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_equal_rows_are_computed_once_and_may_all_be_picked(service: Service) -> None:

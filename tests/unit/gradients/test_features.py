@@ -16,7 +16,7 @@ from workers.gradients import less
 from workers.gradients.adam_direction import AdamDirection
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
-from workers.gradients.features import RATING_PROMPTS, embeddings, rating_probabilities
+from workers.gradients.features import RATING_PROMPTS, embeddings, of_pool, rating_probabilities
 from workers.gradients.less import Plan, checkpoints, directions, learning_rates, less_config, plain_gradients
 from workers.gradients.shards import ShardDamaged, ShardStore
 from workers.gradients.starting_point import AdamState, StartingPoint
@@ -199,21 +199,41 @@ def test_checkpoints_are_stored_once_and_rows_are_unit_vectors_at_each(tmp_path:
     assert np.linalg.norm(targets, axis=2) == pytest.approx(np.ones((2, 4)), abs=1e-5)
 
 
-def test_features_are_kept_beside_sketches_and_damage_is_noticed(tmp_path: Path) -> None:
+def test_features_are_kept_by_row_and_damage_is_noticed(tmp_path: Path) -> None:
     digests = np.arange(10, dtype=np.uint64).reshape(5, 2)
-    store = ShardStore(LocalArtifacts(tmp_path), "ab" * 32, digests=digests, sketch_dim=4, shard_rows=3)
+    artifacts = LocalArtifacts(tmp_path)
+    store = ShardStore(artifacts, "ab" * 32, digests=digests, sketch_dim=4, shard_rows=3)
     assert store.missing_features([]) == []
     assert store.missing_features(["embedding"]) == [0, 1]
-    first, second = np.ones((3, 2), dtype=np.float32), np.zeros((2, 2), dtype=np.float32)
-    store.write_feature("embedding", 0, first)
-    store.write_feature("embedding", 1, second)
+    values = np.arange(10, dtype=np.float32).reshape(5, 2)
+    for shard in (0, 1):
+        places = store.wanted(shard, "embedding")
+        assert places.tolist() == list(store.rows(shard))
+        store.write_feature("embedding", places, values[places])
+        assert not len(store.wanted(shard, "embedding"))
     assert store.missing_features(["embedding"], verify=True) == []
     assert store.missing_features(["embedding", "rating"]) == [0, 1]
-    assert np.array_equal(np.concatenate([tile for _, tile in store.feature_tiles("embedding")]), [*first, *second])
-    with pytest.raises(ValueError, match="shard 1 has 2 rows"):
-        store.write_feature("embedding", 1, first)
-    (damaged,) = tmp_path.rglob("embedding-*-00001*")
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x01")
-    assert store.missing_features(["embedding"], verify=True) == [1]
+    assert np.array_equal(in_order(store), values)
+    with pytest.raises(ValueError, match="a file of 2 rows has 3 of feature"):
+        store.write_feature("embedding", np.array([3, 4]), values[:3])
+
+    shuffled = ShardStore(artifacts, "ab" * 32, digests=digests[[4, 0, 0, 3]], sketch_dim=4, shard_rows=3)
+    assert shuffled.missing_features(["embedding"]) == []
+    assert np.array_equal(in_order(shuffled), values[[4, 0, 0, 3]])
+    assert shuffled.missing_features([of_pool("influence", shuffled.dataset)]) == [0, 1]
+
+    (damaged,) = (
+        path for path in tmp_path.rglob("embedding_1-*.safetensors") if b"\x00\x00\x10\x41" in path.read_bytes()
+    )
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x01")  # 9.0, of the second shard, is another number
     with pytest.raises(ShardDamaged):
-        list(store.feature_tiles("embedding"))
+        in_order(store)
+    assert store.missing_features(["embedding"], verify=True) == [1]
+
+
+def in_order(store: ShardStore) -> np.ndarray:
+    """The embeddings of all samples."""
+    found = np.full((store.samples, 2), np.nan, dtype=np.float32)
+    for places, values in store.feature_tiles("embedding"):
+        found[places] = values
+    return found
