@@ -30,7 +30,7 @@ from app.housekeeping.expiry import expire
 from app.housekeeping.reconciler import reconcile
 from app.housekeeping.retention import sweep
 from app.http import problems
-from app.http.body_limit import BodyLimit
+from app.http.body_limit import BodyLimit, MostBytes
 from app.http.caching import NotModified, not_modified
 from app.http.dependencies import Resources
 from app.http.middleware import CommonHeaders, Gzip, Head
@@ -149,7 +149,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     pages.install(app)
     app.state.metrics = Metrics()
     app.add_exception_handler(NotModified, not_modified)
-    app.add_middleware(BodyLimit, max_bytes=settings.request_max_bytes)
+    app.add_middleware(
+        BodyLimit,
+        usual=MostBytes(
+            settings.request_max_bytes,
+            "a request may have (SPICE_REQUEST_MAX_BYTES): send less; data is read from the dataset's URI",
+        ),
+        of_paths={
+            "/files": MostBytes(
+                settings.upload_max_bytes,
+                "an uploaded file may have (SPICE_UPLOAD_MAX_BYTES): compress it (.gz or .zst), split it, or put it "
+                "where the service reads (SPICE_ALLOWED_ROOTS)",
+            )
+        },
+    )
     app.add_middleware(Authentication)
     app.add_middleware(Gzip, minimum_size=GZIP_FROM_BYTES, compresslevel=GZIP_LEVEL)
     app.add_middleware(Head)

@@ -22,6 +22,7 @@ from spice_client.models import (
     ProofArm,
     ProofComparison,
     SucceededJob,
+    Upload,
 )
 from spice_client.problems import (
     Conflict,
@@ -94,6 +95,7 @@ __all__ = [
     "Subset",
     "SucceededJob",
     "TooManyRequests",
+    "Upload",
     "UrlInvalid",
     "WaitTimedOut",
 ]

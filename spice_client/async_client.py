@@ -56,6 +56,7 @@ class AsyncDatasets:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
+    upload = awaitable(datasets.upload)
     register = awaitable(datasets.register)
     get = awaitable(datasets.get)
     wait = awaitable(waiting.wait_for_dataset)

@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying
 from spice_client.connection import (
     Connection,
     TimedStream,
+    awaited_pieces_of,
     checked,
     event_of,
     is_stream,
@@ -76,7 +77,7 @@ class AsyncTransport:
             with attempt:
                 again = attempt.retry_state.attempt_number > 1
                 try:
-                    response = await self._http.request(**request_options(ask))
+                    response = await self._http.request(**_options(ask))
                 except httpx.HTTPError as error:
                     raise ServiceUnreachable(self._connection.url, error) from None
                 self._connection.answered = True
@@ -110,3 +111,8 @@ class AsyncTransport:
                         step.hear(event)
         except httpx.HTTPError:
             return  # whoever listens looks at the job anyway
+
+
+def _options(ask: Ask) -> dict[str, Any]:
+    options = request_options(ask)
+    return options if ask.file is None else {**options, "content": awaited_pieces_of(ask.file)}

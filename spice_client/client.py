@@ -55,6 +55,7 @@ class Datasets:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
+    upload = blocking(datasets.upload)
     register = blocking(datasets.register)
     get = blocking(datasets.get)
     wait = blocking(waiting.wait_for_dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -17,6 +18,7 @@ from spice_client.retrying import Patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from httpx_sse import ServerSentEvent
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 REQUEST_S, CONNECT_S = 30.0, 5.0
+PIECE_BYTES = 1 << 18
 SILENCE_S = 60.0  # a stream of events has a heartbeat; one that is silent for longer is broken
 
 
@@ -92,8 +95,23 @@ def request_options(ask: Ask) -> dict[str, Any]:
         "url": ask.path,
         "params": params,
         "json": ask.json,
+        "content": None if ask.file is None else pieces_of(ask.file),
         "headers": dict(ask.headers),
     }
+
+
+def pieces_of(file: Path) -> Iterator[bytes]:
+    """A file's content, a piece at a time."""
+    with file.open("rb") as content:
+        while piece := content.read(PIECE_BYTES):
+            yield piece
+
+
+async def awaited_pieces_of(file: Path) -> AsyncIterator[bytes]:
+    """Likewise, read beside the event loop."""
+    with await asyncio.to_thread(file.open, "rb") as content:
+        while piece := await asyncio.to_thread(content.read, PIECE_BYTES):
+            yield piece
 
 
 def stream_timeout(for_s: float | None) -> httpx.Timeout:

@@ -814,6 +814,16 @@ class Dataset(Answer):
         return self.state in FINAL
 
 
+class Upload(Answer):
+    """An uploaded file of rows: give it, or its `uri`, as a job's dataset."""
+
+    id: str
+    uri: str
+    name: str
+    bytes: int
+    uploaded_at: datetime
+
+
 class CurveLine(Answer):
     """A log-det curve in nats; `rank` counts picks from 1."""
 

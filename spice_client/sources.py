@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import quote, urlsplit
 from uuid import UUID
 
-from spice_client.models import Dataset
+from spice_client.models import Dataset, Upload
 from spice_client.problems import SpiceError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from spice_client.requests import BudgetSize, DatasetSource, ModelSource
 
-    NamedDataset: TypeAlias = DatasetSource | Dataset | UUID | str | PathLike[str]
+    NamedDataset: TypeAlias = DatasetSource | Dataset | Upload | UUID | str | PathLike[str]
     NamedModel: TypeAlias = ModelSource | str | PathLike[str]
     NamedBudget: TypeAlias = BudgetSize | int | float | str
 
@@ -43,7 +43,7 @@ class BudgetNotReadable(SpiceError):
 
 
 def dataset_of(given: NamedDataset) -> DatasetSource:
-    """The dataset that a URI, a path on this machine, an id or a registered dataset names.
+    """The dataset that a URI, a path on this machine, an id, a registered dataset or an uploaded file names.
 
     `org/name@commit` is a dataset of the Hugging Face hub, where no such path is here.
 
@@ -52,6 +52,8 @@ def dataset_of(given: NamedDataset) -> DatasetSource:
     """
     if isinstance(given, Dataset | UUID):
         return {"id": str(given.id if isinstance(given, Dataset) else given)}
+    if isinstance(given, Upload):
+        return {"uri": given.uri}
     if isinstance(given, dict):
         return given
     try:

@@ -17,6 +17,7 @@ from spice_client.problems import NotTheService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import httpx
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class Ask:
     """Send a request; comes back as the whole `httpx.Response`, which is no error.
 
-    `waiting` is told of each failure that is sat out.
+    `file` is the body, where it is a file. `waiting` is told of each failure that is sat out.
     """
 
     method: str
@@ -36,6 +37,7 @@ class Ask:
     params: Mapping[str, Any] = field(default_factory=dict)
     json: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    file: Path | None = None
     waiting: Callable[[SpiceError], None] | None = None
 
 

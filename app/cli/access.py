@@ -138,7 +138,7 @@ def create_project(
 
 
 @projects_app.command("limit")
-def limit_project(
+def limit_project(  # noqa: PLR0913 - one parameter for each limit
     name: Annotated[str, typer.Argument(help="The project's name.", show_default=False)],
     *,
     requests_per_minute: Limit = None,
@@ -146,6 +146,7 @@ def limit_project(
     open_readings: Limit = None,
     rows_per_job: Limit = None,
     rows_per_day: Limit = None,
+    upload_bytes: Limit = None,
     as_json: AsJson = False,
 ) -> None:
     """Give a project limits of its own; prints those it then has. `default` is what the service's settings say."""
@@ -155,6 +156,7 @@ def limit_project(
         "open_readings": open_readings,
         "rows_per_job": rows_per_job,
         "rows_per_day": rows_per_day,
+        "upload_bytes": upload_bytes,
     }
     with reported(as_json=as_json), _database() as session:
         from app.access import projects  # noqa: PLC0415 - client commands do without the server's packages

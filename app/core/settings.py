@@ -83,6 +83,9 @@ class Settings(BaseSettings):
         description="Rows of all jobs that a project has submitted in the last 24 hours, deleted ones too; it may "
         "have its own. Same for all workers.",
     )
+    quota_upload_bytes: int | None = Field(
+        default=20 * GIB, ge=0, description="Bytes of a project's uploaded files; a project may have its own."
+    )
     share_sketches: bool = Field(
         default=False,
         description="Let projects use one another's sketches. Saves computing, but `sketches_reused` and the time a "
@@ -146,6 +149,9 @@ class Settings(BaseSettings):
     )
 
     # Limits of a dataset
+    upload_max_bytes: int = Field(
+        default=1 * GIB, ge=0, description="Bytes of a file that is uploaded (`POST /files`). 0: no uploads."
+    )
     dataset_max_bytes: int = Field(default=20 * GIB, gt=0, description="Bytes of a dataset file as stored.")
     dataset_max_decoded_bytes: int = Field(
         default=100 * GIB, gt=0, description="Bytes of a dataset after gzip or zstd is undone."
@@ -246,6 +252,11 @@ class Settings(BaseSettings):
         default=None,
         gt=0,
         description="Seconds after which a job's picked rows and a proof's files are deleted; indices, verdicts stay.",
+    )
+    uploads_max_age_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds after which an uploaded file is deleted, unless an open job or proof reads it.",
     )
     cache_max_bytes: int | None = Field(
         default=None, gt=0, description="Bytes of fetched datasets and their samples on each worker's machine."

@@ -33,7 +33,7 @@ def register(session: Session, settings: Settings, request: DatasetRequest) -> D
         InvalidRequest: The URI is not one that this service reads.
         QuotaExceeded: As many of the project's datasets, previews and estimates as may be are not read yet.
     """
-    uris = _checked(settings, request)
+    uris = _checked(session, settings, request)
     check_quota(session, settings)
     formats = [lost for uri in uris if (lost := _format_lost(uri, settings)) is not None]
     dataset = Dataset(
@@ -49,7 +49,7 @@ def register(session: Session, settings: Settings, request: DatasetRequest) -> D
     return dataset
 
 
-def _checked(settings: Settings, request: DatasetRequest) -> list[DatasetUri]:
+def _checked(session: Session, settings: Settings, request: DatasetRequest) -> list[DatasetUri]:
     """The URIs as they are read.
 
     Raises:
@@ -58,7 +58,7 @@ def _checked(settings: Settings, request: DatasetRequest) -> list[DatasetUri]:
     found, errors = [], []
     for place, uri in enumerate(request.uris or (request.uri or "",)):
         try:
-            found.append(check_uri(uri, settings, request.format))
+            found.append(check_uri(uri, settings, request.format, project_of(session)))
         except UriRefused as refused:
             errors.append(FieldError(field="uri" if request.uris is None else f"uris.{place}", message=str(refused)))
     if errors:

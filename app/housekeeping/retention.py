@@ -19,12 +19,14 @@ from sqlalchemy import select
 from app.core.db.tables import Job, Proof, ProofRun, State
 from app.core.lifecycle.leases import OPEN
 from app.core.lifecycle.sketch_use import pieces_in_use, retiring, used_keys
+from app.core.lifecycle.upload_use import is_read
 from app.core.storage import (
     CORPORA,
     PROOFS,
     ROWS,
     RUNS,
     SKETCHES,
+    UPLOADS,
     USED,
     StorageFailed,
     pieces_prefix,
@@ -33,6 +35,7 @@ from app.core.storage import (
     run_prefix,
     sketches_prefix,
 )
+from app.core.uris.uploads import uploads_in
 
 if TYPE_CHECKING:
     from app.core.db.engine import Sessions
@@ -108,6 +111,7 @@ def sweep(sessions: Sessions, artifacts: ArtifactStore, settings: Settings, now:
     removed += _sweep_runs(sessions, artifacts, settings, now)
     removed += _sweep_sketches(sessions, artifacts, settings, now)
     removed += _sweep_pieces(sessions, artifacts, now)
+    removed += _sweep_uploads(sessions, artifacts, settings, now)
     for prefix in removed:
         logger.info("retention: %s is deleted", prefix)
     return removed
@@ -152,6 +156,24 @@ def _sweep_pieces(sessions: Sessions, artifacts: ArtifactStore, now: float) -> l
         used = pieces_in_use(session)
     old = [group.name for group in groups if now - group.used > UNFINISHED_S and group.name not in used]
     return removed + [pieces_prefix(key) for key in old if _deleted(artifacts, pieces_prefix(key))]
+
+
+def _sweep_uploads(sessions: Sessions, artifacts: ArtifactStore, settings: Settings, now: float) -> list[str]:
+    """Delete uploaded files that are old and that no open work reads."""
+    groups, removed = _groups(artifacts, UPLOADS, now)
+    max_age = settings.uploads_max_age_s
+    if max_age is None:
+        return removed
+    for group in groups:
+        project_id = _id(group.name)
+        old = {stored.name for stored in group.objects if now - stored.modified > max(max_age, GRACE_S)}
+        for upload in [] if project_id is None else uploads_in(project_id, iter(sorted(old))):
+            with sessions() as session:
+                in_use = is_read(session, upload.uri)
+            if not in_use:
+                artifacts.remove(upload.artifact)
+                removed.append(upload.artifact)
+    return removed
 
 
 def _surplus(shards: list[Sketches], total: int, settings: Settings, now: float) -> dict[str, list[Sketches]]:

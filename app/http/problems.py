@@ -167,6 +167,20 @@ class DatasetNotFound(NotFoundProblem):
     title = "There is no such dataset"
 
 
+class UploadNotFound(NotFoundProblem):
+    """The project has no uploaded file with this id."""
+
+    type_ = "upload-not-found"
+    title = "There is no such uploaded file"
+
+
+class UploadInUse(ConflictProblem):
+    """An uploaded file that open work reads can't be deleted."""
+
+    type_ = "upload-in-use"
+    title = "The uploaded file is in use"
+
+
 class PreviewNotFound(NotFoundProblem):
     """No preview of this dataset has this id."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.core.contracts.constraints_request import EVERY_OTHER, RowsByColumn
 from app.core.contracts.dataset_request import SOURCE_COLUMNS
+from app.core.db.scoping import project_of
 from app.core.db.tables import State
 from app.core.uris.datasets import UriRefused, check_uri
 from app.datasets.service import find_dataset
@@ -31,10 +32,11 @@ DECIMALS = 6
 """That a share of some rows is rounded to, as the selector does."""
 
 
-def uri_errors(settings: Settings, dataset: DatasetRef, field: str) -> list[FieldError]:
+def uri_errors(session: Session, settings: Settings, dataset: DatasetRef, field: str) -> list[FieldError]:
     """Which URIs of a dataset this service does not read.
 
     Args:
+        session: Of the project that asks.
         settings: Which it reads.
         dataset: As a request names it.
         field: Where the request does.
@@ -42,7 +44,7 @@ def uri_errors(settings: Settings, dataset: DatasetRef, field: str) -> list[Fiel
     errors = []
     for place, uri in enumerate(dataset.uris or (() if dataset.uri is None else (dataset.uri,))):
         try:
-            check_uri(uri, settings, dataset.format)
+            check_uri(uri, settings, dataset.format, project_of(session))
         except UriRefused as refused:
             path = f"{field}.uri" if dataset.uris is None else f"{field}.uris.{place}"
             errors.append(FieldError(field=path, message=str(refused)))
@@ -75,7 +77,7 @@ def errors(session: Session, settings: Settings, spec: SelectionSpec) -> list[Fi
         if purpose is None:
             continue
         field = f"selection.{role}.dataset"
-        found += uri_errors(settings, purpose.dataset, field)
+        found += uri_errors(session, settings, purpose.dataset, field)
         if purpose.dataset.id is None:
             continue
         dataset = find_dataset(session, purpose.dataset.id)
@@ -94,7 +96,7 @@ def _evaluation_errors(session: Session, settings: Settings, spec: SelectionSpec
     if asked is None:
         return []
     field = "selection.constraints.decontaminate.dataset"
-    found = uri_errors(settings, asked.dataset, field)
+    found = uri_errors(session, settings, asked.dataset, field)
     if asked.dataset.id is not None:
         dataset = find_dataset(session, asked.dataset.id)
         found += _unread_errors(dataset, field)
@@ -201,4 +203,5 @@ def _too_many_left_out(request: JobRequest, rows: int | None) -> list[FieldError
 
 
 def _no_column(field: str, column: str, present: Sequence[str]) -> FieldError:
-    return FieldError(field=field, message=f"names {column!r}, but the columns are {', '.join(present)}")
+    message = f"the dataset has no column {column!r}; it has {', '.join(present)}: name one of these"
+    return FieldError(field=field, message=message)

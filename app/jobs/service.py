@@ -75,7 +75,7 @@ def check(session: Session, settings: Settings, request: JobRequest) -> Dataset 
         The registered dataset that the request names.
     """
     dataset = None if request.dataset.id is None else find_dataset(session, request.dataset.id)
-    errors = [*_uri_errors(settings, request), *([] if dataset is None else _dataset_errors(dataset, request))]
+    errors = [*_uri_errors(session, settings, request), *([] if dataset is None else _dataset_errors(dataset, request))]
     errors += purposes.errors(session, settings, request.selection)
     errors += extending.errors(session, request)
     if errors:
@@ -172,14 +172,14 @@ def _check_quota(session: Session, settings: Settings, rows: int | None) -> None
         raise problem("dataset" if excess.limit.startswith("rows") else "jobs", excess.message, excess.limit)
 
 
-def _uri_errors(settings: Settings, request: JobRequest) -> list[FieldError]:
+def _uri_errors(session: Session, settings: Settings, request: JobRequest) -> list[FieldError]:
     errors = []
     if request.webhook is not None:
         try:
             check_webhook_url(request.webhook.url, settings)
         except WebhookRefused as refused:
             errors.append(FieldError(field="webhook.url", message=str(refused)))
-    errors += purposes.uri_errors(settings, request.dataset, "dataset")
+    errors += purposes.uri_errors(session, settings, request.dataset, "dataset")
     adapter = request.gradients.adapter
     try:
         check_model_uri(request.model.uri, settings)

@@ -164,7 +164,7 @@ def _errors(session: Session, settings: Settings, request: ProofRequest) -> list
             errors.append(FieldError(field="webhook.url", message=str(refused)))
     held_out = request.held_out.dataset
     if held_out is not None:
-        errors.extend(purposes.uri_errors(settings, held_out, "held_out.dataset"))
+        errors.extend(purposes.uri_errors(session, settings, held_out, "held_out.dataset"))
     if held_out is not None and held_out.id is not None and session.get(Dataset, held_out.id) is None:
         errors.append(FieldError(field="held_out.dataset.id", message="names no registered dataset"))
     if request.job is not None:

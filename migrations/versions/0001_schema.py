@@ -58,6 +58,7 @@ def upgrade() -> None:
         sa.Column("open_readings", sa.BigInteger(), nullable=True),
         sa.Column("rows_per_job", sa.BigInteger(), nullable=True),
         sa.Column("rows_per_day", sa.BigInteger(), nullable=True),
+        sa.Column("upload_bytes", sa.BigInteger(), nullable=True),
         sa.Column("webhook_rotation", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("webhook_overlap_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("served_at", sa.DateTime(timezone=True), nullable=True),

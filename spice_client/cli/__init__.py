@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from spice_client.cli import compare, estimate, export, jobs, league, prove, subsets, suspects
+from spice_client.cli import compare, estimate, export, jobs, league, prove, subsets, suspects, upload
 from spice_client.cli.exit_codes import TABLE
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the client commands to a command line."""
     add = partial(app.command, rich_help_panel="Client", epilog=TABLE)
     add("submit")(jobs.submit)
+    add("upload")(upload.upload)
     add("estimate")(estimate.estimate)
     add("watch")(jobs.watch)
     add("show")(jobs.show)

@@ -14,6 +14,7 @@ from spice_client.cli.ids import JobId, JobIds, whole_id, whole_ids
 from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, Url, WaitS, Yes, agreed, echo_json, service
 from spice_client.cli.request import RequestFlags, build_job_request, pairs
 from spice_client.cli.show import show_job, show_jobs, show_whole_job
+from spice_client.cli.upload import offering_upload
 from spice_client.models import State  # noqa: TC001 - Typer reads the annotations
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
         str | None,
         typer.Option(help="Names this submission: sent twice with the same key, it makes one job.", show_default=False),
     ] = None,
+    upload: Annotated[
+        bool,
+        typer.Option("--upload", help="Upload the file of `--dataset` first, for a service that does not see it."),
+    ] = False,
     only_estimate: Annotated[
         bool, typer.Option("--estimate", help="Only tell what the job would take, as `spice estimate` does.")
     ] = False,
@@ -74,13 +79,16 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
     """
     flags = RequestFlags(dataset, model, budget, name, metadata or [], setting or [], preset)
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
+        if upload and dataset is not None:
+            flags.dataset = client.datasets.upload(dataset).uri
         asked = build_job_request(request, flags)
         if extends is not None:
             asked["extends"] = whole_id(client, extends)
         if only_estimate:
             show_estimate(client.estimate(asked), as_json=as_json)
             return
-        job = client.jobs.submit(asked, idempotency_key=idempotency_key)
+        with offering_upload(dataset):
+            job = client.jobs.submit(asked, idempotency_key=idempotency_key)
         if watch:
             _watch(client, str(job.id), every, as_json=as_json)
         else:

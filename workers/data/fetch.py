@@ -31,6 +31,7 @@ from fsspec.exceptions import FSTimeoutError
 from huggingface_hub import HfApi, HfFileSystem, RepoFile
 from huggingface_hub.errors import HfHubHTTPError
 
+from app.core.storage import StorageFailed, open_artifacts
 from app.core.uris.addresses import PublicSockets
 from app.core.uris.datasets import UriRefused, check_uri, hub_file, is_dataset_file
 from workers.data.errors import DatasetError
@@ -106,11 +107,14 @@ def fetch(
     Raises:
         DatasetError: ``missing``, ``no_permission``, ``not_a_file``, ``uri_refused``, ``address_refused``,
             ``too_large``, ``timed_out``, ``http_status``, ``unreachable``, ``cache_not_writable``.
+        StorageFailed: The artifact store can't give an uploaded file.
         Stopped: ``should_stop`` said so.
     """
     if uri.many or uri.parts:
         return _fetch_many(uri, settings, on_bytes=on_bytes, should_stop=should_stop)
-    copy = {"file": _copy_file, "https": _copy_https, "s3": _copy_s3, "hf": _copy_hub}[uri.scheme]
+    copy = {"file": _copy_file, "https": _copy_https, "s3": _copy_s3, "hf": _copy_hub, "upload": _copy_upload}[
+        uri.scheme
+    ]
     deadline = time.monotonic() + settings.fetch_timeout_s
     sink = _Sink(settings, deadline, on_bytes, should_stop)
     attempts = tenacity.Retrying(
@@ -126,6 +130,8 @@ def fetch(
                     sink.restart()
                     copy(uri, settings, sink)
             return sink.keep(uri)
+    except StorageFailed:
+        raise  # the artifact store's own words; where it is away, the job waits for it
     except SOURCE_ERRORS as error:
         raise _explained(error, uri, settings) from error
 
@@ -301,6 +307,17 @@ def _copy_hub(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
     filesystem = HfFileSystem(endpoint=settings.hub_url, skip_instance_cache=True)
     with filesystem.open(uri.uri.removeprefix("hf://"), "rb", block_size=8 * CHUNK_BYTES) as source:
         sink.expect(source.size)
+        while chunk := source.read(CHUNK_BYTES):
+            sink.write(chunk)
+
+
+def _copy_upload(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
+    artifacts, name = open_artifacts(settings), uri.upload.artifact
+    stored = artifacts.stat(name)
+    if stored is None:
+        raise DatasetError("missing", f"{uri.uri} is not there any more: upload the file again (POST /files)")
+    sink.expect(stored.size)
+    with artifacts.open(name) as source:
         while chunk := source.read(CHUNK_BYTES):
             sink.write(chunk)
 

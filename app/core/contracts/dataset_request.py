@@ -47,9 +47,9 @@ class Columns(Request):
         main = given - _FURTHER
         if not given or (main and not any(needed <= main <= needed | allowed for needed, allowed in _SHAPES)):
             raise ValueError(
-                "must name prompt and response, or instruction, output and perhaps input, or messages, or chosen and "
-                "rejected, or text; and perhaps system, history, tools, chat_template_kwargs, label; "
-                f"it names {', '.join(sorted(given)) or 'none'}"
+                "say which columns hold prompt and response, or instruction, output and perhaps input, or messages, "
+                "or chosen and rejected, or text; beside these system, history, tools, chat_template_kwargs and label "
+                f"may be said. Said are {', '.join(sorted(given)) or 'none'}"
             )
         return self
 

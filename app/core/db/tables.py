@@ -181,6 +181,7 @@ class Project(Base):
     open_readings: Mapped[int | None] = mapped_column(BigInteger)
     rows_per_job: Mapped[int | None] = mapped_column(BigInteger)
     rows_per_day: Mapped[int | None] = mapped_column(BigInteger)
+    upload_bytes: Mapped[int | None] = mapped_column(BigInteger)
     # How often its webhook secret was replaced, and how long the one before is used beside it.
     webhook_rotation: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
     webhook_overlap_until: Mapped[datetime | None]

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.core.db.tables import Dataset, DeletedJob, Estimate, Job, Preview, Project, Proof
 from app.core.lifecycle.leases import OPEN
+from app.core.lifecycle.sketch_use import lock_number
 
 if TYPE_CHECKING:
     import uuid
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
 DAY = timedelta(days=1)
 ASK = "ask the service's operator for more (`spice projects limit`)"
-_OWN_LIMITS = select(Project.open_jobs, Project.open_readings, Project.rows_per_job, Project.rows_per_day).where(
-    Project.id == bindparam("project_id")
-)
+_OWN_LIMITS = select(
+    Project.open_jobs, Project.open_readings, Project.rows_per_job, Project.rows_per_day, Project.upload_bytes
+).where(Project.id == bindparam("project_id"))
 """Made once: every submission asks, and making it takes as long as its answer."""
 
 
@@ -41,12 +42,14 @@ class Limits:
         open_readings: Datasets, previews and estimates that workers have not read to their end.
         rows_per_job: Rows of one job's dataset.
         rows_per_day: Rows of all jobs that were submitted in the last 24 hours, of deleted ones too.
+        upload_bytes: Bytes of its uploaded files.
     """
 
     open_jobs: int | None
     open_readings: int | None
     rows_per_job: int | None
     rows_per_day: int | None
+    upload_bytes: int | None
 
     @property
     def of_jobs(self) -> bool:
@@ -82,6 +85,7 @@ def _defaults(settings: Settings) -> Limits:
         settings.quota_open_readings,
         settings.quota_rows_per_job,
         settings.quota_rows_per_day,
+        settings.quota_upload_bytes,
     )
 
 
@@ -143,6 +147,33 @@ def excess_of_reading(session: Session, project_id: uuid.UUID, settings: Setting
         return None
     message = f"{in_use} datasets, previews and estimates of the project are not read yet, and {limit} may at once"
     return Excess("open_readings", f"{message}: wait for one, or {ASK}", passes=True)
+
+
+def excess_of_upload(
+    session: Session, project_id: uuid.UUID, settings: Settings, used: int, size: int
+) -> Excess | None:
+    """What keeps one more file from being uploaded.
+
+    Args:
+        session: Holds the lock of `lock_uploads`, where the file is kept in this transaction.
+        project_id: Whose it is.
+        settings: The limits of projects that have none of their own.
+        used: Bytes of the project's other uploaded files.
+        size: Bytes of the file.
+    """
+    limit = limits_of(session, project_id, settings).upload_bytes
+    if limit is None or used + size <= limit:
+        return None
+    message = (
+        f"has {size} bytes, the project's other uploaded files {used}, and {limit} is what they may have together: "
+        f"delete some (GET /files, DELETE /files/ID), or {ASK}"
+    )
+    return Excess("upload_bytes", message, passes=False)
+
+
+def lock_uploads(session: Session, project_id: uuid.UUID) -> None:
+    """Have other uploads of the project wait until the transaction ends, and nothing else of it."""
+    session.execute(select(func.pg_advisory_xact_lock(lock_number(project_id.hex))))
 
 
 def count_rows(session: Session, job_id: uuid.UUID, rows: int, settings: Settings) -> Excess | None:

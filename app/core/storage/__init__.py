@@ -9,6 +9,7 @@ One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and e
     jobs/<id>/scores.parquet, suspects.jsonl, picks.digests, candidates.safetensors
     proofs/<id>/held_out.safetensors, arms.safetensors, scores.parquet
     runs/<key>/outcome.safetensors, checkpoint/..., adapter/...
+    uploads/<project>/<SHA-256>/<name>
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from app.core.storage.names import (
     ROWS,
     RUNS,
     SKETCHES,
+    UPLOADS,
     USED,
     arms_name,
     candidates_name,
@@ -40,6 +42,8 @@ from app.core.storage.names import (
     sketches_prefix,
     subset_name,
     suspects_name,
+    upload_prefix,
+    uploads_prefix,
 )
 from app.core.storage.opening import open_artifacts
 from app.core.storage.store import ArtifactStore, StorageAway, StorageFailed, Stored
@@ -50,6 +54,7 @@ __all__ = [
     "ROWS",
     "RUNS",
     "SKETCHES",
+    "UPLOADS",
     "USED",
     "ArtifactStore",
     "Damaged",
@@ -79,4 +84,6 @@ __all__ = [
     "sketches_prefix",
     "subset_name",
     "suspects_name",
+    "upload_prefix",
+    "uploads_prefix",
 ]

@@ -14,6 +14,7 @@ USED = "used-"
 """What the names of lists of shards that a job uses begin with, below their key."""
 PROOFS = "proofs/"
 RUNS = "runs/"
+UPLOADS = "uploads/"
 
 
 def pieces_prefix(key: str) -> str:
@@ -34,6 +35,16 @@ def sketches_prefix(key: str) -> str:
 def rows_prefix(job_id: uuid.UUID) -> str:
     """What the names of all objects of a job begin with."""
     return f"{ROWS}{job_id}/"
+
+
+def uploads_prefix(project_id: uuid.UUID) -> str:
+    """What the names of all uploaded files of a project begin with."""
+    return f"{UPLOADS}{project_id}/"
+
+
+def upload_prefix(project_id: uuid.UUID, digest: str) -> str:
+    """What the names of the uploaded files of one content begin with: the same bytes may have several names."""
+    return f"{uploads_prefix(project_id)}{digest}/"
 
 
 def schedule_name(key: str) -> str:

@@ -13,12 +13,16 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, cast, get_args
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+from app.core.storage.names import UPLOADS
+from app.core.uris.uploads import Upload, upload_of
+
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Sequence
 
     from app.core.settings import Settings
 
-Scheme = Literal["file", "https", "s3", "hf"]
+Scheme = Literal["file", "https", "s3", "hf", "upload"]
 Format = Literal["jsonl", "json", "csv", "parquet"]
 Compression = Literal["gzip", "zstd"]
 
@@ -49,7 +53,7 @@ class DatasetUri:
     """A dataset URI that the settings allow.
 
     Attributes:
-        scheme: ``file``, ``https``, ``s3`` or ``hf``.
+        scheme: ``file``, ``https``, ``s3``, ``hf`` or ``upload``.
         uri: The URI normalised: absolute and free of symlinks for ``file``, without fragment for ``https``.
         format: How the rows are written.
         compression: What the file is wrapped in, or None.
@@ -81,18 +85,33 @@ class DatasetUri:
         return f"{found['org']}/{found['name']}", found["revision"], found["config"]
 
     @property
+    def upload(self) -> Upload:
+        """The uploaded file; ValueError if the scheme is not ``upload``."""
+        found = upload_of(self.uri)
+        if found is None:
+            raise ValueError(f"{self.uri} is no uploaded file")
+        return found
+
+    @property
     def without_query(self) -> str:
         """The URI as logs and errors may name it: the query of a presigned URL is a password."""
         return self.uri.partition("?")[0]
 
 
-def check_uri(uri: str, settings: Settings, format: str | None = None) -> DatasetUri:  # noqa: A002
+def check_uri(
+    uri: str,
+    settings: Settings,
+    format: str | None = None,  # noqa: A002
+    project_id: uuid.UUID | None = None,
+) -> DatasetUri:
     """Check a dataset URI against the settings.
 
     Args:
         uri: What the client sent.
         settings: The limits: ``allowed_schemes``, ``allowed_roots``, ``s3_buckets``, ``https_allow_private``.
         format: One of jsonl, json, csv, parquet; overrides what the suffix says.
+        project_id: The project that asks, which may name its own uploads alone. None where a request that was checked
+            before is carried out.
 
     Returns:
         The normalised URI with its format and compression. The source need not exist.
@@ -103,6 +122,8 @@ def check_uri(uri: str, settings: Settings, format: str | None = None) -> Datase
     parts = split_uri(uri)
     if parts.scheme == "hf":
         return _on_the_hub(uri, settings, format)
+    if parts.scheme == "upload":
+        return _uploaded(uri, format, project_id)
     scheme = _check_scheme(parts.scheme, settings.allowed_schemes)
     many = scheme != "https" and (parts.path.endswith("/") or _GLOB.search(unquote(parts.path)) is not None)
     if scheme == "file":
@@ -140,6 +161,15 @@ def is_dataset_file(name: str) -> bool:
     return not name.startswith((".", "_")) and _from_suffix(name)[0] is not None
 
 
+def check_file_name(name: str) -> None:
+    """Refuse a file's name that does not tell the format of rows.
+
+    Raises:
+        UriRefused: It does not.
+    """
+    _check_format(None, _from_suffix(name)[0], name)
+
+
 def hub_file(uri: DatasetUri, path: str, format: str | None) -> DatasetUri | None:  # noqa: A002
     """A file of a dataset on the hub by its path there; None if its name tells no format."""
     found, compression = _from_suffix(path)
@@ -175,6 +205,18 @@ def _on_the_hub(uri: str, settings: Settings, format: str | None) -> DatasetUri:
             "SPICE_HUB_DATASETS"
         )
     return DatasetUri("hf", uri.rstrip("/"), _check_format(format, "parquet", name), None, many=True)
+
+
+def _uploaded(uri: str, format: str | None, project_id: uuid.UUID | None) -> DatasetUri:  # noqa: A002
+    """An uploaded file. One of another project is refused in the same words as one that does not exist."""
+    found = upload_of(uri)
+    if found is None or project_id not in (None, found.project_id):
+        raise UriRefused(
+            f"{shown(uri)!r} is no uploaded file of this project: name one by the uri of GET /files, or upload it "
+            "(POST /files)"
+        )
+    named, compression = _from_suffix(found.name)
+    return DatasetUri("upload", uri, _check_format(format, named, found.name), compression)
 
 
 def split_uri(uri: str) -> SplitResult:
@@ -234,6 +276,8 @@ def inside_roots(path: Path, settings: Settings) -> Path:
         resolved = path.resolve()
     except (OSError, RuntimeError):  # a loop of symlinks, a name over the file system's limit
         raise UriRefused(f"{str(path)!r} cannot be resolved to a file: give its real path") from None
+    if settings.artifacts_path is not None and resolved.is_relative_to((settings.artifacts_path / UPLOADS).resolve()):
+        raise UriRefused(f"{str(path)!r} lies among uploaded files: name it by the uri of GET /files")
     # What is free of symlinks lies in a root as it is written, or else in what the root is a symlink to.
     if any(
         resolved.is_relative_to(root) or resolved.is_relative_to(Path(root).resolve())

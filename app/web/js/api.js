@@ -44,6 +44,34 @@ function unreachable(error) {
 const read = (response) => response.json().catch((error) => Promise.reject(unreachable(error)));
 export const get = async (path, options) => read(await send(path, options));
 export const post = async (path, body, options) => read(await send(path, { method: "POST", body, ...options }));
+/** Send a file as it is; `onSent` is told of the share that has left this machine. */
+export function upload(path, file, { signal, onSent }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest(); // fetch does not tell how much is sent
+    request.open("POST", address(path));
+    request.setRequestHeader("Content-Type", "application/octet-stream");
+    if (apiKey()) request.setRequestHeader("Authorization", `Bearer ${apiKey()}`);
+    request.upload.onprogress = ({ loaded, total }) => onSent(total ? loaded / total : 0);
+    request.onload = () => {
+      const answer = parsed(request.responseText);
+      if (request.status === 201) resolve(answer);
+      else reject(new Problem({ title: `HTTP ${request.status}`, ...answer, status: request.status }));
+    };
+    request.onerror = () => reject(unreachable(new TypeError("no answer")));
+    request.onabort = () => reject(new DOMException("", "AbortError"));
+    signal?.addEventListener("abort", () => request.abort(), { once: true });
+    request.send(file);
+  });
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return {};
+  }
+}
+
 export const remove = (path) => send(path, { method: "DELETE" });
 
 /** As `get`, and sits out what passes by itself; `onTrouble` is told of each failure, and of null when it is over. */

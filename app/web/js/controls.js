@@ -1,7 +1,6 @@
 /* The controls of a form: made of `fields.js`, read into a request, and told what the server says of them. */
 
 import { h } from "./dom.js";
-import { size } from "./format.js";
 
 const SHAPES = [
   ["", "recognised by their names", []],
@@ -37,10 +36,12 @@ function plain(field, id) {
     const choice = h("select", { id: `${id}-choice`, class: "choice", hidden: true, "aria-label": `${field.label}: choose one that is here`, onchange: () => choice.value && (input.value = choice.value) });
     return { element: [input, offered(input, field.recent), choice], read: () => input.value.trim() || undefined, write: (value) => (input.value = value ?? ""), offer };
 
-    /** Files and directories that the service sees, to be chosen from. */
-    function offer(places, complete) {
-      choice.hidden = !places.length;
-      choice.replaceChildren(h("option", { value: "" }, complete ? "or choose one that is here" : "or choose one of those found here"), ...places.map((place) => h("option", { value: place.uri }, place.bytes === null ? place.name : `${place.name}, ${size(place.bytes)}`)));
+    /** What the service has to choose from, in groups of `{ title, places: [{ value, words }] }`. */
+    function offer(groups, complete) {
+      const there = groups.filter(({ places }) => places.length);
+      choice.hidden = !there.length;
+      const options = ({ places }) => places.map(({ value, words }) => h("option", { value }, words));
+      choice.replaceChildren(h("option", { value: "" }, complete ? "or choose one that is here" : "or choose one of those found here"), ...there.map((group) => h("optgroup", { label: group.title }, options(group))));
     }
   }
   return { element: input, read: () => (number ? asNumber(input.value) : input.value.trim() || undefined), write: (value) => (input.value = value ?? "") };
@@ -156,7 +157,13 @@ const KINDS = {
     const lines = [...roles].map(([role, input]) => h("label", { class: "role" }, role, input));
     const wanted = () => SHAPES.find(([value]) => value === shape.value)[2];
     show();
-    return { group: true, element: h("div", {}, shape, lines), read, write, choose };
+    return { group: true, element: h("div", {}, shape, lines), read, write, choose, missing };
+
+    /** What is still to be chosen, in words; null where nothing is. */
+    function missing() {
+      const open = wanted().filter((role) => role !== "input" && roles.get(role).localName === "select" && !roles.get(role).value);
+      return open.length ? `Choose which column holds the ${open.join(", and which the ")}.` : null;
+    }
 
     /** From now on the columns are chosen from those that the dataset has. */
     function choose(columns) {

@@ -8,6 +8,7 @@ import { SECTIONS } from "./fields.js";
 import { count } from "./format.js";
 import { furtherFields } from "./knobs.js";
 import { previewRows } from "./preview.js";
+import { isId, offerSources, uploadButton } from "./sources.js";
 
 const ROWS_SHOWN = 10;
 
@@ -36,17 +37,11 @@ export async function submitView({ view, signal, arrived }) {
   view.replaceChildren(h("p", { class: "crumb" }, h("a", { href: "#/" }, "Jobs")), h("h1", { tabIndex: -1 }, "New selection"), form);
   controls.get("selection.method").element.addEventListener("change", noBaselineOfItself);
   fillFromBefore();
-  offerFiles();
+  const offer = () => offerSources(controls.get("dataset.uri"), controls.get("model.uri"), signal);
+  controls.get("dataset.uri").element.append(uploadButton(controls.get("dataset.uri"), { signal, after: offer }));
+  offer();
   noBaselineOfItself();
   arrived("New selection");
-
-  /** What the service sees in the directories that it may read; where it tells nothing, URIs are written. */
-  async function offerFiles() {
-    const found = await get("/files", { signal }).catch(() => null);
-    if (!found) return;
-    controls.get("dataset.uri").offer(found.datasets, found.complete);
-    controls.get("model.uri").offer(found.models, found.complete);
-  }
 
   function part(fields, ofFolded) {
     return fields.filter((field) => Boolean(field.folded) === ofFolded).map((field) => controls.get(field.path).element);
@@ -69,7 +64,7 @@ export async function submitView({ view, signal, arrived }) {
       const value = controls.get(path).read();
       if (value === undefined) continue;
       const steps = path.split(".");
-      const last = steps.pop();
+      const last = path === "dataset.uri" && isId(value) ? (steps.pop(), "id") : steps.pop();
       const place = steps.reduce((at, step) => (at[step] ??= {}), request);
       place[last] = value;
     }
@@ -123,9 +118,9 @@ export async function submitView({ view, signal, arrived }) {
   }
 
   /** A dataset is registered once for a URI, and again when a look at it fails: it may have been put right. */
-  async function register({ uri, format }) {
-    const key = JSON.stringify([uri, format]);
-    if (registered?.key !== key) registered = { key, dataset: await post("/datasets", { uri, format }, { signal }) };
+  async function register({ id, uri, format }) {
+    const key = JSON.stringify([id, uri, format]);
+    if (registered?.key !== key) registered = { key, dataset: id ? { id } : await post("/datasets", { uri, format }, { signal }) };
     const dataset = await settled(`/datasets/${registered.dataset.id}`, signal);
     if (dataset.state !== "succeeded") {
       registered = null;
@@ -141,12 +136,19 @@ export async function submitView({ view, signal, arrived }) {
     for (const one of controls.values()) one.say(null);
     button.disabled = true;
     try {
+      columnsChosen();
       await work();
     } catch (problem) {
       if (problem.name !== "AbortError") explain(problem, button === look);
     } finally {
       button.disabled = false;
     }
+  }
+
+  /** A column that is not chosen yet would be sent as one of the role's own name, which the dataset may not have. */
+  function columnsChosen() {
+    const message = controls.get("dataset.columns").missing();
+    if (message) throw { title: "A column is not chosen yet", errors: [{ field: "dataset.columns", message }] };
   }
 
   /** The server's words at the fields that they are about; what is about none, above the button. */
@@ -160,8 +162,8 @@ export async function submitView({ view, signal, arrived }) {
         rest.push(`${field}: ${message}`);
         continue;
       }
-      const missing = found.field.required && found.read() === undefined;
-      inputs.push(found.say(missing ? "Nothing is given yet: write a URI, or choose one that is here." : message));
+      const lacking = found.field.required && found.read() === undefined;
+      inputs.push(found.say(lacking ? "Nothing is given yet: write a URI, or choose one that is here." : message));
       found.element.closest("details")?.setAttribute("open", "");
     }
     const first = inputs.sort((one, other) => (one.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1))[0];
@@ -182,9 +184,10 @@ export async function submitView({ view, signal, arrived }) {
     const before = JSON.parse(sessionStorage.getItem("spice-again") ?? "null");
     sessionStorage.removeItem("spice-again");
     if (!before) return;
+    const given = (path) => path.split(".").reduce((at, step) => at?.[step], before);
     for (const [path, one] of controls) {
-      const value = path.split(".").reduce((at, step) => at?.[step], before);
-      if (value !== undefined && (value !== null || path === "name")) one.write(value);
+      const value = given(path) ?? (path === "dataset.uri" ? given("dataset.id") : null);
+      if (value !== null && value !== undefined) one.write(value);
     }
   }
 }

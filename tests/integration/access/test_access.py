@@ -59,9 +59,11 @@ def ask(
     method, path, operation = route
     unknown = set(re.findall(r"{(\w+)}", path)) - ids.keys()
     assert not unknown, f"{method} {path}: say in this test what {unknown} is to be"
-    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-    examples = [example["value"] for example in content.get("examples", {}).values()]
+    contents = operation.get("requestBody", {}).get("content", {})
+    examples = [example["value"] for one in contents.values() for example in one.get("examples", {}).values()]
     assert bool(examples) == ("requestBody" in operation), f"{method} {path} has no example of its body"
+    if "application/octet-stream" in contents:
+        return http.request(method, path, params={"name": "rows.jsonl"}, content=examples[0], headers=headers)
     return http.request(method, path.format(**ids), json=examples[0] if examples else None, headers=headers)
 
 
@@ -80,7 +82,8 @@ def test_no_route_answers_without_a_key_that_holds(service: Service, sessions: S
     ]
     changed = make_key(sessions, "search")["Authorization"]
     wrong.append({"Authorization": changed[:-2] + ("AA" if changed[-2:] != "AA" else "BB")})
-    ids = {name: str(uuid.uuid4()) for name in NAMED} | {"name": "curve", "row": "0"}
+    ids = {name: str(uuid.uuid4()) for name in NAMED}
+    ids |= {"name": "curve", "row": "0", "upload_id": "0" * 64}
     for route in routes(service.http):
         assert {"401", "403", "429", "503"} <= route[2]["responses"].keys(), route[:2]
         for headers in wrong:
@@ -118,6 +121,7 @@ def test_another_projects_key_finds_nothing_on_any_route(
         f"/datasets/{dataset['id']}/previews", json={"model": {"uri": service.model_uri}}
     ).json()
     estimate = service.http.post("/estimates", json=service.request()).json()
+    kept = service.http.post("/files", params={"name": "rows.jsonl"}, content=b'{"text": "of the owner"}').json()
     service.work()
     assert service.http.get(f"/estimates/{estimate['id']}").status_code == 200
     proof = service.http.post("/proofs", json={"job": job["id"], "arms": ["selected", "random"]}).json()
@@ -127,6 +131,7 @@ def test_another_projects_key_finds_nothing_on_any_route(
         "preview_id": preview["id"],
         "proof_id": proof["id"],
         "estimate_id": estimate["id"],
+        "upload_id": kept["id"],
         "name": "curve",
         "row": "0",
     }
@@ -137,8 +142,8 @@ def test_another_projects_key_finds_nothing_on_any_route(
         response = ask(service.http, route, ids, stranger)
         if "{" in path:
             assert problem_of(response, 404)["type"].endswith("-not-found"), (method, path)
-        elif path == "/files":  # what the settings allow every project
-            assert response.status_code == 200
+        elif path == "/files":  # what the settings allow every project, and an upload of the stranger's own
+            assert response.status_code in {200, 201}
         elif method == "GET":
             assert response.json()["items"] == [], (method, path)
         else:

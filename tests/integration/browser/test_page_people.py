@@ -17,6 +17,7 @@ from tests.integration.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
@@ -126,14 +127,30 @@ PREVIEW = {
         {"row": 1, "rejected": "empty_response", "message": None},
     ],
 }
+REGISTERED = "3f0c5d0e-6f0e-4a53-9d0e-0f2f6f1b7a11"
+UPLOADED = {
+    "id": "9b" * 32,
+    "uri": f"upload://5b1ce000-0000-4000-8000-000000000000/{'9b' * 32}/mine.csv",
+    "name": "mine.csv",
+    "bytes": 20,
+    "uploaded_at": "2026-11-24T03:00:00Z",
+}
 OTHERS: dict[str, Any] = {
     "/openapi.json": {},
     "/files": {
         "datasets": [{"uri": "file:///data/odd.jsonl", "name": "data/odd.jsonl", "bytes": 253}],
         "models": [{"uri": "file:///models/small", "name": "models/small", "bytes": None}],
+        "uploads": [],
         "complete": True,
     },
-    "/datasets": {"id": "d", "state": "succeeded", "rows": 2, "columns": ["question", "reply", "topic"]},
+    "/datasets": {
+        "id": "d",
+        "state": "succeeded",
+        "rows": 2,
+        "columns": ["question", "reply", "topic"],
+        "items": [{"id": REGISTERED, "name": "tickets, October", "uri": "s3://data/t.jsonl", "rows": 1200}],
+        "next_cursor": None,
+    },
     "/datasets/d": {"id": "d", "state": "succeeded", "rows": 2, "columns": ["question", "reply", "topic"]},
     "/datasets/d/previews": PREVIEW,
     "/datasets/d/previews/p": PREVIEW,
@@ -147,6 +164,7 @@ class StandIn:
         self.asked: list[str] = []
         self.deleted: list[str] = []
         self.posted: dict[str, Any] = {}
+        self.uploaded: dict[str, bytes] = {}
         self.empty = False
         self.app = FastAPI()
         pages.install(self.app)
@@ -155,6 +173,8 @@ class StandIn:
     async def _answer(self, request: Request) -> JSONResponse:
         path = request.url.path
         self.asked.append(path)
+        if (request.method, path) == ("POST", "/files"):
+            return await self._upload(request)
         if request.method == "POST":
             self.posted[path] = await request.json()
         if path in OTHERS:
@@ -189,6 +209,15 @@ class StandIn:
                 "comparison": self._comparison([job_id, *request.query_params.getlist("other")]),
             }[rest[0] if rest else ""]
         )
+
+    async def _upload(self, request: Request) -> JSONResponse:
+        name, content = request.query_params["name"], await request.body()
+        self.uploaded[name] = content
+        if name.endswith(".csv"):
+            return JSONResponse(UPLOADED, 201)
+        refused = {"field": "name", "message": "'mine.exe' does not tell the format: it should end in .jsonl"}
+        problem = {"type": "invalid-request", "title": "The request is not valid", "errors": [refused]}
+        return JSONResponse(problem, 422, media_type="application/problem+json")
 
     @staticmethod
     def _rows(asked: Mapping[str, str]) -> dict[str, Any]:
@@ -361,7 +390,8 @@ def test_files_are_chosen_and_columns_mapped_beside_the_rows(page: Page, stand_i
     page.goto("/#/new")
     page.get_by_role("button", name="Preview rows").click()
     chosen = page.locator("#dataset-uri-choice")
-    expect(chosen.locator("option")).to_have_text(["or choose one that is here", "data/odd.jsonl, 253 bytes"])
+    there = ["or choose one that is here", "tickets, October, 1,200 rows", "data/odd.jsonl, 253 bytes"]
+    expect(chosen.locator("option")).to_have_text(there)
     chosen.select_option("file:///data/odd.jsonl")
     expect(page.locator("#dataset-uri")).to_have_value("file:///data/odd.jsonl")
     page.locator("#model-uri-choice").select_option("file:///models/small")
@@ -379,6 +409,46 @@ def test_files_are_chosen_and_columns_mapped_beside_the_rows(page: Page, stand_i
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_role("heading", name="weekly", level=1)).to_be_visible()
     assert stand_in.posted["/jobs"]["dataset"]["columns"] == {"prompt": "question", "response": "reply"}
+
+
+def test_a_registered_dataset_is_chosen_by_its_name(page: Page, stand_in: StandIn) -> None:
+    page.goto("/#/new")
+    page.locator("#dataset-uri-choice").select_option("tickets, October, 1,200 rows")
+    page.locator("#model-uri-choice").select_option("file:///models/small")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("heading", name="weekly", level=1)).to_be_visible()
+    asked = stand_in.posted["/jobs"]["dataset"]
+    assert (asked["id"], "uri" in asked) == (REGISTERED, False)
+
+
+def test_a_file_of_this_machine_is_uploaded_and_named(page: Page, stand_in: StandIn, tmp_path: Path) -> None:
+    page.goto("/#/new")
+    (tmp_path / "mine.exe").write_bytes(b"MZ")
+    (tmp_path / "mine.csv").write_bytes(b"prompt,response\n1,2\n")
+    page.locator("#upload").set_input_files(tmp_path / "mine.exe")
+    expect(page.locator("#dataset-uri-error")).to_contain_text("The file 'mine.exe' does not tell the format")
+    page.locator("#upload").set_input_files(tmp_path / "mine.csv")
+    expect(page.locator(".upload")).to_contain_text("mine.csv, 20 bytes, is uploaded")
+    expect(page.locator("#dataset-uri-error")).to_be_hidden()
+    assert stand_in.uploaded["mine.csv"] == b"prompt,response\n1,2\n"
+    page.locator("#model-uri-choice").select_option("file:///models/small")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("heading", name="weekly", level=1)).to_be_visible()
+    assert stand_in.posted["/jobs"]["dataset"]["uri"] == UPLOADED["uri"]
+
+
+def test_a_column_that_is_not_chosen_yet_is_asked_for_in_words(page: Page, stand_in: StandIn) -> None:
+    page.goto("/#/new")
+    page.locator("#dataset-uri-choice").select_option("file:///data/odd.jsonl")
+    page.locator("#model-uri-choice").select_option("file:///models/small")
+    page.get_by_role("button", name="Preview rows").click()
+    mapping = page.locator("#mapping")
+    mapping.get_by_label("Shape of a row").select_option("pair")
+    mapping.get_by_label("prompt", exact=True).select_option("question")
+    page.get_by_role("button", name="Submit").click()
+    expect(mapping.locator(".error")).to_have_text("Choose which column holds the response.")
+    expect(mapping.get_by_label("Shape of a row")).to_be_focused()
+    assert "/jobs" not in stand_in.posted
 
 
 def test_an_empty_list_offers_a_whole_job_in_one_click(page: Page, stand_in: StandIn) -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from app.cli import app as spice
 from app.local.process import free_port
 from app.main import create_app
+from tests.integration.conftest import real_rows
 from tests.integration.served import served
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def test_cancelling_a_job(service: Service) -> None:
 
 
 @pytest.mark.usefixtures("url")
-def test_exports_and_comparisons(service: Service, tmp_path: Path) -> None:
+def test_exports_and_comparisons(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = service.run(service.request(budget={"count": 6}))["id"]
     second = service.run(service.request(budget={"count": 6}, method="random"))["id"]
 
@@ -118,6 +119,8 @@ def test_exports_and_comparisons(service: Service, tmp_path: Path) -> None:
     assert 0 <= compared["overlap"][0][1] == compared["overlap"][1][0] < 1
     assert compared["same_rows"]
     assert compared["same_scale"]
+    assert len(run("compare", first, second).stdout.splitlines()) == 3, "one table, where there is room"
+    monkeypatch.setenv("COLUMNS", "80")
     lines = run("compare", first, second).stdout.splitlines()
     assert len(lines) == 7, "a table of the jobs, and one of the rows that they share"
     assert first[:8] in lines[1]
@@ -153,6 +156,28 @@ def test_what_the_service_refuses(service: Service) -> None:
     done = run("watch", str(uuid.uuid4()))
     assert done.exit_code == 2
     assert "There is no such job" in done.stderr
+
+
+@pytest.mark.usefixtures("url")
+def test_a_file_that_the_service_does_not_see_is_uploaded(
+    service: Service, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    service.write_dataset(real_rows(), "mine.jsonl")
+    here = tmp_path_factory.mktemp("elsewhere") / "mine.jsonl"
+    here.write_bytes((service.directory / "mine.jsonl").read_bytes())
+    flags = ["--dataset", str(here), "--model", service.model_uri, "--budget", "3"]
+    done = run("submit", *flags)
+    assert done.exit_code == 2
+    assert "is outside the directories that may be read" in done.stderr
+    assert f"{here} is here: add --upload to send it to the service" in done.stderr
+    done = run("submit", "--upload", *flags, "--json")
+    assert done.exit_code == 0, done.output
+    uri = json.loads(done.stdout)["dataset"]["uri"]
+    assert run("upload", str(here)).stdout == f"{uri}\n", "the same file again has the same URI"
+    done = run("upload", str(here), "--name", "mine.docx")
+    assert done.exit_code == 2
+    assert "does not tell the format" in done.stderr
+    assert run("upload", str(here.parent)).exit_code == 2
 
 
 def spice_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

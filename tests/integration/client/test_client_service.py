@@ -124,6 +124,28 @@ def test_a_registered_dataset(client: SpiceClient, service: Service) -> None:
     assert client.datasets.get(dataset.id) == read
 
 
+def test_an_uploaded_file_is_the_dataset_of_a_job(client: SpiceClient, service: Service, tmp_path: Path) -> None:
+    service.write_dataset(real_rows(), "mine.jsonl")
+    kept = client.datasets.upload(tmp_path / "mine.jsonl")
+    assert (kept.name, kept.bytes) == ("mine.jsonl", (tmp_path / "mine.jsonl").stat().st_size)
+    asked = service.request()
+    job = client.jobs.submit(dataset=kept, model=service.model_uri, budget=3, gradients=asked["gradients"])
+    service.work()
+    assert client.wait(job, timeout=120).result.rows_total == len(real_rows())
+
+    async def likewise() -> spice_client.Upload:
+        async with AsyncSpiceClient(client.url) as other:
+            return await other.datasets.upload(str(tmp_path / "mine.jsonl"), name="yours.jsonl")
+
+    again = asyncio.run(likewise())
+    assert (again.id, again.name) == (kept.id, "yours.jsonl")
+    with pytest.raises(spice_client.NothingThere, match="is no file here"):
+        client.datasets.upload(tmp_path)
+    with pytest.raises(spice_client.InvalidRequest) as refusal:
+        client.datasets.upload(tmp_path / "mine.jsonl", name="mine.docx")
+    assert refusal.value.field == "name"
+
+
 def test_many_jobs_at_once_in_an_event_loop(client: SpiceClient, service: Service) -> None:
     async def run() -> list[list[int]]:
         async with AsyncSpiceClient(client.url) as loop:

@@ -128,6 +128,7 @@ def test_the_answer_is_kept_if_and_only_if_the_job_is(service: Service, monkeypa
 def test_every_post_takes_a_key(service: Service) -> None:
     paths = service.http.get("/openapi.json").json()["paths"]
     posts = {path: operations["post"] for path, operations in paths.items() if "post" in operations}
+    posts.pop("/files")  # the same file again is the same upload, with or without a key
     assert len(posts) >= 4
     for path, post in posts.items():
         assert "idempotency-key" in [parameter["name"].lower() for parameter in post["parameters"]], path
