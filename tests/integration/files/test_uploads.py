@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
 from app.core.db.tables import DEFAULT_PROJECT, Scope
 from app.core.storage import open_artifacts
@@ -120,7 +121,7 @@ def test_a_file_over_the_limit_is_not_received(service: Service, says_its_length
     content = b"x" * (MOST + 1) if says_its_length else endless()
     with served(create_app(service.settings)) as url:
         try:
-            answer = httpx.post(f"{url}/files?name=rows.jsonl", content=content, trust_env=False)
+            answer = httpx.post(f"{url}/files?name=rows.jsonl", content=content, trust_env=False, timeout=60)
         except httpx.TransportError:  # the service has hung up before it was read
             answer = None
     assert sent < 10_000 * MOST
@@ -147,8 +148,9 @@ def test_a_project_keeps_no_more_than_its_quota(service: Service) -> None:
 
 
 def test_uploads_can_be_closed(service: Service) -> None:
-    with served(create_app(service.settings.model_copy(update={"upload_max_bytes": 0}))) as url:
-        answer = httpx.post(f"{url}/files?name=rows.jsonl", content=b"", trust_env=False)
+    closed = service.settings.model_copy(update={"upload_max_bytes": 0})
+    with TestClient(create_app(closed), "http://localhost") as http:
+        answer = http.post("/files", params={"name": "rows.jsonl"}, content=b"")
     assert "SPICE_UPLOAD_MAX_BYTES is 0" in fields_of(answer)["body"]
 
 
@@ -158,11 +160,10 @@ def test_no_file_uri_reaches_what_was_uploaded(service: Service) -> None:
     assert root is not None
     (path,) = (root / "uploads").rglob("rows.jsonl")
     wide = service.settings.model_copy(update={"allowed_roots": (str(root.parent),)})
-    with served(create_app(wide)) as url:
-        body = {"uri": path.as_uri()}
-        message = fields_of(httpx.post(f"{url}/datasets", json=body, trust_env=False))["uri"]
+    with TestClient(create_app(wide), "http://localhost") as http:
+        message = fields_of(http.post("/datasets", json={"uri": path.as_uri()}))["uri"]
         assert "lies among uploaded files" in message
-        found = httpx.get(f"{url}/files", trust_env=False).json()
+        found = http.get("/files").json()
         assert kept["name"] not in " ".join(one["name"] for one in found["datasets"])
 
 
