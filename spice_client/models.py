@@ -979,6 +979,7 @@ class Estimate(Answer):
     tokens: int | None = None
     gradient_rows: int | None = None
     gradient_tokens: int | None = None
+    rows_overlapping: int | None = None
     selected: int | None = None
     seconds: EstimatedSeconds | None = None
     bytes: int | None = None

@@ -9,6 +9,7 @@ from app.core.contracts.constraints_request import EVERY_OTHER, RowsByColumn
 from app.core.contracts.dataset_request import SOURCE_COLUMNS
 from app.core.db.scoping import project_of
 from app.core.db.tables import State
+from app.core.lifecycle import shortest_rows
 from app.core.uris.datasets import UriRefused, check_uri
 from app.datasets.service import find_dataset
 from app.http.problems import FieldError
@@ -134,6 +135,22 @@ def constraint_errors(request: JobRequest, dataset: Dataset) -> list[FieldError]
         )
         found.append(FieldError(field="selection.constraints.sources", message=message))
     return found + _too_many_left_out(request, rows) + _source_errors(request, dataset)
+
+
+def token_errors(request: JobRequest, dataset: Dataset) -> list[FieldError]:
+    """A token budget below the shortest row of a registered dataset that was read before with the request's model.
+
+    An estimate is not held against this: its worker reads the dataset, also where the model is another one by now.
+    """
+    budget, shortest = request.selection.budget.tokens, shortest_rows.known(dataset, request)
+    if budget is None or shortest is None or budget >= shortest or request.extends is not None:
+        return []
+    message = (
+        f"the token budget is {budget}, the shortest row has {shortest} tokens, as it was read before with "
+        f"{request.model.uri}: raise the token budget; if the model there is another one by now, ask POST /estimates, "
+        "which reads the rows anew"
+    )
+    return [FieldError(field="selection.budget.tokens", message=message)]
 
 
 def _source_errors(request: JobRequest, dataset: Dataset) -> list[FieldError]:

@@ -150,6 +150,11 @@ class EstimateResponse(Response):
     tokens: int | None = Field(default=None, description="Tokens of the usable rows.")
     gradient_rows: int | None = Field(default=None, description="Rows whose gradients are still to be computed.")
     gradient_tokens: int | None = Field(default=None, description="Their tokens.")
+    rows_overlapping: int | None = Field(
+        default=None,
+        description="Usable rows that share text with the set of `selection.constraints.decontaminate` and are not "
+        "picked, by the sample. Left out without such a set.",
+    )
     selected: int | None = Field(default=None, description="Rows that would be picked, at most.")
     seconds: EstimatedSeconds | None = Field(
         default=None, description="On a service that has nothing else to do, in all and by stage."

@@ -53,6 +53,8 @@ def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
         DatasetNotFound: `dataset.id` names none.
     """
     dataset = check(session, settings, request)
+    if dataset is not None and (errors := purposes.token_errors(request, dataset)):
+        raise InvalidRequest(*errors)
     job = Job(
         id=uuid.uuid4(),
         name=request.name,

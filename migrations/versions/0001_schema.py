@@ -115,6 +115,7 @@ def upgrade() -> None:
         sa.Column("shape", sa.Text(), nullable=True),
         sa.Column("fingerprint", sa.Text(), nullable=True),
         sa.Column("sources", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("shortest_rows", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column(
             "project_id", sa.UUID(), server_default=sa.text("'5b1ce000-0000-4000-8000-000000000000'"), nullable=False
         ),

@@ -63,6 +63,8 @@ def _lines(found: Estimate) -> Iterable[tuple[str, str]]:
         yield "", f"on {found.workers} x {found.device}, by {found.basis}"
     yield "rows", f"{found.rows:,}, of which {found.rows_rejected:,} can't be used ({found.rows_sampled:,} looked at)"
     yield "tokens", f"{found.tokens:,}; gradients of {found.gradient_tokens:,}"
+    if found.rows_overlapping is not None:
+        yield "overlapping", f"{found.rows_overlapping:,} rows share text with the evaluation set and are not picked"
     yield "selected", f"{found.selected:,}"
     yield "memory", size(found.memory_bytes or 0)
     yield "storage", size(found.bytes or 0)

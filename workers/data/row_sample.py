@@ -35,11 +35,13 @@ class RowSample:
 
     Attributes:
         corpus: Those that were read, numbered from 0 where they are not all.
+        snapshot: The dataset of these rows, which may be gone once the sample is.
         rows_total: Rows of the dataset.
         whole: Whether these are all.
     """
 
     corpus: Corpus
+    snapshot: Snapshot
     rows_total: int
     whole: bool
 
@@ -73,7 +75,7 @@ def row_sample(
         Stopped: `should_stop` said so.
     """
     if found is not None:
-        yield RowSample(found, found.rows_total, whole=True)
+        yield RowSample(found, snapshot, found.rows_total, whole=True)
         return
     total = rows if rows is not None else describe(snapshot, settings, should_stop=should_stop).rows
     directory = settings.cache_path / "rows"
@@ -82,7 +84,7 @@ def row_sample(
     try:
         if total <= SAMPLED_ROWS or not _write_some(snapshot, total, path, settings, should_stop):
             corpus = tokenise(snapshot)
-            yield RowSample(corpus, corpus.rows_total, whole=True)
+            yield RowSample(corpus, snapshot, corpus.rows_total, whole=True)
             return
         name = hashlib.sha256(f"{SAMPLED_ROWS} of {snapshot.fingerprint}".encode()).hexdigest()
         part = replace(
@@ -95,7 +97,7 @@ def row_sample(
         )
         corpus = tokenise(part)
         try:
-            yield RowSample(corpus, total, whole=False)
+            yield RowSample(corpus, part, total, whole=False)
         finally:
             shutil.rmtree(corpus.path, ignore_errors=True)
     finally:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from app.core.contracts.estimate import Estimate as EstimateContract
 from app.core.contracts.estimate import EstimatedSeconds, EstimateProblem, Seconds
 from app.core.contracts.job_plan import JobPlan
@@ -29,10 +31,19 @@ from workers.runtime.context import current_context
 from workers.runtime.failures import understood
 from workers.runtime.task import run_leased
 from workers.stages.candidates import picks_about
+from workers.stages.decontamination import evaluation_of, held_against
 from workers.stages.extending import kept_of, with_kept
 from workers.stages.limits import check_possible, read_membership
 from workers.stages.purposes import purpose_source, purposes_of, read_purpose
-from workers.stages.reading import dataset_snapshot, key_for, model_directory, sketches_of, source_for, tokenising
+from workers.stages.reading import (
+    dataset_snapshot,
+    key_for,
+    model_directory,
+    note_shortest,
+    sketches_of,
+    source_for,
+    tokenising,
+)
 from workers.stages.schedule import outcome_of, store_of
 from workers.stages.stage_times import Ahead, stage_times
 from workers.statistics.durations import NOTHING
@@ -94,8 +105,8 @@ def _estimate(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
         dataset = None if asked.dataset_id is None else session.get(Dataset, asked.dataset_id)
     source = source_for(context, understood(JobRequest, asked.request), dataset, asked.project_id, JobPlan())
     with _looked(context, source, heartbeat.should_stop) as looked:
-        _check_purpose(context, looked, heartbeat)
-        told = _told(context, looked, heartbeat.should_stop)
+        overlapping = _check_purpose(context, looked, heartbeat)
+        told = _told(context, looked, overlapping, heartbeat.should_stop)
     with context.sessions() as session:
         leases.finish(session, heartbeat.lease, State.SUCCEEDED, content=told.model_dump(mode="json"))
         session.commit()
@@ -146,19 +157,28 @@ def _looked(context: WorkerContext, source: Source, should_stop: Callable[[], bo
         yield _Looked(source, path, model, snapshot, sample, ahead, kept)
 
 
-def _check_purpose(context: WorkerContext, looked: _Looked, heartbeat: LeaseHeartbeat) -> None:
-    """Fail as a job would by what its selection is for; by constraints only where all rows are read."""
+def _check_purpose(context: WorkerContext, looked: _Looked, heartbeat: LeaseHeartbeat) -> int | None:
+    """Fail as a job would by what its selection is for; by constraints only where all rows are read.
+
+    Returns:
+        How many rows share text with the evaluation set, of all as the sample tells; None without such a set.
+    """
     source, stop, settings = looked.source, heartbeat.should_stop, context.settings
     spec = source.request.selection
     for role, purpose in purposes_of(spec).items():
         read_purpose(context, role, purpose, purpose_source(context, heartbeat.lease.id, source, role, None), stop)
-    if not looked.sample.whole:
-        return
-    corpus = looked.sample.corpus
-    membership = read_membership(looked.snapshot, corpus, spec, source.request.dataset, settings, stop)
-    if looked.kept is not None:
-        membership = with_kept(membership, looked.kept)
-    check_possible(spec, membership, corpus, None if spec.budget.tokens is not None else looked.ahead.picks)
+    sample, corpus = looked.sample, looked.sample.corpus
+    evaluation = evaluation_of(context, heartbeat.lease.id, source, stop)
+    overlapping = None if evaluation is None else evaluation.rows_of(sample.snapshot, corpus.shape, settings, stop)
+    if sample.whole:
+        note_shortest(context, source.request, corpus)
+        membership = read_membership(looked.snapshot, corpus, spec, source.request.dataset, settings, stop)
+        if looked.kept is not None:
+            membership = with_kept(membership, looked.kept)
+        if evaluation is not None and overlapping is not None:
+            membership = held_against(membership, overlapping, evaluation)
+        check_possible(spec, membership, corpus, None if spec.budget.tokens is not None else looked.ahead.picks)
+    return None if overlapping is None else sample.scaled(len(np.intersect1d(overlapping, corpus.rows)))
 
 
 def _limit(fraction: float, sample: RowSample) -> float:
@@ -182,7 +202,9 @@ def _missing(context: WorkerContext, source: Source, model: ModelTokenizer, samp
     return sum(map(len, places)), sum(int(corpus.lengths[one].sum()) for one in places), len(places)
 
 
-def _told(context: WorkerContext, looked: _Looked, should_stop: Callable[[], bool]) -> EstimateContract:
+def _told(
+    context: WorkerContext, looked: _Looked, overlapping: int | None, should_stop: Callable[[], bool]
+) -> EstimateContract:
     ahead, source = looked.ahead, looked.source
     memory = _memory(context, looked)
     with context.sessions() as session:
@@ -200,7 +222,8 @@ def _told(context: WorkerContext, looked: _Looked, should_stop: Callable[[], boo
         tokens=ahead.tokens,
         gradient_rows=ahead.missing_rows,
         gradient_tokens=ahead.missing_tokens,
-        selected=ahead.picks,
+        rows_overlapping=overlapping,
+        selected=min(ahead.picks, ahead.usable - (overlapping or 0)),
         seconds=EstimatedSeconds(
             **_rounded(total), stages={name: Seconds(**_rounded(one)) for name, one in times.items()}
         ),

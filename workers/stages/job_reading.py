@@ -9,23 +9,23 @@ from app.core.db.tables import Stage
 from app.core.lifecycle import measurements, parking, quotas
 from app.core.lifecycle.measurements import Took
 from app.core.storage import pieces_prefix
-from workers.data.ngrams import rows_within
 from workers.data.rejection import enforce_limit
 from workers.data.sources import source_column
 from workers.models.architecture import check_length
 from workers.runtime.failures import JobError
 from workers.stages import measuring
 from workers.stages.candidates import picks_of
+from workers.stages.decontamination import evaluation_of, held_against
 from workers.stages.extending import kept_of, with_kept
-from workers.stages.limits import FIELD, check_possible, held_against, read_evaluation, read_membership
+from workers.stages.limits import check_possible, read_membership
 from workers.stages.purposes import POOL, purpose_source, purposes_of, read_purpose
-from workers.stages.reading import corpus_of, dataset_snapshot, opened, source_beside
+from workers.stages.reading import corpus_of, note_shortest, opened
 
 if TYPE_CHECKING:
     from app.core.contracts.job_plan import JobPlan
     from app.core.contracts.selection_request import Purpose
-    from workers.data.ngrams import NGrams
     from workers.runtime.heartbeat import Meter
+    from workers.stages.decontamination import Evaluation
     from workers.stages.leased_job import LeasedJob
     from workers.stages.limits import Membership
     from workers.stages.pieces import Pieces
@@ -80,11 +80,12 @@ def read_job(job: LeasedJob) -> JobReading | None:
 
 def _read(job: LeasedJob) -> JobReading | None:
     beside = {role: _read_beside(job, role, purpose) for role, purpose in purposes_of(job.request.selection).items()}
-    evaluation = _read_evaluation(job)
+    evaluation = evaluation_of(job.context, job.id, job.source, job.should_stop)
     found = _read_own(job)
     if found is None:
         return None
     own, anew = found
+    note_shortest(job.context, job.request, own.corpus)
     _count(job, own.corpus.rows_total + sum(one.corpus.rows_total for one in beside.values()))
     return JobReading({POOL: own, **beside}, _membership(job, own, evaluation), anew)
 
@@ -106,20 +107,6 @@ def _note_time(job: LeasedJob, reading: JobReading) -> None:
 def _read_beside(job: LeasedJob, role: str, purpose: Purpose) -> Reading:
     source = purpose_source(job.context, job.id, job.source, role, job.plan.beside.get(role))
     return read_purpose(job.context, role, purpose, source, job.should_stop)
-
-
-def _read_evaluation(job: LeasedJob) -> tuple[NGrams, str] | None:
-    """The runs of words of the set that rows are held against, and its fingerprint; None without one."""
-    limits = job.request.selection.constraints
-    asked = None if limits is None else limits.decontaminate
-    if asked is None:
-        return None
-    field = f"{FIELD}.decontaminate.dataset"
-    source = source_beside(job.context, job.id, job.source, asked.dataset, field, None)
-    snapshot = dataset_snapshot(
-        job.context, source.uri, source.fingerprint, recalled=False, should_stop=job.should_stop
-    )
-    return read_evaluation(snapshot, asked, job.context.settings, job.should_stop), snapshot.fingerprint
 
 
 def _read_own(job: LeasedJob) -> tuple[Reading, bool | None] | None:
@@ -183,7 +170,7 @@ def _count(job: LeasedJob, rows: int) -> None:
         raise JobError("quota-exceeded", "The project's quota is used up", "dataset", excess.message)
 
 
-def _membership(job: LeasedJob, reading: Reading, evaluation: tuple[NGrams, str] | None) -> Membership:
+def _membership(job: LeasedJob, reading: Reading, evaluation: Evaluation | None) -> Membership:
     """What the constraints are about, if a selection can meet them."""
     wanted, corpus = job.request, reading.corpus
     spec = wanted.selection
@@ -191,17 +178,8 @@ def _membership(job: LeasedJob, reading: Reading, evaluation: tuple[NGrams, str]
     if wanted.extends is not None:
         membership = with_kept(membership, kept_of(job.context, wanted.extends, corpus))
     if evaluation is not None:
-        membership = _held_against(job, membership, reading, *evaluation)
+        overlapping = evaluation.rows_of(reading.snapshot, corpus.shape, job.context.settings, job.should_stop)
+        membership = held_against(membership, overlapping, evaluation)
     budget = None if spec.budget.tokens is not None else picks_of(spec.budget, len(corpus), membership.kept_count)
     check_possible(spec, membership, corpus, budget)
     return membership
-
-
-def _held_against(
-    job: LeasedJob, membership: Membership, reading: Reading, ngrams: NGrams, fingerprint: str
-) -> Membership:
-    """With the rows that share text with the evaluation set."""
-    columns = list(reading.corpus.shape.columns.values())
-    overlapping = rows_within(reading.snapshot, columns, ngrams, job.context.settings, job.should_stop)
-    told = {"rows": ngrams.rows, "short": ngrams.short, "runs": len(ngrams.runs), "fingerprint": fingerprint}
-    return held_against(membership, overlapping, told)

@@ -11,7 +11,6 @@ from app.core.contracts.constraints_request import EVERY_OTHER, RowsByColumn
 from app.core.contracts.dataset_request import SOURCE_COLUMNS
 from workers.data.errors import DatasetError
 from workers.data.formats import read_columns
-from workers.data.ngrams import read_ngrams
 from workers.data.row_marks import NO_SOURCE, RowMarks, Wanted, read_marks
 from workers.data.sources import source_column
 from workers.runtime.failures import JobError
@@ -24,14 +23,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from app.core.contracts.constraints_request import Constraints as Asked
-    from app.core.contracts.constraints_request import Decontaminate, Rows
+    from app.core.contracts.constraints_request import Rows
     from app.core.contracts.dataset_request import DatasetRef
     from app.core.contracts.selection_request import SelectionSpec
     from app.core.db.tables import Json
     from app.core.settings import Settings
     from workers.data.corpus import Corpus
     from workers.data.fetch import Snapshot
-    from workers.data.ngrams import NGrams
     from workers.selection import Selection
 
     Numbers = NDArray[np.int64]
@@ -121,79 +119,28 @@ def read_membership(
         try:
             marks = read_marks(snapshot, corpus.shape, settings, wanted, should_stop)
         except DatasetError as error:
-            raise _impossible(FIELD, error.message) from error
+            raise impossible(FIELD, error.message) from error
     include = _rows(asked.include, marks.include if marks else nothing, corpus, "include")
     exclude = np.sort(_rows(asked.exclude, marks.exclude if marks else nothing, corpus, "exclude"))
     both = np.intersect1d(include, exclude)
     if len(both):
-        raise _impossible(f"{FIELD}.include", f"row {both[0]} is in include and in exclude: leave it in one of them")
+        raise impossible(f"{FIELD}.include", f"row {both[0]} is in include and in exclude: leave it in one of them")
     for row in include[~np.isin(include, corpus.rows)][:1].tolist():
         why = next((reason for reason, rows in corpus.rejected.items() if row in rows), "unusable")
-        raise _impossible(f"{FIELD}.include", f"row {row} can't be used ({why}): repair the row, or leave it out")
+        raise impossible(f"{FIELD}.include", f"row {row} can't be used ({why}): repair the row, or leave it out")
     return Membership(include, exclude, marks, wanted.source, nothing)
-
-
-def read_evaluation(
-    evaluation: Snapshot, asked: Decontaminate, settings: Settings, should_stop: Callable[[], bool]
-) -> NGrams:
-    """The runs of words of an evaluation set.
-
-    Raises:
-        JobError: The set can't be read, or has no rows or no such columns.
-        Stopped: `should_stop` said so.
-    """
-    field = f"{FIELD}.decontaminate.dataset"
-    columns = {} if asked.dataset.columns is None else asked.dataset.columns.model_dump(exclude_none=True)
-    try:
-        present = read_columns(evaluation, settings)
-        for role, column in columns.items():
-            if column not in present:
-                raise _impossible(f"{field}.columns.{role}", f"is {column!r}, but its columns are {_listed(present)}")
-        found = read_ngrams(evaluation, list(columns.values()) or None, asked.ngram, settings, should_stop)
-    except DatasetError as error:
-        raise _impossible(field, error.message) from error
-    if not found.rows:
-        raise _impossible(field, "has no rows: give a dataset with 1 or more")
-    return found
-
-
-def held_against(membership: Membership, overlapping: Numbers, evaluation: Json | None) -> Membership:
-    """The same, with the rows that share text with an evaluation set.
-
-    Args:
-        membership: Without them.
-        overlapping: Their row numbers, ascending.
-        evaluation: What is told of the set.
-
-    Raises:
-        JobError: A row that has to be picked is among them.
-    """
-    both = np.intersect1d(membership.include, overlapping)
-    if len(both):
-        kept = membership.kept
-        if kept is not None and both[0] in kept.rows:
-            raise _impossible(
-                f"{FIELD}.decontaminate",
-                f"row {both[0]}, which job {kept.job} picked and extends keeps, shares text with the set: take the row "
-                "out of the dataset, or select anew without extends",
-            )
-        raise _impossible(
-            f"{FIELD}.include",
-            f"row {both[0]} must be picked and shares text with the set of decontaminate: leave it out of include",
-        )
-    return replace(membership, overlapping=overlapping, evaluation=evaluation)
 
 
 def _source_column(snapshot: Snapshot, settings: Settings, dataset: DatasetRef) -> str:
     try:
         found = source_column(snapshot, settings, dataset.source_column)
     except DatasetError as error:
-        raise _impossible("dataset.source_column", error.message) from error
+        raise impossible("dataset.source_column", error.message) from error
     if found is None:
-        raise _impossible(
+        raise impossible(
             f"{FIELD}.sources",
             f"the dataset has none of the columns {', '.join(SOURCE_COLUMNS)} (it has "
-            f"{_listed(read_columns(snapshot, settings))}): "
+            f"{listed(read_columns(snapshot, settings))}): "
             "name the column with dataset.source_column",
         )
     return found
@@ -203,9 +150,9 @@ def _column(rows: Rows | None, field: str, columns: list[str]) -> str | None:
     if not isinstance(rows, RowsByColumn):
         return None
     if rows.column not in columns:
-        raise _impossible(
+        raise impossible(
             f"{FIELD}.{field}.column",
-            f"is {rows.column!r}, but the dataset's columns are {_listed(columns)}: use one of those",
+            f"is {rows.column!r}, but the dataset's columns are {listed(columns)}: use one of those",
         )
     return rows.column
 
@@ -214,7 +161,7 @@ def _rows(asked: Rows | None, marked: Numbers, corpus: Corpus, field: str) -> Nu
     if not isinstance(asked, tuple):
         return marked
     if asked and max(asked) >= corpus.rows_total:
-        raise _impossible(
+        raise impossible(
             f"{FIELD}.{field}",
             f"names row {max(asked)}, and the dataset has {corpus.rows_total} rows, numbered from 0: leave it out",
         )
@@ -334,15 +281,28 @@ def check_possible(spec: SelectionSpec, membership: Membership, corpus: Corpus, 
         budget: Rows to pick, or None where tokens alone end the selection.
 
     Raises:
-        JobError: A source is named that no row has.
+        JobError: A source is named that no row has, or too few rows are left.
         ConstraintError: The constraints can't be met.
     """
-    everyone = np.ones(len(corpus), dtype=np.bool_)
+    excluded, overlapping = (np.isin(corpus.rows, some) for some in (membership.exclude, membership.overlapping))
+    may = ~(excluded | overlapping)
+    needed = 1 if spec.budget.count is None else spec.budget.count + membership.kept_count
+    if needed > may.sum() and len(may) >= needed:
+        raise _too_few_left(needed, int(may.sum()), int(excluded.sum()), int(overlapping.sum()))
     limits = limits_of(spec.constraints, membership, corpus.rows, corpus.lengths, spec.budget.tokens, None, None)
     constraints = limits.before(budget)
     if constraints is not None:
-        everyone[constraints.exclude] = False
-        constraints.check_feasible(budget, everyone)
+        constraints.check_feasible(budget, may)
+
+
+def _too_few_left(needed: int, left: int, excluded: int, overlapping: int) -> JobError:
+    """Exclusion and decontamination leave fewer rows than a budget needs."""
+    reasons = [f"{overlapping} share text with the set of decontaminate", f"{excluded} are excluded"]
+    there = " and ".join(reason for reason, count in zip(reasons, (overlapping, excluded), strict=True) if count)
+    return impossible(
+        f"{FIELD}.{'decontaminate' if overlapping else 'exclude'}",
+        f"leaves {left} usable rows ({there}), and the budget needs {needed}: drop fewer rows, or ask for fewer",
+    )
 
 
 def _shares(asked: Asked, marks: RowMarks, column: str, rows: Numbers) -> Shares:
@@ -353,7 +313,7 @@ def _shares(asked: Asked, marks: RowMarks, column: str, rows: Numbers) -> Shares
     for name in wanted:
         if name != EVERY_OTHER and name not in known:
             sources = ", ".join(f"{one!r} ({known[one]})" for one in sorted(known, key=known.__getitem__)[::-1][:NAMED])
-            raise _impossible(
+            raise impossible(
                 f"{FIELD}.sources.{name}",
                 f"no row that may be picked has {name!r} in column {column!r}; the sources there are {sources}"
                 f"{' and others' if len(known) > NAMED else ''}: name one of those, or leave it out",
@@ -377,9 +337,11 @@ def _shares(asked: Asked, marks: RowMarks, column: str, rows: Numbers) -> Shares
     )
 
 
-def _impossible(field: str, message: str) -> JobError:
+def impossible(field: str, message: str) -> JobError:
+    """What a job fails with whose constraints can't be met."""
     return JobError("constraints-impossible", "The constraints can't be met", field, message)
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Names of columns, for a message."""
     return ", ".join(repr(name) for name in names[:20])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from app.core.contracts.job_plan import JobPlan
 from app.core.contracts.job_request import JobRequest
 from app.core.db.tables import DEFAULT_PROJECT, Dataset, Estimate, Job, Proof
+from app.core.lifecycle import shortest_rows
 from app.core.uris.datasets import check_uris
 from app.core.uris.models import check_adapter_uri, check_model_uri
 from workers.data.conversation import Wanted
@@ -351,6 +352,13 @@ def corpus_of(
         corpus = build()
     context.holds.take("corpus", corpus.path)
     return Reading(dataset.snapshot, corpus, dataset.model)
+
+
+def note_shortest(context: WorkerContext, request: JobRequest, corpus: Corpus) -> None:
+    """Keep the tokens of a registered dataset's shortest usable row, which later token budgets are held against."""
+    if request.dataset.id is not None and len(corpus):
+        with context.sessions() as session:
+            shortest_rows.note(session, request.dataset.id, request, int(corpus.lengths.min()))
 
 
 def tokenising(context: WorkerContext, request: JobRequest) -> Tokenising:

@@ -39,6 +39,11 @@ class Estimate(Response):
     tokens: int = Field(description="Tokens of the usable rows.")
     gradient_rows: int = Field(description="Rows whose gradients are still to be computed.")
     gradient_tokens: int = Field(description="Their tokens.")
+    rows_overlapping: int | None = Field(
+        default=None,
+        description="Usable rows that share text with the set of `selection.constraints.decontaminate` and are not "
+        "picked; from the sample, where there is one. Left out without such a set.",
+    )
     selected: int = Field(description="Rows that would be picked, at most.")
     seconds: EstimatedSeconds
     bytes: int = Field(description="What the job adds to the artifact store.")

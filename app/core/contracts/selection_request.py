@@ -68,15 +68,16 @@ class Budget(Request):
     count: int | None = Field(default=None, ge=1)
     tokens: int | None = Field(
         default=None,
-        ge=1,
+        ge=2,
         lt=2**53,
-        description="Tokens that training on the picks reads once, most: those of the rows as the model gets them.",
+        description="Tokens that training on the picks reads once, most: those of the rows as the model gets them. No "
+        "row has fewer than two: one that is learned, and one before it.",
     )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if sum(given is not None for given in (self.fraction, self.count, self.tokens)) != 1:
-            raise ValueError("must have either fraction (over 0, at most 1), count (at least 1) or tokens (at least 1)")
+            raise ValueError("must have either fraction (over 0, at most 1), count (at least 1) or tokens (at least 2)")
         return self
 
 

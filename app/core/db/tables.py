@@ -243,7 +243,10 @@ def _list_indexes(table: str) -> tuple[Index, ...]:
 
 
 class Dataset(Owned, Leased, Resource, Base):
-    """A registered dataset: what a worker found at a URI, and the fingerprint that it had then."""
+    """A registered dataset: what a worker found at a URI, and the fingerprint that it had then.
+
+    `shortest_rows` has tokens of its shortest usable row, as in `app.core.lifecycle.shortest_rows`.
+    """
 
     __tablename__ = "datasets"
     __table_args__ = (
@@ -263,6 +266,7 @@ class Dataset(Owned, Leased, Resource, Base):
     shape: Mapped[str | None]
     fingerprint: Mapped[str | None]
     sources: Mapped[Json | None]
+    shortest_rows: Mapped[Json | None]
     project_id: Mapped[uuid.UUID] = _owner()
 
     @property

@@ -5,7 +5,8 @@
 CREATE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     unseen CONSTANT text[] :=
-        '{lease_token,lease_expires_at,dispatch,crashes,queued_at,outage_since,outage_of,plan,updated_at,counted,origin}';
+        '{lease_token,lease_expires_at,dispatch,crashes,queued_at,outage_since,outage_of,plan,updated_at,counted,origin,'
+        'shortest_rows}';
 BEGIN
     IF to_jsonb(NEW) - unseen IS DISTINCT FROM to_jsonb(OLD) - unseen THEN
         NEW.updated_at := greatest(clock_timestamp(), OLD.updated_at + interval '1 microsecond');

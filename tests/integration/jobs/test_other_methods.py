@@ -153,16 +153,56 @@ def test_rows_that_share_text_with_an_evaluation_set_are_dropped_counted_and_nam
     assert result["decontamination"]["runs"] > 0
     assert result["decontamination"]["fingerprint"].startswith("sha256:")
 
+    told = service.estimate(body).json()
+    assert (told["rows_overlapping"], told["selected"]) == (len(dropped), ROWS - len(dropped))
+    assert "rows_overlapping" not in service.estimate(service.request()).json()
+
     body["selection"]["constraints"]["include"] = [3]
     refused = service.run(body)
     assert (refused["state"], refused["error"]["errors"][0]["field"]) == ("failed", "selection.constraints.include")
+    assert "selection.constraints.include" in fields_of(service.estimate(body))
     evaluation["dataset"]["columns"] = {"text": "answers"}
     body["selection"]["constraints"] = {"decontaminate": evaluation}
     refused = service.run(body)
     assert "its columns are 'question', 'answer'" in refused["error"]["errors"][0]["message"]
+    [said] = fields_of(service.estimate(body)).items()
+    assert said == ("selection.constraints.decontaminate.dataset.columns.text", refused["error"]["detail"])
+    empty = {"decontaminate": {"dataset": {"uri": service.write_dataset([], "no-rows.jsonl")}}}
+    body["selection"]["constraints"] = empty
+    assert "no rows" in fields_of(service.estimate(body))["selection.constraints.decontaminate.dataset"]
     body["selection"]["constraints"] = {"decontaminate": {"dataset": {"uri": "file:///etc/passwd"}}}
     response = service.http.post("/jobs", json=body)
     assert "SPICE_ALLOWED_ROOTS" in fields_of(response)["selection.constraints.decontaminate.dataset.uri"]
+
+
+def test_what_decontamination_and_exclusion_leave_must_do_for_the_budget(service: Service) -> None:
+    """The evaluation set is the pool itself: that is told before a gradient is computed."""
+    own = {"dataset": {"uri": service.write_dataset(real_rows(), "own.jsonl")}, "ngram": 2}
+    excluded = {"exclude": list(range(ROWS - 5))}
+    for selection, field, said in (
+        ({"constraints": {"decontaminate": own}}, "decontaminate", f"leaves 0 usable rows ({ROWS} share text with"),
+        ({"constraints": excluded, "budget": {"count": 6}}, "exclude", f"leaves 5 usable rows ({ROWS - 5} are excl"),
+    ):
+        body = service.request(**selection)
+        told = fields_of(service.estimate(body))[f"selection.constraints.{field}"]
+        assert said in told
+        job = service.run(body)
+        assert job["error"]["detail"] == told
+        events = service.http.get(f"/jobs/{job['id']}/events").json()
+        assert "gradients" not in {one["data"].get("stage") for one in events["items"]}
+
+
+def test_an_estimate_tells_of_a_sample_how_many_rows_share_text(service: Service) -> None:
+    """Every fifth of 1,100 rows asks a question of the set."""
+    rows = [{"prompt": f"Number {number}?", "response": f"It is {number}, as you know."} for number in range(1100)]
+    for row in rows[::5]:
+        row["prompt"] += " What is the capital of the largest country of them all?"
+    asked = {"question": "what is the capital of the largest country of them all"}
+    evaluation = {"dataset": {"uri": service.write_dataset([asked], "capitals.jsonl")}, "ngram": 8}
+    body = service.request(service.write_dataset(rows, "numbers.jsonl"), constraints={"decontaminate": evaluation})
+    told = service.estimate(body).json()
+    assert (told["rows"], told["rows_sampled"]) == (1100, 1024)
+    assert told["rows_overlapping"] == pytest.approx(220, abs=15)
 
 
 def test_verdicts_of_proofs_stand_beside_the_methods(service: Service, sessions: Sessions) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any
@@ -186,6 +187,37 @@ def test_a_warmed_up_adapter_serves_the_target_too(service: Service) -> None:
     assert cosines[:5].mean() > cosines[5:].mean() + 0.1, "rows of the pool that are the target's point its way"
 
 
+def test_a_token_budget_below_the_shortest_row_is_refused_once_a_worker_has_read_the_dataset(service: Service) -> None:
+    """The service has no tokenizer: who read the registered dataset with that model before tells it."""
+    made = service.http.post("/datasets", json={"uri": service.write_dataset(real_rows(), "plain.jsonl")}).json()
+    service.work()
+
+    def body(tokens: int, max_length: int = 128) -> dict[str, Any]:
+        asked = service.request("file:///x.jsonl", budget={"tokens": tokens}, filters={})
+        asked["model"]["max_length"] = max_length
+        return {**asked, "dataset": {"id": made["id"]}}
+
+    failed = service.run(body(3))
+    assert (failed["state"], failed["error"]["errors"][0]["field"]) == ("failed", "selection.budget.tokens")
+    shortest = int(re.search(r"the shortest row has (\d+) tokens", failed["error"]["detail"])[1])  # type: ignore[index]
+
+    for tokens in (3, shortest - 1):
+        refused = service.http.post("/jobs", json=body(tokens))
+        said = fields_of(refused)["selection.budget.tokens"]
+        assert refused.status_code == 422
+        assert f"the token budget is {tokens}, the shortest row has {shortest} tokens" in said
+        assert "raise the token budget" in said
+        assert "the shortest row has" in fields_of(service.estimate(body(tokens)))["selection.budget.tokens"]
+    job = done(service, body(shortest))
+    assert job["result"]["tokens_selected"] == shortest
+
+    assert service.http.post("/jobs", json=body(3, max_length=127)).status_code == 202, "not read in this way yet"
+    extended = {**body(3), "extends": job["id"]}
+    assert service.http.post("/jobs", json=extended).status_code == 202, "rows that are kept cost nothing"
+    assert service.estimate(body(3, max_length=126)).status_code == 422
+    assert service.http.post("/jobs", json=body(3, max_length=126)).status_code == 422, "an estimate has read it"
+
+
 def test_a_sweep_and_reselections_tell_how_sure_the_answer_is(service: Service) -> None:
     sweep = {"conflict_penalty": [0, 0.1], "early_stop_ratio": [None, 0.9], "normalize": ["unit", "none"]}
     job = done(service, sourced(service, budget={"count": 10}, sweep=sweep, stability={"sketches": 2, "bootstrap": 4}))
@@ -225,7 +257,7 @@ def test_a_sweep_and_reselections_tell_how_sure_the_answer_is(service: Service) 
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
-    ({"budget": {"tokens": 0}}, "selection.budget.tokens", "greater than or equal to 1"),
+    ({"budget": {"tokens": 0}}, "selection.budget.tokens", "greater than or equal to 2"),
     ({"budget": {"tokens": 5, "count": 2}}, "selection.budget", "either fraction"),
     ({"constraints": {"sources": {"a": {"min": 0.7}, "b": {"min": 0.4}}}}, "selection.constraints", "1.1 together"),
     ({"constraints": {"sources": {"a": {"min": 0.7, "max": 0.4}}}}, "selection.constraints.sources.a", "above max"),
