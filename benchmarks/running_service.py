@@ -40,8 +40,9 @@ class RunningService:
         return str(response.json()["id"])
 
     def ended(self, job_id: str, looked: Any = None) -> dict[str, Any]:  # noqa: ANN401 - a function of the job
-        """The job once it has succeeded; `looked` is told of it at each look."""
-        seen, moved_at = None, time.monotonic()
+        """The job once it has succeeded; `looked` is told of it at each look, rarer the longer the job takes."""
+        began = time.monotonic()
+        seen, moved_at = None, began
         while time.monotonic() - moved_at < STALLED_S:
             job: dict[str, Any] = self.http.get(f"/jobs/{job_id}").json()
             if looked is not None:
@@ -51,7 +52,7 @@ class RunningService:
                 return job
             if job["updated_at"] != seen:
                 seen, moved_at = job["updated_at"], time.monotonic()
-            time.sleep(0.05)
+            time.sleep(min(1.0, max(0.05, (time.monotonic() - began) / 100)))
         raise TimeoutError(f"job {job_id} has told nothing for {STALLED_S:g} s")
 
     @contextmanager

@@ -1,10 +1,11 @@
-"""One job at 10,000, 100,000 and 1,000,000 rows, stage by stage: time, processor time, memory, disk, and their growth.
+"""One job at 10,000, 100,000 and 1,000,000 rows, stage by stage: processor time, memory, disk, and their growth.
 
     python -m benchmarks.scale [--rows 10000,100000,1000000] [--partitions] [--keep]
 
 The whole service runs on embedded servers with one worker of one thread, so that a stage's processor time is its own.
-The model is tiny: what is measured is everything but the model. It takes an hour and 30 GB of disk, so it is no part of
-`make bench`; with --keep it writes benchmarks/scale.json and the table of docs/scaling.md.
+The model is tiny and the rows are short: what is measured is everything but the model. It takes longer than
+`make bench` may, so it is no part of it; with --keep each size is written to benchmarks/scale.json once it is measured,
+and the table of docs/scaling.md is made anew of all sizes there.
 
 With --partitions selections in one process and in parts are timed on made-up sketches, at sizes around those where
 parts begin to win.
@@ -16,7 +17,6 @@ import argparse
 import json
 import math
 import sys
-import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
+from sqlalchemy import create_engine, text
 
 from benchmarks.jobs import texts
 from benchmarks.row import machine
@@ -34,7 +35,9 @@ from tests.integration.tiny_model import save_tiny_model
 from workers.selection import PartPicks, SelectionConfig, merge, partition, select, select_part, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from benchmarks.running_service import RunningService
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "scale.json"
@@ -42,9 +45,11 @@ PAGE = ROOT / "docs" / "scaling.md"
 BEGIN, END = "<!-- scale: made by `python -m benchmarks.scale --keep` -->\n", "<!-- /scale -->\n"
 SIZES = (10_000, 100_000, 1_000_000)
 STAGES = ("reading", "gradients", "selecting", "publishing")
+WARM_ROWS = 100
+"""Of the first job, which has the worker import and load everything, and does not count."""
+PROMPT_CHARACTERS, RESPONSE_CHARACTERS, MAX_LENGTH = 12, 20, 64
 SKETCH_DIM = 256
-FRACTION = 0.01
-LOOK_EVERY_S = 0.2
+PICKS = 1000
 PARTS = ((100_000, 1000, 256, 8), (100_000, 10_000, 256, 4), (400_000, 2000, 256, 14), (400_000, 200, 1024, 32))
 """Rows, picks, length of a sketch, parts."""
 
@@ -70,15 +75,19 @@ class JobCost:
 
     Attributes:
         rows: Rows of its dataset.
-        tokens: Their tokens.
+        machine: What it ran on.
+        tokens: Tokens of the rows.
         stages: By stage.
-        disk: Bytes of the artifact store and of the worker's cache afterwards.
-        database: Bytes of the database.
+        dataset: Bytes of its file.
+        disk: Bytes that the job added to the artifact store and to the worker's cache.
+        database: Bytes that the job added to the database.
     """
 
     rows: int
+    machine: str
     tokens: int = 0
     stages: dict[str, StageCost] = field(default_factory=lambda: {name: StageCost() for name in STAGES})
+    dataset: int = 0
     disk: int = 0
     database: int = 0
 
@@ -89,89 +98,69 @@ class Meter:
     def __init__(self, worker: int, cost: JobCost) -> None:
         """Of a worker process by its number."""
         self._worker, self._cost = psutil.Process(worker), cost
-        self._before = self._processor_s()
-        self.stage: str | None = None
-        self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._stage: str | None = None
+        self._before = self._family()[0]
 
-    def __enter__(self) -> Meter:
-        self._thread.start()
-        return self
+    def look(self, job: dict[str, Any]) -> None:
+        """Add what was used since the last look to the stage that the job was in then."""
+        used, memory = self._family()
+        if self._stage in self._cost.stages:
+            stage = self._cost.stages[self._stage]
+            stage.processor_s += max(0.0, used - self._before)
+            stage.memory = max(stage.memory, memory)
+        self._stage, self._before = job["stage"], used
 
-    def __exit__(self, *_: object) -> None:
-        self._ends.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ends.wait(LOOK_EVERY_S):
-            now, memory = self._processor_s(), self._memory()
-            if self.stage in self._cost.stages:
-                stage = self._cost.stages[self.stage]
-                stage.processor_s += max(0.0, now - self._before)
-                stage.memory = max(stage.memory, memory)
-            self._before = now
-
-    def _family(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            return [self._worker, *self._worker.children(recursive=True)]
-        return []
-
-    def _processor_s(self) -> float:
-        total = 0.0
-        for process in self._family():
+    def _family(self) -> tuple[float, int]:
+        """Processor seconds and memory of the worker and its children; the time of those that ended is the worker's."""
+        used, memory = 0.0, 0
+        for process in (self._worker, *self._worker.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                total += times.user + times.system
-        return total
-
-    def _memory(self) -> int:
-        total = 0
-        for process in self._family():
-            with suppress(psutil.NoSuchProcess):
-                total += process.memory_info().rss
-        return total
+                used += sum(process.cpu_times()[:4])
+                memory += process.memory_info().rss
+        return used, memory
 
 
-def measured(sizes: Sequence[int]) -> list[JobCost]:
-    """A job of each size, one after the other; a short one comes first, so that the worker is warm."""
+def measured(sizes: Sequence[int]) -> Iterator[JobCost]:
+    """A job of each size, one after the other, each as soon as it has ended."""
     with running_service(token_budget=16_384) as service:
         written = texts()
         model = save_tiny_model(service.directory / "tiny", [row["prompt"] + row["response"] for row in written])
-        costs = []
         with service.workers(1) as (worker,):
-            for rows in (100, *sizes):
+            for rows in (WARM_ROWS, *sizes):
                 dataset = _written(service.directory / f"rows-{rows}.jsonl", written, rows)
-                cost = JobCost(rows)
-                job_id = service.submit(
-                    {
-                        "dataset": {"uri": dataset.as_uri()},
-                        "model": {"uri": model.as_uri(), "max_length": 64},
-                        "gradients": {"rank": 2, "sketch_dim": SKETCH_DIM},
-                        "selection": {"budget": {"fraction": FRACTION}},
-                    }
-                )
-                with Meter(worker.pid, cost) as meter:
+                cost = _measured_job(service, worker.pid, dataset, model, rows)
+                print(f"{rows:,} rows: {asdict(cost)}", file=sys.stderr, flush=True)
+                if rows != WARM_ROWS:
+                    yield cost
 
-                    def looked(job: dict[str, Any], meter: Meter = meter) -> None:
-                        meter.stage = job["stage"]
 
-                    result = service.ended(job_id, looked)["result"]
-                for name, seconds in result["seconds"].items():
-                    if name in cost.stages:
-                        cost.stages[name].seconds = seconds
-                cost.tokens = result["tokens"]
-                cost.disk = _size(service.settings.data_dir)
-                cost.database = _size(service.directory / "servers" / "postgres")
-                costs.append(cost)
-                print(f"{rows:,} rows: {sum(one.seconds for one in cost.stages.values()):.1f} s", file=sys.stderr)
-    return costs[1:]
+def _measured_job(service: RunningService, worker: int, dataset: Path, model: Path, rows: int) -> JobCost:
+    cost = JobCost(rows, machine(), dataset=dataset.stat().st_size)
+    disk, database = _size(service.settings.data_dir), _database_size(service)
+    meter = Meter(worker, cost)
+    job_id = service.submit(
+        {
+            "dataset": {"uri": dataset.as_uri()},
+            "model": {"uri": model.as_uri(), "max_length": MAX_LENGTH},
+            "gradients": {"rank": 2, "sketch_dim": SKETCH_DIM},
+            "selection": {"budget": {"count": min(PICKS, rows)}},
+        }
+    )
+    result = service.ended(job_id, meter.look)["result"]
+    for name, seconds in result["seconds"].items():
+        if name in cost.stages:
+            cost.stages[name].seconds = seconds
+    cost.tokens = result["tokens"]
+    cost.disk, cost.database = _size(service.settings.data_dir) - disk, _database_size(service) - database
+    return cost
 
 
 def _written(path: Path, texts: list[dict[str, str]], rows: int) -> Path:
     with path.open("w", encoding="utf-8") as file:
         for place in range(rows):
             row = texts[place % len(texts)]
-            file.write(json.dumps({"prompt": f"{place}: {row['prompt']}", "response": row["response"][:160]}) + "\n")
+            prompt, response = row["prompt"][-PROMPT_CHARACTERS:], row["response"][:RESPONSE_CHARACTERS]
+            file.write(json.dumps({"prompt": f"{place}: {prompt}", "response": response}) + "\n")
     return path
 
 
@@ -181,6 +170,15 @@ def _size(directory: Path) -> int:
         with suppress(OSError):
             total += path.stat().st_size if path.is_file() else 0
     return total
+
+
+def _database_size(service: RunningService) -> int:
+    engine = create_engine(str(service.settings.database_url))
+    try:
+        with engine.connect() as connection:
+            return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+    finally:
+        engine.dispose()
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
@@ -204,13 +202,18 @@ def table(costs: Sequence[JobCost]) -> str:
 
     for stage in STAGES:
         of_stage = [cost.stages[stage] for cost in costs]
-        line(f"{stage}, seconds", [one.seconds for one in of_stage], _seconds)
         line(f"{stage}, processor seconds", [one.processor_s for one in of_stage], _seconds)
+        line(f"{stage}, seconds", [one.seconds for one in of_stage], _seconds)
         line(f"{stage}, memory", [one.memory for one in of_stage], _bytes)
-    line("disk: store and cache, of all jobs so far", [cost.disk for cost in costs], _bytes)
-    line("database, likewise", [cost.database for cost in costs], _bytes)
-    about = f"p = {SKETCH_DIM}, {FRACTION:.0%} picked, a model of some thousand weights, one worker of one thread"
-    return "".join(lines) + f"\n{about}; {machine()}.\n"
+    line("the dataset's file", [cost.dataset for cost in costs], _bytes)
+    line("store and cache", [cost.disk for cost in costs], _bytes)
+    line("database", [cost.database for cost in costs], _bytes)
+    tokens = ", ".join(f"{cost.tokens / cost.rows:.0f}" for cost in costs)
+    about = (
+        f"p = {SKETCH_DIM}, {PICKS:,} picks, rows of {tokens} tokens, a model of some thousand weights, one worker of "
+        "one thread"
+    )
+    return "".join(lines) + f"\n{about}; {'; '.join(sorted({cost.machine for cost in costs}))}.\n"
 
 
 def partitions() -> str:
@@ -250,12 +253,27 @@ def _bytes(value: float) -> str:
     return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
 
 
-def keep(costs: Sequence[JobCost], text: str) -> None:
-    """Write the figures, and the page's table."""
-    RESULTS.write_text(json.dumps([asdict(cost) for cost in costs], indent=2) + "\n", encoding="utf-8")
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(before + BEGIN + text + END + after, encoding="utf-8")
+def kept() -> list[JobCost]:
+    """What was measured and kept so far, the fewest rows first."""
+    if not RESULTS.exists():
+        return []
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    stages = [{name: StageCost(**stage) for name, stage in one.pop("stages").items()} for one in found]
+    return [JobCost(**one, stages=of_job) for one, of_job in zip(found, stages, strict=True)]
+
+
+def keep(cost: JobCost) -> None:
+    """Write a job's figures in place of those of as many rows, and the page's table of all."""
+    costs = sorted([*(one for one in kept() if one.rows != cost.rows), cost], key=lambda one: one.rows)
+    RESULTS.write_text(json.dumps([asdict(one) for one in costs], indent=2) + "\n", encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), costs), encoding="utf-8")
+
+
+def page(before: str, costs: Sequence[JobCost]) -> str:
+    """A page with the table of these jobs between its marks."""
+    head, rest = before.split(BEGIN)
+    _, tail = rest.split(END)
+    return head + BEGIN + table(costs) + END + tail
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -267,11 +285,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.partitions:
         print(partitions())
         return 0
-    costs = measured([int(size) for size in options.rows.split(",")])
-    text = table(costs)
-    print(text)
-    if options.keep:
-        keep(costs, text)
+    costs = []
+    for cost in measured([int(size) for size in options.rows.split(",")]):
+        costs.append(cost)
+        if options.keep:
+            keep(cost)
+    print(table(costs))
     return 0
 
 

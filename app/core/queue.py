@@ -19,7 +19,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
-from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Shard
+from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Repair, Shard
 from app.core.settings import QUEUES
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ KINDS: Final[dict[Work, str]] = {
     Job: "selection",
     Part: "selection",
     Proof: "selection",
+    Repair: "selection",
     Estimate: "gradients",  # the devices whose speed and memory it tells are those that compute gradients
     Shard: "gradients",
     ProofRun: "proofs",

@@ -50,6 +50,14 @@ async def sessions_of(request: Request) -> Sessions:
 SessionsDep = Annotated[Sessions, Depends(sessions_of)]
 
 
+async def _writing_sessions(request: Request) -> Sessions:
+    return project_sessions(resources(request).sessions, principal_of(request).project_id)
+
+
+WritingSessionsDep = Annotated[Sessions, Depends(_writing_sessions)]
+"""Sessions of the request's project that write, even where the request only reads."""
+
+
 async def _session(request: Request, sessions: SessionsDep) -> AsyncIterator[Session]:
     session = sessions()
     try:

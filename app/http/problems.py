@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 QUOTA_RETRY_AFTER_S = 60
+REPAIR_RETRY_S = 3
 BODY_UNREADABLE = (
     "body: must be JSON in UTF-8, not compressed, nested no deeper than some hundred levels, and with no number of "
     "more than 4,300 digits"
@@ -287,14 +288,30 @@ class RowsGone(NotFoundProblem):
 
 
 class RowsDamaged(StatusProblem):
-    """The picked rows are not what was published."""
+    """A file of a job's rows is not what was published, and could not be made again."""
 
     type_ = "rows-damaged"
     title = "The rows are damaged"
     status = 500
 
+    def __init__(self, what: str, why_not: str) -> None:
+        super().__init__(
+            f"{what}. It could not be made again: {why_not}. Submit the job again, which uses what is there of its "
+            "sketches; its indices are whole."
+        )
+
+
+class RowsInRepair(StatusProblem):
+    """A file of a job's rows is not what was published, and a worker makes it again."""
+
+    type_ = "rows-in-repair"
+    title = "The rows are being made again"
+    status = 503
+
     def __init__(self, what: str) -> None:
-        super().__init__(f"{what}: submit the job again, its sketches are used again; its indices are whole.")
+        super().__init__(
+            f"{what}. A worker makes it again: send the request again.", headers={"Retry-After": str(REPAIR_RETRY_S)}
+        )
 
 
 class NotAcceptable(StatusProblem):

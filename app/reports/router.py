@@ -10,12 +10,21 @@ from fastapi.responses import HTMLResponse, Response
 
 from app.core.contracts.statistics import Statistics  # noqa: TC001
 from app.http.caching import ValidatorsDep  # noqa: TC001
-from app.http.dependencies import ArtifactsDep, SessionDep, SessionsDep  # noqa: TC001
+from app.http.dependencies import SessionDep, SessionsDep  # noqa: TC001
 from app.http.openapi import Responses, example, problems
-from app.http.problems import FigureNotFound, JobNotFound, ResultNotReady, StatisticsMissing, Unavailable
+from app.http.problems import (
+    FigureNotFound,
+    JobNotFound,
+    ResultNotReady,
+    RowsDamaged,
+    RowsInRepair,
+    StatisticsMissing,
+    Unavailable,
+)
 from app.reports import service
 from app.reports.document import figure_style
 from app.reports.schemas import EXAMPLE_FIGURES, EXAMPLE_STATISTICS, FigureResponse, Figures
+from app.results.job_files import JobFilesDep  # noqa: TC001
 from app.results.schemas import JOB_ID
 from app.results.service import finished_job
 
@@ -93,15 +102,18 @@ def figure(
     summary="The report",
     response_class=HTMLResponse,
     responses=HTML_ANSWER
-    | problems(*PROBLEMS, (Unavailable, "the artifact store s3://bucket/spice could not read jobs/...")),
+    | problems(
+        *PROBLEMS,
+        (RowsInRepair, f"jobs/{JOB_ID}/excerpts.jsonl in the artifact store /var/spice is damaged ..."),
+        (RowsDamaged, f"jobs/{JOB_ID}/excerpts.jsonl ... could not be made again: ... Submit the job again, ..."),
+        (Unavailable, "the artifact store s3://bucket/spice could not read jobs/..."),
+    ),
 )
-def report(
-    sessions: SessionsDep, artifacts: ArtifactsDep, validators: ValidatorsDep, job_id: uuid.UUID
-) -> HTMLResponse:
+def report(sessions: SessionsDep, files: JobFilesDep, validators: ValidatorsDep, job_id: uuid.UUID) -> HTMLResponse:
     """One HTML file that needs nothing else: the result in words, the figures, settings, versions and hashes."""
     headers = _tag(sessions, validators, job_id)
     return HTMLResponse(
-        service.report(sessions, artifacts, job_id),
+        service.report(sessions, files),
         headers={
             **headers,
             "Content-Security-Policy": STILL,

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from app.core.contracts.job_result import JobResult
     from app.core.db.engine import Sessions
-    from app.core.storage import ArtifactStore
     from app.jobs.schemas import JobResponse
     from app.reports.figures import Figure
+    from app.results.job_files import JobFiles
 
 CURVE_POINTS = 400
 """Points of a line: more than a figure has pixels to show."""
@@ -83,13 +83,14 @@ def show(sessions: Sessions, job_id: uuid.UUID, *widths: tuple[float, float]) ->
     return Shown(job, job.result, summary(job.result), figures)
 
 
-def report(sessions: Sessions, artifacts: ArtifactStore, job_id: uuid.UUID) -> str:
-    """The report of a finished job, as HTML; raises as `statistics`, and Unavailable if the store does not answer."""
+def report(sessions: Sessions, files: JobFiles) -> str:
+    """The report of a finished job, as HTML; raises as `statistics`, and as `rows_of` but where the rows are gone."""
+    job_id = files.job_id
     shown = show(sessions, job_id, (REPORT_WIDTH, REPORT_WIDTH), (PHONE_WIDTH, PHONE_WIDTH))
     with sessions() as session:
         methods = league_of(session, job_id).methods
     try:
-        rows = rows_of(artifacts, job_id, excerpts_name(job_id), PickedRow, Asked("", REPORT_ROWS, None)).items
+        rows = rows_of(files, excerpts_name(job_id), PickedRow, Asked("", REPORT_ROWS, None)).items
     except RowsGone:
         rows = None
     return render(Report(shown.job, shown.summary, shown.figures, methods, rows))

@@ -14,18 +14,27 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import StreamingResponse
 
-from app.core.storage import Damaged, StorageFailed, checked, put_checked, row_scores_name, rows_name, subset_name
+from app.core.storage import (
+    Damaged,
+    StorageFailed,
+    check_size,
+    checked,
+    put_checked,
+    row_scores_name,
+    rows_name,
+    subset_name,
+)
 from app.http.caching import made_by
-from app.http.problems import RangeNotSatisfiable, RowsDamaged, RowsGone, Unavailable
+from app.http.problems import RangeNotSatisfiable, RowsGone, Unavailable
 
 if TYPE_CHECKING:
-    import uuid
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from app.core.db.engine import Sessions
     from app.core.db.tables import Job
     from app.core.storage import ArtifactStore, Stored
     from app.results.formats import SubsetFormat
+    from app.results.job_files import JobFiles
 
 MEDIA_TYPES = {
     "jsonl": "application/x-ndjson",
@@ -76,49 +85,40 @@ class PartAsked:
         return first, last
 
 
-def picked_rows(artifacts: ArtifactStore, job: Job, headers: Mapping[str, str], part: PartAsked) -> StreamingResponse:
+def picked_rows(files: JobFiles, job: Job, headers: Mapping[str, str], part: PartAsked) -> StreamingResponse:
     """The rows of a finished job, in the dataset's format.
 
     Raises:
         RowsGone: They are not in the artifact store.
-        RowsDamaged: They are not what was published.
+        RowsInRepair: They are not what was published, and are being made again.
+        RowsDamaged: They could not be made again.
         Unavailable: The store does not answer.
     """
     kind = (job.result or {})["format"]
-    return _published(artifacts, job.id, rows_name(job.id, kind), f"subset-{job.id}.{kind}", headers, part)
+    return _published(files, rows_name(job.id, kind), f"subset-{job.id}.{kind}", headers, part)
 
 
-def scores_file(
-    artifacts: ArtifactStore, job_id: uuid.UUID, headers: Mapping[str, str], part: PartAsked
-) -> StreamingResponse:
+def scores_file(files: JobFiles, headers: Mapping[str, str], part: PartAsked) -> StreamingResponse:
     """The figures of all rows of a finished job, as Parquet; the errors are those of `picked_rows`."""
-    return _published(artifacts, job_id, row_scores_name(job_id), f"scores-{job_id}.parquet", headers, part)
+    return _published(files, row_scores_name(files.job_id), f"scores-{files.job_id}.parquet", headers, part)
 
 
 def _published(
-    artifacts: ArtifactStore,
-    job_id: uuid.UUID,
-    name: str,
-    filename: str,
-    headers: Mapping[str, str],
-    part: PartAsked,
+    files: JobFiles, name: str, filename: str, headers: Mapping[str, str], part: PartAsked
 ) -> StreamingResponse:
-    try:
-        stored = artifacts.stat(name)
+    with files.looked_at():
+        stored = files.artifacts.stat(name)
         if stored is None:
-            raise RowsGone(f"The rows of job {job_id} are not in the artifact store any more; its indices are.")
-        return _file(artifacts, stored, filename, MEDIA_TYPES[name.rpartition(".")[2]], headers, part)
-    except Damaged as error:
-        raise RowsDamaged(str(error)) from error
-    except StorageFailed as error:
-        raise Unavailable(str(error)) from error
+            raise RowsGone(f"The rows of job {files.job_id} are not in the artifact store any more; its indices are.")
+        return _file(
+            files.artifacts, stored, filename, MEDIA_TYPES[name.rpartition(".")[2]], headers, part, files.streamed
+        )
 
 
 def subset_file(
-    artifacts: ArtifactStore,
+    files: JobFiles,
     sessions: Sessions,
     scratch: Path,
-    job_id: uuid.UUID,
     chosen: SubsetFormat,
     headers: Mapping[str, str],
     part: PartAsked,
@@ -131,11 +131,20 @@ def subset_file(
     Raises:
         Unavailable: The store does not answer.
     """
+    artifacts, job_id = files.artifacts, files.job_id
     name = subset_name(job_id, hashlib.sha256(made_by().encode()).hexdigest()[:8], chosen.name)
 
     def answer(stored: Stored | None) -> StreamingResponse:
         stored = stored or _written(artifacts, name, scratch, chosen.write(sessions, job_id))
-        return _file(artifacts, stored, f"subset-{job_id}.{chosen.name}", chosen.media_type, headers, part)
+        filename = f"subset-{job_id}.{chosen.name}"
+        return _file(artifacts, stored, filename, chosen.media_type, headers, part, dropped)
+
+    def dropped(pieces: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            yield from pieces
+        except Damaged:
+            artifacts.remove(name)  # it is written anew when it is asked for next
+            raise
 
     try:
         try:
@@ -174,10 +183,21 @@ def _file(
     media_type: str,
     headers: Mapping[str, str],
     part: PartAsked,
+    watched: Callable[[Iterator[bytes]], Iterator[bytes]],
 ) -> StreamingResponse:
     """A file or a part of it. Its first piece is read and checked here, while the answer can still be a problem.
 
+    Args:
+        artifacts: The store.
+        stored: The file.
+        filename: As the client is to save it.
+        media_type: Its kind.
+        headers: Further headers of the answer.
+        part: What is asked for.
+        watched: Gets the pieces after the first, and hears of damage there.
+
     Raises:
+        RangeNotSatisfiable: The range begins beyond the end of the file.
         Damaged: The first piece is not what was published. Of a later one, the answer breaks off.
         StorageFailed: The store does not answer.
     """
@@ -186,11 +206,15 @@ def _file(
         "accept-ranges": "bytes",
         "content-disposition": f'attachment; filename="{filename}"',
     }
-    span = part.of(stored.size, (headers["ETag"], told["last-modified"]))
+    try:
+        span = part.of(stored.size, (headers["ETag"], told["last-modified"]))
+    except RangeNotSatisfiable:
+        check_size(artifacts, stored.name, stored.size)  # half a file has an end of its own
+        raise
     first, last = span or (0, stored.size - 1)
     told["content-length"] = str(last - first + 1)
     if span is not None:
         told["content-range"] = f"bytes {first}-{last}/{stored.size}"
     pieces = checked(artifacts, stored.name, stored.size, first, last) if stored.size else iter(())
-    body = chain([next(pieces, b"")], pieces)
+    body = chain([next(pieces, b"")], watched(pieces))
     return StreamingResponse(body, 200 if span is None else 206, {**headers, **told}, media_type)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from app.http.caching import ValidatorsDep  # noqa: TC001
-from app.http.dependencies import ArtifactsDep, SessionDep, SessionsDep, SettingsDep  # noqa: TC001
+from app.http.dependencies import SessionDep, SessionsDep, SettingsDep  # noqa: TC001
 from app.http.openapi import Responses, example, problems
 from app.http.problems import (
     FieldError,
@@ -21,12 +21,14 @@ from app.http.problems import (
     ResultNotReady,
     RowsDamaged,
     RowsGone,
+    RowsInRepair,
     Unavailable,
 )
 from app.results import service
 from app.results.changes import changes
 from app.results.downloads import PartAsked, picked_rows, subset_file
 from app.results.formats import FORMATS
+from app.results.job_files import JobFilesDep  # noqa: TC001
 from app.results.league import league as league_of
 from app.results.schemas import (
     EXAMPLE_CHANGES,
@@ -113,14 +115,18 @@ async def _asked(
         *PROBLEMS,
         (NotAcceptable, "Accept is 'image/png', but a subset comes as application/json, ..."),
         (RowsGone, f"The rows of job {JOB_ID} are not in the artifact store any more; its indices are."),
-        (RowsDamaged, f"jobs/{JOB_ID}/rows.jsonl in the artifact store /var/spice is damaged between its bytes ..."),
+        (
+            RowsInRepair,
+            f"jobs/{JOB_ID}/rows.jsonl in the artifact store /var/spice is damaged ... A worker makes it again",
+        ),
+        (RowsDamaged, f"jobs/{JOB_ID}/rows.jsonl ... could not be made again: ... Submit the job again, ..."),
         (RangeNotSatisfiable, "Range: 'bytes=9000-' begins beyond the end of the file, which has 8214 bytes: ..."),
         (Unavailable, "the artifact store s3://bucket/spice could not read jobs/...: see SPICE_ARTIFACTS_URL"),
     ),
 )
 def subset(
     sessions: SessionsDep,
-    artifacts: ArtifactsDep,
+    files: JobFilesDep,
     settings: SettingsDep,
     validators: ValidatorsDep,
     job_id: uuid.UUID,
@@ -132,14 +138,14 @@ def subset(
         if asked.since is not None:
             service.finished_job(session, asked.since)
     if asked.since is not None:
-        found = changes(sessions, artifacts, job_id, asked.since)
+        found = changes(sessions, files.artifacts, job_id, asked.since)
         return JSONResponse(found.model_dump(mode="json"))
     if asked.rows:
-        return picked_rows(artifacts, job, validators.download(job), asked.part)
+        return picked_rows(files, job, validators.download(job), asked.part)
     chosen = service.choose_format(asked.format, asked.accept)
     headers = {**validators.download(job, chosen.name), "Vary": "Accept"}
     if asked.part.range is not None:
-        return subset_file(artifacts, sessions, settings.cache_path, job_id, chosen, headers, asked.part)
+        return subset_file(files, sessions, settings.cache_path, chosen, headers, asked.part)
     name = f"subset-{job_id}.{chosen.name}"
     headers |= {"Content-Disposition": f'attachment; filename="{name}"', "Accept-Ranges": "bytes"}
     return StreamingResponse(chosen.write(sessions, job_id), media_type=chosen.media_type, headers=headers)

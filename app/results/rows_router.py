@@ -10,17 +10,20 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Response
 
 from app.core.storage import excerpts_name, suspects_name
 from app.http.caching import ValidatorsDep  # noqa: TC001
-from app.http.dependencies import ArtifactsDep, SessionsDep  # noqa: TC001
+from app.http.dependencies import SessionsDep  # noqa: TC001
 from app.http.openapi import Responses, example, problems
 from app.http.problems import (
     InvalidRequest,
     JobNotFound,
     RangeNotSatisfiable,
     ResultNotReady,
+    RowsDamaged,
     RowsGone,
+    RowsInRepair,
     Unavailable,
 )
 from app.results.downloads import MEDIA_TYPES, PartAsked, scores_file
+from app.results.job_files import JobFilesDep  # noqa: TC001
 from app.results.rows_schemas import (
     EXAMPLE_FATE,
     EXAMPLE_ROWS,
@@ -42,6 +45,11 @@ NOT_THERE = (
     (JobNotFound, f"No job has the id {JOB_ID}."),
     (ResultNotReady, f"Job {JOB_ID} is running: poll it until its state is succeeded."),
     (RowsGone, f"The rows of job {JOB_ID} are not in the artifact store any more; its indices are."),
+    (
+        RowsInRepair,
+        f"jobs/{JOB_ID}/scores.parquet in the artifact store /var/spice is damaged ... A worker makes it again",
+    ),
+    (RowsDamaged, f"jobs/{JOB_ID}/scores.parquet ... could not be made again: ... Submit the job again, ..."),
     (Unavailable, "the artifact store s3://bucket/spice could not read jobs/...: see SPICE_ARTIFACTS_URL"),
 )
 CURSOR = (InvalidRequest, "cursor: is not a next_cursor that this service gave for this job")
@@ -84,7 +92,7 @@ async def _picks_asked(
 )
 def rows(
     sessions: SessionsDep,
-    artifacts: ArtifactsDep,
+    files: JobFilesDep,
     validators: ValidatorsDep,
     job_id: uuid.UUID,
     asked: Annotated[Asked, Depends(_picks_asked)],
@@ -94,7 +102,7 @@ def rows(
         job = finished_job(session, job_id)
         selected = (job.result or {})["selected"]
     validators.result(job)
-    found = rows_of(artifacts, job_id, excerpts_name(job_id), PickedRow, asked)
+    found = rows_of(files, excerpts_name(job_id), PickedRow, asked)
     return PickedRows(
         job_id=job_id,
         items=found.items,
@@ -112,7 +120,7 @@ def rows(
 )
 def why(
     sessions: SessionsDep,
-    artifacts: ArtifactsDep,
+    files: JobFilesDep,
     validators: ValidatorsDep,
     job_id: uuid.UUID,
     row: Annotated[int, Path(ge=0, le=2**53, description="Row number in the dataset, from 0.")],
@@ -120,7 +128,7 @@ def why(
     """What a row would add to the selection, the pick that it is most like, and which filter or fault kept it out."""
     with sessions() as session:
         validators.result(finished_job(session, job_id))
-    return fate(sessions, artifacts, job_id, row)
+    return fate(sessions, files, row)
 
 
 @router.get(
@@ -130,7 +138,7 @@ def why(
 )
 def suspects(
     sessions: SessionsDep,
-    artifacts: ArtifactsDep,
+    files: JobFilesDep,
     validators: ValidatorsDep,
     job_id: uuid.UUID,
     asked: Annotated[Asked, Depends(_asked)],
@@ -140,7 +148,7 @@ def suspects(
         job = finished_job(session, job_id)
         counted = (job.result or {}).get("suspects") or {}
     validators.result(job)
-    found = rows_of(artifacts, job_id, suspects_name(job_id), SuspectRow, asked)
+    found = rows_of(files, suspects_name(job_id), SuspectRow, asked)
     return Suspects(
         job_id=job_id,
         items=found.items,
@@ -162,7 +170,7 @@ def suspects(
 )
 def scores(
     sessions: SessionsDep,
-    artifacts: ArtifactsDep,
+    files: JobFilesDep,
     validators: ValidatorsDep,
     job_id: uuid.UUID,
     range: Annotated[str | None, Header(description="Bytes of the file, such as `bytes=1000-`.")] = None,  # noqa: A002
@@ -174,4 +182,4 @@ def scores(
     """
     with sessions() as session:
         job = finished_job(session, job_id)
-    return scores_file(artifacts, job_id, validators.download(job, "scores"), PartAsked(range, if_range))
+    return scores_file(files, validators.download(job, "scores"), PartAsked(range, if_range))

@@ -7,16 +7,15 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from app.core.storage import Damaged, StorageFailed, open_checked
-from app.http.problems import FieldError, InvalidRequest, RowsDamaged, RowsGone, Unavailable
+from app.core.storage import open_checked
+from app.http.problems import FieldError, InvalidRequest, RowsGone
 from app.results.rows_schemas import TextRow
 
 if TYPE_CHECKING:
-    import uuid
     from collections.abc import Mapping
     from typing import BinaryIO
 
-    from app.core.storage import ArtifactStore
+    from app.results.job_files import JobFiles
 
 SCANNED_BYTES = 8 << 20
 """Most bytes that one request reads: a search without a match must not read gigabytes."""
@@ -74,35 +73,31 @@ class Asked:
         return not query or any(query in message.content.casefold() for message in row.messages)
 
 
-def rows_of(artifacts: ArtifactStore, job_id: uuid.UUID, name: str, kind: type[Row], asked: Asked) -> Found[Row]:
+def rows_of(files: JobFiles, name: str, kind: type[Row], asked: Asked) -> Found[Row]:
     """The next rows of one of a job's files of rows as text, in the file's order.
 
     Args:
-        artifacts: Where it is.
-        job_id: The job.
+        files: Of the job.
         name: The file's name there.
         kind: What its lines hold.
         asked: What to look for.
 
     Raises:
         RowsGone: The artifact store no longer has the rows.
-        RowsDamaged: They are not what was published.
+        RowsInRepair: They are not what was published, and are being made again.
+        RowsDamaged: They could not be made again.
         InvalidRequest: The cursor is not one that this service gave for this job.
         Unavailable: The store does not answer.
     """
-    try:
-        stored = artifacts.stat(name)
+    with files.looked_at():
+        stored = files.artifacts.stat(name)
         if stored is None:
-            raise RowsGone(f"The rows of job {job_id} are not in the artifact store any more; its indices are.")
-        with open_checked(artifacts, name, stored.size) as stream:
+            raise RowsGone(f"The rows of job {files.job_id} are not in the artifact store any more; its indices are.")
+        with open_checked(files.artifacts, name, stored.size) as stream:
             start = _place(stream, asked.cursor, stored.size)
             if asked.cursor is None and asked.first_rank > 1:
                 start = _at_rank(stream, asked.first_rank, stored.size)
             return _scan(stream, start, stored.size, kind, asked)
-    except Damaged as error:
-        raise RowsDamaged(str(error)) from error
-    except StorageFailed as error:
-        raise Unavailable(str(error)) from error
 
 
 def _place(stream: BinaryIO, cursor: str | None, size: int) -> int:

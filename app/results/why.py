@@ -10,8 +10,8 @@ from sqlalchemy import BigInteger, any_, cast, func, select
 from app.core.contracts.row_scores import GAIN_AT_END, NEAREST, NEAREST_COSINE
 from app.core.db.selections import FILTERED, MAIN
 from app.core.db.tables import RejectedRows, SelectionChunk
-from app.core.storage import Damaged, StorageFailed, excerpts_name, open_checked, row_scores_name
-from app.http.problems import FieldError, InvalidRequest, RowsDamaged, RowsGone, Unavailable
+from app.core.storage import excerpts_name, open_checked, row_scores_name
+from app.http.problems import FieldError, InvalidRequest, RowsGone
 from app.results.rows_schemas import NearestPick, PickedRow, RowFate
 from app.results.rows_service import Asked, rows_of
 from app.results.service import finished_job
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from app.core.db.engine import Sessions
-    from app.core.storage import ArtifactStore
+    from app.results.job_files import JobFiles
 
 ALIKE = 0.9
 """A cosine from which on two rows teach a model about the same."""
@@ -30,7 +30,7 @@ LEFT = 0.01
 """A share of the first pick's gain below which a row adds nothing to speak of."""
 
 
-def fate(sessions: Sessions, artifacts: ArtifactStore, job_id: uuid.UUID, row: int) -> RowFate:
+def fate(sessions: Sessions, files: JobFiles, row: int) -> RowFate:
     """What became of a row, and why.
 
     Raises:
@@ -38,9 +38,11 @@ def fate(sessions: Sessions, artifacts: ArtifactStore, job_id: uuid.UUID, row: i
         ResultNotReady: It has not succeeded.
         InvalidRequest: The dataset has no such row.
         RowsGone: The artifact store no longer has the scores.
-        RowsDamaged: They are not what was published.
+        RowsInRepair: They are not what was published, and are being made again.
+        RowsDamaged: They could not be made again.
         Unavailable: The store does not answer.
     """
+    job_id = files.job_id
     with sessions() as session:
         job = finished_job(session, job_id)
         result, scheduled = job.result or {}, job.request.get("schedule") is not None
@@ -53,13 +55,13 @@ def fate(sessions: Sessions, artifacts: ArtifactStore, job_id: uuid.UUID, row: i
         if reason is not None and not reason.startswith(FILTERED):
             words = [f"The row could not be used: {reason.replace('_', ' ')}."]
             return RowFate(job_id=job_id, row=row, fate="unusable", reason=reason, words=words)
-        scores = _scores(artifacts, job_id, row)
+        scores = _scores(files, row)
         near = scores.get(NEAREST)
         near_rank = None if near is None else _rank(session, job_id, near)
     nearest = None
     if near_rank is not None:
         asked = Asked("", 1, None, first_rank=near_rank, last_rank=near_rank)
-        found = rows_of(artifacts, job_id, excerpts_name(job_id), PickedRow, asked).items
+        found = rows_of(files, excerpts_name(job_id), PickedRow, asked).items
         text = found[0] if found else None
         nearest = NearestPick(
             rank=near_rank,
@@ -141,14 +143,14 @@ def _left_out(session: Session, job_id: uuid.UUID, row: int) -> str | None:
     return found
 
 
-def _scores(artifacts: ArtifactStore, job_id: uuid.UUID, row: int) -> dict[str, Any]:
+def _scores(files: JobFiles, row: int) -> dict[str, Any]:
     """The row's line of the table of scores, without what is not known; empty if it has none."""
-    name = row_scores_name(job_id)
-    try:
-        stored = artifacts.stat(name)
+    name = row_scores_name(files.job_id)
+    with files.looked_at():
+        stored = files.artifacts.stat(name)
         if stored is None:
-            raise RowsGone(f"The scores of job {job_id} are not in the artifact store any more; its indices are.")
-        with open_checked(artifacts, name, stored.size) as stream:
+            raise RowsGone(f"The scores of job {files.job_id} are not in the artifact store any more; its indices are.")
+        with open_checked(files.artifacts, name, stored.size) as stream:
             table = pq.ParquetFile(stream)
             for group in range(table.num_row_groups):
                 bounds = table.metadata.row_group(group).column(0).statistics
@@ -157,8 +159,4 @@ def _scores(artifacts: ArtifactStore, job_id: uuid.UUID, row: int) -> dict[str, 
                     at = found["row"].index(row).as_py()
                     lines = found.slice(at, 1).to_pylist() if at >= 0 else []
                     return {key: value for line in lines for key, value in line.items() if value is not None}
-    except Damaged as error:
-        raise RowsDamaged(str(error)) from error
-    except StorageFailed as error:
-        raise Unavailable(str(error)) from error
     return {}

@@ -692,6 +692,53 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job_id", "reason", name=op.f("pk_rejected_rows")),
     )
     op.create_table(
+        "repairs",
+        sa.Column("id", sa.UUID(), nullable=False),
+        sa.Column("job_id", sa.UUID(), nullable=False),
+        sa.Column(
+            "project_id", sa.UUID(), server_default=sa.text("'5b1ce000-0000-4000-8000-000000000000'"), nullable=False
+        ),
+        sa.Column(
+            "state",
+            sa.Enum(
+                "queued",
+                "running",
+                "succeeded",
+                "failed",
+                "cancelled",
+                name="state",
+                native_enum=False,
+                create_constraint=True,
+                length=16,
+            ),
+            nullable=False,
+        ),
+        sa.Column("dispatch", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("lease_token", sa.UUID(), nullable=True),
+        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("queued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("origin", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("outage_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("outage_of", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_repairs_job_id_jobs"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_repairs_project_id_projects")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_repairs")),
+        sa.UniqueConstraint("job_id", name=op.f("uq_repairs_job_id")),
+    )
+    op.create_index(
+        "ix_repairs_open",
+        "repairs",
+        ["state", "queued_at"],
+        unique=False,
+        postgresql_where=sa.text("state IN ('queued', 'running')"),
+    )
+    op.create_table(
         "selections",
         sa.Column("job_id", sa.UUID(), nullable=False),
         sa.Column("label", sa.Text(), nullable=False),
@@ -881,6 +928,8 @@ def downgrade() -> None:
     op.drop_index("ix_shards_open", table_name="shards", postgresql_where=sa.text("state IN ('queued', 'running')"))
     op.drop_table("shards")
     op.drop_table("selections")
+    op.drop_index("ix_repairs_open", table_name="repairs", postgresql_where=sa.text("state IN ('queued', 'running')"))
+    op.drop_table("repairs")
     op.drop_table("rejected_rows")
     op.drop_index(
         "ix_proofs_webhook_due_at", table_name="proofs", postgresql_where=sa.text("webhook_due_at IS NOT NULL")

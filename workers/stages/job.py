@@ -96,11 +96,11 @@ def _take_turn(job: LeasedJob) -> None:
             return
         if job.plan.parted_at is not None:
             job.seconds[Stage.SELECTING] = round(job.now() - job.plan.parted_at, 3)
-    published = _published(selecting, reading, sketches, scored, chosen, methods.figures)
+    published = published_of(selecting, reading, sketches, scored, chosen, methods.figures)
     publish(job.context, job.heartbeat, published)
 
 
-def _published(
+def published_of(
     selecting: JobSelecting,
     reading: JobReading,
     sketches: JobSketches,
@@ -108,7 +108,7 @@ def _published(
     chosen: Chosen,
     figures: Mapping[str, NDArray[np.float64]],
 ) -> Published:
-    """All that the job publishes."""
+    """All that a job publishes, of what it selected from and what it chose."""
     job, own = selecting.job, sketches.own
     return Published(
         reading=own.reading,

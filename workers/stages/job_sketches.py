@@ -10,8 +10,7 @@ import numpy as np
 
 from app.core.contracts.job_plan import JobPlan, LimitReached
 from app.core.contracts.job_result import Limited
-from app.core.lifecycle import parking, sketch_use
-from workers.data.stopping import Stopped
+from app.core.lifecycle import parking
 from workers.gradients.shards import ShardDamaged
 from workers.runtime.failures import JobError
 from workers.stages.features import needed
@@ -250,10 +249,7 @@ def sketches_for(job: LeasedJob, reading: JobReading) -> JobSketches:
     scheduled = schedule and store_of(job.context, job.source, schedule, own.model.revision, own.corpus)
     key = scheduled.key if scheduled else key_for(job.source, own.model.revision, own.corpus)
     if key != plan.sketches:
-        with job.context.sessions() as session:
-            signals = sketch_use.use(session, job.heartbeat.lease, key, plan, job.context.settings.lease_s)
-        if not signals.held:
-            raise Stopped
+        job.use_sketches(key, plan)
     if scheduled:
         return JobSketches(job, plan, Sketched(POOL, own, scheduled), ())
     first, *beside = (

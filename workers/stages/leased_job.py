@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from app.core.contracts.job_plan import JobPlan
 from app.core.db import clock
 from app.core.db.tables import Job
-from app.core.lifecycle import parking
+from app.core.lifecycle import parking, sketch_use
 from app.core.lifecycle.turns import Turn
 from app.core.telemetry import tracing
 from workers.data.stopping import Stopped
@@ -34,6 +34,7 @@ class LeasedJob:
     """What one turn at a job starts from.
 
     Attributes:
+        id: The job's id.
         context: This worker.
         heartbeat: Its lease of the job.
         source: What the job reads.
@@ -45,6 +46,7 @@ class LeasedJob:
         seconds: Time of each stage so far.
     """
 
+    id: uuid.UUID
     context: WorkerContext
     heartbeat: LeaseHeartbeat
     source: Source
@@ -54,11 +56,6 @@ class LeasedJob:
     parts: Sequence[Part]
     computed: dict[str, int]
     seconds: dict[str, float]
-
-    @property
-    def id(self) -> uuid.UUID:
-        """The job's id."""
-        return self.heartbeat.lease.id
 
     @property
     def request(self) -> JobRequest:
@@ -106,6 +103,21 @@ class LeasedJob:
         if not waiting:
             raise Stopped
 
+    def use_sketches(self, key: str, plan: JobPlan) -> None:
+        """Keep sketches from being deleted until the job ends.
+
+        Args:
+            key: The sketches' content key.
+            plan: The rest of the job's plan.
+
+        Raises:
+            Stopped: The job was cancelled or lost meanwhile.
+        """
+        with self.context.sessions() as session:
+            signals = sketch_use.use(session, self.heartbeat.lease, key, plan, self.context.settings.lease_s)
+        if not signals.held:
+            raise Stopped
+
     def now(self) -> float:
         """Seconds since 1970 on Postgres's clock, which all workers share."""
         with self.context.sessions() as session:
@@ -131,6 +143,7 @@ def leased_job(context: WorkerContext, heartbeat: LeaseHeartbeat) -> LeasedJob:
         if plan.ranges is None:
             computed[plan.role] = computed.get(plan.role, 0) + done
         return LeasedJob(
+            id=job_id,
             context=context,
             heartbeat=heartbeat,
             source=source,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,19 +13,18 @@ import pyarrow.parquet as pq
 
 from app.core.contracts.row_scores import NEAREST
 from app.core.contracts.selection_request import DIAGNOSTICS
-from app.core.storage import put_checked, row_scores_name, suspects_name
 from workers.data.excerpts import write_excerpts
 from workers.data.export import write_rows
 from workers.data.stopping import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from app.core.db.tables import Json
-    from workers.runtime.context import WorkerContext
-    from workers.runtime.heartbeat import LeaseHeartbeat
+    from app.core.settings import Settings
     from workers.stages.candidates import Candidates
     from workers.stages.reading import Reading
 
@@ -33,37 +33,38 @@ MOST_SUSPECTS = 1000
 ROWS_AT_ONCE = 1 << 16
 
 
-def keep_scores(
-    context: WorkerContext,
-    heartbeat: LeaseHeartbeat,
+@contextmanager
+def written_scores(
+    settings: Settings,
     reading: Reading,
     candidates: Candidates,
     picked: NDArray[np.int64],
     further: Mapping[str, NDArray[np.float64]],
     source_column: str | None,
-) -> None:
-    """Hand both files to the artifact store.
+    should_stop: Callable[[], bool],
+) -> Iterator[tuple[Path, Path]]:
+    """The table and the text on this machine, for as long as the block lasts.
 
     Args:
-        context: This worker.
-        heartbeat: Its hold on the job.
+        settings: Where, and the limits of reading.
         reading: The dataset.
         candidates: The rows with their figures.
         picked: Row numbers of the picks.
         further: Further figures of the usable rows by the names of their columns, each (m,); NaN where it is not known.
         source_column: The column that names where a row is from; None where there is none.
+        should_stop: Asked once a batch.
 
     Raises:
-        Stopped: The job was cancelled or lost meanwhile.
+        Stopped: `should_stop` said so.
     """
-    directory = context.settings.cache_path / "rows"
+    directory = settings.cache_path / "rows"
     directory.mkdir(parents=True, exist_ok=True)
-    base = directory / f".{heartbeat.lease.id}-{secrets.token_hex(4)}.scores"
+    base = directory / f".{secrets.token_hex(8)}.scores"
     table, rows, text = (base.with_suffix(suffix) for suffix in (".parquet", f".{reading.snapshot.format}", ".jsonl"))
     is_picked = np.isin(candidates.usable, picked)
 
     def watch(_written: int) -> None:
-        if heartbeat.should_stop():
+        if should_stop():
             raise Stopped
 
     try:
@@ -72,12 +73,11 @@ def keep_scores(
                 watch(0)
                 writer.write_table(part)
         worst = candidates.worst(MOST_SUSPECTS)
-        write_rows(reading.snapshot, candidates.usable[np.sort(worst)], rows, context.settings, watch)
+        write_rows(reading.snapshot, candidates.usable[np.sort(worst)], rows, settings, watch)
         snapshot = replace(reading.snapshot, path=rows, parts=(), compression=None, bytes=rows.stat().st_size)
         facts = _facts(candidates, worst, is_picked)
-        write_excerpts(snapshot, reading.corpus.shape, facts, text, context.settings, source_column)
-        put_checked(context.artifacts, row_scores_name(heartbeat.lease.id), table)
-        put_checked(context.artifacts, suspects_name(heartbeat.lease.id), text)
+        write_excerpts(snapshot, reading.corpus.shape, facts, text, settings, source_column)
+        yield table, text
     finally:
         for path in (table, rows, text):
             path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Shard
+from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Repair, Shard
 from app.core.lifecycle import turns
 from app.core.queue import KINDS
 from workers.runtime.context import current_context
@@ -16,6 +16,7 @@ from workers.stages.job import run_job
 from workers.stages.part import run_part
 from workers.stages.preview import run_preview
 from workers.stages.registration import register_dataset
+from workers.stages.repair import run_repair
 from workers.stages.shard import run_shard
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ STAGES: Final[dict[Work, Callable[[str, int], None]]] = {
     Job: run_job,
     Part: run_part,
     Proof: _prove,
+    Repair: run_repair,
     Shard: run_shard,
     ProofRun: _carry_out,
 }

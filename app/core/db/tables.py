@@ -287,6 +287,16 @@ class Preview(Owned, Leased, Base):
     project_id: Mapped[uuid.UUID] = _owner()
 
 
+class Repair(Owned, Leased, Base):
+    """The making again of a finished job's files, one of which is not what was published. The job does not change."""
+
+    __tablename__ = "repairs"
+    __table_args__ = (_open_index("repairs"), UniqueConstraint("job_id"))
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    project_id: Mapped[uuid.UUID] = _owner()
+
+
 class Estimate(Owned, Leased, Base):
     """What a job would take: the request of a job that was not submitted, and what a worker made of it."""
 

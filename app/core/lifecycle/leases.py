@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import CursorResult, and_, case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Shard, State
+from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Repair, Shard, State
 
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from app.core.db.tables import Json
 
 Work = (
-    type[Dataset] | type[Estimate] | type[Job] | type[Part] | type[Preview] | type[Proof] | type[ProofRun] | type[Shard]
+    type[Dataset]
+    | type[Estimate]
+    | type[Job]
+    | type[Part]
+    | type[Preview]
+    | type[Proof]
+    | type[ProofRun]
+    | type[Repair]
+    | type[Shard]
 )
 
 OPEN = (State.QUEUED, State.RUNNING)
@@ -255,7 +263,7 @@ def reclaim_expired(session: Session, table: Work, max_attempts: int) -> Reclaim
 
 def expire_all(session: Session) -> None:
     """Let every lease run out now: for a start when no worker of before can be alive."""
-    for table in (Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Shard):
+    for table in (Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Repair, Shard):
         session.execute(update(table).where(table.lease_token.is_not(None)).values(lease_expires_at=func.now()))
     session.commit()
 

@@ -4,8 +4,8 @@ Four rules, in this order:
 
 1. Projects take turns. The project whose last turn is longest ago comes first, however many rows another one has
    queued: a project's only job waits for at most the unit of work at hand.
-2. Within a project, what belongs to a job of higher priority comes first. Previews, registrations and
-   estimates, which take seconds and whose clients wait for them, have the highest.
+2. Within a project, what belongs to a job of higher priority comes first. Previews, registrations,
+   estimates and repairs, which are short and whose clients wait for them, have the highest.
 3. What is begun is finished before something new begins: jobs whose shards or parts are done, then shards and parts,
    then new jobs.
 4. The older job comes first, and its shards in order.
@@ -25,7 +25,20 @@ from sqlalchemy import String, and_, case, func, literal, or_, select, true, uni
 from sqlalchemy.orm import aliased
 
 from app.core.contracts.job_request import PRIORITIES
-from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Project, Proof, ProofRun, Shard, Stage, State
+from app.core.db.tables import (
+    Dataset,
+    Estimate,
+    Job,
+    Part,
+    Preview,
+    Project,
+    Proof,
+    ProofRun,
+    Repair,
+    Shard,
+    Stage,
+    State,
+)
 from app.core.lifecycle.leases import Waiting
 
 if TYPE_CHECKING:
@@ -128,6 +141,10 @@ def _previews() -> Select[Any]:
     return _row(Preview, Preview.project_id, Preview.created_at).where(_due(Preview))
 
 
+def _repairs() -> Select[Any]:
+    return _row(Repair, Repair.project_id, Repair.created_at).where(_due(Repair))
+
+
 def _estimates() -> Select[Any]:
     return _row(Estimate, Estimate.project_id, Estimate.created_at).where(_due(Estimate))
 
@@ -191,6 +208,7 @@ _WAITING: dict[Work, Callable[[], Select[Any]]] = {
     Dataset: _datasets,
     Estimate: _estimates,
     Preview: _previews,
+    Repair: _repairs,
     Job: _jobs,
     Part: partial(_units, Part),
     Proof: _proofs,

@@ -14,7 +14,15 @@ One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and e
 
 from __future__ import annotations
 
-from app.core.storage.checksums import Damaged, checked, open_checked, put_checked
+from app.core.storage.checksums import (
+    Damaged,
+    check_size,
+    checked,
+    is_as_published,
+    is_damaged,
+    open_checked,
+    put_checked,
+)
 from app.core.storage.names import (
     CORPORA,
     PROOFS,
@@ -63,9 +71,12 @@ __all__ = [
     "Stored",
     "arms_name",
     "candidates_name",
+    "check_size",
     "checked",
     "excerpts_name",
     "held_out_name",
+    "is_as_published",
+    "is_damaged",
     "open_artifacts",
     "open_checked",
     "picks_name",

@@ -42,11 +42,51 @@ def put_checked(artifacts: ArtifactStore, name: str, file: Path) -> None:
     Raises:
         StorageFailed: The store does not take it.
     """
-    with file.open("rb") as stream:
-        pieces = [hashlib.sha256(piece).hexdigest() for piece in iter(lambda: stream.read(PIECE_BYTES), b"")]
-    sums = Checksums(size=file.stat().st_size, piece_bytes=PIECE_BYTES, sha256=pieces)
-    artifacts.write(_sums_name(name), sums.model_dump_json().encode())
+    artifacts.write(_sums_name(name), _sums_of(file, PIECE_BYTES).model_dump_json().encode())
     artifacts.put(name, file)
+
+
+def _sums_of(file: Path, piece_bytes: int) -> Checksums:
+    with file.open("rb") as stream:
+        pieces = [hashlib.sha256(piece).hexdigest() for piece in iter(lambda: stream.read(piece_bytes), b"")]
+    return Checksums(size=file.stat().st_size, piece_bytes=piece_bytes, sha256=pieces)
+
+
+def is_damaged(artifacts: ArtifactStore, name: str) -> bool:
+    """Whether a file is there and is not what was published; all of it is read.
+
+    Raises:
+        StorageFailed: The store does not answer.
+    """
+    stored = artifacts.stat(name)
+    if stored is None:
+        return False
+    try:
+        for _ in checked(artifacts, name, stored.size, 0, stored.size - 1):
+            pass
+    except Damaged:
+        return True
+    return False
+
+
+def is_as_published(artifacts: ArtifactStore, name: str, file: Path) -> bool:
+    """Whether a file has the bytes that were published under a name; True too where their checksums are lost.
+
+    Raises:
+        StorageFailed: The store does not answer.
+    """
+    try:
+        published = _sums(artifacts, name)
+    except Damaged:
+        return True
+    return published is None or published == _sums_of(file, published.piece_bytes)
+
+
+def check_size(artifacts: ArtifactStore, name: str, size: int) -> None:
+    """Raise Damaged if a file was published with another size than the one that the store has."""
+    sums = _sums(artifacts, name)
+    if sums is not None and sums.size != size:
+        raise _of_another_size(artifacts, name, size, sums)
 
 
 def checked(artifacts: ArtifactStore, name: str, size: int, first: int, last: int) -> Iterator[bytes]:

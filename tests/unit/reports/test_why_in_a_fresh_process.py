@@ -20,9 +20,10 @@ PROGRAM = """
 import sys, uuid
 from pathlib import Path
 from app.core.storage.local import LocalArtifacts
+from app.results.job_files import JobFiles
 from app.results.why import _scores
-store = LocalArtifacts(Path(sys.argv[1]))
-print([_scores(store, uuid.UUID(sys.argv[2]), row) for row in (5, 6, 10)])
+files = JobFiles(uuid.UUID(sys.argv[2]), LocalArtifacts(Path(sys.argv[1])), sessions=None, queue=None)
+print([_scores(files, row) for row in (5, 6, 10)])
 """
 
 
