@@ -19,7 +19,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
-from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Repair, Shard
+from app.core.lifecycle.leases import SERVED
 from app.core.settings import QUEUES
 
 if TYPE_CHECKING:
@@ -33,17 +33,7 @@ logger = logging.getLogger(__name__)
 
 TASK: Final = "workers.stages.turns.take_turns"
 """The one function that a message may name."""
-KINDS: Final[dict[Work, str]] = {
-    Dataset: "selection",
-    Preview: "selection",
-    Job: "selection",
-    Part: "selection",
-    Proof: "selection",
-    Repair: "selection",
-    Estimate: "gradients",  # the devices whose speed and memory it tells are those that compute gradients
-    Shard: "gradients",
-    ProofRun: "proofs",
-}
+KINDS: Final[dict[Work, str]] = {table: kind for kind, tables in SERVED.items() for table in tables}
 """The queue of each table's rows."""
 QueueUnavailable = RedisError
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from app.core.lifecycle import counts, deadlines, leases, limits, parking, proofs
-from app.core.queue import KINDS
+from app.core.lifecycle.leases import SERVED
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -43,7 +44,7 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
         parking.drop_units(session)
         proofs.drop_finished(session)
         session.commit()
-        for table in KINDS:
+        for table in chain.from_iterable(SERVED.values()):
             reclaimed = leases.reclaim_expired(session, table, settings.max_attempts)
             dead += [replace(work, dispatch=work.dispatch - 1) for work in (*reclaimed.again, *reclaimed.ended)]
             due += reclaimed.again
@@ -68,8 +69,7 @@ def _unwoken(session: Session, queue: TaskQueue, seconds: float) -> list[Waiting
     """
     lengths = queue.lengths()
     found = []
-    for kind, length in lengths.items():
-        tables = [table for table in KINDS if KINDS[table] == kind]
-        if sum(leases.count_waiting_since(session, table, seconds) for table in tables) > length:
+    for kind, tables in SERVED.items():
+        if sum(leases.count_waiting_since(session, table, seconds) for table in tables) > lengths[kind]:
             found += [row for table in tables for row in leases.waiting_since(session, table, seconds)]
     return found

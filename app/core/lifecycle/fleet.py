@@ -9,24 +9,17 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Double, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Repair, Shard, State, Worker
+from app.core.db.tables import Job, Shard, State, Worker
+from app.core.lifecycle.leases import SERVED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy.orm import Session
-
-    from app.core.lifecycle.leases import Work
 
 ALIVE_S = 35.0
 """Seconds since it was seen that a worker counts as alive: it tells every 10."""
 FORGOTTEN = timedelta(days=1)
-SERVED: Mapping[str, tuple[Work, ...]] = {
-    "selection": (Job, Part, Dataset, Preview, Proof, Repair),
-    "gradients": (Shard, Estimate),
-    "proofs": (ProofRun,),
-}
-"""What waits in which queue."""
 
 
 @dataclass(frozen=True, slots=True)

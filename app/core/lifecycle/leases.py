@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import CursorResult, and_, case, func, literal, select, update
@@ -17,6 +18,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Repair, Shard, State
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import BindParameter, ColumnElement
     from sqlalchemy.orm import Session
 
@@ -33,6 +36,14 @@ Work = (
     | type[Repair]
     | type[Shard]
 )
+
+SERVED: Mapping[str, tuple[Work, ...]] = {
+    "selection": (Job, Part, Dataset, Preview, Proof, Repair),
+    # Estimates are asked of the devices that compute gradients: they tell those devices' speed and memory.
+    "gradients": (Shard, Estimate),
+    "proofs": (ProofRun,),
+}
+"""The tables whose rows wait in each queue."""
 
 OPEN = (State.QUEUED, State.RUNNING)
 
@@ -263,7 +274,7 @@ def reclaim_expired(session: Session, table: Work, max_attempts: int) -> Reclaim
 
 def expire_all(session: Session) -> None:
     """Let every lease run out now: for a start when no worker of before can be alive."""
-    for table in (Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Repair, Shard):
+    for table in chain.from_iterable(SERVED.values()):
         session.execute(update(table).where(table.lease_token.is_not(None)).values(lease_expires_at=func.now()))
     session.commit()
 
