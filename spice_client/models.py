@@ -758,6 +758,7 @@ class Proof(Answer):
     held_out: Json | None = None
     versions: dict[str, str] = {}
     notes: list[str] = []
+    summary: list[str] = []
     created_at: datetime
     finished_at: datetime | None = None
     updated_at: datetime | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from app.proofs.words import summary
+from app.proofs.words import UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from app.core.contracts.proof_result import Comparison, Premise
     from app.proofs.schemas import ProofResponse
 
-WIDTH, BAR_HEIGHT, MARGIN = 720.0, 30.0, 180.0
+WIDTH, BAR_HEIGHT, MARGIN = 420.0, 30.0, 110.0  # as wide as a phone can show in letters that can be read
 SCATTER = 320.0
 
 
@@ -34,11 +34,21 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
+class Tick:
+    """A number below a drawing, in pixels."""
+
+    x: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     """The intervals of one metric, with 0 and the smallest effect."""
 
     metric: str
+    unit: str
     bars: Sequence[Bar]
+    ticks: Sequence[Tick]
     zero: float
     band: tuple[float, float]
     height: float
@@ -60,7 +70,6 @@ def render(proof: ProofResponse) -> str:
         .get_template("proof.html.j2")
         .render(
             proof=proof,
-            summary=summary(proof.comparisons, proof.premise, proof.cost, proof.notes),
             intervals=[_intervals(metric, proof.comparisons) for metric in dict.fromkeys(_metrics(proof.comparisons))],
             points=[] if proof.premise is None else _points(proof.premise),
             width=WIDTH,
@@ -94,7 +103,16 @@ def _intervals(metric: str, comparisons: Sequence[Comparison]) -> Interval:
         )
         for number, one in enumerate(found)
     ]
-    return Interval(metric, bars, place(0.0), (place(-effect), place(effect)), BAR_HEIGHT * len(bars))
+    far = max([*ends, effect])
+    return Interval(
+        metric=metric,
+        unit=UNITS.get(metric, metric),
+        bars=bars,
+        ticks=[Tick(place(value), f"{value:+.3f}" if value else "0") for value in (-far, 0.0, far)],
+        zero=place(0.0),
+        band=(place(-effect), place(effect)),
+        height=BAR_HEIGHT * len(bars),
+    )
 
 
 def _points(premise: Premise) -> list[Point]:

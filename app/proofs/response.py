@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from app.core.contracts.proof_request import ProofRequest
 from app.core.db.tables import State
 from app.proofs.schemas import ProofLinks, ProofResponse, ProofSettings, ProofWorker
+from app.proofs.words import summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ NOTHING: dict[str, Any] = {
     "cost": None,
     "failed_runs": 0,
     "notes": [],
+    "summary": [],
     "versions": {},
 }
 """What a proof has found before it has ended."""
@@ -30,9 +32,10 @@ def to_response(proof: Proof, runs: Sequence[ProofRun] = ()) -> ProofResponse:
     """The proof as clients see it, with the workers of its runs."""
     url = f"/proofs/{proof.id}"
     request = ProofRequest.model_validate(proof.request)
-    return ProofResponse.model_validate(
+    response = ProofResponse.model_validate(
         {
-            **(proof.result or NOTHING),
+            **NOTHING,
+            **(proof.result or {}),
             "id": proof.id,
             "name": proof.name,
             "metadata": proof.metadata_,
@@ -69,6 +72,10 @@ def to_response(proof: Proof, runs: Sequence[ProofRun] = ()) -> ProofResponse:
             ),
         }
     )
+    if proof.result is None:
+        return response
+    said = summary(response.comparisons, response.premise, response.cost, response.notes)
+    return response.model_copy(update={"summary": said})
 
 
 def _worker(run: ProofRun) -> ProofWorker:

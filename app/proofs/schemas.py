@@ -78,6 +78,7 @@ class ProofResponse(Response):
     cost: Cost | None
     failed_runs: int
     notes: list[str]
+    summary: list[str] = Field(description="All of it in sentences, once it has succeeded.")
     versions: dict[str, str]
     created_at: datetime
     started_at: datetime | None
@@ -113,6 +114,7 @@ EXAMPLE_PROOF: dict[str, Any] = {
     "cost": None,
     "failed_runs": 0,
     "notes": [],
+    "summary": [],
     "versions": {},
     "created_at": "2026-11-24T03:00:00Z",
     "started_at": "2026-11-24T03:00:01Z",

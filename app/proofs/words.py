@@ -15,26 +15,28 @@ UNITS = {"loss": "nats a token"}
 
 
 def sentence_of(one: Comparison) -> str:
-    """A comparison as a sentence."""
-    what = f"{one.arm} against {one.against} by {one.metric}"
+    """A comparison in words: how far apart the two are, how sure that is, what follows."""
+    what = f"{one.arm} against {one.against}"
     if one.difference is None:
-        return f"{what}: no run of the two has the same seed."
-    unit = UNITS.get(one.metric, "")
-    found = f"{one.difference:+.4f}{f' {unit}' if unit else ''}"
+        return f"{what}, {one.metric}: no run of the two has the same seed."
+    unit = f" {UNITS[one.metric]}" if one.metric in UNITS else ""
+    size, direction = f"{abs(one.difference):.4f}", "lower" if one.difference < 0 else "higher"
+    apart = f"is {size}{unit} {direction}" if float(size) else f"differs by less than 0.0001{unit}"
+    found = f"{what}: {one.metric.replace('_', ' ')} {apart}"
     if one.interval is not None:
-        found += f" (95%: {one.interval[0]:+.4f} to {one.interval[1]:+.4f})"
+        found += f" (95% interval {one.interval[0]:+.4f} to {one.interval[1]:+.4f})"
     match one.verdict:
         case Verdict.EQUIVALENT:
-            return f"{what}: equivalent. {found}, and less than {one.smallest_effect:g} does not matter."
+            return f"{found}. Equivalent: less than {one.smallest_effect:g} does not matter."
         case Verdict.NOT_ENOUGH_RUNS:
             more = (
                 f"{one.runs_needed} seeds would decide it"
                 if one.runs_needed is not None
                 else "more held-out rows are needed, or a larger smallest effect"
             )
-            return f"{what}: not enough runs. {found}; {more}."
+            return f"{found}. Not enough runs: {more}."
         case _:
-            return f"{what}: {one.verdict}. {found}."
+            return f"{found}. {one.verdict.capitalize()}."
 
 
 def premise_said(premise: Premise) -> str:

@@ -62,8 +62,8 @@ def recognise(columns: Sequence[str], mapping: Mapping[str, str] | None = None) 
         if column not in columns:
             raise DatasetError(
                 "unknown_column",
-                f'"columns" maps {role} to {column!r}, but the dataset\'s columns are '
-                f"{_listed(columns)}: use one of those",
+                f"the dataset has no column {column!r}, which is to hold the {role}; it has {_listed(columns)}: name "
+                "one of these in dataset.columns",
             )
     further = {role: column for role, column in mapping.items() if role in FURTHER_ROLES}
     main = {role: column for role, column in mapping.items() if role not in FURTHER_ROLES}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BAR_PIXELS = 11.0
 ROW_PIXELS = 48.0
+LEAST_CONFLICT = 0.0001
 
 
 def draw_conflict(found: ConflictBeforeAfter, width: float) -> Figure:
@@ -36,8 +37,8 @@ def draw_conflict(found: ConflictBeforeAfter, width: float) -> Figure:
     before, after = found.sets["random"], found.sets["picked"]
     caption = (
         f"Before: of {before.rows:,} rows drawn at random, {before.conflicting_share:.0%} pull against their own mean "
-        f"(mean conflict {before.mean_conflict:.3g}). After: of the {after.rows:,} picked, "
-        f"{after.conflicting_share:.0%} do (mean conflict {after.mean_conflict:.3g})."
+        f"(mean conflict {_conflict(before.mean_conflict)}). After: of the {after.rows:,} picked, "
+        f"{after.conflicting_share:.0%} do (mean conflict {_conflict(after.mean_conflict)})."
     )
     rows = [
         [f"{low:.3f} to {high:.3f}", *(f"{shares[name][at]:.1%}" for name in ("all", "random", "picked"))]
@@ -47,6 +48,11 @@ def draw_conflict(found: ConflictBeforeAfter, width: float) -> Figure:
     marks = _bin_marks(axes, edges, [f"cosine {low}: all {a}, random {r}, picked {p}" for low, a, r, p in rows])
     nothing = None if before.mean_conflict or after.mean_conflict else "no row pulls against the others"
     return Figure("conflict", "Conflict before and after", caption, str(drawing), table, marks, "x", nothing)
+
+
+def _conflict(mean: float) -> str:
+    """A mean conflict as people read it: below the smallest that matters no digits are told."""
+    return f"below {LEAST_CONFLICT}" if 0 < mean < LEAST_CONFLICT else readable(mean)
 
 
 def draw_lengths(found: Lengths, width: float) -> Figure:

@@ -44,7 +44,7 @@ function numbers(jobs) {
     row("Log det, nats", (one) => nats(one.log_det)),
     row("Proven share of the best", (one) => percent(one.certificate.value)),
     row("Mean conflict", (one) => conflict(one.mean_conflict)),
-    row("Tokens read", (one) => count(one.tokens)),
+    row("Tokens of the picks", (one) => (one.tokens_selected === null ? "" : count(one.tokens_selected))),
   ]);
 }
 

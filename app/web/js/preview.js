@@ -6,17 +6,17 @@ import { count, percent } from "./format.js";
 const OPEN = 3;
 const CONTEXT_PIXELS = 8;
 
-/** A preview that has succeeded; `allowed` is the share of unusable rows that the job may have. */
-export function previewRows(found, allowed = 0.05) {
+/** A preview that has succeeded; `allowed` is the share of unusable rows that the job may have, `source` the column that tells where a row is from. */
+export function previewRows(found, allowed = 0.05, source = null) {
   const used = found.rows.filter((row) => !row.rejected);
   const learned = used.reduce((sum, row) => sum + row.learned_tokens, 0);
   const tokens = used.reduce((sum, row) => sum + row.tokens, 0);
   return [
     verdict(found.rows.length - used.length, found.rows.length, allowed),
     h("p", {}, `${count(found.rows.length)} rows, read as ${found.shape.replace("_", " and ")}. `, used.length ? `${count(learned)} of ${count(tokens)} tokens are learned, the others are only seen.` : ""),
-    unread(found.rows),
+    unread(found.rows, source),
     h("p", { class: "legend" }, h("mark", { class: "learned" }, "Underlined"), " tokens are learned: the loss falls on them. ", h("span", { class: "masked" }, "Plain"), " ones are masked: the model sees them and learns nothing from them."),
-    h("ol", { class: "preview", start: found.first_row }, found.rows.map(row)),
+    h("ol", { class: "preview", start: found.first_row }, found.rows.map((one, place) => row(one, place, source))),
   ];
 }
 
@@ -29,16 +29,19 @@ function verdict(unusable, rows, allowed) {
 }
 
 /** Which fields nothing reads, told once for all rows. */
-function unread(rows) {
+function unread(rows, source) {
   const counted = new Map();
-  for (const name of rows.flatMap((one) => one.ignored ?? [])) counted.set(name, (counted.get(name) ?? 0) + 1);
+  for (const name of rows.flatMap((one) => ignored(one, source))) counted.set(name, (counted.get(name) ?? 0) + 1);
   if (!counted.size) return null;
   return h("p", { class: "unread" }, `Nothing reads these fields: ${[...counted].map(([name, times]) => `${name} (${times === 1 ? "1 row" : `${count(times)} rows`})`).join(", ")}. Choose the columns above if one of them should be read.`);
 }
 
-function row(found, place) {
+/** The source of a row is no part of what the model reads, and yet it is read: for the figure by source. */
+const ignored = (found, source) => (found.ignored ?? []).filter((name) => name !== source);
+
+function row(found, place, source) {
   if (found.rejected) return h("li", { class: "rejected" }, `Row ${count(found.row)} can't be used: ${found.rejected.replaceAll("_", " ")}${found.message ? ` (${found.message})` : ""}.`);
-  const about = `Row ${count(found.row)}: ${count(found.tokens)} tokens, ${count(found.learned_tokens)} learned${found.truncated ? ", the end is cut off at the length limit" : ""}${found.ignored?.length ? `; nothing reads ${found.ignored.join(", ")}` : ""}`;
+  const about = `Row ${count(found.row)}: ${count(found.tokens)} tokens, ${count(found.learned_tokens)} learned${found.truncated ? ", the end is cut off at the length limit" : ""}${ignored(found, source).length ? `; nothing reads ${ignored(found, source).join(", ")}` : ""}`;
   const rest = found.tokens - found.pieces.length;
   return h(
     "li",

@@ -32,7 +32,13 @@ function rows(proofs) {
 
 const name = (proof) => proof.name ?? `proof ${proof.id.slice(0, 8)}`;
 const words = (verdict) => verdict.replaceAll("_", " ");
-const signed = (value) => (value === null ? "" : `${value > 0 ? "+" : ""}${value.toFixed(4)}`);
+const DIGITS = 4;
+/** A difference with its sign; one that rounds to zero has none. */
+function signed(value) {
+  if (value === null) return "";
+  const text = Math.abs(value).toFixed(DIGITS);
+  return Number(text) === 0 ? text : `${value > 0 ? "+" : "\u2212"}${text}`;
+}
 const verdicts = (proof) =>
   proof.comparisons
     .filter((one) => one.arm === "selected")
@@ -110,22 +116,31 @@ function confirmDelete(proof, onDelete) {
 function ended(proof) {
   if (proof.state !== "succeeded") return [proof.error ? failure(proof.error) : h("p", {}, "Nothing was compared. What runs had ended are kept for other proofs.")];
   const metrics = proof.settings.metrics.map((metric) => metric.name);
+  const seeds = proof.comparisons.some((one) => one.runs_needed !== null);
   return [
-    h("h2", {}, "What it says"),
-    table(
-      "Comparisons",
-      ["Arm", "Against", "Metric", "Difference", "95%", "Verdict", "Seeds needed"],
-      proof.comparisons.map((one) => [one.arm, one.against, one.metric, signed(one.difference), one.interval ? `${signed(one.interval[0])} to ${signed(one.interval[1])}` : "", words(one.verdict), one.runs_needed ?? ""].map(String)),
+    h(
+      "section",
+      {},
+      h("h2", {}, "What it says"),
+      proof.summary.map((words) => h("p", { class: "words" }, words)),
+      table(
+        "Comparisons",
+        ["Arm", "Against", "Metric", "Difference", "95% interval", "Verdict", ...(seeds ? ["Seeds needed"] : [])],
+        proof.comparisons.map((one) => [h("th", { scope: "row" }, one.arm), one.against, number(inUnits(one.metric)), number(signed(one.difference)), number(one.interval ? `${signed(one.interval[0])} to ${signed(one.interval[1])}` : ""), number(words(one.verdict)), ...(seeds ? [String(one.runs_needed ?? "")] : [])]),
+      ),
     ),
-    ...proof.notes.map((note) => h("p", {}, note)),
-    h("h2", {}, "Arms"),
-    table(
-      "Arms",
-      ["Arm", "Rows", "Tokens", "Runs", ...metrics],
-      proof.arms.map((arm) => [arm.name, count(Math.round(arm.rows)), count(Math.round(arm.tokens)), String(arm.runs.length), ...metrics.map((metric) => arm.mean[metric]?.toFixed(4) ?? "")]),
+    h(
+      "section",
+      {},
+      h("h2", {}, "Arms"),
+      table(
+        "Arms",
+        ["Arm", "Rows", "Tokens", "Runs", ...metrics.map((metric) => `Mean ${inUnits(metric)}`)],
+        proof.arms.map((arm) => [h("th", { scope: "row" }, arm.name), number(count(Math.round(arm.rows))), number(count(Math.round(arm.tokens))), number(String(arm.runs.length)), ...metrics.map((metric) => number(arm.mean[metric]?.toFixed(4) ?? ""))]),
+      ),
     ),
-    proof.premise?.spearman === undefined || proof.premise?.spearman === null
-      ? null
-      : h("p", {}, `Over ${proof.premise.points.length} subsets, information and held-out gain have a rank correlation of ${proof.premise.spearman.toFixed(2)}.`),
-  ].filter(Boolean);
+  ];
 }
+
+const inUnits = (metric) => (metric === "loss" ? "loss, nats a token" : metric.replaceAll("_", " "));
+const number = (text) => h("td", { class: "number" }, text);

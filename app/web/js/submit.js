@@ -11,6 +11,7 @@ import { previewRows } from "./preview.js";
 import { isId, offerSources, uploadButton } from "./sources.js";
 
 const ROWS_SHOWN = 10;
+const SOURCE_COLUMNS = ["source", "dataset", "domain"];
 
 export async function submitView({ view, signal, arrived }) {
   const written = new Set(SECTIONS.flatMap(({ fields }) => fields.map(({ path }) => path)));
@@ -38,7 +39,7 @@ export async function submitView({ view, signal, arrived }) {
   controls.get("selection.method").element.addEventListener("change", noBaselineOfItself);
   fillFromBefore();
   const offer = () => offerSources(controls.get("dataset.uri"), controls.get("model.uri"), signal);
-  controls.get("dataset.uri").element.append(uploadButton(controls.get("dataset.uri"), { signal, after: offer }));
+  controls.get("dataset.uri").element.querySelector(".help").before(uploadButton(controls.get("dataset.uri"), { signal, after: offer }));
   offer();
   noBaselineOfItself();
   arrived("New selection");
@@ -112,10 +113,13 @@ export async function submitView({ view, signal, arrived }) {
       const asked = await post(`/datasets/${dataset.id}/previews`, { model, columns: wanted.columns, rows: ROWS_SHOWN }, { signal });
       const found = await settled(`/datasets/${dataset.id}/previews/${asked.id}`, signal);
       if (found.state !== "succeeded") throw found.error ?? { title: "The preview was not made" };
-      shown.replaceChildren(h("h3", {}, `The first of ${dataset.rows === 1 ? "1 row" : `${count(dataset.rows)} rows`}`), ...previewRows(found, Number(controls.get("dataset.max_rejected_fraction").read() ?? 0.05)));
+      shown.replaceChildren(h("h3", {}, `The first of ${dataset.rows === 1 ? "1 row" : `${count(dataset.rows)} rows`}`), ...previewRows(found, Number(controls.get("dataset.max_rejected_fraction").read() ?? 0.05), sourceColumn(dataset.columns)));
       announce(`Preview of ${found.rows.length} rows`);
     });
   }
+
+  /** Which column tells where a row is from: the one that is named, or the first of the usual ones. */
+  const sourceColumn = (columns) => controls.get("dataset.source_column").read() ?? SOURCE_COLUMNS.find((name) => columns.includes(name)) ?? null;
 
   /** A dataset is registered once for a URI, and again when a look at it fails: it may have been put right. */
   async function register({ id, uri, format }) {

@@ -25,7 +25,7 @@ def test_a_proof_is_found_read_downloaded_and_deleted(site: Site, tmp_path: Path
     (compared,) = proof["comparisons"]
     row = page.get_by_role("table", name="Comparisons").get_by_role("row").nth(1)
     expect(row).to_contain_text(compared["verdict"].replace("_", " "))
-    low, high = (f"{end:+.4f}" for end in compared["interval"])
+    low, high = (f"{end:+.4f}".replace("-", "\N{MINUS SIGN}") for end in compared["interval"])
     expect(row).to_contain_text(f"{low} to {high}")
     for arm in proof["arms"]:
         expect(page.get_by_role("table", name="Arms")).to_contain_text(f"{arm['mean']['loss']:.4f}")
@@ -35,7 +35,7 @@ def test_a_proof_is_found_read_downloaded_and_deleted(site: Site, tmp_path: Path
     started.value.save_as(tmp_path / "report.html")
     assert "&lt;b&gt;does it train better" in (tmp_path / "report.html").read_text()
     page.goto(f"{site.url}/proofs/{proof['id']}/report")
-    expect(page.get_by_text("selected against random by loss").first).to_be_visible()
+    expect(page.get_by_text("selected against random: loss").first).to_be_visible()
     page = site.open(f"#/proofs/{proof['id']}")
     page.get_by_role("button", name="Delete").click()
     accessible(page)

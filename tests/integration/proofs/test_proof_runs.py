@@ -53,7 +53,7 @@ def test_one_more_seed_trains_only_that(service: Service) -> None:
     assert len(lines) == len(table)
     page = service.http.get(f"/proofs/{second['id']}/report")
     assert page.status_code == 200
-    assert "selected against random by loss" in page.text
+    assert "selected against random: loss" in page.text
     kinds = [event["kind"] for event in service.http.get(f"/proofs/{second['id']}/events").json()["items"]]
     assert kinds[0] == kinds[-1] == "state"
     assert "stage" in kinds

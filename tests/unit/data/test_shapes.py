@@ -73,7 +73,9 @@ def test_a_mapping_overrides() -> None:
 
 
 def test_a_mapping_to_a_column_that_is_not_there_names_both() -> None:
-    with pytest.raises(DatasetError, match=r"maps prompt to 'promt'.* are 'prompt', 'response'") as caught:
+    with pytest.raises(
+        DatasetError, match=r"no column 'promt', which is to hold the prompt; it has 'prompt', 'response'"
+    ) as caught:
         recognise(["prompt", "response"], {"prompt": "promt", "response": "response"})
     assert caught.value.reason_code == "unknown_column"
 
