@@ -3,9 +3,10 @@
     python -m benchmarks.scale [--rows 10000,100000,1000000] [--partitions] [--keep]
 
 The whole service runs on embedded servers with one worker of one thread, so that a stage's processor time is its own.
-The model is tiny and the rows are short: what is measured is everything but the model. It takes longer than
-`make bench` may, so it is no part of it; with --keep each size is written to benchmarks/scale.json once it is measured,
-and the table of docs/scaling.md is made anew of all sizes there.
+The model is tiny, gradients are taken of its query projections alone, and the rows are short: what is measured is what
+every job has, and next to nothing of the model. It takes longer than `make bench` may, so it is no part of it; with
+--keep each size is written to benchmarks/scale.json once it is measured, and the table of docs/scaling.md is made anew
+of all sizes there.
 
 With --partitions selections in one process and in parts are timed on made-up sketches, at sizes around those where
 parts begin to win.
@@ -47,8 +48,8 @@ SIZES = (10_000, 100_000, 1_000_000)
 STAGES = ("reading", "gradients", "selecting", "publishing")
 WARM_ROWS = 100
 """Of the first job, which has the worker import and load everything, and does not count."""
-PROMPT_CHARACTERS, RESPONSE_CHARACTERS, MAX_LENGTH = 12, 20, 64
-SKETCH_DIM = 256
+PROMPT_CHARACTERS, RESPONSE_CHARACTERS, MAX_LENGTH = 6, 12, 64
+SKETCH_DIM = 128
 PICKS = 1000
 PARTS = ((100_000, 1000, 256, 8), (100_000, 10_000, 256, 4), (400_000, 2000, 256, 14), (400_000, 200, 1024, 32))
 """Rows, picks, length of a sketch, parts."""
@@ -142,7 +143,7 @@ def _measured_job(service: RunningService, worker: int, dataset: Path, model: Pa
         {
             "dataset": {"uri": dataset.as_uri()},
             "model": {"uri": model.as_uri(), "max_length": MAX_LENGTH},
-            "gradients": {"rank": 2, "sketch_dim": SKETCH_DIM},
+            "gradients": {"rank": 1, "layers": ["q_proj"], "sketch_dim": SKETCH_DIM},
             "selection": {"budget": {"count": min(PICKS, rows)}},
         }
     )

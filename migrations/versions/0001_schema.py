@@ -556,15 +556,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_parts")),
         sa.UniqueConstraint("job_id", "number", name=op.f("uq_parts_job_id_number")),
     )
+    op.create_index("ix_parts_job_id_state_number", "parts", ["job_id", "state", "number"], unique=False)
     op.create_index(
         "ix_parts_open",
         "parts",
         ["state", "queued_at"],
         unique=False,
         postgresql_where=sa.text("state IN ('queued', 'running')"),
-    )
-    op.create_index(
-        "ix_parts_waiting", "parts", ["job_id", "number"], unique=False, postgresql_where=sa.text("state = 'queued'")
     )
     op.create_table(
         "proofs",
@@ -791,15 +789,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_shards")),
         sa.UniqueConstraint("job_id", "number", name=op.f("uq_shards_job_id_number")),
     )
+    op.create_index("ix_shards_job_id_state_number", "shards", ["job_id", "state", "number"], unique=False)
     op.create_index(
         "ix_shards_open",
         "shards",
         ["state", "queued_at"],
         unique=False,
         postgresql_where=sa.text("state IN ('queued', 'running')"),
-    )
-    op.create_index(
-        "ix_shards_waiting", "shards", ["job_id", "number"], unique=False, postgresql_where=sa.text("state = 'queued'")
     )
     op.create_table(
         "proof_events",
@@ -924,8 +920,8 @@ def downgrade() -> None:
     op.drop_table("proof_runs")
     op.drop_index("ix_proof_events_turns", table_name="proof_events", postgresql_where=sa.text("kind <> 'progress'"))
     op.drop_table("proof_events")
-    op.drop_index("ix_shards_waiting", table_name="shards", postgresql_where=sa.text("state = 'queued'"))
     op.drop_index("ix_shards_open", table_name="shards", postgresql_where=sa.text("state IN ('queued', 'running')"))
+    op.drop_index("ix_shards_job_id_state_number", table_name="shards")
     op.drop_table("shards")
     op.drop_table("selections")
     op.drop_index("ix_repairs_open", table_name="repairs", postgresql_where=sa.text("state IN ('queued', 'running')"))
@@ -941,8 +937,8 @@ def downgrade() -> None:
     op.drop_index("ix_proofs_job_id", table_name="proofs")
     op.drop_index("ix_proofs_expires_at", table_name="proofs", postgresql_where=sa.text("expires_at IS NOT NULL"))
     op.drop_table("proofs")
-    op.drop_index("ix_parts_waiting", table_name="parts", postgresql_where=sa.text("state = 'queued'"))
     op.drop_index("ix_parts_open", table_name="parts", postgresql_where=sa.text("state IN ('queued', 'running')"))
+    op.drop_index("ix_parts_job_id_state_number", table_name="parts")
     op.drop_table("parts")
     op.drop_index("ix_lineage_events_job_id_id", table_name="lineage_events")
     op.drop_index("ix_lineage_events_due_at", table_name="lineage_events")

@@ -148,9 +148,9 @@ def _open_index(table: str) -> Index:
     return Index(f"ix_{table}_open", "state", "queued_at", postgresql_where=text("state IN ('queued', 'running')"))
 
 
-def _waiting_index(table: str) -> Index:
-    """The first unit of a job that waits for a worker."""
-    return Index(f"ix_{table}_waiting", "job_id", "number", postgresql_where=text("state = 'queued'"))
+def _units_index(table: str) -> Index:
+    """The first unit of a job that waits, runs or has failed: asked at the end of each unit, however many there are."""
+    return Index(f"ix_{table}_job_id_state_number", "job_id", "state", "number")
 
 
 class Scope(enum.StrEnum):
@@ -433,7 +433,7 @@ class Shard(Leased, Base):
     __tablename__ = "shards"
     __table_args__ = (
         _open_index("shards"),
-        _waiting_index("shards"),
+        _units_index("shards"),
         UniqueConstraint("job_id", "number"),
     )
 
@@ -455,7 +455,7 @@ class Part(Leased, Base):
     __tablename__ = "parts"
     __table_args__ = (
         _open_index("parts"),
-        _waiting_index("parts"),
+        _units_index("parts"),
         UniqueConstraint("job_id", "number"),
     )
 

@@ -168,18 +168,18 @@ def wake_jobs(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting
         session: For this transaction alone.
         job_id: Look only at this job, and at those behind it.
     """
-    of_job = [(units.table, exists().where(units.table.job_id == Job.id)) for units in UNITS_OF_JOBS]
+    tables = [units.table for units in UNITS_OF_JOBS]
     other = aliased(Job)
     open_elsewhere = exists().where(
-        Shard.job_id == other.id,
-        Shard.state.in_(OPEN),
         other.id != Job.id,
+        other.state.in_(OPEN),
         other.plan["work"].astext == Job.plan["work"].astext,
+        _some(Shard, other, *OPEN),
     )
     conditions = [
         or_(
-            ~or_(*(units.where(table.state.in_(OPEN)) for table, units in of_job)),
-            *(units.where(table.state == State.FAILED) for table, units in of_job),
+            ~or_(*(_some(table, Job, *OPEN) for table in tables)),
+            *(_some(table, Job, State.FAILED) for table in tables),
         ),
         or_(Job.plan["behind"].is_(None), ~open_elsewhere),
     ]
@@ -187,6 +187,23 @@ def wake_jobs(session: Session, job_id: uuid.UUID | None = None) -> list[Waiting
         same = _same_work(select(other.plan["work"].astext).where(other.id == job_id).scalar_subquery())
         conditions.append(or_(Job.id == job_id, and_(Job.plan["behind"].is_not(None), same)))
     return wake(session, Job, *conditions)
+
+
+def _some(table: type[Shard] | type[Part], job: type[Job], *states: State) -> ColumnElement[bool]:
+    """Whether a job has units in one of these states.
+
+    The first of each state is looked for by its number, which an index finds. For EXISTS Postgres would rather look
+    through the table, and meets all units that are done before it meets the first that is not.
+    """
+    firsts = (
+        select(table.number)
+        .where(table.job_id == job.id, table.state == state)
+        .order_by(table.number)
+        .limit(1)
+        .scalar_subquery()
+        for state in states
+    )
+    return or_(*(first.is_not(None) for first in firsts))
 
 
 def drop_units(session: Session) -> None:

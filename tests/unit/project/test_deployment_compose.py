@@ -120,6 +120,17 @@ def test_foreign_images_are_pinned_by_digest() -> None:
     assert all(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image) for image in images)
 
 
+def test_images_are_built_and_started_on_amd64_and_arm64() -> None:
+    """The digests are of indices, which name an image for each processor; an engine on each takes its own."""
+    assert not re.search(r"--platform|TARGETARCH|amd64|x86_64|aarch64", DOCKERFILE)
+    assert not [name for name, service in SERVICES.items() if "platform" in service]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    images = workflow["jobs"]["images"]
+    assert images["strategy"]["matrix"]["runner"] == ["ubuntu-24.04", "ubuntu-24.04-arm"]
+    assert images["runs-on"] == "${{ matrix.runner }}"
+    assert any("docker compose up --build" in step.get("run", "") for step in images["steps"])
+
+
 def test_the_database_password_is_made_up_once(tmp_path: Path) -> None:
     """Runs the very script of the `password` service, with its directory and the change of owner replaced."""
     service = SERVICES["password"]
