@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo proof gpu test test-slow check types bench lint format lock openapi schema docs docs-settings docs-measured docs-reference docs-proof clean
+.PHONY: help demo proof gpu test test-slow check types bench lint format lock openapi schema docs docs-settings docs-measured docs-pictures docs-reference docs-proof clean
 
 # Rows of the demo's dataset, and further arguments of pytest, of the demo and of the benchmarks.
 ROWS ?= 320
@@ -110,6 +110,9 @@ docs-measured: $(BASE) ## Write docs/measured.md and the plan of docs/scaling.md
 
 docs-reference: $(BASE) ## Write the references of the client and of the command line anew from the code
 	$(PY) -m scripts.reference_pages
+
+docs-pictures: $(BASE) $(DEMO) ## Take the pictures of the page anew, out of a service that runs after `make demo` (ARGS=URL)
+	$(PY) -m scripts.screenshots $(ARGS)
 
 docs-proof: $(BASE) $(DEMO) ## Write what the last `make proof` found into the README and docs/proof.md
 	$(PY) -m scripts.proof_pages

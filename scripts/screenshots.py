@@ -1,8 +1,8 @@
 """Take the pictures of the page in docs/img, out of a service that runs: `spice serve`, after `make demo`.
 
-    python scripts/screenshots.py http://127.0.0.1:8000
+    make docs-pictures ARGS=http://127.0.0.1:8000
 
-It submits one job over the demo's dataset and model, whose gradients are there, and looks at it.
+It submits two jobs over the demo's dataset and model, whose gradients are there, and looks at them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(url: str) -> None:
     """Submit, wait, and take all pictures."""
     script = ROOT / "scripts" / "browser.sh"
     found = subprocess.run([script], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own
-    dataset = next((ROOT / "var" / "datasets").glob("*.jsonl")).as_uri()
+    dataset = next((ROOT / "var" / "datasets").glob("instructions-*.jsonl")).as_uri()
     model = next((ROOT / "var" / "models").iterdir()).as_uri()
     request = {
         "dataset": {"uri": dataset},
@@ -37,6 +37,8 @@ def main(url: str) -> None:
     }
     with SpiceClient(url) as client:
         job = client.wait(client.jobs.submit(request))
+        selection = {**request["selection"], "method": "random", "baselines": []}
+        other = client.wait(client.jobs.submit({**request, "selection": selection, "name": "as many at random"}))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=found.stdout.strip(), args=["--no-sandbox", "--disable-gpu"]
@@ -51,6 +53,10 @@ def main(url: str) -> None:
                 page.locator(".figures figure").nth(1).scroll_into_view_if_needed()
                 page.locator(".figures").screenshot(path=IMAGES / "web-figures.png")
                 preview(page, url, dataset, model)
+                page.goto(f"{url}/#/compare/{job.id}/{other.id}")
+                page.locator(".figures figure").nth(1).wait_for()
+                page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+                page.screenshot(path=IMAGES / "web-compare.png")
             context.close()
         browser.close()
     for image in sorted(IMAGES.glob("web-*.png")):

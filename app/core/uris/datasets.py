@@ -219,8 +219,13 @@ def _uploaded(uri: str, format: str | None, project_id: uuid.UUID | None) -> Dat
     return DatasetUri("upload", uri, _check_format(format, named, found.name), compression)
 
 
-def split_uri(uri: str) -> SplitResult:
-    """Take a URI apart; UriRefused if it is malformed, or if other parsers might read it in another way."""
+def split_uri(uri: str, written: str = "file:///..., https://... or s3://...") -> SplitResult:
+    """Take a URI apart; UriRefused if it is malformed, or if other parsers might read it in another way.
+
+    Args:
+        uri: What the client sent.
+        written: How a URI of this kind may be written, for whoever sent one without a scheme.
+    """
     if len(uri) > _LONGEST_URI:
         raise UriRefused(f"the URI is {len(uri)} characters long, the limit is {_LONGEST_URI}: give a shorter one")
     # urlsplit drops tabs and newlines silently and other parsers read a backslash as a slash: what was checked
@@ -236,7 +241,7 @@ def split_uri(uri: str) -> SplitResult:
     except ValueError as error:
         raise UriRefused(f"{shown(uri)!r} is not a URI ({error}): give one such as file:///data/x.jsonl") from None
     if not parts.scheme:
-        raise UriRefused(f"{shown(uri)!r} has no scheme: write it as file:///..., https://... or s3://...")
+        raise UriRefused(f"{shown(uri)!r} has no scheme: write it as {written}")
     return parts
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ModelScheme = Literal["file", "s3", "hf"]
 
 GGUF = ".gguf"
+WRITTEN = "file:///directory, s3://bucket/prefix or hf://org/name@commit"
 _HUB = re.compile(r"hf://(?P<org>[A-Za-z0-9][\w.-]*)/(?P<name>[A-Za-z0-9][\w.-]*)@(?P<revision>[0-9a-f]{40})", re.ASCII)
 
 
@@ -68,7 +69,7 @@ def check_model_uri(uri: str, settings: Settings) -> ModelUri:
     Raises:
         UriRefused: Another scheme, or a place that is not allowed.
     """
-    parts = split_uri(uri)
+    parts = split_uri(uri, WRITTEN)
     if parts.scheme == "file":
         return _local(uri, parts, settings)
     if parts.scheme == "s3":
@@ -76,10 +77,7 @@ def check_model_uri(uri: str, settings: Settings) -> ModelUri:
         return ModelUri("s3", uri.rstrip("/"))
     if parts.scheme == "hf":
         return _on_the_hub(uri, settings)
-    raise UriRefused(
-        f"model URI {shown(uri)!r} has scheme {parts.scheme!r}: use file:///directory, s3://bucket/prefix or "
-        "hf://org/name@commit"
-    )
+    raise UriRefused(f"model URI {shown(uri)!r} has scheme {parts.scheme!r}: use {WRITTEN}")
 
 
 def check_adapter_uri(uri: str, settings: Settings) -> Path:
@@ -91,7 +89,7 @@ def check_adapter_uri(uri: str, settings: Settings) -> Path:
     Raises:
         UriRefused: Another scheme, a place outside the roots, or a file where a directory is wanted.
     """
-    parts = split_uri(uri)
+    parts = split_uri(uri, "file:///directory")
     if parts.scheme != "file":
         raise UriRefused(
             f"adapter URI {shown(uri)!r} has scheme {parts.scheme!r}, but adapters are read from local directories "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from PIL import Image
 from playwright.sync_api import expect
 
 from app.jobs.schemas import EXAMPLE_JOB
@@ -470,6 +473,33 @@ def test_a_question_does_not_outlive_the_page_that_asked_it(page: Page, stand_in
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert stand_in.deleted == []
+
+
+def test_an_empty_list_of_a_state_says_so_in_words(page: Page, stand_in: StandIn) -> None:
+    stand_in.empty = True
+    page.goto("/#/?state=succeeded")
+    expect(page.get_by_text("No job has succeeded.")).to_be_visible()
+    page.goto("/#/?state=cancelled")
+    expect(page.get_by_text("No job was cancelled.")).to_be_visible()
+
+
+def test_the_line_under_what_is_learned_leaves_underscores_to_be_seen(page: Page) -> None:
+    page.goto("/#/new")
+    page.locator("#dataset-uri-choice").select_option("file:///data/odd.jsonl")
+    page.locator("#model-uri-choice").select_option("file:///models/small")
+    page.get_by_role("button", name="Preview rows").click()
+    learned = page.locator("mark.learned .token").first
+    learned.evaluate("one => (one.textContent = '________')")
+    learned.scroll_into_view_if_needed()
+    box = learned.bounding_box()
+    assert box is not None
+    box["y"], box["height"] = box["y"] + box["height"] / 2, box["height"]  # the line lies below the letters' own box
+    picture = Image.open(BytesIO(page.screenshot(clip=box))).convert("L")
+    column = [picture.getpixel((picture.width // 2, y)) for y in range(picture.height)]
+    paper = max(column)
+    dark = [tone < paper - 60 for tone in column]
+    lines = sum(now and not before for before, now in pairwise([False, *dark]))
+    assert lines == 2, "the underscores, and the line that marks what is learned"
 
 
 def test_an_error_page_says_its_title_once(page: Page) -> None:

@@ -34,7 +34,7 @@ def test_a_local_model_is_a_directory_or_a_gguf_file_inside_the_roots(
         ("file:///etc", "outside the directories that may be read"),
         ("file:///etc/passwd", "outside the directories that may be read"),
         ("https://huggingface.co/org/model", "has scheme 'https': use file:///directory"),
-        ("org/model", "has no scheme"),
+        ("org/model", "has no scheme: write it as file:///directory, s3://bucket/prefix or hf://org/name@commit$"),
     ):
         with pytest.raises(UriRefused, match=says):
             check_model_uri(uri, settings)

@@ -184,3 +184,17 @@ def test_ticks_are_round_and_inside(low: float, span: float, count: int) -> None
 def test_a_range_is_never_empty(values: list[float], zero: bool) -> None:
     found = Range.around(values, zero=zero)
     assert found.low < found.high
+
+
+@pytest.mark.parametrize(
+    ("picked", "said"),
+    [
+        ((5, 15), "The picks come from the sources in the proportions of all rows."),
+        ((10, 10), "The selection favours web: 50% of the picks, 25% of all."),
+    ],
+)
+def test_no_source_is_favoured_by_shares_that_are_the_same(picked: tuple[int, int], said: str) -> None:
+    counts = zip(("web", "book"), (100, 300), picked, strict=True)
+    values = [{"value": name, "all": rows, "picked": some} for name, rows, some in counts]
+    drawn = figures(curve([2.0, 1.0]), sources={"column": "source", "values": values, "other": None})
+    assert drawn["sources"].caption == said
