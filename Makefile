@@ -18,6 +18,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 # Threads that wait should sleep: spinning ones starve whoever shares the cores.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Python keeps what it compiles, whatever a shell or a CI asks for: the tests start hundreds of processes, each of which
+# would compile this project anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 PY := $(VENV)/bin/python

@@ -98,7 +98,7 @@ class Service:
         from workers.main import InProcessWorker  # noqa: PLC0415 - torch, which many tests do without
 
         queues = [queue_name(self.settings, kind) for kind in self.settings.worker_queues]
-        settings = in_environment(self.settings) if self.shared else nullcontext()
+        settings = in_environment(self.settings, keep_context=True) if self.shared else nullcontext()
         with settings, Redis.from_url(str(self.settings.redis_url)) as connection:
             InProcessWorker(queues, connection=connection, serializer=JSONSerializer).work(burst=True)
 
@@ -183,21 +183,29 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def in_environment(settings: Settings) -> Iterator[None]:
-    """Have the worker of this process take its settings from the environment, as everywhere."""
+def in_environment(settings: Settings, *, keep_context: bool = False) -> Iterator[None]:
+    """Have the worker of this process take its settings from the environment, as everywhere.
+
+    A context that is kept serves the next time that the same settings are in the environment, as it serves one job
+    after the other in a worker process: it holds models, and statements that SQLAlchemy has compiled.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment(settings).items():
             patch.setenv(name, value)
-        _forget_settings()
+        get_settings.cache_clear()
+        forget_context(unless_of=settings if keep_context else None)
         yield
-    _forget_settings()
-
-
-def _forget_settings() -> None:
-    """Those of another test, and the worker's context that was made of them, where a worker has been imported."""
     get_settings.cache_clear()
+    if not keep_context:
+        forget_context()
+
+
+def forget_context(*, unless_of: Settings | None = None) -> None:
+    """Forget the context of this process's worker, where a worker has been imported."""
     if "workers.runtime.context" in sys.modules:
-        sys.modules["workers.runtime.context"].current_context.cache_clear()
+        current_context = sys.modules["workers.runtime.context"].current_context
+        if current_context.cache_info().currsize and current_context().settings != unless_of:
+            current_context.cache_clear()
 
 
 def _client(settings: Settings) -> TestClient:
@@ -225,6 +233,7 @@ def shared_service(
     settings = of_a_service(settings_over(shared_database.fresh(), redis_url, directory), tiny_model)
     with _client(settings) as http:
         yield Service(http, settings, directory, tiny_model.as_uri(), shared=True)
+    forget_context()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from demo.disagreement import STATEMENTS, disagreement, main
+from demo.disagreement import STATEMENTS, main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 def test_each_statement_has_two_rows_that_want_the_opposite(tmp_path: Path) -> None:
     assert main([str(tmp_path / "new" / "rows.jsonl")]) == 0
     rows = [json.loads(line) for line in (tmp_path / "new" / "rows.jsonl").read_text().splitlines()]
-    assert rows == disagreement()
     by_statement = defaultdict(list)
     for row in rows:
         by_statement[row["prompt"]].append(row)

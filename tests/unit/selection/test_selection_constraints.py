@@ -48,8 +48,10 @@ class Case:
 
     def log_dets(self, alpha: float) -> NDArray[np.float64]:
         """F of every subset."""
-        grams = np.einsum("sn,ni,nj->sij", self.subsets, self.sketches, self.sketches)
-        values: NDArray[np.float64] = np.linalg.slogdet(np.eye(self.sketches.shape[1]) + alpha * grams)[1]
+        n, p = self.sketches.shape
+        outer = (self.sketches[:, :, None] * self.sketches[:, None, :]).reshape(n, -1)
+        grams = (self.subsets @ outer).reshape(-1, p, p)
+        values: NDArray[np.float64] = np.linalg.slogdet(np.eye(p) + alpha * grams)[1]
         return values
 
     def allowed(self) -> NDArray[np.bool_]:
@@ -57,7 +59,7 @@ class Case:
         meets, limits = self.meets_counts(), self.constraints
         if limits.near_cosine is not None:
             near = self.near(limits.near_cosine)
-            meets &= ~np.einsum("si,ij,sj->s", self.subsets, near, self.subsets)
+            meets &= ~((self.subsets @ near) & self.subsets).any(axis=1)
         return meets
 
     def meets_counts(self) -> NDArray[np.bool_]:
