@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 CURVE_POINTS = 400
 """Points of a line: more than a figure has pixels to show."""
 
-REPORT_WIDTH, PHONE_WIDTH = 720.0, 330.0
+REPORT_WIDTH, PHONE_WIDTH = 720.0, 300.0
 REPORT_ROWS = 20
 
 

@@ -344,10 +344,29 @@ def test_every_view_is_accessible_light_and_dark_wide_and_narrow(site: Site, con
         page.locator(there).first.wait_for()
         accessible(page)
         assert page.evaluate(WIDER_THAN_THE_WINDOW) == [], fragment
+        assert page.evaluate(TINY_TEXT) == [], fragment
         dark = sum(page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")) < 384
         assert dark == (context_options["color_scheme"] == "dark")
+    page.goto(f"{site.url}/jobs/{one['id']}/report")
+    page.locator("figure svg:visible").first.wait_for()
+    assert page.evaluate(WIDER_THAN_THE_WINDOW) == []
+    assert page.evaluate(TINY_TEXT) == []
+    text = page.locator("td.text").first.bounding_box()
+    assert text is not None
+    assert text["width"] > 250, "a column to read in, on a phone too"
 
 
+TINY_TEXT = """
+    [...document.querySelectorAll("body *")]
+        .filter((one) => [...one.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim()))
+        .filter((one) => one.getBoundingClientRect().height > 2)
+        .filter((one) => {
+            const drawing = one.closest("svg[viewBox]");
+            const scale = drawing ? drawing.getBoundingClientRect().width / drawing.viewBox.baseVal.width : 1;
+            return parseFloat(getComputedStyle(one).fontSize) * scale < 11;
+        })
+        .map((one) => one.outerHTML.slice(0, 200))
+"""
 WIDER_THAN_THE_WINDOW = """
     document.documentElement.scrollWidth <= innerWidth ? [] :
         [...document.querySelectorAll("body *")]

@@ -475,6 +475,49 @@ def test_a_question_does_not_outlive_the_page_that_asked_it(page: Page, stand_in
     assert stand_in.deleted == []
 
 
+def channels(page: Page, selector: str) -> list[int]:
+    colour: str = page.locator(selector).first.evaluate("one => getComputedStyle(one).color")
+    return [int(float(part)) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_mean_what_people_expect_and_the_typeface_is_the_page_s_own(page: Page, scheme: Any) -> None:
+    page.emulate_media(color_scheme=scheme)
+    states = ("succeeded", "running", "failed")
+    items = [{**JOBS[0], "state": state, "id": JOBS[number]["id"]} for number, state in enumerate(states)]
+    listed = {"items": items, "next_cursor": None, "total": 3}
+    page.route("**/jobs?*", lambda route: route.fulfill(json=listed))
+    page.goto("/")
+    expect(page.locator("tbody tr")).to_have_count(3)
+    strongest = {state: channels(page, f"tbody .state.{state}") for state in states}
+    assert [strongest[state].index(max(strongest[state])) for state in states] == [1, 2, 0], "green, blue, red"
+    brand = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--spice')")
+    assert brand not in [
+        page.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('--{one}')")
+        for one in ("good", "busy", "alarm")
+    ]
+    assert page.evaluate("document.fonts.ready.then(() => document.fonts.check('600 20px \"Source Serif Pro\"'))")
+
+
+def test_a_job_that_waits_tells_how_many_wait_for_longer(page: Page) -> None:
+    waiting = {**JOBS[0], "state": "queued", "result": None, "started_at": None, "finished_at": None}
+    page.route(f"**/jobs/{waiting['id']}", lambda route: route.fulfill(json=waiting))
+    page.route("**/jobs?*", lambda route: route.fulfill(json={"items": [], "next_cursor": None, "total": 3}))
+    page.route("**/jobs/*/events*", lambda route: route.abort())
+    page.goto(f"/#/jobs/{waiting['id']}")
+    expect(page.get_by_text("Waiting for a worker. 3 jobs wait for longer.")).to_be_visible()
+
+
+def test_what_was_submitted_before_is_offered_again(page: Page) -> None:
+    page.goto("/#/new")
+    page.locator("#dataset-uri").fill("s3://data/recent.jsonl")
+    page.locator("#model-uri-choice").select_option("file:///models/small")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("heading", name="weekly", level=1)).to_be_visible()
+    page.goto("/#/new")
+    expect(page.locator("#dataset-uri-recent option")).to_have_attribute("value", "s3://data/recent.jsonl")
+
+
 def test_an_empty_list_of_a_state_says_so_in_words(page: Page, stand_in: StandIn) -> None:
     stand_in.empty = True
     page.goto("/#/?state=succeeded")

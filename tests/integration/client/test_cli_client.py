@@ -185,6 +185,7 @@ def test_a_refusal_names_the_field(request_file: str) -> None:
     assert done.stdout == ""
     assert "The request is not valid" in done.stderr
     assert "selection.budget.fraction: must be at most 1" in done.stderr
+    assert done.stderr.count("selection.budget.fraction") == 1, "the field is said once"
 
 
 @pytest.mark.usefixtures("url")

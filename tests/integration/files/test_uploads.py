@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -145,6 +146,16 @@ def test_a_project_keeps_no_more_than_its_quota(service: Service) -> None:
     assert service.http.delete(f"/files/{kept[0]['id']}").status_code == 204
     assert upload(service, "rows.csv", contents[2]).status_code == 201
     problem_of(service.http.delete(f"/files/{kept[0]['id']}"), 404)
+
+
+def test_of_many_files_at_once_no_more_are_kept_than_fit(service: Service) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda letter: upload(service, "rows.csv", bytes([letter]) * MOST), b"abcdef"))
+    assert sorted(answer.status_code for answer in answers) == [201] * 2 + [403] * 4
+    assert sum(one["bytes"] for one in service.http.get("/files").json()["uploads"]) == 2 * MOST
+    root = service.settings.artifacts_path
+    assert root is not None
+    assert len(files_below(root)) == 2, "nothing is left of those that were refused"
 
 
 def test_uploads_can_be_closed(service: Service) -> None:
