@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from app.core.contracts.statistics import ConflictBeforeAfter, EpsilonConflict, Lengths, Sources
     from app.reports.figures.drawing import Point
 
-BAR_PIXELS = 11.0
-ROW_PIXELS = 48.0
+BAR_PIXELS = 12.0
+ROW_PIXELS = 50.0
 LEAST_CONFLICT = 0.0001
 
 
@@ -164,7 +164,7 @@ def _legend(drawing: Drawing, entries: Sequence[tuple[str, str]]) -> None:
     """Names of what is drawn, at the upper right."""
     x = drawing.width
     for kind, name in reversed(entries):
-        x -= 7.0 * len(name)
+        x -= 7.5 * len(name)
         drawing.text("legend", (x, 14), name)
         x -= 22
         drawing.rectangle(f"key {kind}", (x, 5), 16, 10)

@@ -111,10 +111,10 @@ def _gains_caption(curve: CurveLine, stop: EarlyStop | None) -> str:
     asked = f"an early stop at {readable(stop.ratio)} of the first gain"
     if not stop.requested:
         return f"{words} {asked[0].upper()}{asked[1:]} would " + (
-            "not have come." if stop.kept is None else f"have kept {stop.kept:,} picks."
+            "not have come." if stop.kept is None else f"have kept {_picks(stop.kept)}."
         )
     return f"{words} The job asked for {asked}: " + (
-        "it did not come." if stop.kept is None else f"it came after {stop.kept:,} picks."
+        "it did not come." if stop.kept is None else f"it came after {_picks(stop.kept)}."
     )
 
 
@@ -159,3 +159,7 @@ def _apart(places: dict[str, float]) -> dict[str, float]:
 
 def _height(width: float, share: float) -> float:
     return min(max(width * share, 220.0), 400.0)
+
+
+def _picks(number: int) -> str:
+    return "1 pick" if number == 1 else f"{number:,} picks"

@@ -17,7 +17,7 @@ export function previewRows(found, allowed = 0.05, source = null) {
     unread(found.rows, source),
     h("p", { class: "legend" }, h("mark", { class: "learned" }, "Underlined"), " tokens are learned: the loss falls on them. ", h("span", { class: "masked" }, "Plain"), " ones are masked: the model sees them and learns nothing from them."),
     h("ol", { class: "preview", start: found.first_row }, found.rows.map((one, place) => row(one, place, source))),
-  ];
+  ].filter(Boolean);
 }
 
 /** What these rows would mean for the job; of ten rows, a share is a hint and no proof. */

@@ -57,7 +57,7 @@ export async function proofView({ view, signal, parts: [id], arrived }) {
       view.replaceChildren(
         h("p", { class: "crumb" }, h("a", { href: "#/proofs" }, "Proofs")),
         h("div", { class: "head" }, h("h1", { tabIndex: -1 }, name(proof)), state),
-        proof.job ? h("p", { class: "soft" }, "Of ", h("a", { href: `#/jobs/${proof.job}` }, "its selection job")) : null,
+        proof.job ? h("p", { class: "soft" }, "Of ", h("a", { href: `#/jobs/${proof.job}` }, "its selection job")) : "",
         actions,
         said,
         body,

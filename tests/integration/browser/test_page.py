@@ -78,6 +78,9 @@ def test_submit_watch_look_download(site: Site, tmp_path: Path) -> None:
     page.get_by_label("Percent of the usable rows").fill("20")
     page.locator("#name").fill("nightly")
     expect(page.get_by_text("All 10 rows can be used.")).to_be_visible()
+    assert page.locator("#preview").get_by_text("Nothing reads").count() == 0, "sources are read, for their figure"
+    elements_alone = "one => [...one.childNodes].every((child) => child.nodeType === 1)"
+    assert page.locator("#preview").evaluate(elements_alone), "what there is not leaves no word behind"
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_role("heading", name="nightly", level=1)).to_be_focused()
     expect(page.get_by_text("Waiting for a worker", exact=False).first).to_be_visible()

@@ -153,9 +153,9 @@ def test_names_of_lines_that_end_together_do_not_cover_each_other() -> None:
 @pytest.mark.parametrize(
     ("stop", "words"),
     [
-        ({"requested": False, "kept": 1}, "An early stop at 0.5 of the first gain would have kept 1 picks."),
+        ({"requested": False, "kept": 1}, "An early stop at 0.5 of the first gain would have kept 1 pick."),
         ({"requested": False, "kept": None}, "would not have come."),
-        ({"requested": True, "kept": 1}, "it came after 1 picks."),
+        ({"requested": True, "kept": 1}, "it came after 1 pick."),
         ({"requested": True, "kept": None}, "it did not come."),
     ],
 )
