@@ -88,10 +88,11 @@ def demo_rows() -> Rows:
     if not loaded:
         sys.exit(f"{SKETCHES} holds no sketches: run `make demo` first")
     shards = max(loaded, key=lambda one: sum(len(shard["values"]) for shard in one))
-    values, losses, alone = (
-        np.concatenate([shard[name] for shard in shards]) for name in ("values", "token_losses", "unprompted")
+    values, *losses = (
+        np.concatenate([shard[name] for shard in shards])
+        for name in ("values", "token_losses", "unprompted", "end_losses")
     )
-    return Rows(values, row_figures(values, losses, alone))
+    return Rows(values, row_figures(values, *losses))
 
 
 def table(headings: str, rows: Iterable[Iterable[object]]) -> None:

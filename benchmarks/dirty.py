@@ -80,7 +80,7 @@ def picks(scored: Scored, spec: SelectionSpec) -> NDArray[np.int64]:
 
 def figures_of(scored: Scored) -> RowFigures:
     """The figures of each row."""
-    return row_figures(scored.values, scored.token_losses, scored.unprompted)
+    return row_figures(scored.values, scored.token_losses, scored.unprompted, scored.end_losses)
 
 
 def share_picked(spec: SelectionSpec, scored: Scored, wrong: NDArray[np.bool_]) -> float:

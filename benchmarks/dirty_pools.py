@@ -45,7 +45,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 SHARES = (0.1, 0.2, 0.4)
 TENTHS = 4
 """Tenths of the rows that have mistakes planted."""
-FIELDS = ("values", "token_losses", "unprompted")
+FIELDS = ("values", "token_losses", "unprompted", "end_losses")
 MAX_LENGTH = 512
 MAX_BYTES, MAX_LLAMA_BYTES = 280, 900
 VERSION = 1
@@ -72,11 +72,13 @@ class Scored:
         values: (n, p), float32.
         token_losses: (n,), float32.
         unprompted: (n,), float32.
+        end_losses: (n,), float32.
     """
 
     values: NDArray[np.float32]
     token_losses: NDArray[np.float32]
     unprompted: NDArray[np.float32]
+    end_losses: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

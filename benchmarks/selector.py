@@ -15,11 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import ThreadpoolController
 
+from app.core.contracts.selection_request import REPRESENTATIVE
 from benchmarks.plain_greedy import plain_greedy
 from benchmarks.published_loop import published_loop
 from benchmarks.row import BenchRow
 from benchmarks.text_gradients import described, text_gradients
 from workers.selection import Constraints, SelectionConfig, Sources, merge, partition, select, select_part, settle
+from workers.stages.objective import turned
+from workers.stages.purposes import own_metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -221,6 +224,48 @@ def constrained(*, quick: bool) -> BenchRow:
     return BenchRow("selector/constrained", max(ratios.values()), "x", 1.5, baseline, smaller_is_better=True)
 
 
+def decaying(n: int, p: int) -> NDArray[np.float32]:
+    """Rows of length one whose directions decay like the root of 1/j, as those of gradients do."""
+    values = gaussian(n, p).numpy() / np.sqrt(np.arange(1, p + 1, dtype=np.float32))
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    return values
+
+
+def representative(n: int, p: int, k: int) -> BenchRow:
+    """What the candidates' own metric costs, in the processor's time and not the clock's."""
+    values = decaying(n, p)
+    config = SelectionConfig(budget=k)
+    select(values[:1000], SelectionConfig(budget=10))  # warm
+    start = time.process_time()
+    plain = select(values, config)
+    alone = time.process_time() - start
+    start = time.process_time()
+    own = own_metric(values, REPRESENTATIVE)
+    made = time.process_time() - start
+    moved = turned(values, own)
+    after = time.process_time() - start
+    found = select(moved, config)
+    whole = time.process_time() - start
+    return BenchRow(
+        f"selector/representative_n{n}",
+        whole - alone,
+        "s of processor",
+        None,
+        f"selecting with representative {REPRESENTATIVE} {whole:.1f} s of the processor, without it {alone:.1f} s: the "
+        f"metric of 1,024 rows {made:.1f} s, its product with all rows {after - made:.1f} s, the greedy under it "
+        f"{whole - after:.1f} s; certificates {found.certificate:.3f} and {plain.certificate:.3f}; n={n} p={p} k={k}, "
+        "Gaussian rows with a decaying spectrum",
+        smaller_is_better=True,
+    )
+
+
+def representative_rows(*, quick: bool) -> list[BenchRow]:
+    """At the request's default p, for a hundredth of the rows."""
+    if quick:
+        return [representative(2000, 256, 20)]
+    return [representative(20_000, 2048, 200), representative(100_000, 2048, 1000)]
+
+
 def randgreedi(*, quick: bool) -> BenchRow:
     """What is lost when the pool is cut into parts, and what one of as many processes has to do."""
     n, p, k, parts = (4000, 256, 100, 8) if quick else (20000, 512, 500, 8)
@@ -308,6 +353,7 @@ def rows(quick: bool = False) -> list[BenchRow]:
         *against_packages(quick=quick),
         small_call(quick=quick),
         constrained(quick=quick),
+        *representative_rows(quick=quick),
         randgreedi(quick=quick),
         growth(quick=quick),
         peak_memory(quick=quick),

@@ -29,12 +29,15 @@ if TYPE_CHECKING:
 
 FILES = DATA / "purpose"
 TARGET, PROTECT = "code-to-docstring", "exam-de"
+EVALUATED = "worked-answers"
 APART = 12
 """Rows of the target's source that are taken out of the pool."""
+COPIED = 6
+"""Rows of the pool whose questions are the evaluation set."""
 
 
 def parts(rows: int) -> dict[str, Path]:
-    """The pool, and two small datasets of rows that it has not: those of one source, and of another."""
+    """The pool; two small datasets of rows that it has not, of a source each; and questions that it has."""
     FILES.mkdir(parents=True, exist_ok=True)
     whole = DATA / "datasets" / f"instructions-{rows}.jsonl"
     write_dataset(whole, rows)
@@ -49,6 +52,8 @@ def parts(rows: int) -> dict[str, Path]:
     }
     gone = {line for some in apart.values() for line in some}
     apart["pool"] = [line for line in lines if line not in gone]
+    asked = [row["prompt"] for row in map(json.loads, apart["pool"]) if row["source"] == EVALUATED]
+    apart["evaluation"] = [json.dumps({"question": prompt}) for prompt in asked[:COPIED]]
     found = {}
     for name, some in apart.items():
         found[name] = whole.with_name(f"{name}-{rows}.jsonl")
@@ -75,8 +80,13 @@ def requests(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
                 "near_duplicates": {"cosine": 0.5, "text": True},
             },
         },
+        "decontaminate": {
+            "budget": budget,
+            "constraints": {"decontaminate": {"dataset": {"uri": files["evaluation"].as_uri()}}},
+        },
         "target": {"budget": budget, "target": target},
         "protect": {"budget": budget, "target": target, "protect": {"dataset": {"uri": files["protect"].as_uri()}}},
+        "methods": {"budget": budget, "target": target, "baselines": ["random", "length", "ifd", "rds_plus"]},
         "sweep": {
             "budget": budget,
             "sweep": {"conflict_penalty": [0, 0.1, 0.5, 1.0], "normalize": ["unit", "none"]},
@@ -107,7 +117,7 @@ def show(console: Console, name: str, selection: dict[str, Any], job: Job, clien
     assert job.result is not None  # noqa: S101 - it has succeeded; tells mypy
     document = job.result.document()
     wanted = ("selected", "tokens_selected", "log_det", "stop_reason", "filtered", "gradients", "seconds")
-    further = ("constraints", "target", "protect", "sweep", "stability")
+    further = ("constraints", "decontamination", "target", "protect", "sweep", "stability")
     found = {key: document[key] for key in (*wanted, *further) if document.get(key) is not None}
     found["certificate"] = document["certificate"]["value"]
     sources = [json.loads(line)["source"] for line in pool.read_text(encoding="utf-8").splitlines()]
@@ -115,6 +125,8 @@ def show(console: Console, name: str, selection: dict[str, Any], job: Job, clien
     found["picked_by_source"] = dict(Counter(sources[row] for row in subset.indices).most_common())
     if subset.stability is not None:
         found["stability_of_picks"] = dict(zip(subset.indices, subset.stability, strict=True))
+    if selection.get("baselines"):
+        found["league"] = [one.document() for one in client.league(job).methods]
     (FILES / f"{name}.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
     console.print(f"\n## {name}\n{json.dumps(selection)}\n{json.dumps(found, indent=1)}", markup=False, highlight=False)
 

@@ -198,6 +198,7 @@ class Filters(Answer):
     norm: Bounds | None = None
     cosine: Bounds | None = None
     ifd: Bounds | None = None
+    end_loss: Bounds | None = None
 
 
 class Share(Answer):
@@ -931,6 +932,7 @@ class Suspect(Answer):
     norm: float | None
     cosine: float | None
     ifd: float | None
+    end_loss: float | None = None
     suspect: bool
     picked: bool
     filtered: str | None

@@ -128,6 +128,7 @@ class RowFilters(TypedDict, total=False):
     norm: RowBounds
     cosine: RowBounds
     ifd: RowBounds
+    end_loss: RowBounds
 
 
 class SourceShare(TypedDict, total=False):

@@ -159,7 +159,7 @@ def suspects(job: JobLike, *, query: str = "", limit: int = 20, cursor: str | No
 
 
 def scores(job: JobLike, output: Output = None) -> Steps[Downloaded]:
-    """Save the figures of every usable row as Parquet: loss, norm, cosine, ifd, suspicion, and what became of the row.
+    """Save the figures of every usable row as Parquet: loss, norm, cosine, ifd, end_loss, suspicion, and its fate.
 
     Args:
         job: The job.

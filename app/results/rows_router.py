@@ -176,7 +176,7 @@ def scores(
     range: Annotated[str | None, Header(description="Bytes of the file, such as `bytes=1000-`.")] = None,  # noqa: A002
     if_range: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
-    """Parquet, in file order: row, loss, norm, cosine, ifd, suspicion, suspect, picked, filtered, and more.
+    """Parquet, in file order: row, loss, norm, cosine, ifd, end_loss, suspicion, suspect, picked, filtered, and more.
 
     More are `gain_at_end`, `nearest` and `nearest_cosine` of rows that were passed over, and what methods need.
     """

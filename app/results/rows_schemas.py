@@ -41,6 +41,7 @@ EXAMPLE_SUSPECTS: dict[str, Any] = {
             "norm": 41.2,
             "cosine": -0.02,
             "ifd": 1.07,
+            "end_loss": 2.1,
             "suspect": True,
             "picked": False,
             "filtered": "suspicion",
@@ -71,6 +72,7 @@ EXAMPLE_FATE: dict[str, Any] = {
     "norm": 38.1,
     "cosine": 0.31,
     "ifd": 0.7,
+    "end_loss": 1.3,
     "suspicion": 0.4,
     "suspect": False,
 }
@@ -119,6 +121,10 @@ class SuspectRow(TextRow):
     ifd: float | None = Field(
         description="Loss with the prompt over the loss without it; null without `gradients.prompt_effect`."
     )
+    end_loss: float | None = Field(
+        default=None,
+        description="Loss of the token that ends the response, in nats; null where none does, or before it was kept.",
+    )
     suspect: bool = Field(description="Whether it looks wrong by itself, not only beside the others.")
     picked: bool = Field(description="Whether it was picked.")
     filtered: str | None = Field(description="The filter and the bound that kept it from being picked.")
@@ -154,6 +160,7 @@ class RowFate(Response):
     norm: float | None = Field(default=None, description="Length of its gradient's sketch.")
     cosine: float | None = Field(default=None, description="Cosine of its sketch with the mean of all.")
     ifd: float | None = Field(default=None, description="Loss with the prompt over the loss without it.")
+    end_loss: float | None = Field(default=None, description="Loss of the token that ends the response, in nats.")
     suspicion: float | None = Field(default=None, description="How much it looks wrong beside the others, 0 to 1.")
     suspect: bool | None = Field(default=None, description="Whether it looks wrong by itself.")
 

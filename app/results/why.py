@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import BigInteger, any_, cast, func, select
 
 from app.core.contracts.row_scores import GAIN_AT_END, NEAREST, NEAREST_COSINE
+from app.core.contracts.selection_request import DIAGNOSTICS
 from app.core.db.selections import FILTERED, MAIN
 from app.core.db.tables import RejectedRows, SelectionChunk
 from app.core.storage import excerpts_name, open_checked, row_scores_name
@@ -69,7 +70,7 @@ def fate(sessions: Sessions, files: JobFiles, row: int) -> RowFate:
             cosine=scores[NEAREST_COSINE],
             messages=[] if text is None else text.messages,
         )
-    known = {name: scores.get(name) for name in ("loss", "norm", "cosine", "ifd", "suspicion", "suspect", GAIN_AT_END)}
+    known = {name: scores.get(name) for name in (*DIAGNOSTICS, "suspicion", "suspect", GAIN_AT_END)}
     state = "picked" if rank is not None else "filtered" if reason is not None else "passed_over"
     answer = RowFate(
         job_id=job_id,

@@ -63,7 +63,8 @@ def _rows(client: SpiceClient, job_id: str, query: str, limit: int) -> Iterator[
 
 def _line(row: Suspect) -> Text:
     """A row's number, what speaks against it, what became of it, and its head on one line."""
-    figures = [f"{name} {value:.3g}" for name, value in (("ifd", row.ifd), ("loss", row.loss)) if value is not None]
+    told = {"ifd": row.ifd, "loss": row.loss, "end": row.end_loss}
+    figures = [f"{name} {value:.3g}" for name, value in told.items() if value is not None]
     state = "picked" if row.picked else row.filtered or ""
     head = " / ".join(" ".join(message.content.split()) for message in row.messages)[:HEAD]
     return Text.assemble(

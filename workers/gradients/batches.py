@@ -54,6 +54,21 @@ class Batch:
         framed[self.label_row, self.label_slot] = values
         return framed
 
+    def summed(self, losses: torch.Tensor) -> torch.Tensor:
+        """The loss of each sample, (B,): those of its labels, (N,), by their weights."""
+        return self.frame(losses * self.weights).sum(1)
+
+    def last_of(self, kinds: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+        """Of the losses of labels, (N,), that of each sample's last label of some kinds, (B,); NaN where it has none.
+
+        Args:
+            kinds: Token ids, (k,), int64.
+            losses: Of the labels.
+        """
+        places = self.frame(torch.isin(self.targets, kinds) * (self.label_slot + 1)).amax(1)  # 0: none
+        found = self.frame(losses).gather(1, (places - 1).clamp_min(0)[:, None])[:, 0]
+        return torch.where(places > 0, found, torch.nan)
+
 
 def padded_to(model: PreTrainedModel) -> int:
     """What the length of a batch is a multiple of.

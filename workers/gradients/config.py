@@ -12,7 +12,7 @@ LossNormalization = Literal["sum", "mean"]
 LossOver = Literal["response", "row"]
 Preconditioner = Literal["none", "adam"]
 
-SKETCH_VERSION = 2
+SKETCH_VERSION = 3
 """Bumped whenever the same configuration would give other numbers; sketches of two versions never mix."""
 PROMPT_EFFECT_VERSION = 1
 """Likewise for the loss without a prompt, which is stored with the sketches."""

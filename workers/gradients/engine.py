@@ -47,6 +47,7 @@ class Sketches:
             excluded and counted, never used.
         token_losses: Mean loss of a response token, in nats; (n,), float32.
         unprompted: The same of the response without its prompt; NaN where that was not asked for; (n,), float32.
+        end_losses: Loss of the token that ends the last response, in nats; NaN where none ends it; (n,), float32.
     """
 
     values: NDArray[np.float32]
@@ -54,6 +55,7 @@ class Sketches:
     finite: NDArray[np.bool_]
     token_losses: NDArray[np.float32]
     unprompted: NDArray[np.float32]
+    end_losses: NDArray[np.float32]
 
 
 class GradientEngine:
@@ -82,6 +84,7 @@ class GradientEngine:
         self.left_out = targets(model.model, config, start.adapter).left_out
         self._taps = make_taps(model.model, config, start.adapter, sketched=True)
         self._sketches = self._layer_sketches()
+        self._ends = _ends(model).to(self._passes.model.device)
 
     def start_from(self, start: StartingPoint) -> None:
         """Score from another trained adapter on the same layers; the projections stay what they are.
@@ -129,7 +132,7 @@ class GradientEngine:
             SampleTooLarge: A sample alone exhausts the device's memory.
         """
         paired = any(sample.rejected is not None for sample in samples)
-        values, losses = self._summed(alone(samples), by_pairs(on_batch) if paired else on_batch, should_stop)
+        values, losses, ends = self._summed(alone(samples), by_pairs(on_batch) if paired else on_batch, should_stop)
         if paired:
             values, losses = dpo(values, losses)
         finite = torch.isfinite(values).all(1) & torch.isfinite(losses)
@@ -142,6 +145,7 @@ class GradientEngine:
             finite.cpu().numpy(),
             on_cpu if paired else self._by_token(on_cpu, samples),
             self.losses(unprompted, stop_poll(should_stop)) if taken and unprompted is not None else unknown,
+            unknown if paired else ends.cpu().numpy(),
         )
 
     def _summed(
@@ -149,11 +153,11 @@ class GradientEngine:
         samples: Sequence[Sample],
         on_batch: Callable[[BatchDone], None] | None,
         should_stop: Callable[[], bool] | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sketches of samples that have no other beside them, (n, sketch_dim), and their losses, (n,)."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of samples that have no other beside them: sketches, (n, sketch_dim), losses and losses of the end, (n,)."""
         device, dim = self._passes.model.device, self.config.sketch_dim
         values = torch.zeros((len(samples), dim), dtype=torch.float32, device=device)
-        losses = torch.zeros(len(samples), dtype=torch.float32, device=device)
+        losses, ends = torch.zeros((2, len(samples)), dtype=torch.float32, device=device)
         poll = stop_poll(should_stop)
 
         def run(batch: Batch) -> None:
@@ -164,11 +168,12 @@ class GradientEngine:
                 self._note(part, parts)
                 z.add_(self._sketches[part](u, d).to(device))
 
-            losses[batch.indices] = self._passes.run(batch, self._taps, receive, poll)
+            each = self._passes.run(batch, self._taps, receive, poll)
+            losses[batch.indices], ends[batch.indices] = batch.summed(each), batch.last_of(self._ends, each)
             values[batch.indices] = z
 
         self._passes.each(samples, run, poll, on_batch)
-        return values, losses
+        return values, losses, ends
 
     def _note(self, part: str, parts: set[str]) -> None:
         """Remember that a batch has a gradient's factors.
@@ -258,3 +263,11 @@ class GradientEngine:
             for tap in self._taps.values()
             for part, fold in tap.folds.items()
         }
+
+
+def _ends(model: ProxyModel) -> torch.Tensor:
+    """Tokens that end a response: those that a tokenizer has for no text, (k,), int64; none without a tokenizer."""
+    if model.tokenizer is None:
+        return torch.empty(0, dtype=torch.int64)
+    added = model.tokenizer.added_tokens_decoder.items()
+    return torch.tensor(sorted(number for number, token in added if token.special), dtype=torch.int64)

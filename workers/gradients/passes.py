@@ -95,15 +95,14 @@ class Passes:
             poll: Called at every layer; what it raises ends the pass.
 
         Returns:
-            The losses of the batch's samples, (B,) float32.
+            The loss of each label, weights not applied, (N,) float32.
         """
         with deterministic(self.model.device):
-            losses = self._through(batch, taps, receive, poll or never)
-        return batch.frame(losses * batch.weights).sum(1)
+            return self._through(batch, taps, receive, poll or never)
 
     def losses(self, batch: Batch, taps: Mapping[str, Tap], poll: Callable[[], None] | None = None) -> torch.Tensor:
         """The losses of a forward pass alone, with the adapters that the taps bring; (B,) float32."""
-        return batch.frame(self.label_losses(batch, taps, poll) * batch.weights).sum(1)
+        return batch.summed(self.label_losses(batch, taps, poll))
 
     def label_losses(
         self, batch: Batch, taps: Mapping[str, Tap], poll: Callable[[], None] | None = None

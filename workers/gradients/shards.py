@@ -111,6 +111,7 @@ class StoredSketches:
         scored: Which samples have a sketch, (n,), bool: those of shards that were left out have none.
         token_losses: Mean loss of a response token, in nats, (n,), float32.
         unprompted: The same without the prompt, NaN where it was not taken, (n,), float32.
+        end_losses: Loss of the token that ends the response, NaN where none does, (n,), float32.
     """
 
     values: NDArray[np.float32]
@@ -118,6 +119,7 @@ class StoredSketches:
     scored: NDArray[np.bool_]
     token_losses: NDArray[np.float32]
     unprompted: NDArray[np.float32]
+    end_losses: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +224,7 @@ class ShardStore:
             "finite": sketches.finite.astype(np.uint8),
             "token_losses": sketches.token_losses.astype(np.float32, copy=False),
             "unprompted": sketches.unprompted.astype(np.float32, copy=False),
+            "end_losses": sketches.end_losses.astype(np.float32, copy=False),
         }
         self._rows.write(self._digests[places], tensors)
 
@@ -347,7 +350,7 @@ class ShardStore:
         """
         places = self._look(without)
         values = empty_matrix((self.samples, self.sketch_dim), scratch, in_memory_bytes)
-        token_losses, unprompted = np.full((2, self.samples), np.nan, dtype=np.float32)
+        token_losses, unprompted, end_losses = np.full((3, self.samples), np.nan, dtype=np.float32)
         finite, scored = np.zeros((2, self.samples), dtype=np.bool_)
         leave = self.left_out(without)
         try:
@@ -357,12 +360,13 @@ class ShardStore:
                 values[at], finite[at] = held.values[row], held.finite[row] & scored[at]
                 token_losses[at] = np.where(scored[at], held.token_losses[row], np.nan)
                 unprompted[at] = np.where(scored[at], held.unprompted[row], np.nan)
+                end_losses[at] = np.where(scored[at], held.end_losses[row], np.nan)
         except FileDamaged as damaged:
             self._rows.drop(damaged.name)
             self._found = None
             self._look(without)
             raise ShardDamaged(0) from damaged  # it is there again: another worker was quicker
-        return StoredSketches(_only(values, finite), finite, scored, token_losses, unprompted)
+        return StoredSketches(_only(values, finite), finite, scored, token_losses, unprompted, end_losses)
 
     def left_out(self, without: Collection[int]) -> NDArray[np.bool_]:
         """Which samples are left out with some shards, (n,): equal samples all go with the first of them."""
@@ -480,6 +484,7 @@ def sketches_in(rows: Rows, name: str, sketch_dim: int) -> Sketches:
             tensors["finite"].astype(np.bool_),
             tensors["token_losses"],
             tensors["unprompted"],
+            tensors["end_losses"],
         )
     except KeyError:
         raise FileDamaged(name) from None

@@ -203,7 +203,7 @@ def _mean_gradient(
         losses = passes.run(batch, taps, receive, poll)
         for part, gradient in found.items():
             total[part] += gradient
-        summed += float(losses.double().sum())
+        summed += float(batch.summed(losses).double().sum())
 
     passes.each(samples, run, poll)
     labels = sum(sample.loss_tokens for sample in samples)

@@ -173,7 +173,8 @@ def candidates_of(
             "selection.constraints.include" if membership.kept is None else "extends",
             f"row {lost[0]} has to be picked and can't be used ({Reason.NON_FINITE_GRADIENT}): leave it out",
         )
-    figures = row_figures(stored.values, stored.token_losses[stored.finite], stored.unprompted[stored.finite])
+    losses = (stored.token_losses, stored.unprompted, stored.end_losses)
+    figures = row_figures(stored.values, *(one[stored.finite] for one in losses))
     suspicious = suspicion(figures)
     tokens = corpus.lengths[stored.finite]
     dropped = left_out(figures, suspicious, spec, usable, tokens, membership)

@@ -64,8 +64,8 @@ if TYPE_CHECKING:
 
 DOUBT = 1.96
 """Standard errors: the share of rejected rows of a sample is told to within them 19 times of 20."""
-SKETCH_BYTES = 13
-"""Of each row of a shard besides its sketch: three losses, and whether it is finite."""
+SKETCH_BYTES = 17
+"""Of each row of a shard besides its sketch: four losses, and whether it is finite."""
 SCORES_BYTES = 40
 """Of each usable row in the table of scores, about."""
 

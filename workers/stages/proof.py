@@ -232,7 +232,8 @@ class _Turn:
                 f"{split.duplicates} are equal to held-out rows: hold fewer out",
             )
         values = sketches.values[np.searchsorted(finite, pool.candidates)]
-        figures = row_figures(values, sketches.token_losses[pool.candidates], sketches.unprompted[pool.candidates])
+        losses = (sketches.token_losses, sketches.unprompted, sketches.end_losses)
+        figures = row_figures(values, *(one[pool.candidates] for one in losses))
         others = _Others(store, sketches.finite, self._overlapping(job), *self._beside(job, source))
         return pool, _Information(
             self.context, self.heartbeat, source, reading, pool.candidates, values, figures, others

@@ -317,7 +317,7 @@ def selection_of(
 def _joined(sketches: Sequence[Sketches]) -> Sketches:
     """Those of several windows as those of one."""
     first = type(sketches[0])
-    names = ("values", "losses", "finite", "token_losses", "unprompted")
+    names = ("values", "losses", "finite", "token_losses", "unprompted", "end_losses")
     return first(**{name: np.concatenate([getattr(one, name) for one in sketches]) for name in names})
 
 

@@ -29,12 +29,14 @@ class RowFigures:
         norm: Length of the gradient's sketch, (m,), float64.
         cosine: Cosine of the sketch with the mean of all sketches, 0 where either is zero, (m,), float64.
         ifd: a / b, with b the loss without the prompt, (m,), float64; NaN where b was not taken, is 0 or not finite.
+        end_loss: Loss of the token that ends the response, in nats, (m,), float64; NaN where none does.
     """
 
     loss: NDArray[np.float64]
     norm: NDArray[np.float64]
     cosine: NDArray[np.float64]
     ifd: NDArray[np.float64]
+    end_loss: NDArray[np.float64]
 
     def of(self, name: str) -> NDArray[np.float64]:
         """A figure by its name in a request."""
@@ -43,7 +45,10 @@ class RowFigures:
 
 
 def row_figures(
-    values: NDArray[np.float32], token_losses: NDArray[np.float32], unprompted: NDArray[np.float32]
+    values: NDArray[np.float32],
+    token_losses: NDArray[np.float32],
+    unprompted: NDArray[np.float32],
+    end_losses: NDArray[np.float32],
 ) -> RowFigures:
     """The figures of all rows that have a finite gradient.
 
@@ -51,6 +56,7 @@ def row_figures(
         values: Their sketches, shape (m, p).
         token_losses: Mean loss of a response token, in nats, (m,).
         unprompted: The same without the prompt, NaN where it was not taken, (m,).
+        end_losses: Loss of the token that ends the response, NaN where none does, (m,).
     """
     count, dim = values.shape
     norms, cosines, total = np.empty(count), np.zeros(count), np.zeros(dim)
@@ -67,7 +73,7 @@ def row_figures(
     loss, alone = token_losses.astype(np.float64), unprompted.astype(np.float64)
     ifd = np.full(count, np.nan)
     np.divide(loss, alone, out=ifd, where=np.isfinite(alone) & (alone > 0))
-    return RowFigures(loss, norms, np.clip(cosines, -1.0, 1.0), ifd)
+    return RowFigures(loss, norms, np.clip(cosines, -1.0, 1.0), ifd, end_losses.astype(np.float64))
 
 
 def dropped_by(figures: RowFigures, filters: Filters) -> dict[str, NDArray[np.int64]]:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 USELESS_PROMPT = 1.0
 """IFD from which the prompt does not make the response likelier."""
+BREAKS_OFF = 5.0
+"""Nats by which the end of a response is more surprising than those of the quarter of the rows that end best."""
+NEARER = 4.0
+"""How much nearer to 1 the suspicion of a response is that breaks off."""
+FEWEST_BROKEN = 0.1
+"""Share of the rows whose end is known, from which on such ends are the pool's: of a right one some 5% are too."""
 DROPPED = 0.5
 """Share of the usable rows that the default filter drops: enough for a pool that is two fifths wrong."""
 
@@ -25,21 +31,38 @@ def suspicion(figures: RowFigures) -> NDArray[np.float64]:
     """How much each row looks wrong beside the others, (m,), float64, in (0, 1]: the larger of two places.
 
     The places are those of its IFD and of its loss per token among all rows, as shares of the rows that have no more.
-    A row without an IFD has the place of its loss alone.
+    A row without an IFD has the place of its loss alone. A row whose response breaks off is four times as near to 1 as
+    it would be.
     """
-    return np.fmax(_place(figures.ifd), _place(figures.loss))
+    found = np.fmax(_place(figures.ifd), _place(figures.loss))
+    return np.where(broken_off(figures), 1.0 - (1.0 - found) / NEARER, found)
+
+
+def broken_off(figures: RowFigures) -> NDArray[np.bool_]:
+    """Which rows have a response that the model would not have ended there, (m,), bool.
+
+    Ends are held against the lower quartile of those that are known, so that a model that has not learned to end its
+    responses tells of none, and a pool of which two fifths break off tells of these. None, where fewer than a tenth
+    would be told: that many right rows end in a way that a model does not expect.
+    """
+    known = figures.end_loss[~np.isnan(figures.end_loss)]
+    none = np.zeros(len(figures.end_loss), dtype=np.bool_)
+    if not len(known):
+        return none
+    found: NDArray[np.bool_] = figures.end_loss > np.quantile(known, 0.25, method="inverted_cdf") + BREAKS_OFF
+    return found if found.sum() >= FEWEST_BROKEN * len(known) else none
 
 
 def suspects(figures: RowFigures) -> NDArray[np.bool_]:
-    """Which rows look wrong by themselves: those whose prompt does not help, (m,), bool.
+    """Which rows look wrong by themselves: those whose response breaks off, or whose prompt does not help, (m,), bool.
 
-    None, where prompts do not help in half of the rows: then it is the model that makes nothing of them.
+    No row for its prompt, where prompts do not help in half of the rows: then it is the model that makes nothing of
+    them.
     """
-    known = figures.ifd[~np.isnan(figures.ifd)]
+    found, known = broken_off(figures), figures.ifd[~np.isnan(figures.ifd)]
     if not len(known) or np.median(known) >= USELESS_PROMPT:
-        return np.zeros(len(figures.ifd), dtype=np.bool_)
-    found: NDArray[np.bool_] = figures.ifd >= USELESS_PROMPT
-    return found
+        return found
+    return found | (figures.ifd >= USELESS_PROMPT)
 
 
 def default_filter(suspicious: NDArray[np.float64], at_least: int) -> dict[str, NDArray[np.int64]]:

@@ -97,7 +97,7 @@ def _normalize_by_name(value: object, validate: ValidatorFunctionWrapHandler) ->
 
 Normalize = Annotated[Literal["none", "clip", "unit"] | Clip, WrapValidator(_normalize_by_name)]
 
-Diagnostic = Literal["loss", "norm", "cosine", "ifd"]
+Diagnostic = Literal["loss", "norm", "cosine", "ifd", "end_loss"]
 DIAGNOSTICS: tuple[Diagnostic, ...] = get_args(Diagnostic)
 
 
@@ -129,6 +129,10 @@ class Filters(Request):
     ifd: Bounds | None = Field(
         default=None,
         description="Loss with the prompt over the loss without it; 1 and more where the prompt does not help.",
+    )
+    end_loss: Bounds | None = Field(
+        default=None,
+        description="Loss of the token that ends the response, in nats: large where the response breaks off.",
     )
 
 

@@ -33,7 +33,7 @@ const SUSPECTS = (id) => ({
   total: (page) => page.listed,
   sources: [],
   least: {},
-  facts: (row) => [...rank(row), from(row), figure("suspicion", row.suspicion), figure("IFD", row.ifd), figure("loss", row.loss), row.picked ? h("span", { class: "doubt" }, "picked") : null, row.filtered ? h("span", {}, "filtered") : null],
+  facts: (row) => [...rank(row), from(row), figure("suspicion", row.suspicion), figure("IFD", row.ifd), figure("loss", row.loss), figure("loss of the end", row.end_loss), row.picked ? h("span", { class: "doubt" }, "picked") : null, row.filtered ? h("span", {}, "filtered") : null],
 });
 
 /** The rows that look wrong, folded up: they are asked for when somebody unfolds them. */

@@ -57,6 +57,9 @@ def test_the_default_keeps_what_looks_wrong_from_being_picked_and_names_it(servi
     assert {row for row, why in zip(scores["row"], scores["filtered"], strict=True) if why} == gone
     assert {row for row, one in zip(scores["row"], scores["picked"], strict=True) if one} == set(picked)
     assert np.isfinite(scores["ifd"]).all()
+    ends = [end for end in scores["end_loss"] if end is not None]
+    assert 0 < len(ends) < ROWS, "rows that are cut at max_length have none"
+    assert min(ends) > 0
     assert all(loss > 0 for loss in scores["loss"])
     assert all(-1 <= cosine <= 1 for cosine in scores["cosine"])
     assert result["suspects"]["rows"] == sum(scores["suspect"])

@@ -132,7 +132,7 @@ def test_gradients_that_are_all_zero(service: Service, monkeypatch: pytest.Monke
         """Stands in for a model that gives nothing, which the engine's own probe of random ones never is."""
         n, p = len(samples), engine.config.sketch_dim
         losses = np.zeros(n, np.float32)
-        return Sketches(np.zeros((n, p), np.float32), losses, np.ones(n, np.bool_), losses, losses)
+        return Sketches(np.zeros((n, p), np.float32), losses, np.ones(n, np.bool_), losses, losses, losses)
 
     monkeypatch.setattr(GradientEngine, "sketch", zeros)
     fails(service, service.request(), "no-information", str(ROWS))

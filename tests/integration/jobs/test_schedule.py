@@ -319,7 +319,7 @@ def test_the_job_shows_what_the_schedule_implies(service: Service) -> None:
     job_id = service.submit(body)
     job = service.job(job_id)
     assert job["selection"]["budget"] == {"fraction": 0.1, "count": None, "tokens": None}
-    assert job["selection"]["filters"] == dict.fromkeys(("loss", "norm", "cosine", "ifd"))
+    assert job["selection"]["filters"] == dict.fromkeys(("loss", "norm", "cosine", "ifd", "end_loss"))
     assert job["selection"]["representative"] == 0
     assert (job["gradients"]["rank"], job["gradients"]["prompt_effect"]) == (16, False)
     assert job["schedule"] == {

@@ -42,7 +42,14 @@ def sketches(rows: list[int], offset: float = 0.0) -> Sketches:
     numbers = np.array(rows, dtype=np.float32)
     values = numbers[:, None] * DIM + np.arange(DIM, dtype=np.float32) + np.float32(offset)
     finite = numbers != 3
-    return Sketches(values=values, losses=numbers, finite=finite, token_losses=numbers / 2, unprompted=numbers / 4)
+    return Sketches(
+        values=values,
+        losses=numbers,
+        finite=finite,
+        token_losses=numbers / 2,
+        unprompted=numbers / 4,
+        end_losses=numbers / 8,
+    )
 
 
 def lacking(root: Path, rows: list[int]) -> list[int]:
@@ -71,6 +78,7 @@ def assert_loaded(root: Path, rows: list[int] = ALL, **options: Any) -> None:
     assert np.array_equal(stored.values, expected.values[expected.finite])
     assert np.array_equal(stored.token_losses, expected.token_losses)
     assert np.array_equal(stored.unprompted, expected.unprompted)
+    assert np.array_equal(stored.end_losses, expected.end_losses)
     assert np.array_equal(stored.finite, expected.finite)
 
 

@@ -28,12 +28,14 @@ by row (1, 1) and (0, 1); (-1, -1); (0, 1) and (-1/3, 1), the gradients of the r
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from workers.data.samples import Sample
@@ -133,19 +135,40 @@ def test_ifd(sketches: Sketches) -> None:
     Row 0: 1.090738 / ((3.663562 + 1.216395) / 2) = 0.447028; row 1 is what it was: 1; row 2: 1.783885 / 3.133126.
     """
     assert sketches.unprompted == pytest.approx([2.439978, 2.970414, 3.133126], abs=1e-5)
-    figures = row_figures(sketches.values, sketches.token_losses, sketches.unprompted)
+    figures = row_figures(sketches.values, sketches.token_losses, sketches.unprompted, sketches.end_losses)
     assert figures.ifd == pytest.approx([0.447028, 1.0, 0.569362], abs=1e-5)
     assert helped_by_prompt(figures.ifd).tolist() == [1, 2, 0]
 
 
+class Special:
+    """A tokenizer of which only its added tokens are asked: 2 and 5 are special, 3 is not."""
+
+    added_tokens_decoder: ClassVar = {
+        token: AddedToken(str(token), special=special) for token, special in ((2, True), (3, False), (5, True))
+    }
+
+
+def test_the_loss_of_the_end(model: ProxyModel, sketches: Sketches) -> None:
+    """Of the last special token of each response: 5 in row 0, none in row 1, and 2 in row 2, as 3 is no special one."""
+    assert np.isnan(sketches.end_losses).all(), "without a tokenizer no token is known to end anything"
+    marked = replace(model, tokenizer=cast("Any", Special()))
+    for normalization in ("sum", "mean"):
+        engine = GradientEngine(marked, replace(CONFIG, loss_normalization=normalization))
+        found = engine.sketch(ROWS).end_losses
+        assert found[[0, 2]] == pytest.approx([1.216395, 0.965081], abs=1e-5)
+        assert np.isnan(found[1])
+
+
 def test_gradient_norm(sketches: Sketches) -> None:
     """sqrt(4 u^2 + 2 c^2), 2 w, sqrt(2 u^2 + (2 + 2/9) c^2)."""
-    figures = row_figures(sketches.values, sketches.token_losses, sketches.unprompted)
+    figures = row_figures(sketches.values, sketches.token_losses, sketches.unprompted, sketches.end_losses)
     assert figures.norm == pytest.approx([0.161096, 1.226337, 0.151141], abs=1e-5)
 
 
 class Symbols:
     """A tokenizer of characters: the digits 1 to 5 are tokens 1 to 5, the end of a line is 7, all else 6."""
+
+    added_tokens_decoder: ClassVar[dict[int, AddedToken]] = {}
 
     def __call__(self, text: str, **_options: object) -> dict[str, list[int]]:
         return {"input_ids": ["x12345?\n".find(one) if one in "12345\n" else 6 for one in text]}

@@ -24,7 +24,8 @@ NAN = math.nan
 
 def figures(loss: list[float], ifd: list[float] | None = None) -> RowFigures:
     values = np.array(loss)
-    return RowFigures(values, values, np.zeros(len(values)), np.array(ifd or [NAN] * len(values)))
+    unknown = np.full(len(values), NAN)
+    return RowFigures(values, values, np.zeros(len(values)), unknown if ifd is None else np.array(ifd), unknown)
 
 
 def dropped(found: RowFigures, **bounds: dict[str, float]) -> dict[str, list[int]]:
@@ -34,12 +35,14 @@ def dropped(found: RowFigures, **bounds: dict[str, float]) -> dict[str, list[int
 
 def test_figures_of_three_rows_by_hand() -> None:
     values = np.array([[3, 4], [0, 5], [0, 0]], dtype=np.float32)  # their sum is (3, 9)
-    found = row_figures(values, np.float32([1.0, 2.0, 3.0]), np.float32([2.0, NAN, 0.0]))
+    found = row_figures(values, np.float32([1.0, 2.0, 3.0]), np.float32([2.0, NAN, 0.0]), np.float32([NAN, 9.5, 1.0]))
     assert found.norm.tolist() == [5, 5, 0]
     assert found.cosine == pytest.approx([45 / (5 * math.sqrt(90)), 9 / math.sqrt(90), 0])
     assert found.loss.tolist() == [1, 2, 3]
     assert found.ifd[0] == 0.5
     assert np.isnan(found.ifd[1:]).all(), "not taken, and a loss without a prompt of 0: neither says anything"
+    assert found.end_loss[1:].tolist() == [9.5, 1.0]
+    assert np.isnan(found.end_loss[0])
 
 
 def test_a_row_beyond_two_bounds_counts_once() -> None:
@@ -100,7 +103,7 @@ def test_lengths_by_hand() -> None:
 def test_no_gradient_is_too_small_or_too_large_for_length_one(size: float) -> None:
     """Squares of such entries are 0 or infinite in float32; the sketch would silently become 0."""
     values = (np.array([[3.0, -4.0], [0.0, 0.0]]) * size).astype(np.float32)
-    found = row_figures(values, np.zeros(2, np.float32), np.zeros(2, np.float32))
+    found = row_figures(values, *np.zeros((3, 2), np.float32))
     factors = length_factors(found.norm, "unit")
     assert kept_and_scaled(values, np.arange(2), factors) == pytest.approx(
         np.array([[0.6, -0.8], [0.0, 0.0]]), rel=1e-5

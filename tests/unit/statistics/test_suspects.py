@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.statistics.row_figures import RowFigures
-from workers.statistics.suspects import default_filter, suspects, suspicion
+from workers.statistics.suspects import broken_off, default_filter, suspects, suspicion
 
 NAN = math.nan
 
 
-def figures(loss: list[float], ifd: list[float]) -> RowFigures:
-    return RowFigures(np.array(loss), np.ones(len(loss)), np.zeros(len(loss)), np.array(ifd))
+def figures(loss: list[float], ifd: list[float], end: list[float] | None = None) -> RowFigures:
+    ends = np.full(len(loss), NAN) if end is None else np.array(end)
+    return RowFigures(np.array(loss), np.ones(len(loss)), np.zeros(len(loss)), np.array(ifd), ends)
 
 
 def test_the_larger_of_two_places_by_hand() -> None:
@@ -29,6 +30,28 @@ def test_a_prompt_that_does_not_help_makes_a_suspect() -> None:
     assert suspects(figures([1, 1, 1], [0.4, 1.0, NAN])).tolist() == [False, True, False]
     assert not suspects(figures([1, 1, 1], [1.01, 1.0, 0.99])).any(), "a model that makes nothing of prompts"
     assert not suspects(figures([1, 1], [NAN, NAN])).any()
+
+
+def test_a_response_that_breaks_off_looks_more_wrong() -> None:
+    """The lower quartile of 1, 2, 3, 4, 7.1 and 7 is 2: what is above 7 breaks off, one row of six."""
+    rows = figures([1.0] * 7, [0.5] * 7, [3.0, 7.1, 1.0, 2.0, 4.0, 7.0, NAN])
+    assert broken_off(rows).tolist() == [False, True, False, False, False, False, False]
+    others = [4 / 7] * 5
+    assert suspicion(rows).tolist() == pytest.approx([4 / 7, 1 - 3 / 28, *others]), "they would share a place"
+    assert suspects(rows).tolist() == broken_off(rows).tolist()
+    assert not broken_off(figures([1] * 4, [0.5] * 4, [20.0, 21.0, 22.0, 23.0])).any(), "a model that ends nothing"
+    assert not broken_off(figures([1], [0.5])).any(), "no end is known"
+
+
+def test_ends_of_less_than_a_tenth_say_nothing() -> None:
+    one_of = [1.0] * 9 + [20.0]
+    assert broken_off(figures([1.0] * 10, [0.5] * 10, one_of)).sum() == 1
+    assert not broken_off(figures([1.0] * 11, [0.5] * 11, [1.0, *one_of])).any()
+
+
+def test_two_fifths_that_break_off_are_told() -> None:
+    ends = [1.0, 2.0, 3.0, 3.0, 3.0, 3.0, 20.0, 20.0, 20.0, 20.0]
+    assert broken_off(figures([1.0] * 10, [0.5] * 10, ends)).tolist() == [end == 20 for end in ends]
 
 
 @given(
