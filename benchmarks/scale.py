@@ -16,81 +16,46 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
-from sqlalchemy import create_engine, text
+import torch
+from sqlalchemy import create_engine
+from sqlalchemy import text as sql
 
 from benchmarks.jobs import texts
 from benchmarks.row import machine
 from benchmarks.running_service import running_service
+from benchmarks.scale_table import PICKS, SKETCH_DIM, JobCost, keep, keep_parts, table
 from tests.integration.tiny_model import save_tiny_model
 from workers.selection import PartPicks, SelectionConfig, merge, partition, select, select_part, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from benchmarks.running_service import RunningService
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "scale.json"
-PAGE = ROOT / "docs" / "scaling.md"
-BEGIN, END = "<!-- scale: made by `python -m benchmarks.scale --keep` -->\n", "<!-- /scale -->\n"
 SIZES = (10_000, 100_000, 1_000_000)
-STAGES = ("reading", "gradients", "selecting", "publishing")
 WARM_ROWS = 100
 """Of the first job, which has the worker import and load everything, and does not count."""
 PROMPT_CHARACTERS, RESPONSE_CHARACTERS, MAX_LENGTH = 6, 12, 64
-SKETCH_DIM = 128
-PICKS = 1000
-PARTS = ((100_000, 1000, 256, 8), (100_000, 10_000, 256, 4), (400_000, 2000, 256, 14), (400_000, 200, 1024, 32))
+PARTS = (
+    (100_000, 1000, 64, 10),
+    (100_000, 1000, 256, 10),
+    (100_000, 10_000, 256, 3),
+    (100_000, 200, 1024, 22),
+    (1_000_000, 1000, 64, 32),
+    (400_000, 1000, 256, 20),
+)
 """Rows, picks, length of a sketch, parts."""
-
-
-@dataclass
-class StageCost:
-    """What one stage took.
-
-    Attributes:
-        seconds: As the service reports it.
-        processor_s: Of the worker and the processes that it starts.
-        memory: Largest resident memory of these meanwhile, bytes.
-    """
-
-    seconds: float = 0.0
-    processor_s: float = 0.0
-    memory: int = 0
-
-
-@dataclass
-class JobCost:
-    """What one job took.
-
-    Attributes:
-        rows: Rows of its dataset.
-        machine: What it ran on.
-        tokens: Tokens of the rows.
-        stages: By stage.
-        dataset: Bytes of its file.
-        disk: Bytes that the job added to the artifact store and to the worker's cache.
-        database: Bytes that the job added to the database.
-    """
-
-    rows: int
-    machine: str
-    tokens: int = 0
-    stages: dict[str, StageCost] = field(default_factory=lambda: {name: StageCost() for name in STAGES})
-    dataset: int = 0
-    disk: int = 0
-    database: int = 0
 
 
 class Meter:
@@ -177,104 +142,43 @@ def _database_size(service: RunningService) -> int:
     engine = create_engine(str(service.settings.database_url))
     try:
         with engine.connect() as connection:
-            return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+            return int(connection.execute(sql("SELECT pg_database_size(current_database())")).scalar_one())
     finally:
         engine.dispose()
 
 
-def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """The power of the rows that a figure grows with, between its two largest sizes; not a number for one alone."""
-    pairs = [(n, value) for n, value in zip(sizes, values, strict=True) if value > 0]
-    if len(pairs) < 2:
-        return math.nan
-    (one, less), (other, more) = list(pairwise(pairs))[-1]
-    return math.log(more / less) / math.log(other / one)
-
-
-def table(costs: Sequence[JobCost]) -> str:
-    """The figures of each stage by rows, and what each grows with."""
-    sizes = [cost.rows for cost in costs]
-    heads = " | ".join(f"{rows:,} rows" for rows in sizes)
-    lines = [f"| | {heads} | grows with n to the |\n", f"|---|{'---|' * (len(sizes) + 1)}\n"]
-
-    def line(name: str, values: Sequence[float], shown: Any) -> None:  # noqa: ANN401 - a function
-        power = exponent(sizes, values)
-        lines.append(f"| {name} | {' | '.join(map(shown, values))} | {'' if math.isnan(power) else f'{power:.2f}'} |\n")
-
-    for stage in STAGES:
-        of_stage = [cost.stages[stage] for cost in costs]
-        line(f"{stage}, processor seconds", [one.processor_s for one in of_stage], _seconds)
-        line(f"{stage}, seconds", [one.seconds for one in of_stage], _seconds)
-        line(f"{stage}, memory", [one.memory for one in of_stage], _bytes)
-    line("the dataset's file", [cost.dataset for cost in costs], _bytes)
-    line("store and cache", [cost.disk for cost in costs], _bytes)
-    line("database", [cost.database for cost in costs], _bytes)
-    tokens = ", ".join(f"{cost.tokens / cost.rows:.0f}" for cost in costs)
-    about = (
-        f"p = {SKETCH_DIM}, {PICKS:,} picks, rows of {tokens} tokens, a model of some thousand weights, one worker of "
-        "one thread"
-    )
-    return "".join(lines) + f"\n{about}; {'; '.join(sorted({cost.machine for cost in costs}))}.\n"
-
-
 def partitions() -> str:
-    """One process against parts on one worker each: the slowest part, and the merge after it."""
+    """One process against parts on a worker each, in processor seconds of a thread: the slowest part, and the merge."""
     lines = [
-        "| n | k | p | parts | one process | a part | the merge | on as many workers |\n",
+        "| n | k | p | parts | one process | the slowest part | the merge | on as many workers |\n",
         "|---|---|---|---|---|---|---|---|\n",
     ]
+    torch.set_num_threads(1)
     for rows, picks, dim, parts in PARTS:
         values = np.random.default_rng(0).standard_normal((rows, dim), dtype=np.float32)
         config = settle(values, SelectionConfig(budget=picks, alpha="auto"))
-        began = time.monotonic()
-        select(values, config)
-        alone = time.monotonic() - began
+        alone = _processor_s(lambda: select(values, config))  # noqa: B023 - called at once
         slowest, chosen = 0.0, []
         for places in partition(rows, parts, 0):
-            began = time.monotonic()
-            picked = select_part(values[places], np.arange(len(places)), config)
-            slowest = max(slowest, time.monotonic() - began)
-            chosen.append(PartPicks(places[picked.indices], picked.marginal_gains))
-        began = time.monotonic()
-        merge(values, chosen, config)
-        merged = time.monotonic() - began
+
+            def picked(places: NDArray[np.int64] = places) -> None:
+                found = select_part(values[places], np.arange(len(places)), config)  # noqa: B023 - likewise
+                chosen.append(PartPicks(places[found.indices], found.marginal_gains))  # noqa: B023 - likewise
+
+            slowest = max(slowest, _processor_s(picked))
+        merged = _processor_s(lambda: merge(values, chosen, config))  # noqa: B023 - likewise
         lines.append(
             f"| {rows:,} | {picks:,} | {dim:,} | {parts} | {alone:.1f} s | {slowest:.1f} s | {merged:.1f} s | "
             f"{alone / (slowest + merged):.2f} times as fast |\n"
         )
-        print(lines[-1], end="", file=sys.stderr)
-    return "".join(lines)
+        print(lines[-1], end="", file=sys.stderr, flush=True)
+    return "".join(lines) + f"\nProcessor seconds of one thread; sketches drawn at random; {machine()}.\n"
 
 
-def _seconds(value: float) -> str:
-    return f"{value:,.1f} s" if value < 1000 else f"{value:,.0f} s"
-
-
-def _bytes(value: float) -> str:
-    return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
-
-
-def kept() -> list[JobCost]:
-    """What was measured and kept so far, the fewest rows first."""
-    if not RESULTS.exists():
-        return []
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))
-    stages = [{name: StageCost(**stage) for name, stage in one.pop("stages").items()} for one in found]
-    return [JobCost(**one, stages=of_job) for one, of_job in zip(found, stages, strict=True)]
-
-
-def keep(cost: JobCost) -> None:
-    """Write a job's figures in place of those of as many rows, and the page's table of all."""
-    costs = sorted([*(one for one in kept() if one.rows != cost.rows), cost], key=lambda one: one.rows)
-    RESULTS.write_text(json.dumps([asdict(one) for one in costs], indent=2) + "\n", encoding="utf-8")
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), costs), encoding="utf-8")
-
-
-def page(before: str, costs: Sequence[JobCost]) -> str:
-    """A page with the table of these jobs between its marks."""
-    head, rest = before.split(BEGIN)
-    _, tail = rest.split(END)
-    return head + BEGIN + table(costs) + END + tail
+def _processor_s(work: Callable[[], object]) -> float:
+    before = time.process_time()
+    work()
+    return time.process_time() - before
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -284,7 +188,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="write benchmarks/scale.json and docs/scaling.md")
     options = parser.parse_args(arguments)
     if options.partitions:
-        print(partitions())
+        text = partitions()
+        print(text)
+        if options.keep:
+            keep_parts(text)
         return 0
     costs = []
     for cost in measured([int(size) for size in options.rows.split(",")]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import resource
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -260,3 +261,17 @@ def test_every_answer_tells_the_version_of_the_api_and_is_what_it_says_it_is(
     for answer in (*answers, service.http.get("/nothing"), failed):
         assert answer.headers["Spice-Api-Version"] == "1"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_range_of_a_subset_that_the_cache_cannot_hold_is_told_with_the_path(service: Service, own: str) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))  # as on a disk that is full
+    try:
+        answer = service.http.get(f"{own}/subset?format=csv", headers={"Range": "bytes=5-"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (answer.status_code, answer.json()["type"]) == (503, "unavailable")
+    assert str(service.settings.cache_path) in answer.json()["detail"]
+    assert "free space there" in answer.json()["detail"]
+    whole = service.http.get(f"{own}/subset?format=csv").content
+    assert service.http.get(f"{own}/subset?format=csv", headers={"Range": "bytes=5-"}).content == whole[5:]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from benchmarks import scale_table
 from scripts.scaling_plan import PLANS, Rates, main, rates, render
 
 ROUND = Rates(gradients=100, reading=10_000, selecting=1e10, tokens=100)
@@ -36,3 +39,16 @@ def test_a_measurement_that_says_something_else_is_no_plan() -> None:
     ]
     with pytest.raises(ValueError, match=r"no longer says .*tokens.*, but: quick"):
         rates(found)
+
+
+def test_the_table_of_sizes_has_what_was_measured_and_nothing_else() -> None:
+    kept = scale_table.kept()
+    page = scale_table.PAGE.read_text(encoding="utf-8")
+    assert {10_000, 100_000} <= {cost.rows for cost in kept}
+    assert scale_table.page(page, kept) == page
+
+
+def test_an_exponent_is_that_of_the_two_largest_sizes() -> None:
+    assert scale_table.exponent([10, 100, 1000], [5, 7, 700]) == pytest.approx(2.0)
+    assert scale_table.exponent([10, 100], [3, 30]) == pytest.approx(1.0)
+    assert math.isnan(scale_table.exponent([10], [3]))
