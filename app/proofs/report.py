@@ -87,7 +87,7 @@ def _intervals(metric: str, comparisons: Sequence[Comparison]) -> Interval:
     found = [one for one in comparisons if one.metric == metric and one.interval is not None]
     ends = [abs(end) for one in found for end in one.interval or ()]
     effect = found[0].smallest_effect
-    reach = 1.1 * max([*ends, effect])
+    reach = 1.25 * max([*ends, effect])  # so that the numbers below the ends fit
 
     def place(value: float) -> float:
         return round(MARGIN + (WIDTH - MARGIN) * (value + reach) / (2 * reach), 1)
