@@ -2,16 +2,23 @@
 
 Each worker has one processor core, with all its threads and the process that renders its templates. A job's reading is
 timed by its events, from the stage `reading` to the stage `gradients`; the job is then cancelled.
+
+    python -m benchmarks.reading_together --rows 1000000
+
+measures another number of rows, and says what memory each worker took at most, and what lies on disk.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import psutil
 from fastapi.testclient import TestClient
 from pydantic import RedisDsn
 
@@ -30,9 +37,39 @@ RANGES = 16
 PATIENCE_S = 1800
 
 
+@dataclass(frozen=True)
+class Took:
+    """What reading took.
+
+    Attributes:
+        seconds: From its beginning to that of the gradients.
+        memory: The most that each worker had resident of itself, bytes.
+        disk: Bytes of each directory of the service's data.
+    """
+
+    seconds: float
+    memory: list[int]
+    disk: dict[str, int]
+
+
 def rows(*, quick: bool = False) -> list[BenchRow]:
     """The one row of this suite."""
     count = QUICK_ROWS if quick else ROWS
+    one, two, size = measure(count)
+    return [
+        BenchRow(
+            name="scaling/read_two_workers",
+            value=one.seconds / two.seconds,
+            unit="x",
+            target=TARGET,
+            baseline=f"one worker on one core, {count:,} short rows in {RANGES} ranges of "
+            f"{size / RANGES / 1e6:.1f} MB: {one.seconds:.1f} s",
+        )
+    ]
+
+
+def measure(count: int) -> tuple[Took, Took, int]:
+    """What one worker takes to read so many rows, what two take, and the bytes of the rows."""
     texts = [(one.prompt[:60], one.response[:60]) for one in function_rows() if one.is_clean]
     with tempfile.TemporaryDirectory(prefix="spice-bench-") as name, EmbeddedServers(Path(name) / "servers") as servers:
         directory = Path(name)
@@ -43,23 +80,14 @@ def rows(*, quick: bool = False) -> list[BenchRow]:
                 prompt, response = texts[number % len(texts)]
                 file.write(json.dumps({"prompt": f"{number}: {prompt}", "response": response}) + "\n")
         size = dataset.stat().st_size
-        one, two = (_seconds(servers, directory, model, dataset, workers, size // RANGES) for workers in (1, 2))
-    return [
-        BenchRow(
-            name="scaling/read_two_workers",
-            value=one / two,
-            unit="x",
-            target=TARGET,
-            baseline=f"one worker on one core, {count:,} short rows in {RANGES} ranges of "
-            f"{size / RANGES / 1e6:.1f} MB: {one:.1f} s",
-        )
-    ]
+        one, two = (_read_by(workers, servers, directory, model, dataset, size // RANGES) for workers in (1, 2))
+    return one, two, size
 
 
-def _seconds(
-    servers: EmbeddedServers, directory: Path, model: Path, dataset: Path, workers: int, range_bytes: int
-) -> float:
-    """Seconds of a job's reading; nothing is found from before."""
+def _read_by(
+    workers: int, servers: EmbeddedServers, directory: Path, model: Path, dataset: Path, range_bytes: int
+) -> Took:
+    """A job's reading; nothing is found from before."""
     settings = Settings(
         _env_file=None,
         database_url=servers.database_url,
@@ -71,16 +99,32 @@ def _seconds(
         auth="off",
     )
     upgrade(servers.database_url)
-    with TestClient(create_app(settings), "http://localhost") as http, worker_processes(settings, workers, pinned=True):
+    with (
+        TestClient(create_app(settings), "http://localhost") as http,
+        worker_processes(settings, workers, pinned=True) as processes,
+    ):
         warm = [_submit(http, model, _small(directory, number)) for number in range(workers)]
         for job_id in warm:
             _until(http, job_id, "succeeded")
         job_id = _submit(http, model, dataset)
         _until(http, job_id, "gradients")
+        memory = [_most_memory(process) for process in processes]
+        disk = {part.name: _bytes_below(part) for part in sorted(settings.data_dir.glob("*/*")) if part.is_dir()}
         http.post(f"/jobs/{job_id}/cancel")
         told = http.get(f"/jobs/{job_id}/events").json()["items"]
     at = {event["data"].get("stage"): datetime.fromisoformat(event["at"]) for event in told if event["kind"] == "stage"}
-    return (at["gradients"] - at["reading"]).total_seconds()
+    return Took((at["gradients"] - at["reading"]).total_seconds(), memory, disk)
+
+
+def _most_memory(worker: int) -> int:
+    """The most that a process had resident, of itself and of what it has started since, bytes."""
+    family = [psutil.Process(worker), *psutil.Process(worker).children(recursive=True)]
+    status = [Path(f"/proc/{one.pid}/status").read_text() for one in family]
+    return sum(1024 * int(line.split()[1]) for text in status for line in text.splitlines() if "VmHWM" in line)
+
+
+def _bytes_below(directory: Path) -> int:
+    return sum(512 * path.stat().st_blocks for path in directory.rglob("*") if path.is_file())
 
 
 def _small(directory: Path, number: int) -> Path:
@@ -114,3 +158,17 @@ def _until(http: TestClient, job_id: str, wanted: str) -> None:
         assert job["state"] != "failed", job["error"]
         time.sleep(0.2)
     raise TimeoutError(f"job {job_id} took more than {PATIENCE_S} s")
+
+
+def main() -> None:
+    """Measure so many rows, and print what that took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    one, two, size = measure(parser.parse_args().rows)
+    print(f"{size:,} bytes of rows; two workers are {one.seconds / two.seconds:.2f} times as fast as one")
+    for took in (one, two):
+        print(took)
+
+
+if __name__ == "__main__":
+    main()

@@ -109,8 +109,8 @@ def finished(http: TestClient, job_id: str) -> dict[str, Any]:
 
 
 @contextmanager
-def worker_processes(settings: Settings, count: int, *, pinned: bool = False) -> Iterator[None]:
-    """Workers, each `pinned` to a processor core of its own where asked; ended with the block."""
+def worker_processes(settings: Settings, count: int, *, pinned: bool = False) -> Iterator[list[int]]:
+    """Workers, each `pinned` to a processor core of its own where asked, by their ids; ended with the block."""
     values = settings.model_dump(mode="json", exclude_none=True)
     environment = {
         f"SPICE_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
@@ -123,7 +123,7 @@ def worker_processes(settings: Settings, count: int, *, pinned: bool = False) ->
     for process, core in zip(processes, sorted(os.sched_getaffinity(0)) if pinned else (), strict=False):
         os.sched_setaffinity(process.pid, {core})
     try:
-        yield
+        yield [process.pid for process in processes]
     finally:
         for process in processes:
             process.terminate()

@@ -44,7 +44,7 @@ def requests(dataset: Path) -> dict[str, dict[str, Any]]:
     schedule = {"windows": WINDOWS, "keep": KEEP, "train_every": TRAIN_EVERY}
     found: dict[str, dict[str, Any]] = {}
     picked: dict[str, Any] = {"filters": {}}
-    once = {**picked, "budget": {"fraction": KEEP / WINDOWS}}
+    once = {**picked, "budget": {"fraction": KEEP / WINDOWS}, "representative": 0}  # as in a window
     found[ONCE] = common | {"gradients": gradients, "selection": once}
     found[SCHEDULE] = common | {"selection": picked, "schedule": schedule}
     # Two picks of a window find a way around each other: without the penalty, and with more of them, conflicts show.

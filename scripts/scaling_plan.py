@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scripts.measured_part import is_made, results
@@ -24,9 +24,17 @@ PLANS = (
     (1_000_000, 100_000, 1024),
     (10_000_000, 100_000, 1024),
     (10_000_000, 1_000_000, 1024),
+    (100_000_000, 1_000_000, 1024),
 )
 """N samples, k picks, p numbers a sketch."""
-PARTITIONED = ((1_000_000, 10_000, 1024), (10_000_000, 100_000, 1024), (10_000_000, 10_000, 1024))
+PARTITIONED = (
+    (1_000_000, 10_000, 1024),
+    (10_000_000, 100_000, 1024),
+    (10_000_000, 10_000, 1024),
+    (100_000_000, 1_000_000, 1024),
+)
+GPU, GPU_PEAK, GPU_SHARE = "H200", 67e12, 0.1
+"""Operations a second in float32 that its maker states, and the share of them that is taken for granted."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,9 @@ class Rates:
         """Seconds of all gradients."""
         return n * self.tokens / (self.gradients * machines)
 
-    def reading_s(self, n: int) -> float:
-        """Seconds of reading once."""
-        return n * self.tokens / self.reading
+    def reading_s(self, n: int, machines: int = 1) -> float:
+        """Seconds of reading in ranges."""
+        return n * self.tokens / (self.reading * machines)
 
     def selecting_s(self, n: float, k: int, p: int) -> float:
         """Seconds of an exact selection."""
@@ -76,6 +84,8 @@ def render(rate: Rates) -> str:
     measured = f"{rate.selecting:.1e}".replace("e+", "e")
     plans = "\n".join(_plan(rate, *plan) for plan in PLANS)
     partitions = "\n".join(_partition(rate, *plan) for plan in PARTITIONED)
+    gpu = replace(rate, selecting=GPU_PEAK * GPU_SHARE)
+    estimates = "\n".join(_estimate(gpu, *plan) for plan in PARTITIONED)
     return f"""
 | one machine of 2 cores | measured | |
 |---|---|---|
@@ -90,13 +100,13 @@ def render(rate: Rates) -> str:
 
 So at {n:,} rows and {k:,} picks, with {MACHINES} such machines and one that selects:
 
-- **Reading**: {_time(rate.reading_s(n))} before the first shard, by the worker that plans the job, and as long once
-  more on each machine, all at once, when it takes its first shard.
+- **Reading**: {_time(rate.reading_s(n, MACHINES))} before the first shard, each machine its ranges, once one worker has
+  copied the dataset and taken its checksums.
 - **Gradients** of {_rounded(n * rate.tokens / 1e9)} billion tokens: {math.ceil(n / SHARD_ROWS):,} shards of
   {SHARD_ROWS:,} rows, {_time(rate.gradients_s(n, MACHINES))}. A worker that dies loses
   {_time(rate.gradients_s(SHARD_ROWS))} of work at most.
 - **Bytes**: {_size(4 * n * p)} of sketches in the artifact store and once more as a scratch file on the machine that
-  selects; {_size(5 * n * rate.tokens)} of tokens and a copy of the dataset on every machine;
+  selects; {_size(5 * n * rate.tokens)} of tokens on every machine, and a copy of the dataset on the one that plans;
   {_size(8 * k * p)} of the selector's own memory; {_size(48 * k)} of picks in Postgres.
 - **Selecting**: {_time(exact)} exactly, on one machine; {_time(parted)} in {_parts(n, k)} parts, as below.
 - **In all**: {_time(_whole(rate, n, exact))} with the exact selection,
@@ -105,6 +115,12 @@ So at {n:,} rows and {k:,} picks, with {MACHINES} such machines and one that sel
 {_head("n", "k", "p", "m", "a part", "the merge", "both, on m machines", "exact, on one")}
 {_row("", "", "", "sqrt(n/k)", "2 (n/m) k p / S", "2 m k k p / S", "", "2 n k p / S")}
 {partitions}
+
+**An estimate, not measured**: on an {GPU}, whose maker states {GPU_PEAK / 1e12:g}e12 operations a second in float32.
+A tenth of that is taken for granted here.
+
+{_head("n", "k", "p", "sketches of a part", "a part", "the merge", "both, on m GPUs")}
+{estimates}
 
 """
 
@@ -139,6 +155,17 @@ def _partition(rate: Rates, n: int, k: int, p: int) -> str:
     )
 
 
+def _estimate(rate: Rates, n: int, k: int, p: int) -> str:
+    m = _parts(n, k)
+    return _row(
+        *(f"{count:,}" for count in (n, k, p)),
+        _size(4 * n * p / m),
+        _time(rate.selecting_s(n / m, k, p)),
+        _time(rate.selecting_s(m * k, k, p)),
+        _time(_parted(rate, n, k, p)),
+    )
+
+
 def _parts(n: int, k: int) -> int:
     """The number of parts that costs least."""
     return round(math.sqrt(n / k))
@@ -150,7 +177,7 @@ def _parted(rate: Rates, n: int, k: int, p: int) -> float:
 
 
 def _whole(rate: Rates, n: int, selecting_s: float) -> float:
-    return 2 * rate.reading_s(n) + rate.gradients_s(n, MACHINES) + selecting_s
+    return rate.reading_s(n, MACHINES) + rate.gradients_s(n, MACHINES) + selecting_s
 
 
 def _numbers(pattern: str, text: str) -> list[float]:

@@ -22,7 +22,16 @@ from spice_rows.shape import Shape, ShapeName
 from workers.data.conversation import EVERY_REPLY, Conversation, Wanted, to_conversation
 from workers.data.describe import check_not_empty, describe
 from workers.data.errors import DatasetError
-from workers.data.formats import BadRecord, check_rows, iter_ranges, iter_records, read_columns, unread_columns
+from workers.data.formats import (
+    BadRecord,
+    RowColumns,
+    check_rows,
+    iter_ranges,
+    iter_records,
+    read_columns,
+    storable_columns,
+    unread_columns,
+)
 from workers.data.rejection import Reason, Refusal
 from workers.data.samples import Sample
 from workers.data.shapes import recognise
@@ -42,8 +51,9 @@ if TYPE_CHECKING:
     from workers.data.chat_template import Rendered
     from workers.data.fetch import Snapshot
     from workers.data.formats import Range, Record
+    from workers.data.ranges import Cut
 
-LAYOUT_VERSION = 3  # part of a corpus's key: raise it when the same input gives other samples or files
+LAYOUT_VERSION = 4  # part of a corpus's key: raise it when the same input gives other samples or files
 BATCH_ROWS = 256
 BATCH_CHARACTERS = 1 << 20
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -72,6 +82,19 @@ class CorpusDamaged(Exception):
     """The files of a corpus are not what was written."""
 
 
+class ColumnsDiffer(Exception):
+    """The rows of a dataset are to be read otherwise than its first rows tell.
+
+    Attributes:
+        columns: Of all rows.
+    """
+
+    def __init__(self, columns: list[str]) -> None:
+        """Name them."""
+        self.columns = columns
+        super().__init__(f"the dataset has the columns {columns}")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Corpus:
     """The usable samples of a dataset, in file order, memory-mapped.
@@ -88,6 +111,7 @@ class Corpus:
         ignored: Rows by name of a field that they have and nothing reads.
         paired: Whether each sample has one that is not preferred beside it.
         starts: Number of the first row of each file of the dataset.
+        columns: Of the dataset, as `workers.data.formats.read_columns` finds them.
         digests: Digest of what the model reads of each sample, shape (n, 2), uint64: equal for equal tokens and masks.
         truncated: Samples that lost response tokens to ``max_length`` but kept some.
         tokens: Tokens in all.
@@ -105,6 +129,7 @@ class Corpus:
     ignored: Mapping[str, int]
     paired: bool
     starts: tuple[int, ...]
+    columns: tuple[str, ...]
     digests: NDArray[np.uint64]
     truncated: int
     tokens: int
@@ -142,6 +167,7 @@ class Corpus:
             ignored=about["ignored"],
             paired=about["paired"],
             starts=tuple(about["starts"]),
+            columns=tuple(about["names"]),
             digests=digests.reshape(-1, 2),
             truncated=about["truncated"],
             tokens=len(ids),
@@ -194,32 +220,22 @@ class Corpus:
         return (self[i] for i in range(len(self)))
 
 
-def build_corpus(  # noqa: PLR0913 - one for each thing that decides the samples
+def build_corpus(
     snapshot: Snapshot,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    columns: Mapping[str, str] | None,
-    max_length: int,
-    settings: Settings,
-    wanted: Wanted = EVERY_REPLY,
-    template: str | None = None,
-    pieces: Callable[[str], Iterator[Piece]] | None = None,
     on_rows: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    **tokenising: Unpack[Tokenising],
 ) -> Corpus:
     """Tokenise a dataset, or find it done before under ``<cache_path>/corpora/<key>``.
 
     Args:
         snapshot: From `workers.data.fetch.fetch`.
         tokenizer: The model's; a fast one.
-        columns: Role to column name, see `workers.data.shapes.recognise`; None recognises by itself.
-        max_length: Tokens of a sample at most; the right is cut.
-        settings: The limits of reading, and the cache.
-        wanted: What of the rows is learned.
-        template: Name of the chat template, where the tokenizer has several.
-        pieces: Gives, for a corpus's key, the pieces of all ranges in order, where they have been read apart.
-        on_rows: Called with the rows read so far, once a batch (at most 256 rows) or a piece.
+        on_rows: Called with the rows read so far, once a batch (at most 256 rows).
         should_stop: Asked as often; True gives up and leaves nothing behind.
+        tokenising: How rows become tokens.
 
     Returns:
         The corpus; it may be without samples if every row is rejected: `workers.data.rejection.enforce_limit` says
@@ -229,28 +245,85 @@ def build_corpus(  # noqa: PLR0913 - one for each thing that decides the samples
         DatasetError: ``empty``, and those of `iter_records`, `recognise` and `ConversationEncoder`.
         Stopped: ``should_stop`` said so.
     """
-    encoder = ConversationEncoder(tokenizer, max_length, template_limits(settings), template)
-    shape, final = _place(snapshot, columns, wanted, encoder, settings)
+    settings, wanted = tokenising["settings"], tokenising.get("wanted", EVERY_REPLY)
+    encoder = _encoder(tokenizer, tokenising)
+    shape, final = _place(snapshot, tokenising["columns"], wanted, encoder, settings)
     with contextlib.suppress(CorpusDamaged):
         return Corpus.open(final)
+
+    def fill(writer: _Writer) -> None:
+        records = iter_records(snapshot, settings, frozenset(shape.columns.values()), writer.starts)
+        for rows in _tokenised(_batches(records, shape, wanted, settings), encoder, writer):
+            _tell(rows, on_rows, should_stop)
+        check_not_empty(writer.rows_total)
+        writer.ignore(unread_columns(snapshot, settings, frozenset(shape.columns.values())))
+        writer.finish(shape, read_columns(snapshot, settings))
+
+    return _made(final, fill, paired=wanted.preference == "dpo")
+
+
+def corpus_of_pieces(
+    key: str,
+    cut: Cut | None,
+    pieces: Iterator[Piece],
+    *,
+    on_rows: Callable[[int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    **tokenising: Unpack[Tokenising],
+) -> Corpus:
+    """The corpus that `build_corpus` makes of a dataset, without the dataset, or find it done before likewise.
+
+    Args:
+        key: The corpus's, as `corpus_key` gave it.
+        cut: How the dataset was cut; None where the corpus has been made.
+        pieces: Those of all ranges, in order.
+        on_rows: Called with the rows so far, once a piece.
+        should_stop: As for `build_corpus`.
+        tokenising: How rows became tokens.
+
+    Raises:
+        CorpusDamaged: It has been made, but is damaged, and there is no cut.
+        ColumnsDiffer: Another corpus is the dataset's.
+        DatasetError: ``empty``, ``too_many_rows``, and those of `shape_for`.
+        Stopped: ``should_stop`` said so.
+    """
+    settings, wanted = tokenising["settings"], tokenising.get("wanted", EVERY_REPLY)
+    final = _directory(key, settings)
+    try:
+        return Corpus.open(final)
+    except CorpusDamaged:
+        if cut is None:
+            raise
+    shape = shape_for(cut.columns, tokenising["columns"], wanted)
+
+    def fill(writer: _Writer) -> None:
+        for piece in pieces:
+            _tell(writer.append(piece, settings), on_rows, should_stop)
+        check_not_empty(writer.rows_total)
+        columns = cut.columns if cut.exact else storable_columns(writer.columns)
+        if shape_for(columns, tokenising["columns"], wanted) != shape:
+            raise ColumnsDiffer(columns)
+        writer.ignore(cut.unread)
+        writer.finish(shape, columns)
+
+    return _made(final, fill, paired=wanted.preference == "dpo")
+
+
+def _tell(rows: int, on_rows: Callable[[int], None] | None, should_stop: Callable[[], bool] | None) -> None:
+    if should_stop is not None and should_stop():
+        raise Stopped
+    if on_rows is not None:
+        on_rows(rows)
+
+
+def _made(final: Path, fill: Callable[[_Writer], None], *, paired: bool) -> Corpus:
+    """Write a corpus, and give it its name."""
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{os.getpid()}-{secrets.token_hex(8)}")
     temporary.mkdir()
     try:
-        with _Writer(temporary, paired=wanted.preference == "dpo") as writer:
-            if pieces is None:
-                records = iter_records(snapshot, settings, frozenset(shape.columns.values()), writer.starts)
-                steps = _tokenised(_batches(records, shape, wanted, settings), encoder, writer)
-            else:
-                steps = (writer.append(piece, settings) for piece in pieces(final.name))
-            for rows in steps:
-                if should_stop is not None and should_stop():
-                    raise Stopped
-                if on_rows is not None:
-                    on_rows(rows)
-            check_not_empty(writer.rows_total)
-            writer.ignore(unread_columns(snapshot, settings, frozenset(shape.columns.values())))
-            writer.finish(shape)
+        with _Writer(temporary, paired=paired) as writer:
+            fill(writer)
         return _publish(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -265,13 +338,13 @@ def read_piece(
     should_stop: Callable[[], bool],
     **tokenising: Unpack[Tokenising],
 ) -> Piece:
-    """Tokenise some ranges of a dataset; `build_corpus` makes the corpus of the pieces of all ranges.
+    """Tokenise some ranges of a dataset; `corpus_of_pieces` makes the corpus of the pieces of all ranges.
 
     Args:
-        snapshot: From `workers.data.fetch.fetch`.
+        snapshot: From `workers.data.fetch.fetch`, or with these ranges alone from `workers.data.fetch_ranges`.
         tokenizer: The model's; a fast one.
         ranges: Consecutive ones of `workers.data.ranges.ranges_of`.
-        names: The columns of the whole dataset.
+        names: The columns by which the rows are read.
         should_stop: As for `build_corpus`.
         tokenising: How rows become tokens.
 
@@ -286,10 +359,11 @@ def read_piece(
     try:
         with _Writer(temporary, paired=wanted.preference == "dpo") as writer:
             records = iter_ranges(snapshot, settings, frozenset(shape.columns.values()), ranges, writer.starts)
+            records = _noted(records, writer.columns)
             for _ in _tokenised(_batches(records, shape, wanted, settings), encoder, writer):
                 if should_stop():
                     raise Stopped
-            writer.finish(shape)
+            writer.finish(shape, list(writer.columns))
         return Piece.read(temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -305,9 +379,17 @@ def find_corpus(
         return None
 
 
-def corpus_key(snapshot: Snapshot, tokenizer: PreTrainedTokenizerBase, **tokenising: Unpack[Tokenising]) -> str:
-    """What names the corpus that `build_corpus` makes: 64 hexadecimal digits."""
-    return _place_of(snapshot, tokenizer, tokenising).name
+def corpus_key(
+    snapshot: Snapshot, tokenizer: PreTrainedTokenizerBase, names: list[str], **tokenising: Unpack[Tokenising]
+) -> str:
+    """What names the corpus that is made of a dataset with these columns: 64 hexadecimal digits.
+
+    Raises:
+        DatasetError: As `shape_for`, and ``ConversationEncoder``.
+    """
+    wanted = tokenising.get("wanted", EVERY_REPLY)
+    shape = shape_for(names, tokenising["columns"], wanted)
+    return _key(snapshot, shape, wanted, _encoder(tokenizer, tokenising), tokenising["settings"])
 
 
 def has_corpus(key: str, settings: Settings) -> bool:
@@ -434,6 +516,14 @@ class _Batch:
         writer.write(kept)
 
 
+def _noted(records: Iterator[Record | BadRecord], columns: RowColumns) -> Iterator[Record | BadRecord]:
+    """The records, with their columns noted."""
+    for record in records:
+        if not isinstance(record, BadRecord):
+            columns.add(record.values)
+        yield record
+
+
 def _batches(
     records: Iterator[Record | BadRecord], shape: Shape, wanted: Wanted, settings: Settings
 ) -> Iterator[_Batch]:
@@ -507,6 +597,7 @@ class _Writer:
         self._open: dict[str, BinaryIO] = {}
         self.rows_total = 0
         self.starts: list[int] = []
+        self.columns = RowColumns()
 
     def __enter__(self) -> Self:
         for name in _DTYPES:
@@ -552,6 +643,7 @@ class _Writer:
         """
         about, first = json.loads(piece.about), self.rows_total
         self.starts += [first + start for start in about["starts"]]
+        self.columns.add(dict.fromkeys(about["names"]))
         for name in ("ids", "mask", "digests"):
             self._append(name, piece.arrays[name])
         self._append("offsets", piece.arrays["offsets"][1:] + self._end)
@@ -570,8 +662,8 @@ class _Writer:
         check_rows(self.rows_total, settings)
         return self.rows_total
 
-    def finish(self, shape: Shape) -> None:
-        """Write what is told about the samples."""
+    def finish(self, shape: Shape, columns: list[str]) -> None:
+        """Write what is told about the samples, and about the columns of their dataset."""
         for file in self._open.values():
             file.flush()
             os.fsync(file.fileno())
@@ -586,6 +678,7 @@ class _Writer:
             "said": self._said,
             "needed": self._needed,
             "ignored": dict(sorted(self._ignored.items())),
+            "names": columns,
             "shape": shape.name,
             "columns": dict(shape.columns),
         }

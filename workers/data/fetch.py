@@ -50,6 +50,8 @@ READ_TIMEOUT_S = 60.0
 MAX_REDIRECTS = 5
 MOST_FILES = 10_000
 _MANY = ".files"
+READ_AHEAD, NO_CACHE = "readahead", "none"
+"""How fsspec reads a file: in blocks, or what is asked for alone."""
 SOURCE_ERRORS = (
     OSError,
     FSTimeoutError,
@@ -117,15 +119,9 @@ def fetch(
     ]
     deadline = time.monotonic() + settings.fetch_timeout_s
     sink = _Sink(settings, deadline, on_bytes, should_stop)
-    attempts = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_transient),
-        stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_after_delay(settings.fetch_timeout_s),
-        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
-        reraise=True,
-    )
     try:
         with sink:
-            for attempt in attempts:
+            for attempt in attempts(settings):
                 with attempt:
                     sink.restart()
                     copy(uri, settings, sink)
@@ -134,6 +130,16 @@ def fetch(
         raise  # the artifact store's own words; where it is away, the job waits for it
     except SOURCE_ERRORS as error:
         raise _explained(error, uri, settings) from error
+
+
+def attempts(settings: Settings) -> tenacity.Retrying:
+    """What tries again where a source is busy or a connection breaks."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_transient),
+        stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_after_delay(settings.fetch_timeout_s),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
+        reraise=True,
+    )
 
 
 def recall(uri: DatasetUri, fingerprint: str, settings: Settings) -> Snapshot | None:
@@ -160,7 +166,7 @@ def _fetch_many(
     should_stop: Callable[[], bool] | None,
 ) -> Snapshot:
     """Copy the files of a dataset, one after the other, into a directory that is named by what is in them."""
-    files = [file for one in uri.parts or (uri,) for file in files_of(one, settings)]
+    files = all_files(uri, settings)
     if len(files) > MOST_FILES:
         raise DatasetError(
             "too_many_files", f"the dataset has {len(files):,} files, the limit is {MOST_FILES:,}: join them"
@@ -194,7 +200,7 @@ def _keep_many(copies: list[Snapshot], settings: Settings) -> Snapshot:
     digest = hashlib.sha256(json.dumps([one["fingerprint"] for one in about]).encode()).hexdigest()
     final = settings.cache_path / "datasets" / f"{digest}{_MANY}"
     temporary = final.with_name(f".{os.getpid()}-{secrets.token_hex(8)}")
-    with _cache_errors():
+    with cache_errors():
         temporary.mkdir(parents=True)
         try:
             for place, one in enumerate(copies):
@@ -228,6 +234,11 @@ def _recall_many(settings: Settings, fingerprint: str) -> Snapshot | None:
     except (OSError, ValueError, KeyError):
         return None
     return Snapshot(path, parts[0].format, None, sum(part.bytes for part in parts), fingerprint, parts)
+
+
+def all_files(uri: DatasetUri, settings: Settings) -> list[DatasetUri]:
+    """The files of a dataset in the order of their rows; raises as `files_of`."""
+    return [file for one in uri.parts or (uri,) for file in files_of(one, settings)]
 
 
 def files_of(uri: DatasetUri, settings: Settings) -> list[DatasetUri]:
@@ -303,9 +314,13 @@ def _below(file: DatasetUri) -> list[str]:
     return file.uri.split("@", 1)[1].split("/")[1:]
 
 
-def _copy_hub(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
+def _open_on_hub(uri: DatasetUri, settings: Settings, cache: str) -> Any:  # noqa: ANN401 - fsspec has no types
     filesystem = HfFileSystem(endpoint=settings.hub_url, skip_instance_cache=True)
-    with filesystem.open(uri.uri.removeprefix("hf://"), "rb", block_size=8 * CHUNK_BYTES) as source:
+    return filesystem.open(uri.uri.removeprefix("hf://"), "rb", block_size=8 * CHUNK_BYTES, cache_type=cache)
+
+
+def _copy_hub(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
+    with _open_on_hub(uri, settings, READ_AHEAD) as source:
         sink.expect(source.size)
         while chunk := source.read(CHUNK_BYTES):
             sink.write(chunk)
@@ -345,7 +360,7 @@ class _Sink:
         self._total: int | None = None
 
     def __enter__(self) -> None:
-        with _cache_errors():
+        with cache_errors():
             self._directory.mkdir(parents=True, exist_ok=True)
             self._file = self._temporary.open("wb")
 
@@ -363,7 +378,7 @@ class _Sink:
 
     def restart(self) -> None:
         """Throw away what an earlier attempt wrote."""
-        with _cache_errors():
+        with cache_errors():
             self._open_file.seek(0)
             self._open_file.truncate()
         self._hash = hashlib.sha256()
@@ -384,7 +399,7 @@ class _Sink:
             raise _timed_out(self._settings)
         if self._should_stop is not None and self._should_stop():
             raise Stopped
-        with _cache_errors():
+        with cache_errors():
             self._open_file.write(chunk)
         self._hash.update(chunk)
         if self._on_bytes is not None and (self._size - self._reported >= CHUNK_BYTES or not chunk):
@@ -409,7 +424,7 @@ class _Sink:
             self._on_bytes(self._size, self._size)
         digest = self._hash.hexdigest()
         path = _copy_path(self._settings, digest, uri)
-        with _cache_errors():
+        with cache_errors():
             self._open_file.flush()
             os.fsync(self._open_file.fileno())
             self._temporary.replace(path)
@@ -426,7 +441,8 @@ class _Sink:
 
 
 @contextlib.contextmanager
-def _cache_errors() -> Iterator[None]:
+def cache_errors() -> Iterator[None]:
+    """Say so where the cache can't be written."""
     try:
         yield
     except OSError as error:
@@ -485,6 +501,13 @@ class _Size(fsspec.callbacks.Callback):  # type: ignore[misc]
 
 
 def _copy_https(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
+    with _https(uri, settings, _whole_file) as filesystem:
+        filesystem.get_file(uri.uri, sink, callback=_Size(sink), chunk_size=CHUNK_BYTES)
+
+
+@contextlib.contextmanager
+def _https(uri: DatasetUri, settings: Settings, check_hop: aiohttp.ClientMiddlewareType) -> Iterator[Any]:
+    """A file system that asks public hosts alone."""
     sockets = PublicSockets()
 
     async def client(loop: Any, **_: Any) -> aiohttp.ClientSession:  # noqa: ARG001, ANN401 - fsspec's signature
@@ -497,7 +520,7 @@ def _copy_https(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
             total=settings.fetch_timeout_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
         )
         # trust_env stays False: through a proxy the socket would no longer tell where the request goes.
-        return aiohttp.ClientSession(connector=connector, timeout=timeout, middlewares=(_check_hop,))
+        return aiohttp.ClientSession(connector=connector, timeout=timeout, middlewares=(check_hop,))
 
     filesystem = fsspec.filesystem(
         "https",
@@ -508,7 +531,7 @@ def _copy_https(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
         max_redirects=MAX_REDIRECTS,
     )
     try:
-        filesystem.get_file(uri.uri, sink, callback=_Size(sink), chunk_size=CHUNK_BYTES)
+        yield filesystem
     except (OSError, aiohttp.ClientError) as error:
         if sockets.refused:
             raise DatasetError(
@@ -523,8 +546,24 @@ def _copy_https(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
             filesystem.close_session(filesystem.loop, session)
 
 
-async def _check_hop(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Refuse redirects that leave https, and answers that are neither a file nor a redirect nor an error.
+async def _whole_file(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Refuse answers that are neither a file nor a redirect nor an error."""
+    return await _checked_hop(request, handler, HTTPStatus.OK)
+
+
+async def _part_of_file(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Refuse answers that are neither a part of a file nor a redirect nor an error, and parts that are too long."""
+    response = await _checked_hop(request, handler, HTTPStatus.PARTIAL_CONTENT)
+    size = response.content_length
+    if response.status == HTTPStatus.PARTIAL_CONTENT and (size is None or size > CHUNK_BYTES):
+        raise DatasetError("http_status", f"{request.url.host} answered with more of the file than was asked for")
+    return response
+
+
+async def _checked_hop(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType, wanted: HTTPStatus
+) -> aiohttp.ClientResponse:
+    """Refuse redirects that leave https, and answers of another status than is wanted, but redirects and errors.
 
     aiohttp calls this for each hop.
     """
@@ -535,9 +574,9 @@ async def _check_hop(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
     response = await handler(request)
     is_error = response.status >= HTTPStatus.BAD_REQUEST  # which fsspec reports
     is_redirect = not is_error and response.headers.get("Location")
-    if response.status != HTTPStatus.OK and not is_error and not is_redirect:
+    if response.status != wanted and not is_error and not is_redirect:
         raise DatasetError(
-            "http_status", f"{request.url.host} answered {response.status}, without a file: it should answer 200"
+            "http_status", f"{request.url.host} answered {response.status}, without a file: it should answer {wanted}"
         )
     return response
 
@@ -551,10 +590,13 @@ def _s3(settings: Settings) -> Any:  # noqa: ANN401 - fsspec has no types
     )
 
 
-def _copy_s3(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
-    filesystem = _s3(settings)
+def _open_on_s3(uri: DatasetUri, settings: Settings, cache: str) -> Any:  # noqa: ANN401 - fsspec has no types
     # fsspec asks for each range with the ETag of the first look, so an object replaced meanwhile is an error.
-    with filesystem.open(uri.uri, "rb", block_size=8 * CHUNK_BYTES, cache_type="readahead") as source:
+    return _s3(settings).open(uri.uri, "rb", block_size=8 * CHUNK_BYTES, cache_type=cache)
+
+
+def _copy_s3(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
+    with _open_on_s3(uri, settings, READ_AHEAD) as source:
         sink.expect(source.size)
         while chunk := source.read(CHUNK_BYTES):
             sink.write(chunk)
@@ -574,6 +616,40 @@ def _is_transient(error: BaseException) -> bool:
         | ConnectionError
         | botocore.exceptions.HTTPClientError,
     )
+
+
+def _opened(uri: DatasetUri, settings: Settings) -> Any:  # noqa: ANN401 - fsspec has no types
+    """A file where it is, in a store that reads what is asked for."""
+    if uri.scheme == "upload":
+        return open_artifacts(settings).open(uri.upload.artifact)
+    return (_open_on_s3 if uri.scheme == "s3" else _open_on_hub)(uri, settings, NO_CACHE)
+
+
+@contextlib.contextmanager
+def reader_of(uri: DatasetUri, settings: Settings) -> Iterator[Callable[[int, int], bytes]]:
+    """Gives what reads some bytes of a file where it is: those from a place, `CHUNK_BYTES` of them at most.
+
+    Raises:
+        DatasetError: The URI or its address is refused, or a server answers without a part of the file.
+    """
+    if uri.scheme == "file":
+        descriptor = _open_inside_roots(uri, settings)
+        try:
+            yield lambda start, size: os.pread(descriptor, size, start)
+        finally:
+            os.close(descriptor)
+    elif uri.scheme == "https":
+        with _https(uri, settings, _part_of_file) as filesystem:
+            yield lambda start, size: filesystem.cat_file(uri.uri, start=start, end=start + size)
+    else:
+        with _opened(uri, settings) as source:
+
+            def read(start: int, size: int) -> bytes:
+                source.seek(start)
+                found: bytes = source.read(size)
+                return found
+
+            yield read
 
 
 def _explained_by_the_hub(error: HfHubHTTPError, where: str) -> DatasetError:

@@ -23,7 +23,7 @@ from workers.data.rejection import Reason
 from workers.data.split import csv_delimiter, ends_inside_quotes, split_csv, split_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
     from _typeshed import WriteableBuffer
@@ -62,6 +62,21 @@ class BadRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive bytes of a file.
+
+    Attributes:
+        start: The first one.
+        end: Beyond the last one.
+        sha256: Of them, in hexadecimal digits.
+    """
+
+    start: int
+    end: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Range:
     """Consecutive rows of one file of a dataset.
 
@@ -70,12 +85,14 @@ class Range:
         bytes: Size, as a measure of the work.
         start: Where the range begins: a byte of JSON Lines, a row group of Parquet; 0 is the file's beginning.
         end: Where the next range begins; None where the file is one range.
+        spans: The bytes of the file that hold the rows, and what tells how to read them; none where all do.
     """
 
     file: int
     bytes: int
     start: int = 0
     end: int | None = None
+    spans: tuple[Span, ...] = ()
 
 
 class _RowRejected(Exception):
@@ -185,16 +202,46 @@ def read_columns(snapshot: Snapshot, settings: Settings) -> list[str]:
     Raises:
         DatasetError: As `iter_records`.
     """
-    key = (snapshot.fingerprint, snapshot.format, snapshot.compression)
-    if key not in _columns_of:
-        while len(_columns_of) >= FILES_REMEMBERED:
-            _columns_of.pop(next(iter(_columns_of)))
-        everything = dict.fromkeys(name for part in parts_of(snapshot) for name in _all_columns(part, settings))
-        storable = (name for name in everything if len(name) <= LONGEST_COLUMN_NAME)
-        _columns_of[key] = list(
-            islice((name for name in storable if is_unicode(name) and "\0" not in name), MOST_COLUMNS)
-        )
-    return list(_columns_of[key])
+    known = columns_known(snapshot)
+    if known is None:
+        known = storable_columns(name for part in parts_of(snapshot) for name in _all_columns(part, settings))
+        remember_columns(snapshot, known)
+    return known
+
+
+def columns_known(snapshot: Snapshot) -> list[str] | None:
+    """The columns of a dataset, if this process has found them before."""
+    known = _columns_of.get(_identity(snapshot))
+    return None if known is None else list(known)
+
+
+def remember_columns(snapshot: Snapshot, columns: Iterable[str]) -> None:
+    """Have `read_columns` find these without reading."""
+    while len(_columns_of) >= FILES_REMEMBERED:
+        _columns_of.pop(next(iter(_columns_of)))
+    _columns_of[_identity(snapshot)] = list(columns)
+
+
+def first_columns(snapshot: Snapshot, settings: Settings, most_bytes: int) -> list[str]:
+    """As `read_columns`, but of JSON rows those of about so many bytes at the beginning of the first file alone."""
+    if not in_rows(snapshot):
+        return read_columns(snapshot, settings)
+    return storable_columns(_all_columns(parts_of(snapshot)[0], settings, most_bytes))
+
+
+def in_rows(snapshot: Snapshot) -> bool:
+    """Whether each row of a dataset names its columns itself, so that all rows have to be read to know them."""
+    return snapshot.format in ("json", "jsonl")
+
+
+def storable_columns(names: Iterable[str]) -> list[str]:
+    """Of some names the first that are told, each once."""
+    storable = (name for name in dict.fromkeys(names) if len(name) <= LONGEST_COLUMN_NAME)
+    return list(islice((name for name in storable if is_unicode(name) and "\0" not in name), MOST_COLUMNS))
+
+
+def _identity(snapshot: Snapshot) -> tuple[str, str, str | None]:
+    return snapshot.fingerprint, snapshot.format, snapshot.compression
 
 
 def unread_columns(snapshot: Snapshot, settings: Settings, read: Collection[str]) -> dict[str, int]:
@@ -248,7 +295,7 @@ _columns_of: dict[tuple[str, str, str | None], list[str]] = {}
 FILES_REMEMBERED = 16
 
 
-def _all_columns(snapshot: Snapshot, settings: Settings) -> list[str]:
+def _all_columns(snapshot: Snapshot, settings: Settings, most_bytes: int | None = None) -> list[str]:
     if snapshot.format == "parquet":
         with open_parquet(snapshot, settings) as file:
             return list(file.schema_arrow.names)
@@ -257,23 +304,25 @@ def _all_columns(snapshot: Snapshot, settings: Settings) -> list[str]:
             delimiter = csv_delimiter(stream)
             header = next(split_csv(stream, settings.row_max_bytes, delimiter), b"")
             return [] if header == b"" else _csv_header(header, delimiter)
-    names: dict[str, None] = {}
+    names, size = RowColumns(), 0
     with open_decoded(snapshot, settings) as stream:
         for raw in split_json(stream, settings.row_max_bytes, lines=snapshot.format == "jsonl"):
-            if raw is not None and len(names) <= MOST_COLUMNS:
-                names.update(dict.fromkeys(_names_in(raw)))
+            row = _parse_json(raw)
+            if not isinstance(row, Reason):
+                names.add(row)
+            size += len(raw or b"")
+            if most_bytes is not None and size >= most_bytes:
+                break
     return list(names)
 
 
-def _names_in(raw: bytes) -> Iterable[str]:
-    """The names in a JSON row; none if it can't be read."""
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        return ()
-    if is_turns(value):
-        return (TURNS,)
-    return value if isinstance(value, dict) else ()
+class RowColumns(dict[str, None]):
+    """The columns that JSON rows name, in the order in which they come; no more once there are too many."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take the names of a row."""
+        if len(self) <= MOST_COLUMNS:
+            self.update(dict.fromkeys(row))
 
 
 def _read_jsonl(snapshot: Snapshot, settings: Settings) -> Iterator[dict[str, Any] | Reason]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from app.core.contracts.job_plan import RangesPlan
 from app.core.db.tables import Stage
 from app.core.lifecycle import measurements, parking, quotas
 from app.core.lifecycle.measurements import Took
 from app.core.storage import pieces_prefix
+from workers.data.corpus import ColumnsDiffer
 from workers.data.rejection import enforce_limit
 from workers.data.sources import source_column
 from workers.models.architecture import check_length
@@ -41,11 +43,13 @@ class JobReading:
         membership: What the constraints are about.
         anew: Whether rows of its own dataset were made into tokens, rather than found as tokens; None where workers
             shared that.
+        pieces: Key of the corpus of its own dataset, where that was read in ranges.
     """
 
     readings: dict[str, Reading]
     membership: Membership
     anew: bool | None
+    pieces: str | None
 
     @property
     def own(self) -> Reading:
@@ -53,9 +57,10 @@ class JobReading:
         return self.readings[POOL]
 
     def planned(self, plan: JobPlan) -> JobPlan:
-        """The plan, with what the datasets beside the job's own were."""
+        """The plan, with what the datasets were."""
         beside = {role: one.snapshot.fingerprint for role, one in self.readings.items() if role != POOL}
-        return plan.model_copy(update={"beside": beside}) if beside else plan
+        told = ({"beside": beside} if beside else {}) | ({"pieces": self.pieces} if self.pieces else {})
+        return plan.model_copy(update=told)
 
 
 def read_job(job: LeasedJob) -> JobReading | None:
@@ -84,10 +89,10 @@ def _read(job: LeasedJob) -> JobReading | None:
     found = _read_own(job)
     if found is None:
         return None
-    own, anew = found
+    own, anew, pieces = found
     note_shortest(job.context, job.request, own.corpus)
     _count(job, own.corpus.rows_total + sum(one.corpus.rows_total for one in beside.values()))
-    return JobReading({POOL: own, **beside}, _membership(job, own, evaluation), anew)
+    return JobReading({POOL: own, **beside}, _membership(job, own, evaluation), anew, pieces)
 
 
 def _note_time(job: LeasedJob, reading: JobReading) -> None:
@@ -109,8 +114,11 @@ def _read_beside(job: LeasedJob, role: str, purpose: Purpose) -> Reading:
     return read_purpose(job.context, role, purpose, source, job.should_stop)
 
 
-def _read_own(job: LeasedJob) -> tuple[Reading, bool | None] | None:
-    """The job's own dataset, and whether its rows were made into tokens just now; None where the job is parked."""
+def _read_own(job: LeasedJob) -> tuple[Reading, bool | None, str | None] | None:
+    """The job's own dataset, whether its rows were made into tokens just now, and the key of its pieces if it has any.
+
+    None where the job is parked.
+    """
     again = Stage.READING in job.seconds  # to a worker's next turn reading is not told: a job never goes back
     fetching = None if again else job.heartbeat.enter(Stage.READING, None, "bytes")
     counting: list[Meter] = []
@@ -122,9 +130,15 @@ def _read_own(job: LeasedJob) -> tuple[Reading, bool | None] | None:
 
     dataset = opened(job.context, job.source, job.should_stop, None if fetching is None else fetching.at)
     pieces = dataset.pieces(job.context)
-    if pieces is not None and not pieces.put_together(job.context) and _park_for_ranges(job, dataset, pieces):
+    if _park_for_ranges(job, dataset, pieces):
         return None
-    reading = corpus_of(job.context, dataset, pieces, job.should_stop, None if again else on_rows)
+    try:
+        reading = corpus_of(job.context, dataset, pieces, job.should_stop, None if again else on_rows)
+    except ColumnsDiffer:
+        pieces = dataset.pieces(job.context)
+        if _park_for_ranges(job, dataset, pieces):
+            return None
+        reading = corpus_of(job.context, dataset, pieces, job.should_stop, None if again else on_rows)
     wanted, corpus = job.request, reading.corpus
     enforce_limit(
         corpus.rejected,
@@ -138,27 +152,34 @@ def _read_own(job: LeasedJob) -> tuple[Reading, bool | None] | None:
         picks_of(wanted.selection.budget, len(corpus), 0)
     check_length(*corpus.longest(), reading.model.longest)  # a budget that can be met is of one row or more
     job.context.corpus = corpus
-    return reading, None if job.plan.ranges is not None else bool(counting)
+    key = None if pieces is None or pieces.cut is None else pieces.key
+    return reading, None if job.plan.ranges is not None else bool(counting), key
 
 
-def _park_for_ranges(job: LeasedJob, dataset: Opened, pieces: Pieces) -> bool:
+def _park_for_ranges(job: LeasedJob, dataset: Opened, pieces: Pieces | None) -> bool:
     """Let go of the job until workers have read the ranges that are missing.
 
     False where none is, or where the job's own shards were to read them: then it reads the dataset as a whole.
     """
-    sizes = pieces.missing()
-    if not sizes or (job.plan.ranges is not None and job.plan.behind is None):
+    if pieces is None or pieces.put_together():
         return False
-    since = job.now() if job.plan.ranges is None else job.plan.ranges.since
-    plan = job.plan.model_copy(
+    plan = job.plan.ranges
+    if plan is not None and plan.key in ("", pieces.key) and job.plan.behind is None:
+        return False
+    pieces.cut_up(dataset.snapshot)
+    sizes = pieces.missing()
+    if not sizes:
+        return False
+    since = job.now() if plan is None else plan.since
+    parked = job.plan.model_copy(
         update={
             "fingerprint": dataset.snapshot.fingerprint,
-            "work": pieces_prefix(pieces.plan.key),
+            "work": pieces_prefix(pieces.key),
             "behind": None,
-            "ranges": pieces.plan.model_copy(update={"since": since}),
+            "ranges": RangesPlan(key=pieces.key, since=since),
         }
     )
-    job.park(parking.RANGES, sizes, plan)
+    job.park(parking.RANGES, sizes, parked)
     return True
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEPT = ("tokens", "limited")
+KEPT = ("tokens", "limited", "pieces")
 """Fields of the plan that a job has from before and needs to the end."""
 
 MOST_ROUNDS = 3

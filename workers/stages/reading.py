@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,9 @@ from app.core.lifecycle import shortest_rows
 from app.core.uris.datasets import check_uris
 from app.core.uris.models import check_adapter_uri, check_model_uri
 from workers.data.conversation import Wanted
-from workers.data.corpus import build_corpus
+from workers.data.corpus import ColumnsDiffer, build_corpus
 from workers.data.fetch import fetch, recall
+from workers.data.formats import remember_columns
 from workers.gradients.config import GradientConfig
 from workers.gradients.shards import ShardStore, sketch_key
 from workers.models.errors import ModelError
@@ -101,7 +101,7 @@ class Opened:
     tokenising: Tokenising
 
     def pieces(self, context: WorkerContext) -> Pieces | None:
-        """The pieces in which it is read; None where it is read as a whole.
+        """The pieces in which it may be read; None where it is read as a whole.
 
         Raises:
             DatasetError: It can't be read.
@@ -302,8 +302,17 @@ def opened(
     snapshot = dataset_snapshot(
         context, source.uri, source.fingerprint, recalled=source.planned, should_stop=should_stop, on_bytes=on_bytes
     )
-    model = context.tokenizers.get(model_directory(context, source.model, source.request.model.dtype, should_stop))
-    return Opened(snapshot, model, tokenising(context, source.request))
+    return Opened(snapshot, tokenizer_of(context, source, should_stop), tokenising(context, source.request))
+
+
+def tokenizer_of(context: WorkerContext, source: Source, should_stop: Callable[[], bool]) -> ModelTokenizer:
+    """The tokenizer of a job's model.
+
+    Raises:
+        ModelError: It can't be used.
+        Stopped: `should_stop` said so.
+    """
+    return context.tokenizers.get(model_directory(context, source.model, source.request.model.dtype, should_stop))
 
 
 def read(
@@ -312,9 +321,36 @@ def read(
     should_stop: Callable[[], bool],
     on_rows: Callable[[int], None] | None = None,
 ) -> Reading:
-    """Fetch the dataset and turn its rows into tokens; the errors are those of `opened` and `corpus_of`."""
+    """Fetch the dataset and turn its rows into tokens; the errors are those of `opened` and `corpus_of`, but one."""
     dataset = opened(context, source, should_stop)
-    return corpus_of(context, dataset, dataset.pieces(context), should_stop, on_rows)
+    try:
+        return corpus_of(context, dataset, dataset.pieces(context), should_stop, on_rows)
+    except ColumnsDiffer:
+        return corpus_of(context, dataset, dataset.pieces(context), should_stop, on_rows)
+
+
+def samples_of(context: WorkerContext, source: Source, pieces: str | None, should_stop: Callable[[], bool]) -> Corpus:
+    """A dataset's rows as tokens, on any machine: put together of its pieces, or read.
+
+    Args:
+        context: This worker.
+        source: What is read.
+        pieces: Key of the corpus, where the dataset was read in ranges.
+        should_stop: As for `corpus_of`.
+
+    Raises:
+        JobError, DatasetError, ModelError, Stopped: As `read`.
+    """
+    if pieces is not None:
+        found = Pieces(context.artifacts, pieces, tokenising(context, source.request))
+        try:
+            corpus = found.corpus(should_stop)
+        except PieceLost as error:
+            logger.warning("the dataset is read as a whole: %s", error)
+        else:
+            context.holds.take("corpus", corpus.path)
+            return corpus
+    return read(context, source, should_stop).corpus
 
 
 def corpus_of(
@@ -334,22 +370,24 @@ def corpus_of(
         on_rows: Called with the rows so far as often.
 
     Raises:
+        ColumnsDiffer: The pieces are of another corpus than the dataset's; its columns are known from now on.
         DatasetError: It can't be read.
         Stopped: `should_stop` said so.
     """
-    build = partial(
-        build_corpus,
-        dataset.snapshot,
-        dataset.model.tokenizer,
-        **dataset.tokenising,
-        on_rows=on_rows,
-        should_stop=should_stop,
-    )
-    try:
-        corpus = build(pieces=None if pieces is None or pieces.missing() else pieces.each)
-    except PieceLost as error:
-        logger.warning("the dataset is read as a whole: %s", error)
-        corpus = build()
+    corpus = None
+    if pieces is not None and pieces.there():
+        try:
+            corpus = pieces.corpus(should_stop, on_rows)
+        except ColumnsDiffer as differ:
+            remember_columns(dataset.snapshot, differ.columns)
+            raise
+        except PieceLost as error:
+            logger.warning("the dataset is read as a whole: %s", error)
+    if corpus is None:
+        corpus = build_corpus(
+            dataset.snapshot, dataset.model.tokenizer, **dataset.tokenising, on_rows=on_rows, should_stop=should_stop
+        )
+    remember_columns(dataset.snapshot, corpus.columns)
     context.holds.take("corpus", corpus.path)
     return Reading(dataset.snapshot, corpus, dataset.model)
 

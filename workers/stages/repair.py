@@ -187,7 +187,7 @@ def _plan_of(request: JobRequest, result: Json) -> JobPlan:
         sketches=result["sketches"],
         beside={role: result[role]["fingerprint"] for role in purposes_of(request.selection) if role in result},
         # As after ranges were read: a dataset whose pieces are gone by now is read as a whole.
-        ranges=RangesPlan(key="", range_bytes=1, columns=[]),
+        ranges=RangesPlan(key=""),
         limited=None
         if limited is None
         else LimitReached(limit=limited["limit"], value=limited["value"], used=limited["used"]),

@@ -26,7 +26,7 @@ from workers.stages import measuring
 from workers.stages.features import Features, needed
 from workers.stages.purposes import POOL, purpose_source
 from workers.stages.read_range import read_range
-from workers.stages.reading import model_directory, read, sketches_of, source_of
+from workers.stages.reading import model_directory, samples_of, sketches_of, source_of
 from workers.stages.schedule import Asked, carry_out
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from workers.data.corpus import Corpus
     from workers.data.samples import Sample, Samples
-    from workers.gradients.config import LossOver
     from workers.models.proxy import ProxyModel
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
@@ -83,7 +82,7 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     source = own
     if plan.role != POOL:
         source = purpose_source(context, job_id, own, plan.role, plan.beside.get(plan.role))
-    corpus = _corpus(context, heartbeat, source, plan.corpus)
+    corpus = _corpus(context, heartbeat, source, plan.corpus, plan.pieces if source is own else None)
     store = sketches_of(context, source.request, plan.sketches, corpus, plan.shard_rows)
     config = source.gradients
     work = Work(corpus.longest()[1], context.settings.shard_rows, config.sketch_dim)
@@ -93,7 +92,9 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
         _carry_out(context, heartbeat, Asked(own, own.request.schedule, corpus, model, config))
         return
 
-    all_samples = partial(_samples_of, context, heartbeat, own, corpus if source is own else None, config.loss_over)
+    def all_samples() -> Samples:
+        own_corpus = corpus if source is own else samples_of(context, own, plan.pieces, heartbeat.should_stop)
+        return learned(own_corpus, config.loss_over)
 
     def start() -> StartingPoint:
         if not config.prepared:
@@ -162,13 +163,6 @@ def _carry_out(context: WorkerContext, heartbeat: LeaseHeartbeat, asked: Asked) 
         session.commit()
 
 
-def _samples_of(
-    context: WorkerContext, heartbeat: LeaseHeartbeat, own: Source, corpus: Corpus | None, loss_over: LossOver
-) -> Samples:
-    """All samples of the job's own dataset; `corpus`, where that is the one that is being sketched."""
-    return learned(read(context, own, heartbeat.should_stop).corpus if corpus is None else corpus, loss_over)
-
-
 def without_prompts(context: WorkerContext, source: Source, model: ProxyModel, samples: list[Sample]) -> list[Sample]:
     """The samples without their prompts."""
     longest = source.request.model.max_length
@@ -188,10 +182,12 @@ def _changed(field: str, context: WorkerContext, what: str) -> JobError:
     )
 
 
-def _corpus(context: WorkerContext, heartbeat: LeaseHeartbeat, source: Source, digest: str) -> Corpus:
-    """The job's samples: those in memory, or read from the dataset on this machine."""
+def _corpus(
+    context: WorkerContext, heartbeat: LeaseHeartbeat, source: Source, digest: str, pieces: str | None
+) -> Corpus:
+    """The job's samples: those in memory, or of the pieces that were read, or of the dataset."""
     if context.corpus is None or context.corpus.digest != digest:
-        context.corpus = read(context, source, heartbeat.should_stop).corpus
+        context.corpus = samples_of(context, source, pieces, heartbeat.should_stop)
     if context.corpus.digest != digest:
         raise JobError(
             "tokens-differ",

@@ -28,20 +28,16 @@ class LimitReached(BaseModel):
 
 
 class RangesPlan(BaseModel):
-    """How a dataset that is read in ranges is cut: every worker cuts it alike.
+    """A dataset that is read in ranges; how it is cut lies in the artifact store.
 
     Attributes:
-        key: Of the corpus that the pieces of all ranges make.
-        range_bytes: Size of a range.
-        columns: The columns of the whole dataset.
+        key: Of the corpus that the pieces of all ranges make; empty where whatever is missing is read as a whole.
         since: When the job began to read, in seconds since 1970 on Postgres's clock.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str
-    range_bytes: int
-    columns: list[str]
     since: float = 0.0
 
 
@@ -53,7 +49,9 @@ class JobPlan(BaseModel):
         uses: Content key of the sketches that deletion leaves alone, from before anybody looked for them.
         beside: Fingerprints of the datasets that are read beside the job's own, by their role.
         work: What the shards make, by its content: jobs that are parked for equal work need it once.
-        ranges: How the dataset is cut; set while the shards are ranges to read, and not samples to sketch.
+        ranges: What is read; set while the shards are ranges to read, and not samples to sketch.
+        pieces: Key of the corpus of the job's own dataset, once its pieces have been read: machines without the dataset
+            put them together.
         role: Whose sketches the shards are: ``pool``, the job's own dataset, or a role of one beside it.
         pool: What the job's own dataset is called in names of features.
         fingerprint: Of the dataset that was read, ``sha256:<hex>``.
@@ -83,6 +81,7 @@ class JobPlan(BaseModel):
     uses: str | None = None
     work: str | None = None
     ranges: RangesPlan | None = None
+    pieces: str | None = None
     beside: dict[str, str] = {}
     role: str = "pool"
     pool: str | None = None

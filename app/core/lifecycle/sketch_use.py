@@ -69,8 +69,8 @@ def used_keys(session: Session) -> set[str]:
 
 
 def pieces_in_use(session: Session) -> set[str]:
-    """Keys of the corpora that jobs which have not ended are read in pieces of."""
-    key = Job.plan["ranges"]["key"].astext
+    """Keys of the corpora that jobs which have not ended read, or have read, in pieces."""
+    key = func.coalesce(Job.plan["ranges"]["key"].astext, Job.plan["pieces"].astext)
     return set(session.scalars(select(key).where(Job.state.in_(OPEN), key.is_not(None))))
 
 

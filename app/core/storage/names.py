@@ -22,9 +22,14 @@ def pieces_prefix(key: str) -> str:
     return f"{CORPORA}{key}/"
 
 
-def piece_name(key: str, range_bytes: int, number: int) -> str:
-    """One piece of a corpus whose dataset is cut into ranges of this size."""
-    return f"{pieces_prefix(key)}{range_bytes}-{number:06}.safetensors"
+def piece_name(key: str, number: int) -> str:
+    """One piece of a corpus."""
+    return f"{pieces_prefix(key)}{number:06}.safetensors"
+
+
+def cut_name(key: str) -> str:
+    """How the dataset of a corpus is cut into the ranges that its pieces are made of, as JSON."""
+    return f"{pieces_prefix(key)}cut.json"
 
 
 def sketches_prefix(key: str) -> str:

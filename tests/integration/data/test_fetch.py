@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,17 @@ import pytest
 import trustme
 from moto.server import ThreadedMotoServer
 
+from app.core.storage import open_artifacts
 from app.core.uris.addresses import is_public
 from app.core.uris.datasets import DatasetUri, check_uri
+from app.core.uris.uploads import Upload
 from tests.integration.deadlines import soon
+from tests.integration.models.hub_server import hub_server
 from workers.data import fetch as fetch_module
 from workers.data.errors import DatasetError
-from workers.data.fetch import fetch
+from workers.data.fetch import Snapshot, fetch
+from workers.data.fetch_ranges import RangesNotThere, fetched_ranges
+from workers.data.ranges import Cut
 from workers.data.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -159,6 +165,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     flaky_answers = 0
     seen: list[str]
+    parts: list[tuple[int, int]]
 
     def do_GET(self) -> None:
         self.seen.append(self.path)
@@ -180,6 +187,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(200)
             self.end_headers()
             time.sleep(3)
+        elif path.startswith("/ranged") and (wanted := self.headers.get("Range")):
+            first, last = (int(place) for place in wanted.removeprefix("bytes=").split("-"))
+            self.parts.append((first, last + 1))
+            self._answer(206, CONTENT[first : last + 1])
         else:
             self._answer(200, CONTENT)
 
@@ -216,7 +227,7 @@ def server(
     """An HTTPS server on loopback; NAME resolves to it and its authority is trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(NAME, "127.0.0.1").configure_cert(context)
-    Handler.seen, Handler.flaky_answers = [], 0
+    Handler.seen, Handler.parts, Handler.flaky_answers = [], [], 0
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     running.daemon_threads = True
     running.handle_error = lambda *_: None  # type: ignore[method-assign]
@@ -368,6 +379,70 @@ class TestHttps:
         private = settings.model_copy(update={"https_allow_private": True})
         uri = check_uri(f"https://127.0.0.1:{port}/a.jsonl", private)
         assert refused(uri, private)[0] == "unreachable"
+
+
+def cut_of(content: bytes, settings: Settings) -> Cut:
+    """The content, cut into four ranges."""
+    path = settings.cache_path / "content"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    snapshot = Snapshot(path, "jsonl", None, len(content), f"sha256:{hashlib.sha256(content).hexdigest()}")
+    cut = Cut.of(snapshot, settings, len(content) // 4, ["prompt", "response"], {"prompt", "response"})
+    assert len(cut.groups) == 4
+    return cut
+
+
+def range_fetched(uri: DatasetUri, cut: Cut, settings: Settings) -> tuple[slice, bytes]:
+    """The second range of a cut, as it is fetched, and where it is in the file."""
+    (span,) = cut.groups[1][0].spans
+    part = slice(span.start, span.end)
+    with fetched_ranges(uri, cut, cut.groups[1], settings, lambda: False) as there:
+        found = there.parts[0].path.read_bytes()[part]
+    assert left_behind(settings) == []
+    return part, found
+
+
+@pytest.mark.usefixtures("loopback_counts_as_public")
+class TestRanges:
+    def test_a_server_is_asked_for_the_bytes_of_the_range_alone(
+        self, server: http.server.ThreadingHTTPServer, settings: Settings
+    ) -> None:
+        part, found = range_fetched(at(server, "/ranged.jsonl", settings), cut_of(CONTENT, settings), settings)
+        assert found == CONTENT[part]
+        assert [start for start, _ in Handler.parts] == [part.start]
+        assert [end for _, end in Handler.parts] == [part.stop]
+
+    @pytest.mark.parametrize(
+        "path", ["/a.jsonl", "/endless.jsonl", "/status/404.jsonl", "/redirect?to=https://10.0.0.1/"]
+    )
+    def test_a_server_that_gives_no_ranges_is_left_to_a_whole_fetch(
+        self, server: http.server.ThreadingHTTPServer, settings: Settings, path: str
+    ) -> None:
+        with pytest.raises(RangesNotThere):
+            range_fetched(at(server, path, settings), cut_of(CONTENT, settings), settings)
+
+    def test_ranges_of_an_object(self, s3_server: str, make_settings: SettingsFactory) -> None:
+        settings = make_settings(s3_endpoint_url=s3_server, s3_buckets=("train",))
+        uri = DatasetUri("s3", "s3://train/a b/ü.jsonl", "jsonl", None)
+        part, found = range_fetched(uri, cut_of(CONTENT * 5, settings), settings)
+        assert found == (CONTENT * 5)[part]
+        with pytest.raises(RangesNotThere, match="are others"):
+            range_fetched(uri, cut_of(b" " + CONTENT * 5, settings), settings)
+
+    def test_ranges_of_an_uploaded_file(self, settings: Settings) -> None:
+        upload = Upload(uuid.uuid4(), hashlib.sha256(CONTENT).hexdigest(), "a.jsonl")
+        open_artifacts(settings).write(upload.artifact, CONTENT)
+        part, found = range_fetched(check_uri(upload.uri, settings), cut_of(CONTENT, settings), settings)
+        assert found == CONTENT[part]
+
+    def test_ranges_of_a_file_on_a_hub(self, make_settings: SettingsFactory) -> None:
+        commit = "0123456789abcdef0123456789abcdef01234567"
+        with hub_server() as hub:
+            settings = make_settings(hub_datasets=("org/*",), hub_url=hub.url)
+            hub.datasets["org/set", commit] = {"a.jsonl": CONTENT, "README.md": b"#"}
+            uri = check_uri(f"hf://datasets/org/set@{commit}", settings)
+            part, found = range_fetched(uri, cut_of(CONTENT, settings), settings)
+            assert found == CONTENT[part]
 
 
 @pytest.fixture(scope="module")

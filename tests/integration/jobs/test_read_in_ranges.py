@@ -10,7 +10,7 @@ import pytest
 
 from app.core.storage import CORPORA, pieces_prefix
 from app.housekeeping.retention import UNFINISHED_S, sweep
-from tests.integration.conftest import ROWS
+from tests.integration.conftest import ROWS, real_rows
 from tests.integration.settled import assert_settled, final, wait_for
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def resources(service: Service) -> Any:
 
 
 def pieces_of(service: Service) -> list[str]:
-    return sorted(stored.name for stored in resources(service).artifacts.list(CORPORA))
+    names = (stored.name for stored in resources(service).artifacts.list(CORPORA))
+    return sorted(name for name in names if name.endswith(".safetensors"))
 
 
 def picks(service: Service, job: dict[str, Any]) -> list[int]:
@@ -57,6 +58,33 @@ def picks(service: Service, job: dict[str, Any]) -> list[int]:
 def on_another_machine(service: Service) -> None:
     """What has been read is in the artifact store alone."""
     shutil.rmtree(service.settings.cache_path / "corpora")
+
+
+def test_a_machine_that_helps_has_no_copy_of_the_dataset(service: Service, workers: Processes) -> None:
+    """The machine that plans the job has one; the other reads ranges, puts the samples together and sketches them."""
+    planning, helping = service.directory / "planning", service.directory / "helping"
+    workers.start(worker_queues=("gradients",), cache_dir=helping)
+    workers.start(worker_queues=("selection",), cache_dir=planning)
+    job = wait_for(service, service.submit(service.request()), final)
+    assert job["state"] == "succeeded", job["error"]
+    (copy,) = (planning / "datasets").glob("*.jsonl")
+    assert copy.stat().st_size == (service.directory / "train.jsonl").stat().st_size
+    assert not [path for path in (helping / "datasets").rglob("*") if path.is_file()]
+    assert [path.name for path in (helping / "corpora").iterdir()] == [pieces_of(service)[0].split("/")[1]]
+
+
+def test_columns_that_come_late_are_read_as_one_worker_reads_them(
+    service: Service, workers: Processes, read: list[int]
+) -> None:
+    rows = [*real_rows(), *({**row, "system": "Be brief."} for row in real_rows(5))]
+    uri = service.write_dataset(rows)
+    apart = service.run(service.request(uri))
+    assert apart["state"] == "succeeded", apart["error"]
+    assert len(read) == 2 * len(set(read)), "with and without the column"
+    workers.start(read_range_bytes=1 << 30, cache_dir=service.directory / "elsewhere")
+    whole = wait_for(service, service.submit(service.request(uri)), final)
+    assert whole["result"]["gradients"] == {"computed": 0, "reused": ROWS + 5}
+    assert picks(service, whole) == picks(service, apart)
 
 
 def test_each_range_is_read_once_and_serves_other_jobs_and_machines(service: Service, read: list[int]) -> None:
@@ -85,7 +113,7 @@ def test_two_workers_read_what_one_that_reads_the_whole_does(service: Service, w
     stages = [event["data"]["stage"] for event in told if event["kind"] == "stage"]
     assert stages == ["reading", "gradients", "selecting", "publishing"], "a job never goes back"
     workers.stop()
-    workers.start(read_range_bytes=1 << 30, cache_path=service.directory / "elsewhere")
+    workers.start(read_range_bytes=1 << 30, cache_dir=service.directory / "elsewhere")
     whole = wait_for(service, service.submit(body), final)
     assert whole["result"]["sketches"] == apart["result"]["sketches"], "the sketches are of the same tokens"
     assert picks(service, whole) == picks(service, apart)

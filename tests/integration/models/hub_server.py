@@ -92,6 +92,9 @@ def hub_server() -> Iterator[HubServer]:
         def do_GET(self) -> None:
             asked = urlsplit(self.path)
             status, body = hub.answer(asked.path, asked.query)
+            if status == http.HTTPStatus.OK and (wanted := self.headers.get("Range")):
+                first, last = (int(place) for place in wanted.removeprefix("bytes=").split("-"))
+                status, body = http.HTTPStatus.PARTIAL_CONTENT, body[first : last + 1]
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,12 +14,14 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app.core.uris.datasets import check_uris
-from workers.data.corpus import build_corpus, read_piece
+from app.core.uris.datasets import check_uri, check_uris
+from workers.data.conversation import EVERY_REPLY
+from workers.data.corpus import ColumnsDiffer, build_corpus, corpus_key, corpus_of_pieces, read_piece, shape_for
 from workers.data.errors import DatasetError
 from workers.data.fetch import fetch
-from workers.data.formats import read_columns
-from workers.data.ranges import ranges_of
+from workers.data.fetch_ranges import RangesNotThere, fetched_ranges
+from workers.data.formats import first_columns
+from workers.data.ranges import Cut, ranges_of
 
 from .test_formats import ENCODERS
 
@@ -29,8 +32,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from app.core.settings import Settings
+    from app.core.uris.datasets import DatasetUri
     from tests.own_directory import SettingsFactory
-    from workers.data.corpus import Corpus, Piece
+    from workers.data.corpus import Corpus, Piece, Tokenising
     from workers.data.fetch import Snapshot
 
     from .conftest import SnapshotFactory
@@ -42,7 +46,18 @@ LINES = st.one_of(
         st.text("ab \u00e9", max_size=8),
         st.text("cd\u2028", max_size=30),
     ),
-    st.sampled_from([b"", b"  ", b"{broken", b"7", b"\xef\xbb\xbf{}", b"\xff", b'{"prompt": 1, "note": "x"}']),
+    st.sampled_from(
+        [
+            b"",
+            b"  ",
+            b"{broken",
+            b"7",
+            b"\xef\xbb\xbf{}",
+            b"\xff",
+            b'{"prompt": 1, "note": "x"}',
+            b'{"late": 1, "late": 2}',
+        ]
+    ),
 )
 
 
@@ -50,25 +65,31 @@ def whole(snapshot: Snapshot, tokenizer: PreTrainedTokenizerFast, settings: Sett
     return build_corpus(snapshot, tokenizer, columns=None, max_length=64, settings=settings)
 
 
-def in_pieces(snapshot: Snapshot, tokenizer: PreTrainedTokenizerFast, settings: Settings, range_bytes: int) -> Corpus:
-    """The corpus of pieces, each of which is read as by another worker, in a cache where nothing was read before."""
+def in_pieces(
+    snapshot: Snapshot,
+    tokenizer: PreTrainedTokenizerFast,
+    settings: Settings,
+    range_bytes: int,
+    uri: DatasetUri | None = None,
+) -> Corpus:
+    """The corpus of pieces, each of which is read as by another worker, in a cache where nothing was read before.
+
+    With the dataset's URI each worker has nothing but its ranges of the dataset.
+    """
     elsewhere = settings.model_copy(update={"cache_path": settings.cache_path / "elsewhere"})
-    names = read_columns(snapshot, settings)
+    how: Tokenising = {"columns": None, "max_length": 64, "settings": elsewhere}
+    names = first_columns(snapshot, settings, range_bytes)
+    read = shape_for(names, None, EVERY_REPLY).columns.values()
+    cut = Cut.model_validate_json(Cut.of(snapshot, settings, range_bytes, names, read).model_dump_json())
 
-    def pieces(_key: str) -> Iterator[Piece]:
-        for group in ranges_of(snapshot, settings, range_bytes):
-            yield read_piece(
-                snapshot,
-                tokenizer,
-                group,
-                names,
-                columns=None,
-                max_length=64,
-                settings=elsewhere,
-                should_stop=lambda: False,
-            )
+    def pieces() -> Iterator[Piece]:
+        for group in cut.groups:
+            with (
+                nullcontext(snapshot) if uri is None else fetched_ranges(uri, cut, group, elsewhere, lambda: False)
+            ) as there:
+                yield read_piece(there, tokenizer, group, cut.columns, should_stop=lambda: False, **how)
 
-    return build_corpus(snapshot, tokenizer, columns=None, max_length=64, settings=elsewhere, pieces=pieces)
+    return corpus_of_pieces(corpus_key(snapshot, tokenizer, names, **how), cut, pieces(), **how)
 
 
 def told(corpus: Corpus) -> dict[str, Any]:
@@ -85,6 +106,7 @@ def told(corpus: Corpus) -> dict[str, Any]:
         "truncated": corpus.truncated,
         "lengths": corpus.lengths.tolist(),
         "shape": corpus.shape,
+        "columns": corpus.columns,
     }
 
 
@@ -123,6 +145,7 @@ def parquet_of_groups(rows: list[dict[str, str]]) -> bytes:
     ],
 )
 def test_each_kind_of_file(
+    root: Path,
     snapshot_of: SnapshotFactory,
     chatml: PreTrainedTokenizerFast,
     settings: Settings,
@@ -133,7 +156,55 @@ def test_each_kind_of_file(
     snapshot = snapshot_of(name, content)
     range_bytes = len(content) // 8 if not name.endswith("parquet") else 1
     assert len(ranges_of(snapshot, settings, range_bytes)) == ranges
-    assert told(in_pieces(snapshot, chatml, settings, range_bytes)) == told(whole(snapshot, chatml, settings))
+    uri = check_uri((root / name).as_uri(), settings)
+    assert told(in_pieces(snapshot, chatml, settings, range_bytes, uri)) == told(whole(snapshot, chatml, settings))
+
+
+def test_a_worker_fetches_the_bytes_of_its_ranges_alone(
+    root: Path, snapshot_of: SnapshotFactory, settings: Settings
+) -> None:
+    for name, content in (("a.jsonl", ENCODERS["jsonl"](ROWS)), ("a.parquet", parquet_of_groups(ROWS))):
+        snapshot, uri = snapshot_of(name, content), check_uri((root / name).as_uri(), settings)
+        range_bytes = len(content) // 8 if name == "a.jsonl" else 1
+        cut = Cut.of(snapshot, settings, range_bytes, ["prompt", "response"], {"prompt", "response"})
+        for group in cut.groups:
+            expected = bytearray(len(content))
+            for span in group[0].spans:
+                expected[span.start : span.end] = content[span.start : span.end]
+            assert len(expected.strip(b"\0")) < len(content) or name == "a.parquet"
+            with fetched_ranges(uri, cut, group, settings, lambda: False) as there:
+                path = there.parts[0].path
+                assert path.read_bytes() == bytes(expected)
+            assert not path.exists()
+
+
+def test_ranges_of_a_file_that_has_changed_are_not_taken(
+    root: Path, snapshot_of: SnapshotFactory, settings: Settings
+) -> None:
+    content = ENCODERS["jsonl"](ROWS)
+    snapshot, uri = snapshot_of("a.jsonl", content), check_uri((root / "a.jsonl").as_uri(), settings)
+    cut = Cut.of(snapshot, settings, len(content) // 4, ["prompt", "response"], {"prompt", "response"})
+    (root / "a.jsonl").write_bytes(content.replace(b"cat 100", b"dog 100"))
+    with fetched_ranges(uri, cut, cut.groups[0], settings, lambda: False):
+        pass
+    with (
+        pytest.raises(RangesNotThere, match="are others"),
+        fetched_ranges(uri, cut, cut.groups[-1], settings, lambda: False),
+    ):
+        pass
+
+
+def test_columns_that_come_late_and_change_how_rows_are_read_are_told(
+    snapshot_of: SnapshotFactory, chatml: PreTrainedTokenizerFast, settings: Settings
+) -> None:
+    """A column that nothing reads changes nothing; a system message does."""
+    noted = [*ROWS, {**ROWS[0], "note": "x"}]
+    snapshot = snapshot_of("a.jsonl", ENCODERS["jsonl"](noted))
+    assert in_pieces(snapshot, chatml, settings, 1000).columns == ("prompt", "response", "note")
+    late = [*noted, {**ROWS[0], "system": "Be brief."}]
+    with pytest.raises(ColumnsDiffer) as differ:
+        in_pieces(snapshot_of("b.jsonl", ENCODERS["jsonl"](late)), chatml, settings, 1000)
+    assert differ.value.columns == ["prompt", "response", "note", "system"]
 
 
 def test_files_are_ranges_and_small_ones_are_read_together(

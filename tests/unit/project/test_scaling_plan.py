@@ -28,8 +28,10 @@ def test_the_arithmetic_of_a_plan() -> None:
     assert "| 10,000,000 | 100,000 | 1,024 | 28 h | 120 days | 28 h | 41 GB | 57 h |" in page
     # m = sqrt(100): a part is 20,480 s, and so is the merge
     assert "| 10,000,000 | 100,000 | 1,024 | 10 | 5.7 h | 5.7 h | 11 h | 57 h |" in page
-    # read twice, gradients, select: 1e5 * 3 + 204,800 s or + 40,960 s
-    assert "**In all**: 5.8 days with the exact selection,\n  3.9 days with the partitioned one." in page
+    # read on 100 machines, gradients, select: 1e3 + 1e5 + 204,800 s or + 40,960 s
+    assert "**In all**: 3.5 days with the exact selection,\n  39 h with the partitioned one." in page
+    # an estimate at 6.7e12 operations a second: a part of 100 million rows, 2 * 1e7 * 1e6 * 1024, is 3,057 s
+    assert "| 100,000,000 | 1,000,000 | 1,024 | 41 GB | 51 min | 51 min | 1.7 h |" in page
 
 
 def test_a_measurement_that_says_something_else_is_no_plan() -> None:
