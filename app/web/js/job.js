@@ -23,7 +23,7 @@ const DOWNLOADS = [
   ["curve", "Curve", "log-det of all methods"],
   ["conflicts", "Conflicts", "statistics of the picks"],
   ["rejected", "Rejected", "rows that could not be used, or were filtered"],
-  ["scores", "Scores", "Parquet: loss, norm, cosine, IFD, suspicion and what the methods need of every row"],
+  ["scores", "Scores", "Parquet: loss, norm, cosine, IFD, loss of the end, suspicion and what the methods need of every row"],
 ];
 
 export async function jobView({ view, signal, parts: [id], arrived }) {
