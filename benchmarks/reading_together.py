@@ -109,7 +109,8 @@ def _read_by(
         job_id = _submit(http, model, dataset)
         _until(http, job_id, "gradients")
         memory = [_most_memory(process) for process in processes]
-        disk = {part.name: _bytes_below(part) for part in sorted(settings.data_dir.glob("*/*")) if part.is_dir()}
+        parts = (part for part in sorted(settings.data_dir.glob("*/*")) if part.is_dir())
+        disk = {str(part.relative_to(settings.data_dir)): _bytes_below(part) for part in parts}
         http.post(f"/jobs/{job_id}/cancel")
         told = http.get(f"/jobs/{job_id}/events").json()["items"]
     at = {event["data"].get("stage"): datetime.fromisoformat(event["at"]) for event in told if event["kind"] == "stage"}
