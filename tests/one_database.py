@@ -77,11 +77,11 @@ class OneDatabase:
     def fresh(self) -> str:
         """SQLAlchemy's URL of the database, which holds what the migrations have put there and nothing else."""
         if self._name is not None:
-            self._rename()
-            with self._connect(self._name) as connection:
-                if self._asked(connection, SHAPE) == self._shape:
-                    connection.execute(EMPTY)
-                    return self._servers.postgres.url(self._name)
+            if self._rename():
+                with self._connect(self._name) as connection:
+                    if self._asked(connection, SHAPE) == self._shape:
+                        connection.execute(EMPTY)
+                        return self._servers.postgres.url(self._name)
             self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(self._name)))
         self._name = self._next_name()
         self._run(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._name)))
@@ -91,14 +91,21 @@ class OneDatabase:
             self._shape = self._asked(connection, SHAPE)
         return self._servers.postgres.url(self._name)
 
-    def _rename(self) -> None:
-        old, self._name = self._name, self._next_name()
+    def _rename(self) -> bool:
+        """Whether it has a new name: what an earlier test has left running may connect again a moment before."""
+        assert self._name is not None
+        name = self._next_name()
         with self._connect("postgres") as connection:
             connection.execute(
-                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", (old,)
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", (self._name,)
             )
-            names = (sql.Identifier(name) for name in (old, self._name))
-            connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(*names))
+            names = (sql.Identifier(one) for one in (self._name, name))
+            try:
+                connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(*names))
+            except psycopg.errors.ObjectInUse:
+                return False
+        self._name = name
+        return True
 
     def _next_name(self) -> str:
         return f"{self._prefix}_{next(self._numbers)}"

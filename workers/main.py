@@ -8,6 +8,7 @@ is queued again and whoever supervises the process starts another.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -89,6 +90,8 @@ def run() -> int:
     except (ModelError, tracing.TracingNotInstalled) as error:
         logger.critical("%s", error)
         return 2
+    # The libraries stay: a full collection, for which transformers' Trainer asks after each run, need not look at them.
+    gc.freeze()
     queues = [queue_name(settings, kind) for kind in settings.worker_queues]
     logger.info("worker %s on %s, queues %s", context.name, context.device, ", ".join(queues))
     connection = Redis.from_url(str(settings.redis_url), health_check_interval=30)

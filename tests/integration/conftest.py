@@ -144,20 +144,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def service_settings(settings: Settings, tiny_model: Path) -> Settings:
-    """The test's own settings, as a service has them."""
-    return of_a_service(settings, tiny_model)
+def service_settings(request: pytest.FixtureRequest, settings: Settings, tiny_model: Path) -> Settings:
+    """The test's own settings, as a service has them; where worker processes are killed, the reconciler looks often."""
+    often = {"reconcile_s": 0.5} if "workers" in request.fixturenames else {}
+    return of_a_service(settings, tiny_model).model_copy(update=often)
 
 
 def of_a_service(settings: Settings, tiny_model: Path) -> Settings:
-    """Small shards, quick leases, and the model's directory allowed; nothing expires but where a test has it expire."""
+    """Small shards, quick leases, and the model's directory allowed; nothing expires but where a test has it expire.
+
+    A worker of the test's own process loses no message, and a look of the reconciler takes as long as a small request.
+    """
     return settings.model_copy(
         update={
             "allowed_roots": (*settings.allowed_roots, str(tiny_model.parent)),
             "shard_rows": 16,
             "token_budget": 512,
             "torch_threads": 1,
-            "reconcile_s": 0.5,
+            "reconcile_s": 2.0,
             "lease_s": 2.0,
             "expiry_s": 3600.0,
             "chunk_rows": 5,

@@ -205,6 +205,19 @@ def slow_picks(seconds: str) -> None:
     _at_picks(lambda _: time.sleep(float(seconds)))
 
 
+def slow_windows(seconds: str) -> None:
+    """Take that much longer for each window of a schedule."""
+    from workers.stages import schedule  # noqa: PLC0415
+
+    select = schedule.select
+
+    def selects(*arguments: Any, **options: Any) -> Any:
+        time.sleep(float(seconds))
+        return select(*arguments, **options)
+
+    schedule.select = selects
+
+
 def slow_parts(seconds: str) -> None:
     """Take that long for each pick of a part."""
     from workers.stages import part  # noqa: PLC0415

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,13 +24,26 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Service
 
 
-@pytest.fixture
-def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
-    """An empty store of its own."""
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store as MLflow makes it, with dozens of migrations; artifacts go to where it is made."""
     import mlflow  # noqa: PLC0415 - seconds, which no other test waits for
 
+    directory = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        assert mlflow.MlflowClient(f"sqlite:///{directory}/empty.db").search_runs(["0"]) == []
+    return directory / "empty.db"
+
+
+@pytest.fixture
+def tracking(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+    """An empty store of its own."""
+    import mlflow  # noqa: PLC0415
+
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.chdir(tmp_path)  # where artifacts go
+    monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(None)
     yield mlflow.MlflowClient()
     while mlflow.active_run():
