@@ -304,6 +304,7 @@ class _Turn:
 
     def _compare(self) -> None:
         self.heartbeat.enter(ProofStage.COMPARING, None, "runs")
+        self.heartbeat.tell()  # a stage that no other follows may end before the next heartbeat
         found = RunsOfProof(self.context.artifacts, self.id, self.request, self.runs)
         result = found.result(ProofPlan.model_validate(self.kept))
         with self.context.sessions() as session:

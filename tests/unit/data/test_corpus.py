@@ -109,7 +109,7 @@ def test_columns_can_be_named(
     columns = {"prompt": "x", "response": "y"}
     corpus = build_corpus(snapshot, chatml, columns=columns, max_length=64, settings=settings)
     assert corpus.shape.name == "prompt_response"
-    with pytest.raises(DatasetError, match="maps response to 'z'"):
+    with pytest.raises(DatasetError, match="no column 'z', which is to hold the response"):
         build_corpus(snapshot, chatml, columns={**columns, "response": "z"}, max_length=64, settings=settings)
 
 
