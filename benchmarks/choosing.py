@@ -3,8 +3,8 @@
     make demo && python -m benchmarks.choosing
 
 Reads the sketches that the demo has left in `var/artifacts`: of 320 rows, by SmolLM2-135M-Instruct. All but the first
-sweep select from what the default selects from: gradients of length one, of the rows that the default filter leaves,
-under the metric of the candidates themselves, but with an early stop with all directions alike.
+sweep select from what the default selects from: gradients of length one, under the metric of the candidates themselves,
+of the rows that the default filter leaves.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def main() -> None:
             sweep_penalty(sketches, budget),
         )
     print("\nearly_stop_ratio")
-    table("omega | picks | of the rows | of the information of all | certificate", sweep_ratio(plain))
+    table("omega | picks | of the rows | of the information of all | certificate", sweep_ratio(sketches))
     print(f"\nalpha, {BUDGET} picks")
     table("alpha | log det, nats | certificate | last gain over first | shared with auto", sweep_alpha(sketches))
     print(f"\nsketch_dim, {BUDGET} picks")

@@ -247,9 +247,8 @@ class SelectionSpec(Request):
         ge=0,
         le=1,
         description="How much more information counts in the directions that the candidates' own gradients span; 0: "
-        "all directions alike. Left out or null: 0.1; 0 where `normalize` is `none`, as lengths drown it there, and "
-        "with an `early_stop_ratio`, which the falling gains of this metric would meet after a pick or two. A target "
-        "takes its place.",
+        "all directions alike. Left out or null: 0.1, or 0 where `normalize` is `none`, as lengths drown it there. A "
+        "target takes its place.",
     )
     early_stop_ratio: FiniteFloat | None = Field(
         default=None, gt=0, le=1, description="omega: stop when a gain falls to this part of the first."
@@ -300,14 +299,8 @@ class SelectionSpec(Request):
         if self.target is not None or self.fisher != "exact":
             return 0.0
         if self.representative is None:
-            return 0.0 if self.normalize == "none" or self._stops_early else REPRESENTATIVE
+            return 0.0 if self.normalize == "none" else REPRESENTATIVE
         return self.representative
-
-    @property
-    def _stops_early(self) -> bool:
-        """Whether the selection, or one that it is swept with, ends by its gains."""
-        swept = () if self.sweep is None else self.sweep.early_stop_ratio or ()
-        return any(ratio is not None for ratio in (self.early_stop_ratio, *swept))
 
     @model_validator(mode="after")
     def _gains_to_stop_at(self) -> Self:
