@@ -217,7 +217,9 @@ def main() -> None:
             sweep_penalty(sketches, budget),
         )
     print("\nearly_stop_ratio")
-    table("omega | picks | of the rows | of the information of all | certificate", sweep_ratio(sketches))
+    for name, selected_from in (("the default", sketches), ("`representative` 0", plain)):
+        print(f"\n{name}")
+        table("omega | picks | of the candidates | of the information of all | certificate", sweep_ratio(selected_from))
     print(f"\nalpha, {BUDGET} picks")
     table("alpha | log det, nats | certificate | last gain over first | shared with auto", sweep_alpha(sketches))
     print(f"\nsketch_dim, {BUDGET} picks")

@@ -251,7 +251,11 @@ class SelectionSpec(Request):
         "target takes its place.",
     )
     early_stop_ratio: FiniteFloat | None = Field(
-        default=None, gt=0, le=1, description="omega: stop when a gain falls to this part of the first."
+        default=None,
+        gt=0,
+        le=1,
+        description="omega: stop when a gain falls to this part of the first. Set `representative` to 0 with it: under "
+        "the default's metric 0.5 may come after the first pick.",
     )
     constraints: Constraints | None = Field(default=None, description="What the picks have to keep to.")
     target: Target | None = Field(default=None, description="Rows of what the picks are for.")
