@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,8 @@ CONFIGS = {
 def tiny_network(architecture: str, seed: int = 0) -> PreTrainedModel:
     """A random model whose biases and norms are random too, so that a test sees them, and whose dropout is on."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIGS[architecture])
+    # A configuration of its own: what a test changes in it is no other test's.
+    model = AutoModelForCausalLM.from_config(deepcopy(CONFIGS[architecture]))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
