@@ -215,6 +215,6 @@ def _file(
     told["content-length"] = str(last - first + 1)
     if span is not None:
         told["content-range"] = f"bytes {first}-{last}/{stored.size}"
-    pieces = checked(artifacts, stored.name, stored.size, first, last) if stored.size else iter(())
+    pieces = checked(artifacts, stored.name, stored.size, first, last)
     body = chain([next(pieces, b"")], watched(pieces))
     return StreamingResponse(body, 200 if span is None else 206, {**headers, **told}, media_type)

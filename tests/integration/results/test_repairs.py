@@ -52,13 +52,14 @@ def file_of(service: Service, url: str, name: str) -> Path:
 
 
 def damage(file: Path, how: str) -> None:
-    """Flip a bit of a file's middle byte, or cut the file in half."""
+    """Flip a bit of a file's middle byte, cut the file in half, or leave nothing in it."""
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
-    file.write_bytes(bytes(content[: len(content) // 2] if how == "half" else content))
+    left = {"flipped": len(content), "half": len(content) // 2, "emptied": 0}[how]
+    file.write_bytes(bytes(content[:left]))
 
 
-@pytest.mark.parametrize("how", ["flipped", "half"])
+@pytest.mark.parametrize("how", ["flipped", "half", "emptied"])
 @pytest.mark.parametrize("path", FILES)
 def test_a_damaged_file_is_made_again(service: Service, finished: str, path: str, how: str) -> None:
     url, file = f"{finished}/{path}", file_of(service, finished, FILES[path])
