@@ -25,7 +25,7 @@ from app.core.storage import (
     subset_name,
 )
 from app.http.caching import made_by
-from app.http.problems import RangeNotSatisfiable, RowsGone, Unavailable
+from app.http.problems import RangeNotSatisfiable, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -107,12 +107,8 @@ def _published(
     files: JobFiles, name: str, filename: str, headers: Mapping[str, str], part: PartAsked
 ) -> StreamingResponse:
     with files.looked_at():
-        stored = files.artifacts.stat(name)
-        if stored is None:
-            raise RowsGone(f"The rows of job {files.job_id} are not in the artifact store any more; its indices are.")
-        return _file(
-            files.artifacts, stored, filename, MEDIA_TYPES[name.rpartition(".")[2]], headers, part, files.streamed
-        )
+        media_type = MEDIA_TYPES[name.rpartition(".")[2]]
+        return _file(files.artifacts, files.stored(name), filename, media_type, headers, part, files.streamed)
 
 
 def subset_file(

@@ -17,14 +17,16 @@ from app.core.db.scoping import project_of
 from app.core.db.tables import Repair, State
 from app.core.lifecycle.leases import Waiting
 from app.core.queue import TaskQueue  # noqa: TC001
-from app.core.storage import ArtifactStore, Damaged, StorageFailed
+from app.core.storage import ArtifactStore, Damaged, StorageFailed, open_checked
 from app.http.dependencies import ArtifactsDep, QueueDep, WritingSessionsDep  # noqa: TC001
-from app.http.problems import RowsDamaged, RowsInRepair, Unavailable
+from app.http.problems import RowsDamaged, RowsGone, RowsInRepair, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
     from app.core.db.tables import Json
+    from app.core.storage import Stored
 
 FAILED_FOR = timedelta(minutes=10)
 """How long a repair that has failed is not tried again."""
@@ -64,6 +66,29 @@ class JobFiles:
             raise RowsDamaged(str(error), str(failure.get("detail") or failure["title"])) from error
         except StorageFailed as error:
             raise Unavailable(str(error)) from error
+
+    def stored(self, name: str, what: str = "rows") -> Stored:
+        """What the store tells of a file.
+
+        Args:
+            name: The file's name in the store.
+            what: What it holds, in the words of a problem.
+
+        Raises:
+            RowsGone: The store does not have it any more.
+        """
+        found = self.artifacts.stat(name)
+        if found is None:
+            raise RowsGone(f"The {what} of job {self.job_id} are not in the artifact store any more; its indices are.")
+        return found
+
+    @contextmanager
+    def opened(self, name: str, what: str = "rows") -> Iterator[tuple[BinaryIO, int]]:
+        """A file as a stream that can seek, and its size in bytes; the problems are those of `stored`, `looked_at`."""
+        with self.looked_at():
+            size = self.stored(name, what).size
+            with open_checked(self.artifacts, name, size) as stream:
+                yield stream, size
 
     def streamed(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """Pieces of a file; damage breaks them off, and has the file made again."""

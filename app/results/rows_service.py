@@ -7,8 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from app.core.storage import open_checked
-from app.http.problems import FieldError, InvalidRequest, RowsGone
+from app.http.problems import FieldError, InvalidRequest
 from app.results.rows_schemas import TextRow
 
 if TYPE_CHECKING:
@@ -89,15 +88,11 @@ def rows_of(files: JobFiles, name: str, kind: type[Row], asked: Asked) -> Found[
         InvalidRequest: The cursor is not one that this service gave for this job.
         Unavailable: The store does not answer.
     """
-    with files.looked_at():
-        stored = files.artifacts.stat(name)
-        if stored is None:
-            raise RowsGone(f"The rows of job {files.job_id} are not in the artifact store any more; its indices are.")
-        with open_checked(files.artifacts, name, stored.size) as stream:
-            start = _place(stream, asked.cursor, stored.size)
-            if asked.cursor is None and asked.first_rank > 1:
-                start = _at_rank(stream, asked.first_rank, stored.size)
-            return _scan(stream, start, stored.size, kind, asked)
+    with files.opened(name) as (stream, size):
+        start = _place(stream, asked.cursor, size)
+        if asked.cursor is None and asked.first_rank > 1:
+            start = _at_rank(stream, asked.first_rank, size)
+        return _scan(stream, start, size, kind, asked)
 
 
 def _place(stream: BinaryIO, cursor: str | None, size: int) -> int:

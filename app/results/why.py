@@ -11,8 +11,8 @@ from app.core.contracts.row_scores import GAIN_AT_END, NEAREST, NEAREST_COSINE
 from app.core.contracts.selection_request import DIAGNOSTICS
 from app.core.db.selections import FILTERED, MAIN
 from app.core.db.tables import RejectedRows, SelectionChunk
-from app.core.storage import excerpts_name, open_checked, row_scores_name
-from app.http.problems import FieldError, InvalidRequest, RowsGone
+from app.core.storage import excerpts_name, row_scores_name
+from app.http.problems import FieldError, InvalidRequest
 from app.results.rows_schemas import NearestPick, PickedRow, RowFate
 from app.results.rows_service import Asked, rows_of
 from app.results.service import finished_job
@@ -146,18 +146,13 @@ def _left_out(session: Session, job_id: uuid.UUID, row: int) -> str | None:
 
 def _scores(files: JobFiles, row: int) -> dict[str, Any]:
     """The row's line of the table of scores, without what is not known; empty if it has none."""
-    name = row_scores_name(files.job_id)
-    with files.looked_at():
-        stored = files.artifacts.stat(name)
-        if stored is None:
-            raise RowsGone(f"The scores of job {files.job_id} are not in the artifact store any more; its indices are.")
-        with open_checked(files.artifacts, name, stored.size) as stream:
-            table = pq.ParquetFile(stream)
-            for group in range(table.num_row_groups):
-                bounds = table.metadata.row_group(group).column(0).statistics
-                if bounds.min <= row <= bounds.max:
-                    found = table.read_row_group(group)
-                    at = found["row"].index(row).as_py()
-                    lines = found.slice(at, 1).to_pylist() if at >= 0 else []
-                    return {key: value for line in lines for key, value in line.items() if value is not None}
+    with files.opened(row_scores_name(files.job_id), "scores") as (stream, _):
+        table = pq.ParquetFile(stream)
+        for group in range(table.num_row_groups):
+            bounds = table.metadata.row_group(group).column(0).statistics
+            if bounds.min <= row <= bounds.max:
+                found = table.read_row_group(group)
+                at = found["row"].index(row).as_py()
+                lines = found.slice(at, 1).to_pylist() if at >= 0 else []
+                return {key: value for line in lines for key, value in line.items() if value is not None}
     return {}

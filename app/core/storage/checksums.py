@@ -84,9 +84,7 @@ def is_as_published(artifacts: ArtifactStore, name: str, file: Path) -> bool:
 
 def check_size(artifacts: ArtifactStore, name: str, size: int) -> None:
     """Raise Damaged if a file was published with another size than the one that the store has."""
-    sums = _sums(artifacts, name)
-    if sums is not None and sums.size != size:
-        raise _of_another_size(artifacts, name, size, sums)
+    _sums_of_size(artifacts, name, size)
 
 
 def checked(artifacts: ArtifactStore, name: str, size: int, first: int, last: int) -> Iterator[bytes]:
@@ -105,9 +103,7 @@ def checked(artifacts: ArtifactStore, name: str, size: int, first: int, last: in
         Damaged: The file is not what was published.
         StorageFailed: The store does not answer.
     """
-    sums = _sums(artifacts, name)
-    if sums is not None and sums.size != size:
-        raise _of_another_size(artifacts, name, size, sums)
+    sums = _sums_of_size(artifacts, name, size)
     piece_bytes = PIECE_BYTES if sums is None else sums.piece_bytes
     with artifacts.open(name) as stream:
         for number in range(first // piece_bytes, last // piece_bytes + 1):
@@ -134,6 +130,15 @@ def _sums(artifacts: ArtifactStore, name: str) -> Checksums | None:
         raise Damaged(f"the checksums of {name} in the artifact store {artifacts.place} are damaged") from error
 
 
+def _sums_of_size(artifacts: ArtifactStore, name: str, size: int) -> Checksums | None:
+    sums = _sums(artifacts, name)
+    if sums is not None and sums.size != size:
+        raise Damaged(
+            f"{name} has {size} bytes in the artifact store {artifacts.place}, and {sums.size} were published"
+        )
+    return sums
+
+
 def _sums_name(name: str) -> str:
     directory, _, file = name.rpartition("/")
     return f"{directory}/checksums.{file}"
@@ -152,9 +157,7 @@ def open_checked(artifacts: ArtifactStore, name: str, size: int) -> Iterator[Bin
         Damaged: The file is not what was published; a read raises it too.
         StorageFailed: The store does not answer.
     """
-    sums = _sums(artifacts, name)
-    if sums is not None and sums.size != size:
-        raise _of_another_size(artifacts, name, size, sums)
+    sums = _sums_of_size(artifacts, name, size)
     with artifacts.open(name) as stream:
         yield stream if sums is None else cast("BinaryIO", _CheckedStream(stream, name, artifacts.place, sums))
 
@@ -194,10 +197,6 @@ class _CheckedStream(io.RawIOBase):
         if hashlib.sha256(piece).hexdigest() != self._sums.sha256[number]:
             raise _damaged_piece(self._place, self._name, number * size, size)
         return piece
-
-
-def _of_another_size(artifacts: ArtifactStore, name: str, size: int, sums: Checksums) -> Damaged:
-    return Damaged(f"{name} has {size} bytes in the artifact store {artifacts.place}, and {sums.size} were published")
 
 
 def _damaged_piece(place: str, name: str, start: int, size: int) -> Damaged:
