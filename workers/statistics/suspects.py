@@ -20,9 +20,9 @@ USELESS_PROMPT = 1.0
 BREAKS_OFF = 5.0
 """Nats by which the end of a response is more surprising than those of the quarter of the rows that end best."""
 NEARER = 4.0
-"""How much nearer to 1 the suspicion of a response is that breaks off."""
+"""How many times nearer to 1 the suspicion is of a row whose response breaks off."""
 FEWEST_BROKEN = 0.1
-"""Share of the rows whose end is known, from which on such ends are the pool's: of a right one some 5% are too."""
+"""Of the rows whose end is known. Where fewer stand out, none counts: some 5% of right rows stand out too."""
 DROPPED = 0.5
 """Share of the usable rows that the default filter drops: enough for a pool that is two fifths wrong."""
 
@@ -41,9 +41,9 @@ def suspicion(figures: RowFigures) -> NDArray[np.float64]:
 def broken_off(figures: RowFigures) -> NDArray[np.bool_]:
     """Which rows have a response that the model would not have ended there, (m,), bool.
 
-    Ends are held against the lower quartile of those that are known, so that a model that has not learned to end its
-    responses tells of none, and a pool of which two fifths break off tells of these. None, where fewer than a tenth
-    would be told: that many right rows end in a way that a model does not expect.
+    Each end is compared with the lower quartile of all known ends. Where the model never learned to end a response, all
+    ends are surprising and none stands out. Where two fifths of a pool break off, the quartile is still that of the
+    other rows. Where fewer than a tenth of the rows stand out, no row is told.
     """
     known = figures.end_loss[~np.isnan(figures.end_loss)]
     none = np.zeros(len(figures.end_loss), dtype=np.bool_)

@@ -255,7 +255,7 @@ class SelectionSpec(Request):
         gt=0,
         le=1,
         description="omega: stop when a gain falls to this part of the first. Set `representative` to 0 with it: under "
-        "the default's metric 0.5 may come after the first pick.",
+        "the default's metric 0.5 may end the selection after its first pick.",
     )
     constraints: Constraints | None = Field(default=None, description="What the picks have to keep to.")
     target: Target | None = Field(default=None, description="Rows of what the picks are for.")
