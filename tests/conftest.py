@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 _numbers = count(1)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their number: what a compressor writes holds the second, and the processes must agree on names."""
+    return f"{argname}-of-{len(val)}" if isinstance(val, bytes) else None
+
+
 def pytest_collection_finish() -> None:
     """Leave the tests and the libraries out of garbage collections: they stay, and a full one looks at all objects.
 
