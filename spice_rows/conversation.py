@@ -43,6 +43,7 @@ ROLES = {
 }
 """A role as data sets write it, and as it is carried to the chat template."""
 CALLING_ROLES = frozenset({"function_call", "tool_call"})
+SYSTEM_ROLES = frozenset({"system", "developer"})
 RESULT_ROLES = frozenset({"tool", "function", "ipython", "observation"})
 ROLE_FIELDS = ("role", "from")
 CONTENT_FIELDS = ("content", "value", "text")
@@ -159,6 +160,12 @@ class _Row:
             raise RowRefused("wrong_type")
         self.ignored.add(self._shape.columns[role])
 
+    def leave_out(self, *roles: str) -> None:
+        """Note columns that rows of this shape have no use for, although the client named them."""
+        for role in roles:
+            if _says(self.get(role)):
+                self.ignored.add(self._shape.columns[role])
+
     def system(self) -> list[Turn]:
         """The system turn of a column of its own."""
         value = self.get("system")
@@ -170,7 +177,7 @@ class _Row:
         return [{"role": "system", "content": value}]
 
     def history(self) -> list[Turn]:
-        """Turns before the prompt: pairs of question and answer, or messages."""
+        """Turns before those of the row: pairs of question and answer, or messages."""
         value = _parsed(self.get("history"))
         if not value:
             return []
@@ -224,7 +231,7 @@ class _Row:
     def conversation(self, turns: list[Turn], wanted: Wanted, prompt: int = 0) -> Conversation:
         """A conversation of turns, the first `prompt` of which are not learned."""
         system = self.system()
-        if system and any(turn["role"] in ("system", "developer") for turn in turns[:1]):
+        if system and any(turn["role"] in SYSTEM_ROLES for turn in turns[:1]):
             if system[0]["content"] != turns[0]["content"]:
                 self.ignored.add(self._shape.columns["system"])
             system = []
@@ -235,8 +242,7 @@ class _Row:
         if wanted.train_on == "last" and spoken:
             learned = [keep and place == spoken[-1] for place, keep in enumerate(learned)]
         for turn in turns:
-            for name in FLAGS:
-                turn.pop(name, None)
+            _drop_flags(turn, self.ignored)
         if not any(learned):
             raise RowRefused("empty_response")
         if not all(is_unicode(value) for turn in turns for value in turn.values() if isinstance(value, str)):
@@ -245,10 +251,11 @@ class _Row:
 
 
 def _from_messages(row: _Row, wanted: Wanted) -> Conversation:
-    turns = _parsed(row.needed("messages"))
-    if not isinstance(turns, list):
+    row.label(wanted)
+    values = _parsed(row.needed("messages"))
+    if not isinstance(values, list):
         raise RowRefused("wrong_type")
-    return row.conversation(_turns(turns, row.ignored), wanted)
+    return row.conversation(_after(row.history(), _turns(values, row.ignored)), wanted)
 
 
 def _from_prompt(row: _Row, wanted: Wanted) -> Conversation:
@@ -256,13 +263,14 @@ def _from_prompt(row: _Row, wanted: Wanted) -> Conversation:
     prompt = _side(row.needed("prompt"), "user", row.ignored)
     response = _side(row.needed("response"), "assistant", row.ignored)
     history = row.history()
-    turns = [*history, *prompt, *response]
+    turns = _after(history, [*prompt, *response])
     # The prompt may be a conversation, of which only the completion is learned; in a history of its own all are.
     in_prompt = len(history) + len(prompt) if any(turn["role"] == "assistant" for turn in prompt) else 0
     return row.conversation(turns, wanted, in_prompt)
 
 
 def _from_alpaca(row: _Row, wanted: Wanted) -> Conversation:
+    row.label(wanted)
     texts = {role: _text_of(row.needed(role)) for role in ("instruction", "output")}
     given = row.get("input")
     texts["input"] = "" if given is None else _text_of(given)
@@ -273,6 +281,7 @@ def _from_alpaca(row: _Row, wanted: Wanted) -> Conversation:
 
 def _from_text(row: _Row, wanted: Wanted) -> Conversation:
     del wanted
+    row.leave_out("system", "history", "tools", "chat_template_kwargs", "label")
     text = _text_of(row.needed("text"))
     if not text.strip():
         raise RowRefused("empty_response")
@@ -286,10 +295,14 @@ def _from_preference(row: _Row, wanted: Wanted) -> Conversation:
     prompt = [] if given is None else _side(given, "user", row.ignored)
     chosen = _side(row.needed("chosen"), "assistant", row.ignored)
     rejected = _side(row.needed("rejected"), "assistant", row.ignored)
+    row.leave_out("label")
     common = _common_turns(chosen, rejected)
-    if prompt and chosen[: len(prompt)] != prompt:
+    if prompt and not _holds(chosen[:common], prompt):
         chosen, rejected = [*prompt, *chosen], [*prompt, *rejected]
         common += len(prompt)
+    history = row.history()
+    chosen, rejected = _after(history, chosen), _after(history, rejected)
+    common += len(history)
     common = min(common, len(chosen) - 1, len(rejected) - 1)
     sides = {"chosen": chosen, "rejected": rejected}
     if wanted.preference != "dpo":
@@ -306,6 +319,17 @@ _READERS: dict[ShapeName, Callable[[_Row, Wanted], Conversation]] = {
     ShapeName.PREFERENCE: _from_preference,
     ShapeName.TEXT: _from_text,
 }
+
+
+def _after(history: list[Turn], turns: list[Turn]) -> list[Turn]:
+    """Turns after those of a history; a system turn at their beginning stays the first."""
+    head = sum(turn["role"] in SYSTEM_ROLES for turn in turns[:1])
+    return [*turns[:head], *history, *turns[head:]]
+
+
+def _holds(turns: list[Turn], part: list[Turn]) -> bool:
+    """Whether turns stand among others, one after the other."""
+    return any(turns[place : place + len(part)] == part for place in range(len(turns) - len(part) + 1))
 
 
 def _common_turns(first: list[Turn], second: list[Turn]) -> int:
@@ -344,10 +368,7 @@ def _turn(value: Any, ignored: set[str]) -> Turn:  # noqa: ANN401 - any JSON
     content = None if content_field is None else given.pop(content_field)
     turn: Turn = {"role": known, "content": content, **given}
     _take_calls(turn, named.strip().lower())
-    _take_content(turn)
-    weight = turn.get("weight")
-    if weight not in (None, 0, 1):
-        ignored.add("weight")
+    _take_content(turn, ignored)
     return turn
 
 
@@ -380,56 +401,74 @@ def _as_calls(value: Any) -> list[Any] | None:  # noqa: ANN401 - any JSON
     return [{"type": "function", "function": call} for call in calls]
 
 
-def _take_content(turn: Turn) -> None:
+def _take_content(turn: Turn, ignored: set[str]) -> None:
     """The content as text, or null beside calls; thoughts among its parts go to their own field."""
     content = turn["content"]
     if isinstance(content, list) and turn["role"] not in RESULT_ROLES:
-        content = _joined(content, turn)
+        content = _joined(content, turn, ignored)
     thinks = any(isinstance(turn.get(name), str) for name in REASONING_FIELDS)
     if content is None and not turn.get("tool_calls") and not thinks:
         raise RowRefused("missing_value")
     if content is not None and not isinstance(content, str):
         if turn["role"] not in RESULT_ROLES or not isinstance(content, list | dict):
             raise RowRefused("wrong_type")
-        texts = [_part_text(part) for part in content] if isinstance(content, list) else [None]
+        texts = [_part_text(part, ignored) for part in content] if isinstance(content, list) else [None]
         content = "".join(text for text in texts if text) if all(text is not None for text in texts) else content
     if content is None and not turn.get("tool_calls"):
         content = ""
     turn["content"] = content
 
 
-def _joined(parts: list[Any], turn: Turn) -> str:
+def _joined(parts: list[Any], turn: Turn, ignored: set[str]) -> str:
     texts: list[str] = []
     for part in parts:
-        text = _part_text(part)
+        text = _part_text(part, ignored)
         if text is not None:
             texts.append(text)
             continue
-        thought = (
-            part.get(part.get("type")) if isinstance(part, dict) and part.get("type") in REASONING_FIELDS else None
-        )
-        if not isinstance(thought, str):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in REASONING_FIELDS or not isinstance(part.get(kind), str):
             raise RowRefused("wrong_type")
-        turn["reasoning_content"] = turn.get("reasoning_content", "") + thought
+        turn["reasoning_content"] = turn.get("reasoning_content", "") + part[kind]
+        _leave_out_of_part(part, kind, ignored)
     return "".join(texts)
 
 
-def _part_text(part: Any) -> str | None:  # noqa: ANN401 - any JSON
+def _part_text(part: Any, ignored: set[str]) -> str | None:  # noqa: ANN401 - any JSON
     if isinstance(part, str):
         return part
     if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
+        _leave_out_of_part(part, "text", ignored)
         return str(part["text"])
     return None
+
+
+def _leave_out_of_part(part: Turn, kind: str, ignored: set[str]) -> None:
+    """Note what a part of a content says besides its text."""
+    ignored |= {name for name, value in part.items() if name not in ("type", kind) and _says(value)}
 
 
 def _is_learned(turn: Turn) -> bool:
     """Whether a turn is a reply that says something and is not flagged as one that carries no loss."""
     if turn["role"] != "assistant":
         return False
-    if turn.get("weight") == 0 or any(turn.get(name) is False for name in FLAGS):
+    if any(_flag(turn.get(name)) is False for name in FLAGS):
         return False
     said = [turn.get("content"), *(turn.get(name) for name in REASONING_FIELDS)]
     return bool(turn.get("tool_calls")) or any(isinstance(text, str) and text.strip() for text in said)
+
+
+def _flag(value: Any) -> bool | None:  # noqa: ANN401 - any JSON
+    """What a flag says, written as a truth value, as 0 or 1, or as a text of these; None where it says neither."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    return True if word in (1, "true", "1") else False if word in (0, "false", "0") else None
+
+
+def _drop_flags(turn: Turn, ignored: set[str]) -> None:
+    """Take the flags out of a turn, and note those that say neither yes nor no, such as a weight of a half."""
+    for name in FLAGS:
+        if name in turn and _flag(turn.pop(name)) is None:
+            ignored.add(name)
 
 
 def _says(value: object) -> bool:

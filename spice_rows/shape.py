@@ -47,7 +47,7 @@ FURTHER_ROLES: dict[str, tuple[str, ...]] = {
     "history": ("history",),
     "tools": ("tools",),
     "chat_template_kwargs": ("chat_template_kwargs",),
-    "label": ("label",),
+    "label": ("label", "kto_tag"),
 }
 """What else a row may say, and the columns that are taken for it where the client names none."""
 

@@ -83,7 +83,7 @@ def _suits(role: str, shape: ShapeName) -> bool:
         return False
     if role == "history":
         return shape in (ShapeName.ALPACA, ShapeName.PROMPT_RESPONSE)
-    return role != "label" or shape is ShapeName.PROMPT_RESPONSE
+    return role != "label" or shape is not ShapeName.PREFERENCE
 
 
 def _recognised(columns: Sequence[str], taken: frozenset[str]) -> tuple[ShapeName, dict[str, str]]:

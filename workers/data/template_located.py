@@ -75,6 +75,11 @@ class Located:
         """Where a mark stands."""
         return None if number is None else self._places.get(number)
 
+    def place_as_in(self, part: Unmarked, number: int) -> int | None:
+        """Where in the text a mark stands that is the last in a part of it; templates may write a word repeatedly."""
+        times, places = len(part.places[number]), self.found.places.get(number, [])
+        return places[times - 1] if 1 < times <= len(places) else self.place(number)
+
     def own(self, turn: int) -> list[int]:
         """The marks of a turn."""
         return self._of.get(turn, [])

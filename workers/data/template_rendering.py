@@ -24,6 +24,7 @@ from jinja2.exceptions import TemplateError
 
 from spice_rows.conversation import REASONING_FIELDS, Turn
 from workers.data.template_environment import compiled
+from workers.data.template_leavings import PLAIN_FIELDS, leavings
 from workers.data.template_located import MARKS_ROOM, Located, NotLocated
 from workers.data.template_marks import Kind, Marker, common_prefix
 from workers.data.template_spellings import spellings
@@ -50,8 +51,6 @@ _KINDS: tuple[tuple[set[Kind], bool], ...] = (
     ({"content"}, False),
 )
 """What is marked: as much as the template takes without writing another text for it."""
-_PLAIN_FIELDS = frozenset({"role", "content", "tool_call_id", "id"})
-"""Fields of a turn whose absence in a template loses nothing that is said."""
 _RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 
 
@@ -149,8 +148,11 @@ class Renderer:
             ignored.add("tools")
         first: Exception | None = None
         for spelled, tools in spellings(messages, conversation.tools):
+            seen = {**variables, "tools": tools}
             try:
-                text, responses, left_out = self._written(spelled, conversation.learned, {**variables, "tools": tools})
+                text, responses, left_out = self._written(spelled, conversation.learned, seen)
+                left_out = _as_the_row_names(left_out, conversation.messages)
+                left_out |= self._without_effect(spelled, seen, text)
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it raises, another spelling may suit
@@ -180,8 +182,9 @@ class Renderer:
         for name in REASONING_FIELDS:
             if name in seen and name not in self._words.names and self._reasoning is not None:
                 value = seen.pop(name)
-                seen.setdefault(self._reasoning, value)
-        for name in seen.keys() - _PLAIN_FIELDS - self._words.names:
+                if seen.setdefault(self._reasoning, value) != value:
+                    ignored.add(name)
+        for name in seen.keys() - PLAIN_FIELDS - self._words.names:
             if name == "tool_calls":
                 raise NotWritten("the chat template does not write calls of tools")
             ignored.add(name)
@@ -210,6 +213,23 @@ class Renderer:
         if not spans:
             raise NotLocated
         return text, spans, left_out
+
+    def _without_effect(self, messages: list[Turn], variables: dict[str, Any], text: str) -> set[str]:
+        """Names of what the row says, the template looks at, and the text would be the same without.
+
+        A template that writes the name of a called function names `name` as well, and leaves out that of a turn.
+        """
+        found = {name for name, without in leavings(messages) if self._writes(without, variables, text)}
+        if variables["tools"] and self._writes(messages, {**variables, "tools": None}, text):
+            found.add("tools")
+        return found
+
+    def _writes(self, messages: list[Turn], variables: dict[str, Any], text: str) -> bool:
+        """Whether this is what the template writes of turns."""
+        try:
+            return self.write(messages, variables) == text
+        except (TemplateError, TypeError, ValueError, LookupError):
+            return False
 
     def _located(self, messages: list[Turn], text: str, variables: dict[str, Any]) -> Located:
         """Where each turn is in the text.
@@ -289,7 +309,7 @@ class Renderer:
         last = max(prefix.places, key=lambda number: prefix.places[number][-1], default=None)
         if last is None:
             return 0, prefix.text
-        place = located.place(last)
+        place = located.place_as_in(prefix, last)
         return (0, None) if place is None else (place, prefix.text[prefix.places[last][-1] :])
 
     def _prompts(self, located: Located, turn: int, at: int, prompt: str) -> bool:
@@ -299,7 +319,7 @@ class Renderer:
         except (TemplateError, TypeError, ValueError, LookupError):
             return True
         last = max(unasked.places, key=lambda number: unasked.places[number][-1], default=None)
-        place = 0 if last is None else located.place(last)
+        place = 0 if last is None else located.place_as_in(unasked, last)
         if place != at:
             return True
         return not unasked.text[0 if last is None else unasked.places[last][-1] :].startswith(prompt)
@@ -368,3 +388,10 @@ class Renderer:
                 raise TextTooLong
             blocks += some
         return "".join(blocks)
+
+
+def _as_the_row_names(left_out: set[str], messages: list[Turn]) -> set[str]:
+    """Names of fields as a row has them: a thought is carried in the field that the template reads."""
+    own = {name for name in REASONING_FIELDS for turn in messages if turn.get(name)}
+    renamed = left_out & set(REASONING_FIELDS) - own if own else set()
+    return left_out - renamed | own if renamed else left_out

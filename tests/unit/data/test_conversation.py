@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from workers.data.conversation import Conversation, to_conversation
+from workers.data.conversation import Conversation, Wanted, to_conversation
 from workers.data.rejection import Reason
 from workers.data.shapes import recognise
 
@@ -100,3 +100,99 @@ def test_alpaca(values: dict[str, Any], expected: object) -> None:
 )
 def test_chat(turns: object, expected: object) -> None:
     assert turns_of({"messages": turns}, CHAT) == expected
+
+
+def read(values: dict[str, Any], columns: dict[str, str] | None = None, **wanted: Any) -> Conversation | Reason:
+    return to_conversation(values, recognise(list(values), columns), Wanted(**wanted))
+
+
+@pytest.mark.parametrize("flag", ["weight", "train", "loss", "trainable"])
+@pytest.mark.parametrize(
+    ("value", "learned", "ignored"),
+    [
+        (False, False, False),
+        (0, False, False),
+        (0.0, False, False),
+        ("false", False, False),
+        ("0", False, False),
+        (True, True, False),
+        (1, True, False),
+        ("True", True, False),
+        (0.5, True, True),
+        ("half", True, True),
+    ],
+)
+def test_a_flag_is_obeyed_however_it_is_written_or_told(flag: str, value: object, learned: bool, ignored: bool) -> None:
+    found = read({"messages": [user("a"), {**assistant("b"), flag: value}, user("c"), assistant("d")]})
+    assert isinstance(found, Conversation)
+    assert found.learned == [False, learned, False, True]
+    assert found.ignored == ({flag} if ignored else set())
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"messages": [user("a"), assistant("b")], "label": False}, None),
+        ({"messages": [user("a"), assistant("b")], "good": False}, {"messages": "messages", "label": "good"}),
+        ({"instruction": "a", "input": "", "output": "b", "kto_tag": False}, None),
+        ({"prompt": "a", "completion": "b", "label": False}, None),
+    ],
+)
+def test_a_label_of_false_leaves_a_row_out_in_every_shape_that_may_have_one(
+    row: dict[str, Any], columns: dict[str, str] | None
+) -> None:
+    assert read(row, columns) == Reason.UNDESIRABLE
+    assert isinstance(read(row, columns, preference="rejected"), Conversation)
+    assert isinstance(
+        read({**row, **{name: True for name, value in row.items() if value is False}}, columns), Conversation
+    )
+
+
+def test_a_history_stands_before_the_turns_in_every_shape_and_after_a_system_turn() -> None:
+    system, past = {"role": "system", "content": "s"}, [["q", "w"]]
+    before = [system, user("q"), assistant("w")]
+    chat = read({"messages": [system, user("a"), assistant("b")], "h": past}, {"messages": "messages", "history": "h"})
+    assert isinstance(chat, Conversation)
+    assert (chat.messages, chat.learned) == ([*before, user("a"), assistant("b")], [False, False, True, False, True])
+    names = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected", "history": "h", "system": "s"}
+    pair = read({"prompt": "a", "chosen": "b", "rejected": "c", "h": past, "s": "s"}, names, preference="dpo")
+    assert isinstance(pair, Conversation)
+    assert pair.rejected is not None
+    assert (pair.messages, pair.rejected.messages) == tuple([*before, user("a"), assistant(said)] for said in "bc")
+    assert pair.learned == pair.rejected.learned == [False] * 4 + [True]
+
+
+def test_a_column_that_a_shape_has_no_use_for_is_told_although_it_was_named() -> None:
+    row = {"t": "hello", "s": "be brief", "h": [["q", "w"]], "f": [{"name": "f"}], "l": False, "k": {"a": 1}}
+    names = {"text": "t", "system": "s", "history": "h", "tools": "f", "label": "l", "chat_template_kwargs": "k"}
+    plain = read(row, names)
+    assert isinstance(plain, Conversation)
+    assert plain.ignored == {"s", "h", "f", "l", "k"}
+    pair = read({"c": "b", "r": "c", "l": False}, {"chosen": "c", "rejected": "r", "label": "l"})
+    assert isinstance(pair, Conversation)
+    assert pair.ignored == {"l"}
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [user("a")],
+        [{"role": "system", "content": "s"}, user("a")],
+        [user("earlier"), assistant("yes"), user("a")],
+    ],
+)
+def test_a_prompt_that_both_sides_of_a_pair_hold_is_not_asked_twice(before: list[dict[str, str]]) -> None:
+    found = read({"prompt": "a", "chosen": [*before, assistant("b")], "rejected": [*before, assistant("c")]})
+    assert isinstance(found, Conversation)
+    assert found.messages == [*before, assistant("b")]
+    assert found.learned == [False] * len(before) + [True]
+
+
+def test_what_a_part_of_a_content_says_besides_its_text_is_told() -> None:
+    cached = {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}, "image_url": None}
+    thought = {"type": "thinking", "thinking": "hm", "signature": "xyz"}
+    reply = {"role": "assistant", "content": [thought, {"type": "text", "text": "b"}]}
+    found = read({"messages": [{"role": "user", "content": [cached]}, reply]})
+    assert isinstance(found, Conversation)
+    assert found.ignored == {"cache_control", "signature"}
+    assert found.messages == [user("a"), {**assistant("b"), "reasoning_content": "hm"}]
