@@ -32,6 +32,7 @@ def facility_location(
     sketches: Any,  # noqa: ANN401 - numpy or torch
     count: int,
     *,
+    exclude: NDArray[np.int64] | None = None,
     device: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -40,7 +41,8 @@ def facility_location(
 
     Args:
         sketches: Shape (n, p), as for `select`.
-        count: Rows to pick, at most n.
+        count: Rows to pick, at most n less those that are excluded, at least 1.
+        exclude: Rows that are stood for and never picked, shape (m,); None: no row.
         device: As in `SelectionConfig`.
         on_progress: As for `select`.
         should_stop: As for `select`.
@@ -48,9 +50,12 @@ def facility_location(
     rows, watch = Sketches(sketches, device), Watch(on_progress, should_stop)
     squares = rows.squared_norms(watch)
     totals = _of_all(rows, squares, lambda distances: distances.sum(dim=1), watch)
+    closed = torch.from_numpy(np.empty(0, dtype=np.int64) if exclude is None else exclude).to(rows.device)
+    totals[closed] = torch.inf
     picks = [int(totals.argmin())]
     nearest = _distances(rows, squares, torch.tensor(picks))[0]
     bounds = _of_all(rows, squares, lambda distances: (nearest - distances).clamp_min(0.0).sum(dim=1), watch)
+    bounds[closed] = -torch.inf
     bounds[picks] = -torch.inf
     while len(picks) < count:
         best, distances = _leader(rows, squares, bounds, nearest)

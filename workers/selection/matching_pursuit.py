@@ -1,9 +1,9 @@
 """Rows whose weighted gradients add up to a goal, as GRAD-MATCH picks them.
 
-min over w >= 0 of |sum w_i z_i - goal|^2 + ridge |w|^2 with at most k rows: orthogonal matching pursuit takes the row
-along which the residual is longest, and then the best weights of all rows that are taken, by the inner loop of Lawson
-and Hanson's non-negative least squares: a row whose weight would fall below 0 leaves. The objective falls with every
-row that is taken.
+min over w >= 0 of |sum w_i z_i - goal|^2 with at most k rows: orthogonal matching pursuit takes the row along which the
+residual is longest, and then the best weights of all rows that are taken, by the inner loop of Lawson and Hanson's
+non-negative least squares: a row whose weight would fall below 0 leaves. The objective falls with every row that is
+taken.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def matching_pursuit(
     goal: NDArray[np.float64] | None,
     count: int,
     *,
-    ridge: float = 0.0,
+    exclude: NDArray[np.int64] | None = None,
     device: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -64,7 +64,7 @@ def matching_pursuit(
         sketches: Shape (n, p), as for `select`.
         goal: What they should add up to, shape (p,); None for the sum of all rows.
         count: Rows to pick; fewer are picked where no further row brings the sum nearer to the goal.
-        ridge: Lambda, the price of large weights.
+        exclude: Rows that are part of the sum and never picked, shape (m,); None: no row.
         device: As in `SelectionConfig`.
         on_progress: As for `select`.
         should_stop: As for `select`.
@@ -72,8 +72,10 @@ def matching_pursuit(
     rows, watch = Sketches(sketches, device), Watch(on_progress, should_stop)
     norms = rows.squared_norms(watch).sqrt()
     wanted = _sum(rows) if goal is None else torch.from_numpy(goal).to(norms)
-    taken = _Taken(wanted, ridge)
+    taken = _Taken(wanted)
     closed = norms == 0
+    if exclude is not None:
+        closed[torch.from_numpy(exclude).to(closed.device)] = True
     for _ in range(_MOST_TRIALS * count):
         if len(taken.rows) >= count:
             break
@@ -106,10 +108,10 @@ class _Taken:
         weights: Shape (k,), float64.
     """
 
-    def __init__(self, goal: Tensor, ridge: float) -> None:
+    def __init__(self, goal: Tensor) -> None:
         self.rows: list[int] = []
         self.weights = goal.new_empty(0)
-        self._goal, self._ridge = goal, ridge
+        self._goal = goal
         self._sketches = goal.new_empty(0, len(goal))
         self._factor = goal.new_empty(0, 0)
 
@@ -142,7 +144,7 @@ class _Taken:
 
     def _append(self, row: int, sketch: Tensor) -> bool:
         """Extend the factor by a row; False if it depends on the others."""
-        size, square = len(self.rows), float(sketch @ sketch) + self._ridge
+        size, square = len(self.rows), float(sketch @ sketch)
         factor = sketch.new_zeros(size + 1, size + 1)
         if size:
             below = torch.linalg.solve_triangular(self._factor, (self._sketches @ sketch).unsqueeze(1), upper=False)[
@@ -162,5 +164,4 @@ class _Taken:
         """Let rows go, and factorise anew."""
         self.rows = [row for row, stays in zip(self.rows, stay.tolist(), strict=True) if stays]
         self._sketches = self._sketches[stay]
-        gram = self._sketches @ self._sketches.T
-        self._factor = torch.linalg.cholesky(gram + self._ridge * torch.eye(len(gram)).to(gram))
+        self._factor = torch.linalg.cholesky(self._sketches @ self._sketches.T)

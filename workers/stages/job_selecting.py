@@ -259,8 +259,9 @@ def nothing_picked(method: Method) -> JobError:
         "nothing-picked",
         "The method picks nothing",
         "selection.method",
-        f"no row that may be picked has what {method} ranks by"
-        f"{': prompts that help, ifd 1 or less' if method == 'ifd' else ''}: use another method, or widen the filters",
+        f"no row that budget and constraints let in has what {method} ranks by"
+        f"{': prompts that help, ifd 1 or less' if method == 'ifd' else ''}: use another method, or widen these or the "
+        "filters",
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workers.selection import (
+    ConstraintError,
     by_score,
     by_turns,
     facility_location,
@@ -187,16 +188,27 @@ class Methods:
             constraints: What the picks have to keep to.
             on_progress: As for `workers.selection.select`.
         """
-        order = self._order(method, config, on_progress)
         measured = replace(config, method="fisher", early_stop_ratio=None, curvature=False)
-        found = select_in_order(
-            self.values, order, measured, constraints, on_progress=on_progress, should_stop=self.should_stop
-        )
-        return (
-            replace(found, weights=self._weights(method, found.indices, config))
-            if method in WEIGHING_METHODS
-            else found
-        )
+        closed = 0 if constraints is None else len(constraints.exclude)
+        most = len(self.places) - closed
+        count = most if config.budget is None else min(config.budget, most)
+        while True:
+            order = self._order(method, count, config, constraints, on_progress)
+            ended = method not in WEIGHING_METHODS or not 0 < len(order) == count < most
+            try:
+                found = select_in_order(
+                    self.values, order, measured, constraints, on_progress=on_progress, should_stop=self.should_stop
+                )
+            except ConstraintError:
+                if ended:
+                    raise
+            else:
+                if ended or len(found.indices) == config.budget:
+                    break
+            count = min(2 * count, most)  # constraints let too few of these rows in: the next in order are looked at
+        if method not in WEIGHING_METHODS or not len(found.indices):
+            return found
+        return replace(found, weights=self._weights(method, found.indices, config))
 
     @cached_property
     def figures(self) -> dict[str, NDArray[np.float64]]:
@@ -212,11 +224,16 @@ class Methods:
         return found
 
     def _order(
-        self, method: Method, config: SelectionConfig, on_progress: Callable[[Progress], None] | None
+        self,
+        method: Method,
+        count: int,
+        config: SelectionConfig,
+        constraints: Constraints | None,
+        on_progress: Callable[[Progress], None] | None,
     ) -> NDArray[np.int64]:
-        """Places among the candidates in the order of picking."""
+        """Places among the candidates in the order of picking: of `WEIGHING_METHODS` `count` at most, else all."""
         places, loss = self.places, self.loss
-        count = len(places) if config.budget is None else min(config.budget, len(places))
+        exclude = None if constraints is None else constraints.exclude
         orders: dict[Method, Callable[[], NDArray[np.int64]]] = {
             "length": lambda: by_score(self.response_tokens.astype(np.float64)),
             "perplexity": lambda: by_score(loss) if self.spec.perplexity == "top" else middle_third(loss, config.seed),
@@ -230,6 +247,7 @@ class Methods:
                     self.sketches,
                     None if self.target is None else self.target.goal,
                     count,
+                    exclude=exclude,
                     device=config.device,
                     on_progress=on_progress,
                     should_stop=self.should_stop,
@@ -238,6 +256,7 @@ class Methods:
             "facility_location": lambda: facility_location(
                 self.sketches,
                 count,
+                exclude=exclude,
                 device=config.device,
                 on_progress=on_progress,
                 should_stop=self.should_stop,

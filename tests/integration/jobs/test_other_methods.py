@@ -98,6 +98,24 @@ def test_weights_are_in_the_subset_in_every_format_and_in_the_rows(service: Serv
     assert [row["weight"] for row in rows] == subset["weights"]
 
 
+@pytest.mark.parametrize("method", ["facility_location", "grad_match"])
+def test_a_method_that_looks_no_further_than_the_budget_goes_on_where_constraints_forbid_its_rows(
+    service: Service, method: str
+) -> None:
+    """Half of its picks without them are excluded, and of two thirds of the rows a third of the picks may come."""
+    common: dict[str, Any] = {"method": method, "filters": {}, "normalize": "none"}
+    free = picks_of(service, done(service, service.request(with_sources(service), **common, budget={"count": 6})))
+    limits = {"exclude": free[:3], "sources": {"code": {"max": 0.34}}}
+    job = done(service, service.request(with_sources(service), **common, budget={"count": 6}, constraints=limits))
+    picks = picks_of(service, job)
+    assert job["result"]["stop_reason"] == "budget"
+    assert len(picks) == 6
+    assert not set(free[:3]) & set(picks)
+    assert sum(row % 3 > 0 for row in picks) <= 2
+    few = service.run(service.request(with_sources(service), **common, budget={"tokens": 40}, constraints=limits))
+    assert few["state"] == "succeeded" or few["error"]["type"] in ("constraints-impossible", "nothing-picked"), few
+
+
 @pytest.mark.parametrize(
     ("selection", "field", "words"),
     [
