@@ -104,7 +104,8 @@ def length_factors(norms: NDArray[np.float64], normalize: Normalize) -> NDArray[
 
     Args:
         norms: Lengths of the sketches, (m,).
-        normalize: As in a request. The quantile of ``clip`` is that of the lengths over zero.
+        normalize: As in a request. The quantile of ``clip`` is that of the lengths over zero, between two of them where
+            it falls there, as a median is.
     """
     if normalize == "none":
         return None
@@ -114,7 +115,7 @@ def length_factors(norms: NDArray[np.float64], normalize: Normalize) -> NDArray[
     if not len(longer):
         return None
     quantile = CLIPPED_AT if isinstance(normalize, str) else normalize.clip
-    limit = np.quantile(longer, quantile, method="inverted_cdf")
+    limit = np.quantile(longer, quantile)
     return np.divide(limit, norms, out=np.ones_like(norms), where=norms > limit)
 
 

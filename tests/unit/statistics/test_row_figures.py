@@ -93,6 +93,9 @@ def test_lengths_by_hand() -> None:
     assert unit.tolist() == [1.0, 0.5, 0.25, 0.0]
     assert clip is not None
     assert clip.tolist() == [1.0, 1.0, 0.5, 1.0], "the median of the lengths over zero is 2"
+    even = length_factors(np.array([1.0, 3.0, 4.0, 8.0]), "clip")
+    assert even is not None
+    assert even.tolist() == [1.0, 1.0, 3.5 / 4, 3.5 / 8], "the median of four is between the second and the third"
     longest = length_factors(norms, Clip(clip=1.0))
     assert longest is not None
     assert longest.tolist() == [1, 1, 1, 1]
