@@ -15,9 +15,10 @@ def short(job_id: object) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as `4 s`, `3:07` or `2:10:00`."""
-    if seconds < 60:  # noqa: PLR2004 - a minute
-        return f"{seconds:.0f} s"
-    text = str(timedelta(seconds=round(seconds)))
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004 - a minute
+        return f"{whole} s"
+    text = str(timedelta(seconds=whole))
     return text.removeprefix("0:").removeprefix("0")
 
 

@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from app.results.rows_schemas import PickedRow
     from app.results.schemas import LeagueLine
 
+_ASKED = (
+    "dataset",
+    "model",
+    "gradients",
+    "selection",
+    "preset",
+    "schedule",
+    "extends",
+    "limits",
+    "timeout_s",
+    "priority",
+)
+"""The parts of a job's request that say how it selects."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -39,8 +53,7 @@ class Report:
 
 def render(report: Report) -> str:
     """The report as HTML. All that a client or a dataset wrote is escaped by the template engine."""
-    settings = {part: getattr(report.job, part).model_dump(mode="json") for part in ("dataset", "model", "gradients")}
-    settings["selection"] = report.job.selection.model_dump(mode="json")
+    settings = report.job.model_dump(mode="json", include=set(_ASKED))
     return (
         _environment()
         .get_template("report.html.j2")
@@ -53,7 +66,7 @@ def render(report: Report) -> str:
             targeted=any(one.target_covered is not None for one in report.methods),
             sources=list(dict.fromkeys(name for one in report.methods for name in one.sources)),
             rows=report.rows,
-            settings=[(f"{part}.{name}", value) for part, fields in settings.items() for name, value in _flat(fields)],
+            settings=_flat({part: settings[part] for part in _ASKED}),
             style=figure_style() + files("app.reports").joinpath("templates/report.css").read_text("utf-8"),
         )
     )

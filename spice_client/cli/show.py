@@ -53,11 +53,15 @@ def _asked(job: Job) -> Iterable[tuple[str, str]]:
     budget = job.selection.budget
     rows = f"{budget.fraction or 0:.4g} of the usable rows"
     if budget.count is not None or budget.tokens is not None:
-        rows = f"{budget.tokens:,} tokens" if budget.count is None else f"{budget.count:,} rows"
+        rows = f"{budget.tokens:,} tokens" if budget.count is None else _rows(budget.count)
     yield "selection", f"{job.selection.method}, {rows}, conflict penalty {job.selection.conflict_penalty:g}"
     yield "submitted", _moment(job)
     if job.metadata:
         yield "metadata", ", ".join(f"{key}={value}" for key, value in job.metadata.items())
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _next(job: Job) -> Iterable[str]:

@@ -73,7 +73,7 @@ export function chart({ name, title, caption, x, y, lines, width, steps = false 
     key,
     h("div", { class: "drawing" }, picture),
     h("figcaption", {}, caption),
-    h("details", {}, h("summary", {}, "The numbers", h("span", { class: "unseen" }, ` of ${title}`)), table(title, [x.label, ...lines.map((line) => line.name)], numbers())),
+    h("details", {}, h("summary", {}, "The numbers", h("span", { class: "unseen" }, ` of ${title}`)), table(title, [x.label, ...lines.map((line) => line.name)], numbers(), { class: "named" })),
   );
 
   function point(event) {

@@ -5,10 +5,11 @@ import { chart } from "./chart.js";
 import { h, table } from "./dom.js";
 import { widths } from "./figures.js";
 import { conflict, count, nats, percent } from "./format.js";
-import { flat } from "./job.js";
+import { asked } from "./job.js";
 import { listAddress, name } from "./jobs.js";
 
 const POINTS = 400;
+const NAMED = { class: "named" };
 
 export async function compareView({ view, signal, parts: [path], arrived }) {
   const ids = [...new Set(path.split("/"))];
@@ -45,15 +46,18 @@ function numbers(jobs) {
     row("Proven share of the best", (one) => percent(one.certificate.value)),
     row("Mean conflict", (one) => conflict(one.mean_conflict)),
     row("Tokens of the picks", (one) => (one.tokens_selected === null ? "" : count(one.tokens_selected))),
-  ]);
+  ], NAMED);
 }
 
 function differences(jobs) {
-  const settings = jobs.map((job) => new Map(["dataset", "model", "gradients", "selection"].flatMap((part) => flat(job[part], part))));
+  const settings = jobs.map((job) => new Map(asked(job)));
   const paths = [...new Set(settings.flatMap((one) => [...one.keys()]))].filter((path) => new Set(settings.map((one) => one.get(path))).size > 1);
   if (!paths.length) return h("p", {}, "Their settings are the same.");
-  return table("Settings that differ", ["Setting", ...jobs.map(label)], paths.map((path) => [h("th", { scope: "row" }, path), ...settings.map((one) => h("td", {}, one.get(path) ?? "not set"))]));
+  return table("Settings that differ", ["Setting", ...jobs.map(label)], paths.map((path) => [h("th", { scope: "row" }, breakable(path)), ...settings.map((one) => h("td", {}, one.get(path) ?? "not set"))]), NAMED);
 }
+
+/** A dotted name that a narrow column breaks between its words. */
+const breakable = (path) => path.split(/(?<=[._])/).flatMap((part) => [part, h("wbr")]);
 
 function overlap(jobs, found) {
   if (!found.same_rows) return [h("p", {}, "The jobs read different data, so row numbers do not name the same rows, and none are counted.")];
@@ -117,5 +121,5 @@ function sources(jobs, statistics) {
   const sums = statistics.map((one) => one.lengths.picked.counts.reduce((sum, rows) => sum + rows, 0) || 1);
   const names = [...new Set(picked.flatMap((one) => [...one.keys()]))];
   const rows = names.map((source) => [h("th", { scope: "row" }, source), ...picked.map((one, at) => h("td", { class: "number" }, `${count(one.get(source) ?? 0)} (${percent((one.get(source) ?? 0) / sums[at], 0)})`))]);
-  return [h("section", { class: "by-source" }, h("h2", {}, "Picks by source"), table("Picks by source", ["Source", ...jobs.map(label)], rows))];
+  return [h("section", { class: "by-source" }, h("h2", {}, "Picks by source"), table("Picks by source", ["Source", ...jobs.map(label)], rows, NAMED))];
 }

@@ -2,18 +2,28 @@
 
 const whole = new Intl.NumberFormat("en");
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const thisYear = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" });
 
 export const count = (value) => whole.format(value);
 export const nats = (value) => Number(value).toPrecision(4);
 export const conflict = (value) => String(Number(value.toPrecision(2)));
 export const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)}%`;
 export const when = (value) => (value ? moment.format(new Date(value)) : "");
+export const rowsText = (number) => (number === 1 ? "1 row" : `${count(number)} rows`);
+
+/** A moment for a table, without the year if that is this one. */
+export function briefly(value) {
+  const at = new Date(value);
+  return at.getFullYear() === new Date().getFullYear() ? thisYear.format(at) : when(value);
+}
 
 /** Seconds as one or two units. */
 export function duration(seconds) {
-  if (seconds < 60) return `${Math.round(seconds)} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
-  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  const minutes = Math.round(whole / 60);
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 export const FINAL = new Set(["succeeded", "failed", "cancelled"]);

@@ -11,6 +11,8 @@ import { PICKED, rowsSection, suspectsSection } from "./rows.js";
 import { useSection } from "./use.js";
 import { whySection } from "./why.js";
 
+/** The parts of a job's request that say how it selects. */
+const ASKED = ["dataset", "model", "gradients", "selection", "preset", "schedule", "extends", "limits", "timeout_s", "priority"];
 const PLACE_MS = 5000;
 const FIRST = 4;
 /** Files of a job; the first ones are what most want. */
@@ -36,7 +38,7 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
   let shown = "";
   let heard = "";
   let farthest = 0;
-  let asked = false;
+  let looking = false;
   const ahead = h("span", {});
   const clock = h("span", { class: "soft", role: "timer", "aria-live": "off" });
   const told = h("p", { class: "progress" });
@@ -172,12 +174,12 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
 
   /** How many jobs of the project wait for longer; turns go by more than that, so it is no promise. */
   async function tellPlace(job) {
-    if (asked) return;
-    asked = true;
+    if (looking) return;
+    looking = true;
     const query = new URLSearchParams({ state: "queued", created_before: job.created_at, limit: "1", total: "true" });
     const found = await get(`/jobs?${query}`, { signal }).catch(() => null);
     if (found?.total) ahead.textContent = found.total === 1 ? " One job waits for longer." : ` ${count(found.total)} jobs wait for longer.`;
-    setTimeout(() => (asked = false), PLACE_MS);
+    setTimeout(() => (looking = false), PLACE_MS);
   }
 
   async function result(job) {
@@ -188,7 +190,7 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
     const size = widths(drawn, 2);
     const figures = await get(`/jobs/${id}/figures?${size}`, { signal });
     words.append(...figures.summary.map((paragraph) => h("p", { class: "words" }, paragraph)));
-    drawn.append(...arranged(figures.figures, (...asked) => rows.show(...asked)));
+    drawn.append(...arranged(figures.figures, (...narrowed) => rows.show(...narrowed)));
     const [league, statistics] = await Promise.all([get(`/jobs/${id}/league`, { signal }), get(`/jobs/${id}/statistics`, { signal })]);
     const rows = await rowsSection(PICKED(id, statistics.sources), signal);
     body.append(
@@ -199,7 +201,7 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
       settings(job),
       provenance(found),
     );
-    redrawWhenResized(drawn, size, (...asked) => rows.show(...asked));
+    redrawWhenResized(drawn, size, (...narrowed) => rows.show(...narrowed));
   }
 
   function redrawWhenResized(place, size, onRows) {
@@ -251,9 +253,8 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
   }
 
   function settings(job) {
-    const found = ["dataset", "model", "gradients", "selection"].flatMap((part) => flat(job[part], part));
     const notes = Object.entries(job.metadata).map(([key, value]) => [`metadata: ${key}`, value]);
-    return h("section", { "aria-labelledby": "settings" }, h("h2", { id: "settings" }, "Settings"), pairs("Settings", [...found, ...notes]));
+    return h("section", { "aria-labelledby": "settings" }, h("h2", { id: "settings" }, "Settings"), pairs("Settings", [...asked(job), ...notes]));
   }
 
   function provenance(found) {
@@ -281,8 +282,11 @@ export function pairs(caption, rows) {
   return h("div", { class: "wide" }, h("table", { class: "pairs" }, h("caption", { class: "unseen" }, caption), h("tbody", {}, rows.map(([key, value]) => h("tr", {}, h("th", { scope: "row" }, key), h("td", {}, value))))));
 }
 
+/** What a job was asked for, as dotted names with their values. */
+export const asked = (job) => ASKED.flatMap((part) => flat(job[part], part));
+
 /** Settings within settings as dotted names; what is not set is left out. */
-export function flat(value, path) {
+function flat(value, path) {
   if (value === null || value === undefined || (Array.isArray(value) && value.length === 0)) return [];
   if (Array.isArray(value)) return [[path, value.join(", ")]];
   if (typeof value !== "object") return [[path, String(value)]];

@@ -2,7 +2,7 @@
 
 import { get, getInTheEnd, post, sleep } from "./api.js";
 import { announce, failure, h, table } from "./dom.js";
-import { FINAL, basename, conflict, count, duration, nats, percent, progressText, stateText, when } from "./format.js";
+import { FINAL, basename, briefly, conflict, count, duration, nats, percent, progressText, rowsText, stateText } from "./format.js";
 
 const REFRESH_MS = 3000;
 const TYPING_MS = 300;
@@ -229,7 +229,7 @@ export async function jobsView({ view, signal, arrived, from }) {
           h("td", { class: "number", "data-head": "Log det" }, result ? nats(result.log_det) : ""),
           h("td", { class: "number", "data-head": "Proven" }, result ? percent(result.certificate.value) : ""),
           h("td", { class: "number", "data-head": "Took" }, took(job) === null ? "" : duration(took(job))),
-          h("td", { class: "soft moment" }, when(job.created_at)),
+          h("td", { class: "soft moment" }, briefly(job.created_at)),
         ];
       }),
       { class: "cards" },
@@ -250,7 +250,7 @@ export async function jobsView({ view, signal, arrived, from }) {
 export const name = (job) => job.name ?? `job ${job.id.slice(0, 8)}`;
 
 function budget(asked) {
-  if (asked.count != null) return `${count(asked.count)} rows`;
+  if (asked.count != null) return rowsText(asked.count);
   if (asked.fraction != null) return percent(asked.fraction);
   return asked.tokens != null ? `${count(asked.tokens)} tokens` : "";
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -302,6 +303,57 @@ def test_jobs_are_compared_on_shared_axes_without_their_picks(page: Page, stand_
     told = page.locator("figure").first.locator(".key b")
     expect(told).to_have_text(["10", "11", "12"])
     assert not any("subset" in path for path in stand_in.asked), "no list of picks is fetched"
+
+
+LONG = "a/name/of/" + 190 * "n"
+
+
+def test_no_name_widens_the_window(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of 200 characters without a space, of jobs and of sources, wide and narrow."""
+    monkeypatch.setitem(JOBS[0], "name", LONG)
+    for one in JOBS:
+        monkeypatch.setitem(one, "created_at", datetime.now(UTC).isoformat())
+    monkeypatch.setitem(JOBS[1], "error", {"title": "The dataset can't be used", "detail": "No rows."})
+    monkeypatch.setitem(ROWS[0], "source", LONG)
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        for address in ("#/", f"#/jobs/{JOBS[0]['id']}", f"#/compare/{JOBS[0]['id']}/{JOBS[1]['id']}"):
+            page.goto(f"/{address}")
+            expect(page.get_by_text(LONG).first).to_be_visible()
+            page.locator("tbody th").first.wait_for()
+            wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert wider <= 0, (width, address)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto("/#/")
+    table = page.get_by_role("region", name="Jobs")
+    expect(table).to_be_visible()
+    assert table.evaluate("one => one.scrollWidth - one.clientWidth") == 0, "a desktop shows every column whole"
+
+
+def test_all_that_a_job_was_asked_for_is_shown_and_compared(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(JOBS[0], "schedule", {"windows": 20, "keep": 5})
+    monkeypatch.setitem(JOBS[0], "preset", "authors-code")
+    monkeypatch.setitem(JOBS[0], "extends", JOBS[2]["id"])
+    monkeypatch.setitem(JOBS[1], "priority", "high")
+    page.goto(f"/#/jobs/{JOBS[0]['id']}")
+    settings = page.get_by_role("region", name="Settings").locator("tr")
+    for path, value in (("preset", "authors-code"), ("schedule.windows", "20"), ("extends", JOBS[2]["id"])):
+        expect(settings.filter(has=page.get_by_role("rowheader", name=path, exact=True))).to_contain_text(value)
+    page.goto(f"/#/compare/{JOBS[0]['id']}/{JOBS[1]['id']}")
+    differ = page.get_by_role("region", name="Settings that differ").locator("tbody tr")
+    expect(differ.filter(has_text="schedule.keep")).to_contain_text("not set")
+    expect(differ.filter(has_text="priority")).to_contain_text("high")
+
+
+def test_times_and_numbers_of_rows_are_said_as_people_say_them(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, (finished, budget) in enumerate(
+        (("03:00:59.7", {"count": 1}), ("03:59:59.6", {"count": 1000}), ("04:59:45", {"fraction": 0.1}))
+    ):
+        monkeypatch.setitem(JOBS[number], "finished_at", f"2026-11-24T{finished}Z")
+        monkeypatch.setitem(JOBS[number], "selection", {**JOBS[number]["selection"], "budget": budget})
+    page.goto("/")
+    expect(page.locator("td[data-head=Took]")).to_have_text(["1 min 0 s", "1 h 0 min", "2 h 0 min"])
+    expect(page.locator("td[data-head=Budget]")).to_have_text(["1 row", "1,000 rows", "10.0%"])
 
 
 def test_a_finished_job_says_how_it_is_used(page: Page) -> None:

@@ -185,7 +185,8 @@ def test_the_result_sums_the_windows_up(service: Service) -> None:
     assert service.http.get(f"/jobs/{job['id']}/statistics").json()["early_stop"] is None
     figures = service.http.get(f"/jobs/{job['id']}/figures").json()["figures"]
     assert {"window_conflict", "window_loss"} <= {figure["name"] for figure in figures}
-    assert "Conflict by window" in service.http.get(f"/jobs/{job['id']}/report").text
+    report = service.http.get(f"/jobs/{job['id']}/report").text
+    assert all(words in report for words in ("Conflict by window", "schedule.train_every", "priority"))
     [left, *_] = set(range(ROWS)) - set(picks_of(service, job))
     words = service.http.get(f"/jobs/{job['id']}/rows/{left}/why").json()["words"]
     assert words[1] == "The job has a schedule: the row was compared with those of its own window alone."

@@ -12,7 +12,15 @@ from spice_client.words import duration
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.2, "0 s"), (59.4, "59 s"), (60, "1:00"), (273.2, "4:33"), (3600, "1:00:00"), (90_000, "1 day, 1:00:00")],
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1:00"),
+        (60, "1:00"),
+        (273.2, "4:33"),
+        (3600, "1:00:00"),
+        (90_000, "1 day, 1:00:00"),
+    ],
 )
 def test_durations_are_as_short_as_they_can_be(seconds: float, text: str) -> None:
     assert duration(seconds) == text
