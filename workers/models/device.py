@@ -41,7 +41,8 @@ def device_name(device: torch.device) -> str:
     """What computes: the name of the GPU, or of the processor with the number of threads that are used of it."""
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"
-    return f"cpu: {_processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"cpu: {_processor()}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _processor() -> str:

@@ -22,7 +22,9 @@ class JobError(Exception):
 
     def __init__(self, kind: str, title: str, field: str, message: str) -> None:
         super().__init__(message)
-        self.problem = _problem(kind, title, message, field)
+        # The message goes on from the field's name, and the detail is read without the list of errors.
+        detail = f"{field}: {message}" if "." in field else message
+        self.problem = {**_problem(kind, title, message, field), "detail": detail}
 
 
 class ProblemError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from app.reports.figures.axes import Axes, Range
@@ -21,19 +22,21 @@ TABLE_ROWS = 12
 def draw_windows(curve: ScheduleCurve, width: float) -> list[Figure]:
     """Conflict and loss by window; upright lines are where the proxy was trained."""
     conflict = _draw(
-        curve, curve.conflict, ("window_conflict", "Conflict by window"), "mean conflict of the picks", width
+        curve, curve.conflict, ("window_conflict", "Conflict by window"), "mean conflict of the picks", width, zero=True
     )
-    loss = _draw(curve, curve.loss, ("window_loss", "Loss by window"), "loss a response token, nats", width)
-    return [conflict, loss]
+    loss = _draw(curve, curve.loss, ("window_loss", "Loss by window"), "loss a response token, nats", width, zero=False)
+    nothing = None if any(curve.conflict) else "every conflict is 0"
+    return [replace(conflict, folded=nothing), loss]
 
 
 def _draw(
-    curve: ScheduleCurve, values: Sequence[float | None], named: tuple[str, str], unit: str, width: float
+    curve: ScheduleCurve, values: Sequence[float | None], named: tuple[str, str], unit: str, width: float, *, zero: bool
 ) -> Figure:
+    """A line over the windows; its axis begins at 0 if wanted, as small changes of a loss are lost in its height."""
     (name, title), last = named, max(curve.window[-1], 1)
     known = [(window, value) for window, value in zip(curve.window, values, strict=True) if value is not None]
     drawing = Drawing(name, title, width, min(max(width * 0.58, 220.0), 400.0))
-    axes = Axes(drawing, Range(0, last), Range.around([value for _, value in known]))
+    axes = Axes(drawing, Range(0, last), Range.around([value for _, value in known], zero=zero))
     axes.draw("windows", unit)
     trained = sorted(set(curve.trained_after))
     for window in trained if len(trained) <= MOST_RULES else []:

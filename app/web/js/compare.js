@@ -26,7 +26,7 @@ export async function compareView({ view, signal, parts: [path], arrived }) {
   );
   arrived(title);
   if (unfinished.length) {
-    view.append(h("p", { class: "soft" }, `Without a result yet: ${unfinished.map(label).join(", ")}.`));
+    view.append(h("p", { class: "soft" }, `Without a result: ${unfinished.map((job) => `${label(job)} (${job.state})`).join(", ")}.`));
     return;
   }
   view.append(place);

@@ -251,7 +251,7 @@ export const name = (job) => job.name ?? `job ${job.id.slice(0, 8)}`;
 
 function budget(asked) {
   if (asked.count != null) return rowsText(asked.count);
-  if (asked.fraction != null) return percent(asked.fraction);
+  if (asked.fraction != null) return `${Number((100 * asked.fraction).toPrecision(3))}%`;
   return asked.tokens != null ? `${count(asked.tokens)} tokens` : "";
 }
 

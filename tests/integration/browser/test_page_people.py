@@ -347,13 +347,13 @@ def test_all_that_a_job_was_asked_for_is_shown_and_compared(page: Page, monkeypa
 
 def test_times_and_numbers_of_rows_are_said_as_people_say_them(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, (finished, budget) in enumerate(
-        (("03:00:59.7", {"count": 1}), ("03:59:59.6", {"count": 1000}), ("04:59:45", {"fraction": 0.1}))
+        (("03:00:59.7", {"count": 1}), ("03:59:59.6", {"count": 1000}), ("04:59:45", {"fraction": 1e-4}))
     ):
         monkeypatch.setitem(JOBS[number], "finished_at", f"2026-11-24T{finished}Z")
         monkeypatch.setitem(JOBS[number], "selection", {**JOBS[number]["selection"], "budget": budget})
     page.goto("/")
     expect(page.locator("td[data-head=Took]")).to_have_text(["1 min 0 s", "1 h 0 min", "2 h 0 min"])
-    expect(page.locator("td[data-head=Budget]")).to_have_text(["1 row", "1,000 rows", "10.0%"])
+    expect(page.locator("td[data-head=Budget]")).to_have_text(["1 row", "1,000 rows", "0.01%"])
 
 
 def test_a_finished_job_says_how_it_is_used(page: Page) -> None:

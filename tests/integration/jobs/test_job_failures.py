@@ -69,7 +69,7 @@ def test_too_many_bad_rows(shared_service: Service) -> None:
 
 
 def test_a_budget_beyond_the_usable_rows(shared_service: Service) -> None:
-    fails(shared_service, shared_service.request(budget={"count": ROWS + 1}), "budget-too-large", str(ROWS))
+    fails(shared_service, shared_service.request(budget={"count": ROWS + 1}), "budget-too-large", f"selection.budget.count: is {ROWS + 1}")
 
 
 @pytest.mark.parametrize(

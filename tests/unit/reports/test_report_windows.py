@@ -28,6 +28,9 @@ def test_conflict_and_loss_are_drawn_with_the_trainings() -> None:
     assert (conflict.name, loss.name) == ("window_conflict", "window_loss")
     assert [mark.text for mark in conflict.marks] == ["window 1: 0.1", "window 2: 0.2", "window 4: 0.4"]
     assert conflict.svg.count('class="limit"') == 1
+    assert conflict.folded is None
+    top, bottom = loss.marks[0].y, loss.marks[-1].y
+    assert bottom - top > 100, "the change of the loss has the whole height, not the part of it above 0"
     assert (
         loss.caption == "3 in the first tenth of the windows, 2 in the last; the proxy was trained 1 time in between."
     )
@@ -37,4 +40,5 @@ def test_conflict_and_loss_are_drawn_with_the_trainings() -> None:
 def test_one_window_and_none_that_is_known_can_be_drawn() -> None:
     conflict, loss = draw_windows(curve([0.0], [None], []), 300.0)
     assert conflict.marks[0].text == "window 1: 0"
+    assert conflict.folded == "every conflict is 0"
     assert loss.caption == "No window has a value."
