@@ -178,7 +178,7 @@ class _Row:
 
     def history(self) -> list[Turn]:
         """Turns before those of the row: pairs of question and answer, or messages."""
-        value = _parsed(self.get("history"))
+        value = parsed(self.get("history"))
         if not value:
             return []
         if not isinstance(value, list):
@@ -195,12 +195,12 @@ class _Row:
 
     def tools(self) -> list[Any] | None:
         """Descriptions of functions: a list, each perhaps as JSON text, or JSON text of a list."""
-        value = _parsed(self.get("tools"))
+        value = parsed(self.get("tools"))
         if value is None or value in ("", [], {}):
             return None
         if isinstance(value, dict):
             value = [value]
-        tools = [_parsed(tool) for tool in value] if isinstance(value, list) else None
+        tools = [parsed(tool) for tool in value] if isinstance(value, list) else None
         if tools is None or not all(isinstance(tool, dict) for tool in tools):
             self.unfit("tools")
             return None
@@ -208,7 +208,7 @@ class _Row:
 
     def kwargs(self) -> dict[str, Any] | None:
         """Variables for the chat template."""
-        value = _parsed(self.get("chat_template_kwargs"))
+        value = parsed(self.get("chat_template_kwargs"))
         if not value:
             return None
         if not isinstance(value, dict):
@@ -252,7 +252,7 @@ class _Row:
 
 def _from_messages(row: _Row, wanted: Wanted) -> Conversation:
     row.label(wanted)
-    values = _parsed(row.needed("messages"))
+    values = parsed(row.needed("messages"))
     if not isinstance(values, list):
         raise RowRefused("wrong_type")
     return row.conversation(_after(row.history(), _turns(values, row.ignored)), wanted)
@@ -374,10 +374,10 @@ def _turn(value: Any, ignored: set[str]) -> Turn:  # noqa: ANN401 - any JSON
 
 def _take_calls(turn: Turn, named: str) -> None:
     """Calls of tools as `tool_calls`, whichever way they are written."""
-    legacy = _parsed(turn.pop("function_call", None))
-    calls = _parsed(turn.get("tool_calls"))
+    legacy = parsed(turn.pop("function_call", None))
+    calls = parsed(turn.get("tool_calls"))
     if named in CALLING_ROLES:
-        calls = calls or _as_calls(_parsed(turn["content"]))
+        calls = calls or _as_calls(parsed(turn["content"]))
         if calls:
             turn["content"] = ""
     if isinstance(legacy, dict):
@@ -494,8 +494,8 @@ def _text_of(value: Any) -> str:  # noqa: ANN401 - any JSON
     return value
 
 
-def _parsed(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """What a text that is JSON says; anything else as it is."""
+def parsed(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """What a text that is an array or object of JSON says; anything else as it is."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:

@@ -102,6 +102,7 @@ class Corpus:
     Attributes:
         path: The directory that holds it.
         shape: The columns that it was made from, and how rows of them are read.
+        wanted: What of the rows is learned.
         rows_total: Rows of the dataset, usable or not.
         rows: Row number of each sample, shape (n,), int64, ascending.
         lengths: Tokens of each sample, shape (n,), int64.
@@ -109,7 +110,6 @@ class Corpus:
         said: What the chat template, or we, said of the first row rejected for a reason.
         needed: Tokens that ``max_length`` would have to be for all rows whose prompt fills it.
         ignored: Rows by name of a field that they have and nothing reads.
-        paired: Whether each sample has one that is not preferred beside it.
         starts: Number of the first row of each file of the dataset.
         columns: Of the dataset, as `workers.data.formats.read_columns` finds them.
         digests: Digest of what the model reads of each sample, shape (n, 2), uint64: equal for equal tokens and masks.
@@ -120,6 +120,7 @@ class Corpus:
 
     path: Path
     shape: Shape
+    wanted: Wanted
     rows_total: int
     rows: NDArray[np.int64]
     lengths: NDArray[np.int64]
@@ -127,7 +128,6 @@ class Corpus:
     said: Mapping[Reason, str]
     needed: int
     ignored: Mapping[str, int]
-    paired: bool
     starts: tuple[int, ...]
     columns: tuple[str, ...]
     digests: NDArray[np.uint64]
@@ -152,12 +152,14 @@ class Corpus:
             if _digest({name: _file_digest(path / f"{name}.bin") for name in _DTYPES}) != about["digest"]:
                 raise CorpusDamaged(f"{path}: the samples are not those that were written")
             ids, mask, offsets, rows, digests = (_mapped(path, name) for name in _DTYPES)
-            each = 2 if about["paired"] else 1
+            wanted = Wanted(*about["wanted"])
+            each = 2 if wanted.preference == "dpo" else 1
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise CorpusDamaged(f"{path}: {error}") from error
         return cls(
             path=path,
             shape=Shape(ShapeName(about["shape"]), about["columns"]),
+            wanted=wanted,
             rows_total=about["rows_total"],
             rows=rows,
             lengths=np.diff(offsets[::each]),
@@ -165,7 +167,6 @@ class Corpus:
             said={Reason(name): said for name, said in about["said"].items()},
             needed=about["needed"],
             ignored=about["ignored"],
-            paired=about["paired"],
             starts=tuple(about["starts"]),
             columns=tuple(about["names"]),
             digests=digests.reshape(-1, 2),
@@ -176,6 +177,11 @@ class Corpus:
             _mask=mask,
             _offsets=offsets,
         )
+
+    @property
+    def paired(self) -> bool:
+        """Whether each sample has one that is not preferred beside it."""
+        return self.wanted.preference == "dpo"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -259,7 +265,7 @@ def build_corpus(
         writer.ignore(unread_columns(snapshot, settings, frozenset(shape.columns.values())))
         writer.finish(shape, read_columns(snapshot, settings))
 
-    return _made(final, fill, paired=wanted.preference == "dpo")
+    return _made(final, fill, wanted)
 
 
 def corpus_of_pieces(
@@ -306,7 +312,7 @@ def corpus_of_pieces(
         writer.ignore(cut.unread)
         writer.finish(shape, columns)
 
-    return _made(final, fill, paired=wanted.preference == "dpo")
+    return _made(final, fill, wanted)
 
 
 def _tell(rows: int, on_rows: Callable[[int], None] | None, should_stop: Callable[[], bool] | None) -> None:
@@ -316,13 +322,13 @@ def _tell(rows: int, on_rows: Callable[[int], None] | None, should_stop: Callabl
         on_rows(rows)
 
 
-def _made(final: Path, fill: Callable[[_Writer], None], *, paired: bool) -> Corpus:
+def _made(final: Path, fill: Callable[[_Writer], None], wanted: Wanted) -> Corpus:
     """Write a corpus, and give it its name."""
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{os.getpid()}-{secrets.token_hex(8)}")
     temporary.mkdir()
     try:
-        with _Writer(temporary, paired=paired) as writer:
+        with _Writer(temporary, wanted) as writer:
             fill(writer)
         return _publish(temporary, final)
     finally:
@@ -357,7 +363,7 @@ def read_piece(
     temporary = settings.cache_path / "corpora" / f".{os.getpid()}-{secrets.token_hex(8)}"
     temporary.mkdir(parents=True)
     try:
-        with _Writer(temporary, paired=wanted.preference == "dpo") as writer:
+        with _Writer(temporary, wanted) as writer:
             records = iter_ranges(snapshot, settings, frozenset(shape.columns.values()), ranges, writer.starts)
             records = _noted(records, writer.columns)
             for _ in _tokenised(_batches(records, shape, wanted, settings), encoder, writer):
@@ -583,9 +589,9 @@ class Piece:
 class _Writer:
     """The growing files of a corpus and what is told about them."""
 
-    def __init__(self, directory: Path, *, paired: bool) -> None:
+    def __init__(self, directory: Path, wanted: Wanted) -> None:
         self._directory = directory
-        self._paired = paired
+        self._wanted = wanted
         self._rejected: dict[Reason, array[int]] = {}
         self._said: dict[Reason, str] = {}
         self._needed = 0
@@ -673,7 +679,7 @@ class _Writer:
             "digest": _digest({name: digest.hexdigest() for name, digest in self._hashes.items()}),
             "rows_total": self.rows_total,
             "truncated": self._truncated,
-            "paired": self._paired,
+            "wanted": [self._wanted.train_on, self._wanted.preference],
             "starts": self.starts,
             "said": self._said,
             "needed": self._needed,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.core.settings import Settings
+    from spice_rows.conversation import Wanted
     from spice_rows.shape import Shape
     from workers.data.fetch import Snapshot
     from workers.data.formats import Record
@@ -27,6 +28,7 @@ TEXT_SHOWN = 4000
 def write_excerpts(
     picked: Snapshot,
     shape: Shape,
+    learned: Wanted,
     ranked: Iterable[dict[str, Any]],
     destination: Path,
     settings: Settings,
@@ -40,6 +42,7 @@ def write_excerpts(
     Args:
         picked: The picked rows alone, in file order, as `workers.data.export.write_rows` left them.
         shape: Where in a row its conversation is.
+        learned: What of it was learned: of a pair, which side.
         ranked: For each row of `picked`, what else its line is to say; its `rank` decides the place.
         destination: The file; it must not exist.
         settings: The limits of reading.
@@ -52,8 +55,10 @@ def write_excerpts(
         with spilled.open("wb") as file:
             records = iter_records(picked, settings, wanted)
             for record, facts in zip(records, ranked, strict=True):
-                found = record.reason if isinstance(record, BadRecord) else to_conversation(record.values, shape)
-                messages = [] if isinstance(found, Reason) else _shown(found)
+                read = (
+                    record.reason if isinstance(record, BadRecord) else to_conversation(record.values, shape, learned)
+                )
+                messages = [] if isinstance(read, Reason) else _shown(read)
                 named = {} if source_column is None else {"source": _source(record, source_column)}
                 said = {**facts, **named, **_cut(messages)}
                 line = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()

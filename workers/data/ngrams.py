@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spice_rows.conversation import parsed
 from workers.data.formats import BadRecord, iter_records
 from workers.data.stopping import Stopped
 
@@ -110,9 +111,17 @@ def rows_within(
 
 
 def texts(value: object) -> Iterator[str]:
-    """All text of a value of JSON."""
+    """All text of a value of JSON, bytes that are text, and what a text that is JSON itself says.
+
+    In messages that stand as JSON in a cell, a line end is a backslash and a letter.
+    """
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
     if isinstance(value, str):
         yield value
+        inner = parsed(value)
+        if inner is not value:
+            yield from texts(inner)
     elif isinstance(value, list):
         for one in value:
             yield from texts(one)

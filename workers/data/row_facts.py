@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from app.core.settings import Settings
+    from spice_rows.conversation import Wanted
     from spice_rows.shape import Shape
     from workers.data.fetch import Snapshot
 
@@ -44,13 +45,14 @@ class RowFacts:
 def row_facts(
     snapshot: Snapshot,
     shape: Shape,
+    wanted: Wanted,
     settings: Settings,
     *,
     source_column: str | None = None,
     options_column: str | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[RowFacts]:
-    """The rows of a dataset that hold a conversation, in file order.
+    """The rows of a dataset that hold a conversation of which something is wanted, in file order.
 
     Raises:
         Stopped: `should_stop` said so.
@@ -61,7 +63,7 @@ def row_facts(
             raise Stopped
         if isinstance(record, BadRecord):
             continue
-        conversation = to_conversation(record.values, shape)
+        conversation = to_conversation(record.values, shape, wanted)
         if isinstance(conversation, Reason):
             continue
         source = None if source_column is None else record.values.get(source_column)

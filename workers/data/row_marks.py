@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from app.core.settings import Settings
+    from spice_rows.conversation import Wanted as Learned
     from spice_rows.shape import Shape
     from workers.data.fetch import Snapshot
 
@@ -72,13 +73,19 @@ class RowMarks:
 
 
 def read_marks(
-    snapshot: Snapshot, shape: Shape, settings: Settings, wanted: Wanted, should_stop: Callable[[], bool]
+    snapshot: Snapshot,
+    shape: Shape,
+    learned: Learned,
+    settings: Settings,
+    wanted: Wanted,
+    should_stop: Callable[[], bool],
 ) -> RowMarks:
     """Tell what is wanted, in one pass over the file.
 
     Args:
         snapshot: The dataset.
         shape: How its rows are read.
+        learned: What of them is learned: of a pair, which side.
         settings: The limits of reading.
         wanted: What to tell.
         should_stop: Asked every 1,024 rows; True gives up.
@@ -104,7 +111,7 @@ def read_marks(
             if column is not None and _is_marked(values.get(column), record.row, column):
                 marked[field].append(record.row)
         if wanted.texts:
-            read = Reason.MISSING_VALUE if isinstance(record, BadRecord) else to_conversation(values, shape)
+            read = Reason.MISSING_VALUE if isinstance(record, BadRecord) else to_conversation(values, shape, learned)
             same = record.row if isinstance(read, Reason) else texts.setdefault(normalised_digest(read), record.row)
             text.append(same)
     return RowMarks(

@@ -117,7 +117,7 @@ def read_membership(
     marks = None
     if wanted.columns or wanted.texts:
         try:
-            marks = read_marks(snapshot, corpus.shape, settings, wanted, should_stop)
+            marks = read_marks(snapshot, corpus.shape, corpus.wanted, settings, wanted, should_stop)
         except DatasetError as error:
             raise impossible(FIELD, error.message) from error
     include = _rows(asked.include, marks.include if marks else nothing, corpus, "include")

@@ -89,7 +89,7 @@ class Splitter:
         facts, texts = self._facts(scored, chosen, named)
         if apart is not None:
             stop = self.heartbeat.should_stop
-            pool_rows = row_facts(reading.snapshot, corpus.shape, settings, should_stop=stop)
+            pool_rows = row_facts(reading.snapshot, corpus.shape, corpus.wanted, settings, should_stop=stop)
             texts = {fact.row: fact.text for fact in pool_rows}
         held_texts = {fact.text for fact in facts if fact is not None}
         equal = np.array(
@@ -133,6 +133,7 @@ class Splitter:
         for fact in row_facts(
             reading.snapshot,
             reading.corpus.shape,
+            reading.corpus.wanted,
             settings,
             source_column=source_column,
             options_column=options if options in read_columns(reading.snapshot, settings) else None,

@@ -54,8 +54,8 @@ def written_files(
         excerpts = rows.with_suffix(".excerpts")
         try:
             subset = replace(snapshot, path=rows, parts=(), compression=None, bytes=rows.stat().st_size)
-            shape, column = published.reading.corpus.shape, published.source_column
-            write_excerpts(subset, shape, _ranked(published), excerpts, settings, column)
+            corpus, column = published.reading.corpus, published.source_column
+            write_excerpts(subset, corpus.shape, corpus.wanted, _ranked(published), excerpts, settings, column)
             further = _further_scores(published, should_stop)
             with written_scores(
                 settings, published.reading, candidates, candidates.rows[picked], further, column, should_stop

@@ -90,7 +90,14 @@ def league_of(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publ
     chosen, candidates, marks = published.chosen, published.candidates, None
     if published.source_column is not None and len(chosen.selections) > 1:
         wanted, reading = Wanted(source=published.source_column), published.reading
-        marks = read_marks(reading.snapshot, reading.corpus.shape, context.settings, wanted, heartbeat.should_stop)
+        marks = read_marks(
+            reading.snapshot,
+            reading.corpus.shape,
+            reading.corpus.wanted,
+            context.settings,
+            wanted,
+            heartbeat.should_stop,
+        )
     target = published.objective.bearings.directions.get(TARGET)
     ground = Ground(
         sketches=candidates.values,

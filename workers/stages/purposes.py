@@ -158,7 +158,14 @@ def _groups(
     column = purpose.group_column
     if column is None:
         return {}
-    marks = read_marks(reading.snapshot, reading.corpus.shape, context.settings, Wanted(source=column), should_stop)
+    marks = read_marks(
+        reading.snapshot,
+        reading.corpus.shape,
+        reading.corpus.wanted,
+        context.settings,
+        Wanted(source=column),
+        should_stop,
+    )
     group = marks.source[rows]
     return {marks.names[at]: np.flatnonzero(group == at) for at in np.unique(group[group != NO_SOURCE]).tolist()}
 

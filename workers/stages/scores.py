@@ -76,7 +76,7 @@ def written_scores(
         write_rows(reading.snapshot, candidates.usable[np.sort(worst)], rows, settings, watch)
         snapshot = replace(reading.snapshot, path=rows, parts=(), compression=None, bytes=rows.stat().st_size)
         facts = _facts(candidates, worst, is_picked)
-        write_excerpts(snapshot, reading.corpus.shape, facts, text, settings, source_column)
+        write_excerpts(snapshot, reading.corpus.shape, reading.corpus.wanted, facts, text, settings, source_column)
         yield table, text
     finally:
         for path in (table, rows, text):

@@ -52,3 +52,13 @@ def test_what_is_asked_for_beside_the_dataset_is_asked_for_of_it(service: Servic
     body = {**service.request(service.write_dataset(PAIRS)), "preference": "dpo", "train_on": "last"}
     found = service.job(service.submit(body))
     assert (found["dataset"]["preference"], found["dataset"]["train_on"]) == ("dpo", "last")
+
+
+@pytest.mark.parametrize("preference", ["chosen", "rejected"])
+def test_the_rows_of_a_result_show_the_side_that_was_learned(service: Service, preference: str) -> None:
+    body = service.request(service.write_dataset(PAIRS))
+    job = service.run({**body, "preference": preference})
+    shown = service.http.get(f"/jobs/{job['id']}/rows").json()["items"]
+    assert {row["index"]: row["messages"][-1]["content"] for row in shown} == {
+        row["index"]: PAIRS[row["index"]][preference] for row in shown
+    }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from workers.data.ngrams import read_ngrams, rows_within
@@ -63,3 +65,14 @@ def test_turns_are_looked_through_one_by_one(snapshot_of: SnapshotFactory, setti
 def test_reading_stops_when_it_is_told_to(snapshot_of: SnapshotFactory, settings: Settings) -> None:
     with pytest.raises(Stopped):
         read_ngrams(snapshot_of("evaluation.jsonl", EVALUATION), None, 6, settings, lambda: True)
+
+
+def test_text_in_bytes_and_in_cells_of_json_is_looked_through(snapshot_of: SnapshotFactory, settings: Settings) -> None:
+    turns = json.dumps([{"role": "user", "content": "Which river\nof all is the longest?"}])
+    pool = snapshot_of("pool.jsonl", lines({"messages": turns}, {"messages": "[]"}))
+    table = pa.table({"prompt": pa.array([b"which river of all is the", b"\xff which river"], pa.binary())})
+    pq.write_table(table, settings.cache_path.parent / "rows.parquet")
+    binary = snapshot_of("pool.parquet", (settings.cache_path.parent / "rows.parquet").read_bytes())
+    ngrams = read_ngrams(snapshot_of("evaluation.jsonl", EVALUATION), None, 6, settings, never)
+    assert rows_within(pool, ["messages"], ngrams, settings, never).tolist() == [0]
+    assert rows_within(binary, ["prompt"], ngrams, settings, never).tolist() == [0]

@@ -10,6 +10,8 @@ import pytest
 
 from app.core.settings import Settings
 from app.core.uris.datasets import check_uri
+from workers.data.conversation import EVERY_REPLY
+from workers.data.conversation import Wanted as Learned
 from workers.data.errors import DatasetError
 from workers.data.fetch import fetch
 from workers.data.row_marks import NO_SOURCE, RowMarks, Wanted, read_marks
@@ -19,13 +21,21 @@ from workers.stages.limits import same_texts
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from spice_rows.conversation import Preference
 
-def marks_of(directory: Path, lines: list[str], wanted: Wanted) -> RowMarks:
+
+def marks_of(
+    directory: Path,
+    lines: list[str],
+    wanted: Wanted,
+    learned: Learned = EVERY_REPLY,
+    columns: tuple[str, ...] = ("prompt", "response"),
+) -> RowMarks:
     path = directory / "rows.jsonl"
     path.write_text("\n".join(lines) + "\n")
     settings = Settings(allowed_roots=(str(directory),), cache_path=directory / "cache")
     snapshot = fetch(check_uri(path.as_uri(), settings), settings, should_stop=lambda: False)
-    return read_marks(snapshot, recognise(["prompt", "response"], None), settings, wanted, lambda: False)
+    return read_marks(snapshot, recognise(columns), learned, settings, wanted, lambda: False)
 
 
 def row(prompt: str, response: str = "yes", **more: object) -> str:
@@ -46,6 +56,29 @@ def test_sources_marks_and_texts_are_told_by_row_number(tmp_path: Path) -> None:
     assert found.include.tolist() == [0, 3]
     assert found.exclude.tolist() == [1]
     assert found.text.tolist() == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("preference", "same"), [("chosen", [0, 0, 2, 0]), ("rejected", [0, 1, 0, 0]), ("dpo", [0, 1, 2, 0])]
+)
+def test_texts_of_pairs_are_equal_if_what_is_learned_of_them_is(
+    tmp_path: Path, preference: Preference, same: list[int]
+) -> None:
+    sides = [("yes", "no"), ("yes", "never"), ("sure", "no"), ("Yes", " no")]
+    lines = [json.dumps({"prompt": "Is it?", "chosen": one, "rejected": other}) for one, other in sides]
+    columns = ("prompt", "chosen", "rejected")
+    found = marks_of(tmp_path, lines, Wanted(texts=True), Learned(preference=preference), columns)
+    assert found.text.tolist() == same
+
+
+def test_texts_of_rows_that_are_not_desired_are_told_where_these_are_learned(tmp_path: Path) -> None:
+    lines = [row("One", label=False), row("two", label=False), row(" one", label=False)]
+    columns = ("prompt", "response", "label")
+    assert marks_of(tmp_path, lines, Wanted(texts=True), Learned(preference="rejected"), columns).text.tolist() == [
+        0,
+        1,
+        0,
+    ]
 
 
 def test_what_is_not_asked_for_is_empty(tmp_path: Path) -> None:
