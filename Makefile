@@ -71,6 +71,7 @@ lint: $(BASE) types ## Check style, types, who imports whom, dependencies, links
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(VENV)/bin/deptry .
 	$(PY) scripts/settings_page.py --check
+	$(PY) -m scripts.snippet_types
 	$(PY) -m scripts.measured_table --check
 	$(PY) -m scripts.scaling_plan --check
 	$(PY) -m scripts.openapi_contract --check
