@@ -69,7 +69,8 @@ def test_too_many_bad_rows(shared_service: Service) -> None:
 
 
 def test_a_budget_beyond_the_usable_rows(shared_service: Service) -> None:
-    fails(shared_service, shared_service.request(budget={"count": ROWS + 1}), "budget-too-large", f"selection.budget.count: is {ROWS + 1}")
+    told = f"selection.budget.count: is {ROWS + 1}, but only {ROWS} rows can be used"
+    fails(shared_service, shared_service.request(budget={"count": ROWS + 1}), "budget-too-large", told)
 
 
 @pytest.mark.parametrize(
