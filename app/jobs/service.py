@@ -55,10 +55,11 @@ def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
     dataset = check(session, settings, request)
     if dataset is not None and (errors := purposes.token_errors(request, dataset)):
         raise InvalidRequest(*errors)
-    job = Job(
+    return repository.add(
+        session,
         id=uuid.uuid4(),
         name=request.name,
-        metadata_=dict(request.metadata),
+        metadata=dict(request.metadata),
         dataset_id=request.dataset.id,
         request=request.model_dump(mode="json", exclude={"name", "metadata", "expires_at"}),
         priority=PRIORITIES[request.priority],
@@ -66,8 +67,6 @@ def submit(session: Session, settings: Settings, request: JobRequest) -> Job:
         rows=None if dataset is None else dataset.rows,
         expires_at=request.expires_at or default_expiry(settings),
     )
-    session.add(job)
-    return job
 
 
 def check(session: Session, settings: Settings, request: JobRequest) -> Dataset | None:
