@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,9 +17,10 @@ from spice_client.exports.conversation import (
 )
 from spice_client.exports.files import write_json, write_jsonl, write_npy, write_text
 from spice_client.problems import SpiceError
+from spice_rows.conversation import REASONING_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from spice_rows.conversation import Conversation, Turn
@@ -111,6 +113,8 @@ def write_llama_factory(directory: Path, name: str, rows: Sequence[Conversation]
         if skipped:
             notes.append(f"{skipped} of {len(rows)} conversations do not alternate: LLaMA-Factory skips them")
         notes += _flag_notes(rows, "LLaMA-Factory learns every reply, or with mask_history the last")
+        notes += _shortened_notes(rows, "LLaMA-Factory")
+    notes += _missing_notes(rows, "LLaMA-Factory", _not_in_sharegpt)
     known = _registry(registry)
     write_json(path, data)
     write_json(registry, {**known, name: {"file_name": path.name, **entry}})
@@ -133,7 +137,8 @@ def write_axolotl(directory: Path, name: str, rows: Sequence[Conversation]) -> W
             "    type: chat_template.default\n"
             "    field_messages: messages\n    field_chosen: chosen\n    field_rejected: rejected\n",
         )
-        return Written([path, config], [])
+        notes = [*_shortened_notes(rows, "Axolotl"), *_missing_notes(rows, "Axolotl", _beside)]
+        return Written([path, config], notes)
     write_jsonl(path, ({"messages": _flagged(row), **_beside(row)} for row in rows))
     write_text(
         config,
@@ -150,7 +155,7 @@ def write_axolotl(directory: Path, name: str, rows: Sequence[Conversation]) -> W
         '    roles_to_train: ["assistant"]\n'
         "    train_on_eos: turn\n",
     )
-    return Written([path, config], [])
+    return Written([path, config], _missing_notes(rows, "Axolotl", lambda row: _beside(row).keys() - {"tools"}))
 
 
 def _turns(row: Conversation) -> list[Turn]:
@@ -186,6 +191,30 @@ def _sides(row: Conversation) -> tuple[list[Turn], list[Turn], list[Turn]]:
     chosen, rejected = _turns(row), _turns(row.rejected or row)
     common = row.learned.index(True)
     return chosen[:common], chosen[common:], rejected[common:]
+
+
+def _missing_notes(
+    rows: Sequence[Conversation], trainer: str, lacks: Callable[[Conversation], Iterable[str]]
+) -> list[str]:
+    """What rows say and a trainer has no place for, with the number of rows."""
+    counts = Counter(name for row in rows for name in lacks(row))
+    return [f"{trainer} does not read {name}, which {counts[name]} of {len(rows)} rows have" for name in sorted(counts)]
+
+
+def _not_in_sharegpt(row: Conversation) -> set[str]:
+    """What the turns of LLaMA-Factory do not hold, or not beside calls of tools."""
+    missing = {"chat_template_kwargs"} if row.kwargs else set()
+    for turn in [*row.messages, *(row.rejected.messages if row.rejected else ())]:
+        missing |= turn.keys() - {"role", "content", "tool_calls", "tool_call_id", *REASONING_FIELDS}
+        if turn.get("tool_calls") and with_thoughts(turn):
+            missing.add("what is said or thought beside calls of tools")
+    return missing
+
+
+def _shortened_notes(rows: Sequence[Conversation], trainer: str) -> list[str]:
+    """Pairs of which a trainer takes one turn a side."""
+    longer = sum(any(len(side) > 1 for side in _sides(row)[1:]) for row in rows if row.rejected is not None)
+    return [f"in {longer} of {len(rows)} pairs a side has several turns: {trainer} takes its last"] if longer else []
 
 
 def _flag_notes(rows: Sequence[Conversation], what: str) -> list[str]:

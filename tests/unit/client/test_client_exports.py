@@ -17,6 +17,7 @@ from spice_client.exports.files import write_npy
 from spice_rows.conversation import Conversation, Wanted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PROMPT_RESPONSE = {"prompt": "question", "response": "answer"}
@@ -168,6 +169,7 @@ def test_numpy_reads_what_is_written_without_it(tmp_path_factory: pytest.TempPat
     assert read.tolist() == values
 
 
+TURN = {"role": "user", "content": "a"}
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
 FULL: dict[str, Any] = {
@@ -239,3 +241,64 @@ def test_a_row_that_is_not_as_the_columns_say_is_said() -> None:
         said([{"question": "a"}], PROMPT_RESPONSE)
     with pytest.raises(RowNotReadable, match="name no prompt"):
         said([{"question": "a"}], {"prompt": "question"})
+
+
+TURN = {"role": "user", "content": "a"}
+CALL = {"type": "function", "function": {"name": "look", "arguments": {}}}
+THOUGHTFUL = [
+    {"role": "user", "content": "Rain?", "name": "Zed"},
+    {"role": "assistant", "content": "Let me look.", "tool_calls": [CALL]},
+    {"role": "tool", "content": "yes"},
+    {"role": "assistant", "content": "It rains."},
+]
+LONG_PAIR = {
+    side: [
+        TURN,
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "More?"},
+        {"role": "assistant", "content": last},
+    ]
+    for side, first, last in (("chosen", "b", "c"), ("rejected", "d", "e"))
+}
+
+
+@pytest.mark.parametrize(
+    ("writer", "row", "notes"),
+    [
+        (
+            formats.write_llama_factory,
+            {"messages": THOUGHTFUL, "chat_template_kwargs": {"enable_thinking": False}},
+            [
+                "LLaMA-Factory does not read chat_template_kwargs, which 1 of 1 rows have",
+                "LLaMA-Factory does not read name, which 1 of 1 rows have",
+                "LLaMA-Factory does not read what is said or thought beside calls of tools, which 1 of 1 rows have",
+            ],
+        ),
+        (
+            formats.write_llama_factory,
+            {"messages": [TURN, {"role": "assistant", "content": "b"}], "chat_template_kwargs": {"a": 1}},
+            ["LLaMA-Factory does not read chat_template_kwargs, which 1 of 1 rows have"],
+        ),
+        (
+            formats.write_llama_factory,
+            LONG_PAIR,
+            ["in 1 of 1 pairs a side has several turns: LLaMA-Factory takes its last"],
+        ),
+        (formats.write_axolotl, LONG_PAIR, ["in 1 of 1 pairs a side has several turns: Axolotl takes its last"]),
+        (
+            formats.write_axolotl,
+            {"prompt": "a", "chosen": "b", "rejected": "c", "tools": [{"name": "look"}]},
+            ["Axolotl does not read tools, which 1 of 1 rows have"],
+        ),
+        (
+            formats.write_axolotl,
+            {"messages": THOUGHTFUL, "chat_template_kwargs": {"enable_thinking": False}},
+            ["Axolotl does not read chat_template_kwargs, which 1 of 1 rows have"],
+        ),
+    ],
+)
+def test_what_a_trainer_has_no_place_for_is_said(
+    tmp_path: Path, writer: Callable[..., formats.Written], row: dict[str, Any], notes: list[str]
+) -> None:
+    columns = {name: name for name in row}
+    assert writer(tmp_path, "train", said([row], columns, preference="dpo")).notes == notes
