@@ -77,7 +77,7 @@ class BarView:
 
     def show(self, job: Job) -> None:
         """Show a job as it is now."""
-        stage = job.stage or job.state
+        stage = _where(job, self._stage)
         if job.ended:
             self._finish(whole=job.state == "succeeded")
             return
@@ -115,7 +115,7 @@ class LineView:
 
     def show(self, job: Job) -> None:
         """Show a job as it is now."""
-        stage = (job.stage if job.state == "running" else None) or job.state
+        stage = _where(job, self._stage)
         if stage == self._stage and time.monotonic() - self._said_at < QUIET_S:
             return
         self._stage, self._said_at = stage, time.monotonic()
@@ -133,12 +133,13 @@ class NotebookView:
     def __init__(self) -> None:
         self._display: Any = importlib.import_module("IPython.display")
         self._handle: Any = None
+        self._stage: str | None = None
 
     def show(self, job: Job) -> None:
         """Show a job as it is now."""
         share = (job.progress.done, job.progress.total) if job.progress and job.progress.total else None
-        where = job.state if job.ended else job.stage or job.state
-        self._put(bar_html(where, "" if job.ended else _line(job), share, moves=not job.ended))
+        self._stage = _where(job, self._stage)
+        self._put(bar_html(self._stage, "" if job.ended else _line(job), share, moves=not job.ended))
 
     def waiting(self, failure: SpiceError) -> None:
         """Say that the service cannot be reached just now."""
@@ -150,6 +151,13 @@ class NotebookView:
             self._handle = self._display.display(shown, display_id=True)
         else:
             self._handle.update(shown)
+
+
+def _where(job: Job, before: str | None) -> str:
+    """The stage or state to tell; between two turns of workers a job is queued, and for who watches it goes on."""
+    if job.state == "queued":
+        return before or job.state
+    return job.state if job.ended else job.stage or job.state
 
 
 def _line(job: Job) -> str:

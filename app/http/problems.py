@@ -333,6 +333,30 @@ class BodyUnreadable(StatusProblem):
         super().__init__(BODY_UNREADABLE)
 
 
+class NothingHere(StatusProblem):
+    """No route has this path."""
+
+    type_ = "http-not-found"
+    title = "There is nothing at this path"
+    status = 404
+
+    def __init__(self, _cause: str = "", **_context: Any) -> None:  # noqa: ANN401 - whatever the handler passes
+        super().__init__("Is the URL right? GET /docs lists every path.")
+
+
+class NotDoneHere(StatusProblem):
+    """A route has this path, but not for this method."""
+
+    type_ = "http-method-not-allowed"
+    title = "This can't be done at this path"
+    status = 405
+
+    def __init__(self, _cause: str = "", headers: dict[str, str] | None = None) -> None:
+        super().__init__(
+            "The header Allow names the methods of this path; GET /docs says what each does.", headers=headers
+        )
+
+
 class BodyTooLarge(StatusProblem):
     """The request's body is longer than any that makes sense."""
 
@@ -407,7 +431,13 @@ def install(app: FastAPI, logger: logging.Logger) -> None:
         app,
         new_exception_handler(
             logger=logger,
-            unhandled_wrappers={"default": InternalError, "400": BodyUnreadable, "413": BodyTooLarge},
+            unhandled_wrappers={
+                "default": InternalError,
+                "400": BodyUnreadable,
+                "404": NothingHere,
+                "405": NotDoneHere,
+                "413": BodyTooLarge,
+            },
             request_validation_handler=_validation,
             post_hooks=[_allow_all_routes, _end_connection],
         ),

@@ -91,3 +91,13 @@ def test_a_notebook_has_a_bar_that_moves(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "500/1,000 samples, 212 a second, 2 s left" in shown[0]
     assert "progress" not in shown[1]
     assert all(drawn(html) is not None for html in shown)
+
+
+def test_a_job_that_waits_between_two_turns_is_not_told_as_queued(capsys: pytest.CaptureFixture[str]) -> None:
+    with view_of(progress=True) as view:
+        view.show(job(state="queued", stage=None))
+        view.show(job(state="running", stage="gradients", progress=None))
+        view.show(job(state="queued", stage="gradients", progress=None))
+        view.show(job(state="running", stage="selecting", progress=None))
+        view.show(job(state="succeeded", stage=None, result=RESULT))
+    assert capsys.readouterr().err.split() == ["queued", "gradients", "selecting", "succeeded"]
