@@ -18,7 +18,15 @@ from app.core.storage import StorageFailed
 from app.core.telemetry import origin
 from app.http import lists
 from app.http.paging import page_of
-from app.http.problems import FieldError, InvalidRequest, ProofFinished, ProofNotFinal, QuotaExceeded, Unavailable
+from app.http.problems import (
+    FieldError,
+    InvalidRequest,
+    ProofFinished,
+    ProofNotFinal,
+    QuotaExceeded,
+    Unavailable,
+    field_error,
+)
 from app.jobs import purposes
 from app.jobs import service as jobs
 from app.proofs import repository
@@ -214,13 +222,14 @@ def _errors_of_job(session: Session, job: Job, request: ProofRequest) -> list[Fi
             try:
                 arm.settings(spec)
             except ValidationError as error:
-                message = f"does not go with the selection: {error.errors()[0]['msg']}"
-                errors.append(FieldError(field=field, message=message))
+                first = field_error(error.errors()[0])
+                errors.append(FieldError(field=field, message=f"does not go with the selection: {first.message}"))
         if isinstance(arm, IndicesArm) and rows is not None and max(arm.indices) >= rows:
-            message = f"names row {max(arm.indices)}, and the dataset has {rows} rows, counted from 0"
+            message = f"names row {max(arm.indices)}, and the dataset has {rows} rows, counted from 0: leave it out"
             errors.append(FieldError(field=f"{field}.indices", message=message))
     fraction, count = request.held_out.fraction, spec.budget.count
     if rows is not None and fraction is not None and count is not None and count > rows - round(fraction * rows):
-        message = f"leaves {rows - round(fraction * rows)} of {rows} rows, and the selection's budget is {count}"
+        left = rows - round(fraction * rows)
+        message = f"leaves {left} of {rows} rows, and the budget is {count}: hold fewer out, or select fewer"
         errors.append(FieldError(field="held_out.fraction", message=message))
     return errors

@@ -29,14 +29,18 @@ def sentence_of(one: Comparison) -> str:
         case Verdict.EQUIVALENT:
             return f"{found}. Equivalent: less than {one.smallest_effect:g} does not matter."
         case Verdict.NOT_ENOUGH_RUNS:
-            more = (
-                f"{one.runs_needed} seeds would decide it"
-                if one.runs_needed is not None
-                else "more held-out rows are needed, or a larger smallest effect"
-            )
-            return f"{found}. Not enough runs: {more}."
+            return f"{found}. Not enough runs: {_missing(one)}."
         case _:
             return f"{found}. {one.verdict.capitalize()}."
+
+
+def _missing(one: Comparison) -> str:
+    """What would decide a comparison that is not decided."""
+    if one.seeds < 2:  # noqa: PLR2004 - one has no spread
+        return "two seeds that both have are needed"
+    if one.runs_needed is not None:
+        return f"{one.runs_needed} seeds would decide it"
+    return "more held-out rows are needed, or a larger smallest effect"
 
 
 def premise_said(premise: Premise) -> str:

@@ -228,7 +228,7 @@ class _Turn:
                 "pool-empty",
                 "No rows are left to choose from",
                 "held_out",
-                f"of {len(reading.corpus)} usable rows {len(split.held_out.samples)} are held out and "
+                f"of {len(reading.corpus)} usable rows {len(split.pool.outside['held_out'])} are held out and "
                 f"{split.duplicates} are equal to held-out rows: hold fewer out",
             )
         values = sketches.values[np.searchsorted(finite, pool.candidates)]

@@ -120,6 +120,8 @@ class Chooser:
             spec = arm.settings(self.spec)
             drawn = draws(spec, spec.method)
             by_seed = {seed: self.select(_reseeded(spec, seed)) for seed in (seeds if drawn else (0,))}
+            if spec.budget != self.spec.budget:
+                steps = self.steps(by_seed[0], selected)
             return ChosenArm(name, by_seed, steps, selects=True, drawn=drawn)
         tokens = self._tokens(selected)
         if arm == SELECTED:
@@ -147,7 +149,8 @@ class Chooser:
                 "arm-impossible",
                 "An arm names rows that are not there",
                 "arms",
-                f"arm {arm.name} names row {int(indices.max())}, and the dataset has {pool.rows_total} rows, from 0",
+                f"arm {arm.name} names row {int(indices.max())}, and the dataset has {pool.rows_total} rows, from 0: "
+                "leave it out",
             )
         places = np.searchsorted(pool.rows, indices)
         usable = pool.rows[np.minimum(places, len(pool.rows) - 1)] == indices

@@ -9,6 +9,7 @@ import numpy as np
 
 from app.core.contracts.proof_request import Choice, ProofRequest
 from app.core.db.tables import ProofStage
+from workers.data.errors import DatasetError
 from workers.data.formats import read_columns
 from workers.data.row_facts import row_facts
 from workers.data.samples import Sample
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from app.core.contracts.dataset_request import DatasetRef
     from workers.data.row_facts import RowFacts
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
@@ -79,8 +81,7 @@ class Splitter:
         held, settings = self.request.held_out, self.context.settings
         apart = None
         if held.dataset is not None:
-            lease = self.heartbeat.lease.id
-            apart = self._read(source_beside(self.context, lease, source, held.dataset, "held_out.dataset", None))
+            apart = self._beside(source, held.dataset)
         reading = self._read(source)
         scored, corpus = reading if apart is None else apart, reading.corpus
         chosen = self._drawn(len(corpus)) if apart is None else np.arange(len(apart.corpus))
@@ -177,6 +178,15 @@ class Splitter:
             )
         held = HeldOutRows(rows, nothing, samples, np.array(items, dtype=np.int64), np.array(right, dtype=np.bool_))
         return held, {"choice": missing} if missing else {}
+
+    def _beside(self, source: Source, wanted: DatasetRef) -> Reading:
+        """Read held-out rows of their own; raises JobError where they can't be used."""
+        field = "held_out.dataset"
+        try:
+            return self._read(source_beside(self.context, self.heartbeat.lease.id, source, wanted, field, None))
+        except DatasetError as error:
+            kind = f"dataset-{error.reason_code.replace('_', '-')}"
+            raise JobError(kind, "The held-out rows can't be used", field, error.message) from error
 
     def _read(self, source: Source) -> Reading:
         meter = self.heartbeat.enter(ProofStage.READING, source.rows, "rows")

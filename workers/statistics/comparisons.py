@@ -10,7 +10,7 @@ import numpy as np
 from app.core.contracts.proof_result import ArmResult, Comparison, Interval, Premise, PremisePoint, Verdict
 from workers.statistics.rank_correlation import rank_correlation
 from workers.statistics.two_level import estimate
-from workers.statistics.verdicts import decide
+from workers.statistics.verdicts import FEWEST, decide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ def summary(
             continue
         table = np.stack([by_seed[seed] for seed in seeds])
         means[metric] = float(table.mean())
-        intervals[metric] = estimate(table, clusters[metric]).interval if len(seeds) > 1 else None
+        intervals[metric] = estimate(table, clusters[metric]).interval if min(table.shape) >= FEWEST else None
     return means, intervals
 
 

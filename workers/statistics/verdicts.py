@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from workers.statistics.two_level import Estimate
 
+FEWEST = 2
+"""Seeds, and held-out items: one of either has no spread, and what has none would look sure."""
 MOST_RUNS = 1000
 """Seeds that are thought of: where more would be needed, more held-out rows are what is needed."""
 
@@ -27,7 +29,7 @@ class Decision:
     """The comparison of two arms by one metric.
 
     Attributes:
-        estimate: Of the paired difference; None with fewer than two seeds that both arms have.
+        estimate: Of the paired difference; None with fewer than two seeds that both arms have, or one item.
         adjusted_p: The p-value after Holm's correction over the metrics; None likewise.
         verdict: What it says.
         runs_needed: Seeds that would decide it, if differences and spread stay as they are; None where it is decided,
@@ -55,9 +57,7 @@ def decide(
         lower_is_better: By metric.
     """
     found = {
-        metric: estimate(table, clusters[metric])
-        for metric, table in differences.items()
-        if table.shape[0] >= 2 and table.shape[1] >= 1  # noqa: PLR2004 - a variance needs two
+        metric: estimate(table, clusters[metric]) for metric, table in differences.items() if min(table.shape) >= FEWEST
     }
     adjusted = dict(zip(found, holm([one.p_value for one in found.values()]), strict=True))
     decisions = {}

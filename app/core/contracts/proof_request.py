@@ -253,7 +253,8 @@ class ProofRequest(Request):
                 try:
                     arm.settings(self.selection)
                 except ValidationError as error:
-                    raise ValueError(f"arm {arm.label}: {error.errors()[0]['msg']}") from None
+                    said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+                    raise ValueError(f"arm {arm.label}: {said}") from None
         return self
 
     @model_validator(mode="after")

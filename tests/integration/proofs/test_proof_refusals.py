@@ -89,6 +89,7 @@ def test_what_a_finished_job_tells_is_held_against_the_request(service: Service)
     ):
         response = service.http.post("/proofs", json={"job": job["id"], **fields})
         assert (response.status_code, response.json()["errors"][0]["field"]) == (422, field), response.text
+        assert "Value error" not in response.text
 
 
 def test_what_shows_only_when_the_data_is_read_fails_by_name(service: Service) -> None:
@@ -99,6 +100,12 @@ def test_what_shows_only_when_the_data_is_read_fails_by_name(service: Service) -
     body = {"dataset": {"uri": service.write_dataset(copies, "copies.jsonl")}}
     empty = prove(service, **body)
     assert (empty["state"], empty["error"]["type"]) == ("failed", "pool-empty")
+    missing = (service.directory / "missing.jsonl").as_uri()
+    apart = prove(service, held_out={"dataset": {"uri": missing}})
+    assert (apart["error"]["type"], [one["field"] for one in apart["error"]["errors"]]) == (
+        "dataset-missing",
+        ["held_out.dataset"],
+    )
     choice = prove(service, metrics=["choice"])
     assert (choice["state"], choice["error"]["type"]) == ("failed", "metric-impossible")
 

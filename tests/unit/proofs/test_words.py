@@ -41,6 +41,10 @@ def compared(**changed: Any) -> Comparison:
             {"metric": "exact_match", "interval": (-0.1, 0.08), "verdict": "not_enough_runs", "runs_needed": 9},
             "exact match is 0.0123 lower (95% interval -0.1000 to +0.0800). Not enough runs: 9 seeds would decide it.",
         ),
+        (
+            {"interval": None, "verdict": "not_enough_runs", "seeds": 1},
+            "loss is 0.0123 nats a token lower. Not enough runs: two seeds that both have are needed.",
+        ),
     ],
 )
 def test_a_comparison_is_said_in_words(changed: dict[str, Any], said: str) -> None:

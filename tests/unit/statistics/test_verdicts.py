@@ -54,6 +54,11 @@ def test_one_seed_in_common_is_not_enough() -> None:
     assert (found.verdict, found.estimate) == (Verdict.NOT_ENOUGH_RUNS, None)
 
 
+def test_one_held_out_row_is_not_enough() -> None:
+    found = decide({"m": np.full((5, 1), 0.5)}, {"m": np.arange(1)}, {"m": 0.1}, {"m": True})["m"]
+    assert (found.verdict, found.estimate, found.runs_needed) == (Verdict.NOT_ENOUGH_RUNS, None, None)
+
+
 def test_holm_by_hand() -> None:
     # Sorted 0.01, 0.03, 0.04 times 3, 2, 1, none below the one before it.
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
