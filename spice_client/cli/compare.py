@@ -40,23 +40,25 @@ def compare(
 
 def _show(comparison: Comparison) -> None:
     letters = [_letter(place) for place in range(len(comparison.jobs))]
+    columns = letters if comparison.same_rows else []  # else an overlap would be of unlike rows
     headings = ("", "ID", "NAME", "METHOD", *NUMBERS)
-    shared = tuple(f"SAME AS {letter}" for letter in letters)
+    shared = tuple(f"SAME AS {letter}" for letter in columns)
     rows = _figures(comparison, letters)
-    overlaps = [tuple(f"{overlap:.1%}" for overlap in one.overlap) for one in comparison.jobs]
+    overlaps = [tuple(f"{overlap:.1%}" for overlap in one.overlap if columns) for one in comparison.jobs]
     right = ",".join((*NUMBERS, *shared))
     beside = [(*row, *overlap) for row, overlap in zip(rows, overlaps, strict=True)]
     if fits((*headings, *shared), beside):
         print_table((*headings, *shared), beside, right=right)
     else:
         print_table(("", "ID", "NAME", "METHOD", *SHORT_NUMBERS), rows, cut="NAME", right=",".join(SHORT_NUMBERS))
-        typer.echo()
-        matrix = [(one, *overlap) for one, overlap in zip(letters, overlaps, strict=True)]
-        print_table(("SAME ROWS AS", *letters), matrix, right=",".join(letters))
+        if columns:
+            typer.echo()
+            matrix = [(one, *overlap) for one, overlap in zip(letters, overlaps, strict=True)]
+            print_table(("SAME ROWS AS", *columns), matrix, right=",".join(columns))
     if not comparison.same_scale:
         typer.echo("note: sketches or alpha differ, so log-dets are of different scales", err=True)
     if not comparison.same_rows:
-        typer.echo("note: the data differ, so row numbers do not name the same rows", err=True)
+        typer.echo("note: the data differ, so row numbers do not name the same rows, and none are counted", err=True)
 
 
 def _figures(comparison: Comparison, letters: list[str]) -> list[tuple[str, ...]]:

@@ -8,10 +8,12 @@ from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import pytest  # noqa: TC002 - pytest reads the annotations
+import pytest
 
 from app.jobs.schemas import EXAMPLE_JOB
-from spice_client import Curve, Job, Subset
+from spice_client import Curve, Job, JobResult, Subset
+from spice_client.cli import compare
+from spice_client.comparison import Compared, Comparison
 from spice_client.models import Page
 from spice_client.progress import view_of
 from tests.integration.client.test_cli_client import RESULT
@@ -101,3 +103,16 @@ def test_a_job_that_waits_between_two_turns_is_not_told_as_queued(capsys: pytest
         view.show(job(state="running", stage="selecting", progress=None))
         view.show(job(state="succeeded", stage=None, result=RESULT))
     assert capsys.readouterr().err.split() == ["queued", "gradients", "selecting", "succeeded"]
+
+
+@pytest.mark.parametrize("columns", ["60", "250"])
+def test_rows_of_different_data_are_not_counted_as_shared(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    done = Compared(job(state="succeeded"), JobResult.model_validate(RESULT), [1.0, 0.017])
+    for same_rows in (True, False):
+        compare._show(Comparison([done, done], same_rows=same_rows, same_scale=True))
+        shown = capsys.readouterr()
+        assert ("1.7%" in shown.out) == ("SAME" in shown.out) == same_rows
+        assert ("none are counted" in shown.err) != same_rows
