@@ -162,7 +162,7 @@ def _write_parquet(
     schemas, totals = [], []
     for part in parts_of(snapshot):
         with open_parquet(part, settings) as file:
-            schemas.append(file.schema_arrow)
+            schemas.append(_without_views(file.schema_arrow))
             totals.append(file.metadata.num_rows)
     if len(wanted) and wanted[-1] >= sum(totals):
         raise ValueError(f"row {wanted[-1]} is not in the dataset, which has {sum(totals)} rows")
@@ -181,6 +181,22 @@ def _write_parquet(
                         pending = []
                 if pending:
                     writer.write_table(_as_schema(pending, schema))
+
+
+def _without_views(schema: pa.Schema) -> pa.Schema:
+    """The schema with text and bytes of which Arrow can take rows by number; Parquet stores them alike."""
+    return pa.schema([field.with_type(_plain(field.type)) for field in schema], schema.metadata)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        return pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    for is_kind, made in ((pa.types.is_list, pa.list_), (pa.types.is_large_list, pa.large_list)):
+        if is_kind(kind):
+            return made(kind.value_field.with_type(_plain(kind.value_type)))
+    return kind
 
 
 def _common_schema(schemas: list[pa.Schema]) -> pa.Schema:
@@ -208,7 +224,7 @@ def _is_group(batches: list[pa.RecordBatch]) -> bool:
 
 def _picked_batches(file: pq.ParquetFile, wanted: NDArray[np.int64], watch: Watch) -> Iterator[pa.RecordBatch]:
     """The wanted rows, batch by batch; row groups without one are not read."""
-    start = 0
+    start, schema = 0, _without_views(file.schema_arrow)
     for group in range(file.num_row_groups):
         end = start + file.metadata.row_group(group).num_rows
         in_group = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, end)]
@@ -219,6 +235,7 @@ def _picked_batches(file: pq.ParquetFile, wanted: NDArray[np.int64], watch: Watc
                 watch(int(np.searchsorted(wanted, at)))
                 here = in_group[np.searchsorted(in_group, at) : np.searchsorted(in_group, next_at)]
                 if len(here):
-                    yield batch.take(pa.array(here - at))
+                    plain = batch if batch.schema.equals(schema) else batch.cast(schema)
+                    yield plain.take(pa.array(here - at))
                 at = next_at
         start = end

@@ -552,19 +552,13 @@ def _python_values(name: str, column: pa.Array) -> list[Any]:
             entries = column.dictionary.to_pylist()
             return [None if i is None else entries[i] for i in column.indices.to_pylist()]
         values: list[Any] = column.to_pylist()
-        if _holds_structs(column.type):
+        if pa.types.is_nested(column.type):
             values = [_without_nulls(value) for value in values]
     except UnicodeDecodeError:  # Parquet does not check that strings are UTF-8
         return [_python_value(name, cell) for cell in column]
     except (ValueError, OverflowError, pa.ArrowException, ImportError, KeyError) as error:
         raise _unreadable_column(name, column, error) from error
     return values
-
-
-def _holds_structs(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return True
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _holds_structs(kind.value_type)
 
 
 def _without_nulls(value: Any) -> Any:  # noqa: ANN401 - any Python value

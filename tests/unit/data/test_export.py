@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from spice_client.tables import Rows, Subset
 from workers.data.export import write_rows
 from workers.data.formats import Record, iter_records
 
@@ -123,3 +124,22 @@ def test_memory_is_bounded(snapshot_of: SnapshotFactory, settings: Settings, tmp
     finally:
         tracemalloc.stop()
     assert (tmp_path / "out").stat().st_size == 25_000 * 1015
+
+
+def test_columns_of_views_and_their_structs_are_read_picked_and_handed_out(
+    snapshot_of: SnapshotFactory, settings: Settings, tmp_path: Path
+) -> None:
+    """Some writers of Parquet keep text as views, of which Arrow takes no rows by number."""
+    turn = pa.struct({"role": pa.string_view(), "content": pa.string_view(), "name": pa.string_view()})
+    schema = pa.schema({"note": pa.string_view(), "first": turn, "raw": pa.binary_view()})
+    first = {"role": "user", "content": "a", "name": None}
+    rows = [{"note": f"n{i}", "first": first, "raw": bytes([i])} for i in range(5)]
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema), sink)
+    snapshot = snapshot_of("views.parquet", sink.getvalue())
+    write_rows(snapshot, np.array([3, 1]), tmp_path / "out", settings)
+    kept = (tmp_path / "out").read_bytes()
+    read = [one.values for one in iter_records(snapshot, settings) if isinstance(one, Record)]
+    assert read[0] == {"note": "n0", "first": {"role": "user", "content": "a"}, "raw": b"\0"}
+    picks = Subset("j", [3, 1], [2.0, 1.0], [0.0, 0.0], [0.0, 0.0], [2.0, 3.0])
+    assert [row["note"] for row in Rows(kept, "parquet", picks).to_list()] == ["n3", "n1"]
