@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from workers.data.rejection import Reason, enforce_limit
 from workers.runtime.failures import JobError
-from workers.stages.limits import same_texts
+from workers.stages.limits import same_texts, shares_of
 from workers.statistics.row_figures import dropped_by, kept_and_scaled, length_factors, row_figures
-from workers.statistics.suspects import default_filter, suspects, suspicion
+from workers.statistics.suspects import Needs, default_filter, suspects, suspicion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,7 +93,7 @@ def left_out(
         Their places among the rows, ascending. A row that has to be picked is not among them.
     """
     if spec.filters is None:
-        dropped = default_filter(suspicious, picks_about(spec.budget, tokens, len(tokens), membership.kept_count))
+        dropped = default_filter(suspicious, _needs(spec, rows, tokens, membership))
     else:
         dropped = dropped_by(figures, spec.filters)
     overlaps = np.isin(rows, membership.overlapping)
@@ -113,6 +113,20 @@ def left_out(
         if len(repeated):
             dropped[SAME_TEXT] = repeated
     return dropped
+
+
+def _needs(spec: SelectionSpec, rows: NDArray[np.int64], tokens: NDArray[np.int64], membership: Membership) -> Needs:
+    """What the default filter has to leave, so that it makes no request impossible."""
+    marks, asked = membership.marks, spec.constraints
+    plain = Needs.of_any(len(rows), picks_about(spec.budget, tokens, len(tokens), membership.kept_count))
+    may = ~(np.isin(rows, membership.exclude) | np.isin(rows, membership.overlapping))
+    if marks is not None and len(marks.text):
+        places = np.flatnonzero(may)
+        may[places[same_texts(marks.text, rows[places], membership.include)]] = False
+    if marks is None or asked is None or not asked.sources:
+        return replace(plain, may=may)
+    limits = shares_of(asked, marks, membership.column or "", rows).of(plain.rows)
+    return Needs(plain.rows, may, limits.of_row, limits.least, limits.most)
 
 
 def picks_about(budget: Budget, tokens: NDArray[np.int64], usable: int, kept: int) -> int:

@@ -267,7 +267,7 @@ def limits_of(
     )
     shares = None
     if asked is not None and asked.sources and membership.marks is not None:
-        shares = _shares(asked, membership.marks, membership.column or "", rows)
+        shares = shares_of(asked, membership.marks, membership.column or "", rows)
     return Limits(constraints if constraints.bind or price is not None else None, shares)
 
 
@@ -305,17 +305,28 @@ def _too_few_left(needed: int, left: int, excluded: int, overlapping: int) -> Jo
     )
 
 
-def _shares(asked: Asked, marks: RowMarks, column: str, rows: Numbers) -> Shares:
+def shares_of(asked: Asked, marks: RowMarks, column: str, rows: Numbers) -> Shares:
+    """The shares of the picks by source.
+
+    Args:
+        asked: The request's constraints.
+        marks: What the dataset says of its rows.
+        column: The column of the sources, for a message.
+        rows: Row numbers of those that may be picked, ascending, shape (n,).
+
+    Raises:
+        JobError: A source is named that no row of the dataset has.
+    """
     wanted = asked.sources or {}
     source = marks.source[rows]
-    there = np.bincount(source[source != NO_SOURCE], minlength=len(marks.names))
+    there = np.bincount(marks.source[marks.source != NO_SOURCE], minlength=len(marks.names))
     known = {name: count for name, count in zip(marks.names, there.tolist(), strict=True) if count}
     for name in wanted:
         if name != EVERY_OTHER and name not in known:
             sources = ", ".join(f"{one!r} ({known[one]})" for one in sorted(known, key=known.__getitem__)[::-1][:NAMED])
             raise impossible(
                 f"{FIELD}.sources.{name}",
-                f"no row that may be picked has {name!r} in column {column!r}; the sources there are {sources}"
+                f"no row has {name!r} in column {column!r}; the sources there are {sources}"
                 f"{' and others' if len(known) > NAMED else ''}: name one of those, or leave it out",
             )
     named = [name for name in wanted if name != EVERY_OTHER]

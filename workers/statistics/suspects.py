@@ -5,6 +5,7 @@ docs/dirty.md has the formula and what it was measured to find.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,22 +66,63 @@ def suspects(figures: RowFigures) -> NDArray[np.bool_]:
     return found | (figures.ifd >= USELESS_PROMPT)
 
 
-def default_filter(suspicious: NDArray[np.float64], at_least: int) -> dict[str, NDArray[np.int64]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Needs:
+    """What has to stay of m rows, so that budget and constraints can be met.
+
+    Attributes:
+        rows: How many are to be picked.
+        may: Which may be picked at all, shape (m,), bool; of equal texts that count once, one.
+        source: Of each row, as a place in the limits, shape (m,), int64.
+        least: Fewest picks of each source, shape (g,), int64.
+        most: Most picks of each source, likewise.
+    """
+
+    rows: int
+    may: NDArray[np.bool_]
+    source: NDArray[np.int64]
+    least: NDArray[np.int64]
+    most: NDArray[np.int64]
+
+    @classmethod
+    def of_any(cls, count: int, rows: int) -> Needs:
+        """So many picks of m rows, whichever these are."""
+        one = np.zeros(1, dtype=np.int64)
+        return cls(rows, np.ones(count, dtype=np.bool_), np.zeros(count, dtype=np.int64), one, one + count)
+
+
+def default_filter(suspicious: NDArray[np.float64], needs: Needs) -> dict[str, NDArray[np.int64]]:
     """Which rows may not be picked where a request names no filters: the half that looks most wrong.
+
+    Those of this half that look least wrong stay, as many as budget and constraints need: first what a source lacks,
+    then rows of any source that has room for them.
 
     Args:
         suspicious: What `suspicion` made of all usable rows, (m,).
-        at_least: Rows that must stay, so that the budget can be met.
+        needs: What has to stay.
 
     Returns:
-        Places among the rows, ascending, int64, under ``suspicion``; nothing where that drops no row, or where no row
+        Places among the rows, ascending, under ``suspicion``; nothing where that drops no row, or where no row
         looks worse than another.
     """
-    count = min(int(DROPPED * len(suspicious)), len(suspicious) - at_least)
-    if count <= 0 or suspicious.min() == suspicious.max():  # as for pairs, whose losses are all the same
+    count = int(DROPPED * len(suspicious))
+    if count == 0 or suspicious.min() == suspicious.max():  # as for pairs, whose losses are all the same
         return {}
     worst = np.argsort(-suspicious, kind="stable")[:count]
-    return {"suspicion": np.sort(worst)}
+    there = needs.may.copy()
+    there[worst] = False
+    held = np.bincount(needs.source[there], minlength=len(needs.least))
+    back = worst[::-1][needs.may[worst[::-1]]]
+    source = needs.source[back]
+    by_source = np.argsort(source, kind="stable")
+    place = np.empty_like(back)
+    place[by_source] = np.arange(len(back)) - np.searchsorted(source[by_source], source[by_source])
+    stays = held[source] + place < needs.least[source]
+    possible = np.minimum(held + np.bincount(source[stays], minlength=len(held)), needs.most).sum()
+    of_use = np.flatnonzero(~stays & (held[source] + place < needs.most[source]))
+    stays[of_use[: max(0, needs.rows - int(possible))]] = True
+    dropped = np.setdiff1d(worst, back[stays])
+    return {"suspicion": dropped} if len(dropped) else {}
 
 
 def _place(figure: NDArray[np.float64]) -> NDArray[np.float64]:

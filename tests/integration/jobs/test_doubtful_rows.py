@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.conftest import ROWS
+from tests.integration.conftest import ROWS, real_rows
 from tests.integration.problems import fields_of
 
 if TYPE_CHECKING:
@@ -184,3 +184,23 @@ def test_a_filter_on_what_is_not_computed_is_refused(service: Service) -> None:
     answer = service.http.post("/jobs", json=body)
     assert answer.status_code == 422
     assert "selection.filters.ifd needs gradients.prompt_effect" in answer.text
+
+
+def test_the_default_filter_makes_no_request_impossible(service: Service) -> None:
+    """It drops half of the rows, but none that exclusion, an evaluation set or shares leave no other row for."""
+    rows = [{**row, "source": "rare" if number < 8 else "common"} for number, row in enumerate(real_rows())]
+    dataset, few = service.write_dataset(rows, "sourced.jsonl"), ROWS - 20
+    shared = [{"question": row["response"]} for row in rows[:20]]
+    evaluation = {"dataset": {"uri": service.write_dataset(shared, "shared.jsonl")}, "ngram": 4}
+    overlapping = {"decontaminate": evaluation}
+    lost = service.run(service.request(dataset, budget={"count": 1}, constraints=overlapping, filters={}))
+    for constraints, count in (
+        ({"exclude": list(range(20))}, few),
+        (overlapping, ROWS - lost["result"]["filtered"]["decontaminate"]),
+        ({"sources": {"rare": {"min": 0.5}}}, 16),
+        ({"sources": {"common": {"max": 0.2}}}, 10),
+        ({"exclude": list(range(10, 20)), "sources": {"rare": {"min": 0.25}, "common": {"max": 0.75}}}, 32),
+    ):
+        job = service.run(service.request(dataset, budget={"count": count}, constraints=constraints))
+        assert job["state"] == "succeeded", (constraints, job["error"])
+        assert job["result"]["selected"] == count

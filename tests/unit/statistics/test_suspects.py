@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.statistics.row_figures import RowFigures
-from workers.statistics.suspects import broken_off, default_filter, suspects, suspicion
+from workers.statistics.suspects import Needs, broken_off, default_filter, suspects, suspicion
 
 NAN = math.nan
 
@@ -62,9 +62,36 @@ def test_the_default_drops_at_most_half_and_leaves_the_budget(rows: list[tuple[f
     at_least = min(at_least, len(rows))
     suspicious = suspicion(figures([loss for loss, _ in rows], [ifd for _, ifd in rows]))
     assert ((suspicious > 0) & (suspicious <= 1)).all()
-    gone = default_filter(suspicious, at_least).get("suspicion", np.zeros(0, dtype=np.int64))
+    gone = default_filter(suspicious, Needs.of_any(len(rows), at_least)).get("suspicion", np.zeros(0, dtype=np.int64))
     alike = suspicious.min() == suspicious.max()
     assert len(gone) == (0 if alike else max(0, min(len(rows) // 2, len(rows) - at_least)))
     stays = np.setdiff1d(np.arange(len(rows)), gone)
     if len(gone):
         assert suspicious[gone].min() >= suspicious[stays].max()
+
+
+@given(data=st.data())
+def test_the_default_leaves_what_the_constraints_need_and_gives_back_no_more(data: st.DataObject) -> None:
+    """Against the plain words: of the worst half, least wrong first, each row that a source or the budget lacks."""
+    count, sources = data.draw(st.integers(2, 30)), data.draw(st.integers(1, 4))
+    suspicious = np.array(data.draw(st.permutations(range(count))), dtype=np.float64) / count
+    may = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    source = np.array(data.draw(st.lists(st.integers(0, sources - 1), min_size=count, max_size=count)))
+    least = np.array(data.draw(st.lists(st.integers(0, 5), min_size=sources, max_size=sources)))
+    most = least + np.array(data.draw(st.lists(st.integers(0, 9), min_size=sources, max_size=sources)))
+    needs = Needs(data.draw(st.integers(1, count)), may, source, least, most)
+    gone = set(np.argsort(-suspicious)[: count // 2].tolist())
+
+    def held(of: int) -> int:
+        return sum(may[row] and source[row] == of for row in range(count) if row not in gone)
+
+    for lacking in (
+        lambda row: held(source[row]) < least[source[row]],
+        lambda row: (
+            held(source[row]) < most[source[row]] and sum(min(held(of), most[of]) for of in range(sources)) < needs.rows
+        ),
+    ):
+        for row in np.argsort(suspicious).tolist():
+            if row in gone and may[row] and lacking(row):
+                gone.remove(row)
+    assert default_filter(suspicious, needs).get("suspicion", np.zeros(0)).tolist() == sorted(gone)
