@@ -184,7 +184,10 @@ def test_rows_that_share_text_with_an_evaluation_set_are_dropped_counted_and_nam
     refused = service.run(body)
     assert "its columns are 'question', 'answer'" in refused["error"]["errors"][0]["message"]
     [said] = fields_of(service.estimate(body)).items()
-    assert said == ("selection.constraints.decontaminate.dataset.columns.text", refused["error"]["detail"])
+    assert said == (
+        "selection.constraints.decontaminate.dataset.columns.text",
+        refused["error"]["errors"][0]["message"],
+    )
     empty = {"decontaminate": {"dataset": {"uri": service.write_dataset([], "no-rows.jsonl")}}}
     body["selection"]["constraints"] = empty
     assert "no rows" in fields_of(service.estimate(body))["selection.constraints.decontaminate.dataset"]
@@ -205,7 +208,7 @@ def test_what_decontamination_and_exclusion_leave_must_do_for_the_budget(service
         told = fields_of(service.estimate(body))[f"selection.constraints.{field}"]
         assert said in told
         job = service.run(body)
-        assert job["error"]["detail"] == told
+        assert job["error"]["errors"][0]["message"] == told
         events = service.http.get(f"/jobs/{job['id']}/events").json()
         assert "gradients" not in {one["data"].get("stage") for one in events["items"]}
 
