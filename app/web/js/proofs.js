@@ -123,11 +123,11 @@ function ended(proof) {
       {},
       h("h2", {}, "What it says"),
       proof.summary.map((words) => h("p", { class: "words" }, words)),
-      table(
+      proof.comparisons.length ? table(
         "Comparisons",
         ["Arm", "Against", "Metric", "Difference", "95% interval", "Verdict", ...(seeds ? ["Seeds needed"] : [])],
         proof.comparisons.map((one) => [h("th", { scope: "row" }, one.arm), one.against, number(inUnits(one.metric)), number(signed(one.difference)), number(one.interval ? `${signed(one.interval[0])} to ${signed(one.interval[1])}` : ""), number(words(one.verdict)), ...(seeds ? [String(one.runs_needed ?? "")] : [])]),
-      ),
+      ) : h("p", {}, `Nothing was compared: there is no arm beside ${proof.settings.against}.`),
     ),
     h(
       "section",

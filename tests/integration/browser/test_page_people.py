@@ -156,6 +156,16 @@ OTHERS: dict[str, Any] = {
         "next_cursor": None,
     },
     "/datasets/d": {"id": "d", "state": "succeeded", "rows": 2, "columns": ["question", "reply", "topic"]},
+    "/proofs/alone": {
+        "id": "alone",
+        "name": "one arm",
+        "job": None,
+        "state": "succeeded",
+        "settings": {"metrics": [{"name": "loss"}], "against": "random"},
+        "summary": ["It took 6 s of training."],
+        "comparisons": [],
+        "arms": [{"name": "random", "rows": 34, "tokens": 1546, "runs": [], "mean": {"loss": 6.2392}}],
+    },
     "/datasets/d/previews": PREVIEW,
     "/datasets/d/previews/p": PREVIEW,
 }
@@ -601,3 +611,10 @@ def test_an_error_page_says_its_title_once(page: Page) -> None:
     page.goto("/#/jobs/nobody")
     expect(page.get_by_role("heading", level=1)).to_have_text("There is no such job")
     assert page.locator("main").inner_text().count("There is no such job") == 1
+
+
+def test_a_proof_of_one_arm_says_that_nothing_was_compared(page: Page) -> None:
+    page.goto("/#/proofs/alone")
+    expect(page.get_by_role("table", name="Arms")).to_contain_text("6.2392")
+    expect(page.get_by_text("Nothing was compared: there is no arm beside random.")).to_be_visible()
+    expect(page.get_by_role("table", name="Comparisons")).to_have_count(0)
