@@ -70,9 +70,6 @@ def submit(session: Session, settings: Settings, request: ProofRequest) -> Submi
         raise InvalidRequest(*errors)
     if own is None:
         _check_quota(session, settings)
-    else:
-        session.add(own)
-        session.flush()  # the proof's row refers to it
     proof = Proof(
         id=uuid.uuid4(),
         name=request.name,
