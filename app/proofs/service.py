@@ -171,11 +171,13 @@ def _errors(session: Session, settings: Settings, request: ProofRequest) -> list
     if held_out is not None:
         errors.extend(purposes.uri_errors(session, settings, held_out, "held_out.dataset"))
     if held_out is not None and held_out.id is not None and session.get(Dataset, held_out.id) is None:
-        errors.append(FieldError(field="held_out.dataset.id", message="names no registered dataset"))
+        message = f"is {held_out.id}, and the project has no such dataset: register it with POST /datasets"
+        errors.append(FieldError(field="held_out.dataset.id", message=message))
     if request.job is not None:
         job = session.get(Job, request.job)
         if job is None:
-            errors.append(FieldError(field="job", message=f"no job has the id {request.job}"))
+            message = f"is {request.job}, and the project has no such job: name one of GET /jobs"
+            errors.append(FieldError(field="job", message=message))
         elif job.state in (State.FAILED, State.CANCELLED):
             message = (
                 f"has {job.state}, so there is nothing to prove: name another, or send dataset, model and selection"
