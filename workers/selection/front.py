@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from workers.selection.picked import Mean
     from workers.selection.problem import Problem
-    from workers.selection.whitening import Absorbed
+    from workers.selection.whitening import Steps
 
 #: A row is whitened anew after this many changes of W; each adds an eighth of `EXACT` to its error.
 _CHANGES = 64
@@ -42,8 +42,16 @@ class Front:
         changes: How often each was turned since it was whitened, shape (m,).
     """
 
-    def __init__(self, problem: Problem, rows: Tensor, whitener: Whitener, last: Front | None) -> None:
-        """Copy rows, ascending; whiten with W of all picks those that the front before, after `follow`, has not."""
+    def __init__(self, problem: Problem, rows: Tensor, whitener: Whitener, last: Front | None, steps: Steps) -> None:
+        """Copy rows, ascending; whiten with W of all picks those that the front before has not.
+
+        Args:
+            problem: The rows' problem.
+            rows: Row numbers.
+            whitener: W of all picks.
+            last: The front before.
+            steps: What the picks from it changed in W.
+        """
         count, p = len(rows), problem.sketches.p
         self.rows: NDArray[np.int64] = rows.cpu().numpy()
         self.picked: list[int] = []
@@ -56,11 +64,16 @@ class Front:
         self._largest_scale, self._widest = float(self._scale.max()), float(self._widths.max())
         self._negative_reciprocals = -1.0 / self._norms
         self.white, self.changes = np.empty((count, p)), np.zeros(count)
-        self.entered = self._take_over(last)
+        self.entered = self._take_over(last, steps)
         if self.entered.any():
             fresh = problem.sketches.gather(rows[torch.from_numpy(self.entered).to(rows.device)], torch.float64)
             self.white[self.entered] = whitener.whiten(fresh).cpu().numpy()
-        self._measure()
+        self.residuals: NDArray[np.float64] = np.einsum("ij,ij->i", self.white, self.white)
+        share = EXACT * (1.0 + self.changes / 8.0)
+        # The residuals to come are differences: wrong by some epsilons of the residual that they started from.
+        self.errors = residual_error(self.residuals, self._norms, share) + 16.0 * EPS64 * self.residuals
+        # How far apart two scores have to be not to be near.
+        self._apart = 2.0 * self._widest + 4.0 * self._alpha * float((self._scale * self.errors).max())
         self._conflicts, self.closed = np.zeros(count), np.zeros(count, dtype=bool)
         self._directions, self._weights = np.empty((BLOCK, p)), np.empty(BLOCK)
         self._products = np.empty((BLOCK, count))
@@ -112,31 +125,20 @@ class Front:
             self._conflicts = self.sketches @ mean.unit.astype(self.sketches.dtype) * self._negative_reciprocals
             np.clip(self._conflicts, 0.0, 1.0, out=self._conflicts)
 
-    def follow(self, absorbed: Absorbed) -> None:
-        """Turn the whitened rows by what the picks of this front changed in W, and measure them anew."""
-        for left, update in absorbed.steps:
-            whitened, coupling = left.cpu().numpy(), update.cpu().numpy()
-            self.white -= ((self.white @ whitened.T) @ coupling.T) @ whitened
-        self.changes += len(absorbed.steps)
-        self._measure()
-
-    def _take_over(self, last: Front | None) -> NDArray[np.bool_]:
-        """Copy the whitened rows that the front before has; a mask of those that it has not."""
+    def _take_over(self, last: Front | None, steps: Steps) -> NDArray[np.bool_]:
+        """Copy the whitened rows that the front before has, turned by `steps`; a mask of those that it has not."""
         if last is None:
             return np.ones(len(self.rows), dtype=bool)
         at = np.searchsorted(last.rows, self.rows)
         at[at == len(last.rows)] = 0
-        stay: NDArray[np.bool_] = (last.rows[at] == self.rows) & (last.changes[at] < _CHANGES)
-        self.white[stay], self.changes[stay] = last.white[at[stay]], last.changes[at[stay]]
+        changes = last.changes[at] + len(steps)
+        stay: NDArray[np.bool_] = (last.rows[at] == self.rows) & (changes < _CHANGES)
+        white = last.white[at[stay]]
+        for left, update in steps:
+            whitened, coupling = left.cpu().numpy(), update.cpu().numpy()
+            white -= ((white @ whitened.T) @ coupling.T) @ whitened
+        self.white[stay], self.changes[stay] = white, changes[stay]
         return np.invert(stay)
-
-    def _measure(self) -> None:
-        """Residuals from the whitened rows, their errors, and how far apart two scores have to be not to be near."""
-        self.residuals: NDArray[np.float64] = np.einsum("ij,ij->i", self.white, self.white)
-        share = EXACT * (1.0 + self.changes / 8.0)
-        # The residuals to come are differences: wrong by some epsilons of the residual that they started from.
-        self.errors = residual_error(self.residuals, self._norms, share) + 16.0 * EPS64 * self.residuals
-        self._apart = 2.0 * self._widest + 4.0 * self._alpha * float((self._scale * self.errors).max())
 
     def _decide(self, near: NDArray[np.int64], mean: Mean) -> int:
         """The best of some rows, exactly.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workers.selection.problem import Problem
     from workers.selection.progress import Watch
     from workers.selection.result import StopReason
+    from workers.selection.whitening import Steps
 
 #: Bytes of a front to begin with, in float64: it is read once a pick, so it should stay in a processor's cache.
 _FRONT_BYTES = 2**20
@@ -60,6 +61,7 @@ def lazy_greedy(problem: Problem, watch: Watch, abandon: Callable[[Picked, Pool]
     """
     picked, pool, rules = started(problem)
     size = smallest = max(_FRONT_ROWS, _FRONT_BYTES // (8 * problem.sketches.p))
+    steps: Steps = ()
     front, allowance = None, 0.0
     stop: StopReason | None = None
     if not picked.rows:
@@ -70,14 +72,14 @@ def lazy_greedy(problem: Problem, watch: Watch, abandon: Callable[[Picked, Pool]
         rows, outside = pool.leaders(size, allowance)
         if len(rows) == 0 or abandon(picked, pool):
             return Climb(picked, pool, rules.ended())
-        front = Front(problem, rows, picked.whitener, front)
+        front = Front(problem, rows, picked.whitener, front, steps)
         stop = _pick(problem, front, outside, picked, rules, watch)
-        lasted = len(front.picked)
+        lasted, steps = len(front.picked), ()
         if lasted:
             allowance = min(1.0, picked.mean.fall_since(outside.total) * _LASTING[1] / lasted)
             absorbed = picked.absorb()
             pool.sweep(absorbed.directions, picked.mean)
-            front.follow(absorbed)
+            steps = absorbed.steps
         pool.anchor(front.rows, front.residuals, front.errors)
         pool.close(front.rows[front.closed])
         size = max(smallest, _next_size(size, int(front.closed.sum()), problem.sketches.n))

@@ -8,17 +8,20 @@ when norms differ by many orders: the error of |W z| is about machine epsilon ti
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-#: Picks absorbed at once, and reflectors collected before they are multiplied into a dense W.
+#: Picks absorbed at once.
 BLOCK = 128
 
 #: A block is cut in two if a pick's 1 + alpha r falls by more than this factor inside it: the gain's error is about as
 #: many machine epsilons.
 _CANCELLATION = 100.0
+
+
+Steps: TypeAlias = tuple[tuple[Tensor, Tensor], ...]
 
 
 class Absorbed(NamedTuple):
@@ -32,14 +35,14 @@ class Absorbed(NamedTuple):
 
     residuals: Tensor
     directions: Tensor
-    steps: tuple[tuple[Tensor, Tensor], ...]
+    steps: Steps
 
 
 class Whitener:
     """W after any number of picks, in float64.
 
-    It is kept as B W0: W0 the identity or a dense p x p matrix, B = I - Y^T A Y a product of updates in compact form (Y
-    the whitened picks, A block lower triangular). For up to p / 2 picks this needs O(kp) numbers, no p x p matrix.
+    For up to p / 2 picks it is kept as I - Y^T A Y, a product of updates in compact form (Y the whitened picks, A block
+    lower triangular), which needs O(kp) numbers and no p x p matrix; from then on as a dense p x p matrix.
     """
 
     def __init__(self, p: int, alpha: float, capacity: int, device: torch.device) -> None:
@@ -47,16 +50,17 @@ class Whitener:
         self.alpha = alpha
         self._dense: Tensor | None = None
         # A dense W costs two passes over p x p numbers a pick, the compact form four over picks x p.
-        block = max(BLOCK, min(capacity, p // 2))
-        self._reflectors = torch.empty(block, p, dtype=torch.float64, device=device)
-        self._coupling = torch.zeros(block, block, dtype=torch.float64, device=device)
+        most = max(BLOCK, min(capacity, p // 2))
+        self._reflectors = torch.empty(most, p, dtype=torch.float64, device=device)
+        self._coupling = torch.zeros(most, most, dtype=torch.float64, device=device)
         self._count = 0
 
     def whiten(self, rows: Tensor) -> Tensor:
         """W z for each row z; shape (m, p), float64, as the rows."""
-        found = rows if self._dense is None else rows @ self._dense.T
+        if self._dense is not None:
+            return rows @ self._dense.T
         reflectors, coupling = self._compact()
-        return found - ((found @ reflectors.T) @ coupling.T) @ reflectors
+        return rows - ((rows @ reflectors.T) @ coupling.T) @ reflectors
 
     def absorb(self, rows: Tensor) -> Absorbed:
         """Add picks to the set, in their order.
@@ -86,31 +90,23 @@ class Whitener:
         return Absorbed(residuals, directions, ((left, update),))
 
     def _append(self, left: Tensor, update: Tensor) -> Tensor:
-        """Put I - V^T A V, with V of shape (b, p) and A of shape (b, b), before B; V W with the W from before."""
-        if self._count + len(left) > len(self._reflectors):
-            self._fold()
+        """Put I - V^T A V, with V of shape (b, p) and A of shape (b, b), before W; V W with the W from before."""
         reflectors, coupling = self._compact()
         start, stop = self._count, self._count + len(left)
+        if self._dense is None and stop > len(self._reflectors):
+            self._dense = torch.eye(left.shape[1], dtype=left.dtype, device=left.device)
+            self._dense -= reflectors.T @ (coupling @ reflectors)
+            self._reflectors, self._coupling = self._reflectors[:0].clone(), self._coupling[:0, :0].clone()
+        if self._dense is not None:
+            back = left @ self._dense
+            self._dense -= left.T @ (update @ back)
+            return back
         along = (left @ reflectors.T) @ coupling
         self._reflectors[start:stop] = left
         self._coupling[start:stop, :start] = -update @ along
         self._coupling[start:stop, start:stop] = update
         self._count = stop
-        back = left - along @ reflectors
-        return back if self._dense is None else back @ self._dense
+        return left - along @ reflectors
 
     def _compact(self) -> tuple[Tensor, Tensor]:
         return self._reflectors[: self._count], self._coupling[: self._count, : self._count]
-
-    def _fold(self) -> None:
-        """Multiply the collected updates into the dense factor."""
-        p = self._reflectors.shape[1]
-        if self._dense is None:
-            self._dense = torch.eye(p, dtype=torch.float64, device=self._reflectors.device)
-        reflectors, coupling = self._compact()
-        self._dense -= reflectors.T @ (coupling @ (reflectors @ self._dense))
-        self._count = 0
-        if self._reflectors.shape[0] > BLOCK:
-            self._reflectors = self._reflectors[:BLOCK].clone()
-            self._coupling = self._coupling[:BLOCK, :BLOCK].clone()
-        self._coupling.zero_()
