@@ -178,7 +178,7 @@ class _Turn:
         """Choose the rows of all arms, and let go of the proof until its runs are done."""
         began = time.monotonic()
         source = proof_source(self.context, job)
-        splitter = Splitter(self.context, self.heartbeat, self.request, source.request.model.max_length)
+        splitter = Splitter(self.context, self.heartbeat, self.request, source.request.model)
         split, reading = splitter.split(source)
         pool, information = self._candidates(job, source, reading, split)
         spec = source.request.selection

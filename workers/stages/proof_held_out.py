@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from app.core.contracts.dataset_request import DatasetRef
+    from app.core.contracts.model_request import ModelRef
     from workers.data.row_facts import RowFacts
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
@@ -63,13 +64,13 @@ class Splitter:
         context: This worker.
         heartbeat: Of the proof's lease.
         request: The proof's.
-        max_length: Tokens of a row at most.
+        proxy: The model that is trained: rows are read with its chat template, up to its `max_length`.
     """
 
     context: WorkerContext
     heartbeat: LeaseHeartbeat
     request: ProofRequest
-    max_length: int
+    proxy: ModelRef
 
     def split(self, source: Source) -> tuple[Split, Reading]:
         """Read the pool of a proof's job and what is held out of it, or beside it.
@@ -155,8 +156,9 @@ class Splitter:
             return HeldOutRows(rows, nothing, [], nothing, np.empty(0, dtype=np.bool_)), {}
         encoder = ConversationEncoder(
             reading.model.tokenizer,
-            self.max_length,
+            self.proxy.max_length,
             template_limits(self.context.settings),
+            self.proxy.chat_template,
         )
         samples: list[Sample] = []
         items: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,13 @@ import pytest
 from tests.integration.conftest import real_rows
 from tests.integration.problems import fields_of
 from tests.integration.proofs.test_proofs import TRAINING, ended, proof_body, prove
+from workers.models.files import TEMPLATES
 from workers.stages import proof_run
 from workers.training.trainer import LossNotFinite
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.integration.conftest import Service
 
 
@@ -110,7 +114,11 @@ def test_what_shows_only_when_the_data_is_read_fails_by_name(service: Service) -
     assert (choice["state"], choice["error"]["type"]) == ("failed", "metric-impossible")
 
 
-def test_held_out_rows_of_their_own_push_equal_rows_out_of_the_pool(service: Service) -> None:
+def test_held_out_rows_of_their_own_push_equal_rows_out_of_the_pool(service: Service, tiny_model: Path) -> None:
+    """Pool, held-out rows and the options of a choice are all read with the chat template that the request names."""
+    model = shutil.copytree(tiny_model, service.directory / "several_templates")
+    (model / TEMPLATES).mkdir()
+    (model / "chat_template.jinja").rename(model / TEMPLATES / "chat.jinja")
     rows = real_rows()
     shouted = [{**row, "prompt": f"  {row['prompt'].upper()} "} for row in rows[:5]]
     answers = [row["response"][:20].strip() for row in rows[:10]]
@@ -121,6 +129,7 @@ def test_held_out_rows_of_their_own_push_equal_rows_out_of_the_pool(service: Ser
     uri = service.write_dataset([*shouted, *fresh], "held_out.jsonl")
     proof = prove(
         service,
+        model={"uri": model.as_uri(), "max_length": 128, "chat_template": "chat"},
         held_out={"dataset": {"uri": uri}},
         metrics=["loss", {"name": "choice", "options": "choices"}],
         arms=["all", "random", {"name": "mine", "indices": [0, 20, 30]}],
