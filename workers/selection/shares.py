@@ -74,7 +74,7 @@ def select_in_shares(
     count = len(run(None, None).indices) if budget is None else budget
     refused: ConstraintError | None = None
     stop: StopReason | None = None
-    asked = count
+    asked, came = count, None if budget is not None else count
     while count > 0:
         limits = shares.of(count)
         try:
@@ -82,14 +82,19 @@ def select_in_shares(
         except ConstraintError as error:
             if error.picked is None and budget == count:
                 raise
-            refused, stop = refused or error, stop or error.stop
+            refused, stop, came = refused or error, stop or error.stop, came or error.picked
             count = count - max(1, count // 32) if error.picked is None else min(error.picked, count - 1)
             continue
         stop = stop or found.stop_reason
         if shares.held_by(found.indices):
             reason = stop if len(found.indices) < asked or stop == "early_stop" else found.stop_reason
             return replace(found, stop_reason=reason), limits
+        came = came or len(found.indices)
         count = min(len(found.indices), count - 1)
-    raise refused or ConstraintError(
+    refused = refused or ConstraintError(
         "sources", "no set of rows that the greedy comes to meets the shares beside the other constraints"
     )
+    cause = "early_stop_ratio" if stop == "early_stop" else "the token budget" if budget is None else None
+    if came and cause:
+        raise ConstraintError(refused.constraint, f"{refused}, where {cause} leaves {came} rows or fewer") from refused
+    raise refused

@@ -133,6 +133,18 @@ def test_shares_that_nothing_can_meet_are_refused_with_the_numbers() -> None:
     assert Shares(("a",), np.zeros(100, dtype=np.int64), np.array([0.29]), np.array([0.29])).of(100).most == [29]
 
 
+def test_what_left_too_few_rows_for_the_shares_is_named() -> None:
+    """Of equal rows the second gains log 1.5 / log 2 = 0.58 of the first; of one row neither half is a whole row."""
+    halves = Shares(("a", "b"), np.array([0, 0, 1, 1]), np.full(2, 0.5), np.full(2, 0.5))
+
+    def run(rows: int | None, limits: Sources | None) -> Selection:
+        config = SelectionConfig(budget=rows, early_stop_ratio=0.9, alpha=1.0)
+        return select(np.ones((4, 1)), config, Constraints(sources=limits))
+
+    with pytest.raises(ConstraintError, match="at least 2 rows, and the other constraints left 1, where early_stop_ratio leaves 1 rows"):
+        select_in_shares(run, halves, 4)
+
+
 def test_near_duplicates_are_told_by_the_rows_before_the_metric() -> None:
     """Under a metric of weight 1 rows that differ outside the target's directions come to lie on one another."""
     random = np.random.default_rng(1)
