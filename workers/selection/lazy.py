@@ -71,7 +71,7 @@ def lazy_greedy(problem: Problem, watch: Watch, abandon: Callable[[Picked, Pool]
         rules.close(pool)
         rows, outside = pool.leaders(size, allowance)
         if len(rows) == 0 or abandon(picked, pool):
-            return Climb(picked, pool, rules.ended())
+            return Climb(picked, pool, "budget" if len(picked.rows) == problem.budget else rules.ended())
         front = Front(problem, rows, picked.whitener, front, steps)
         stop = _pick(problem, front, outside, picked, rules, watch)
         lasted, steps = len(front.picked), ()

@@ -54,6 +54,16 @@ def test_norms_from_a_millionth_to_a_million_with_duplicates_collinear_and_zero_
     assert_exact(sketches, selection)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 128, 129, 257])
+def test_a_budget_that_is_met_is_why_it_ended_also_where_no_row_is_left(rows: int) -> None:
+    """129 and 257: the first pick, and then as many as are taken in together."""
+    sketches = np.random.default_rng(rows).standard_normal((rows, 16)).astype(np.float32)
+    beside_zeros = np.vstack([sketches, np.zeros((3, 16), dtype=np.float32)])
+    assert select(sketches, SelectionConfig(budget=rows)).stop_reason == "budget"
+    assert select(beside_zeros, SelectionConfig(budget=rows)).stop_reason == "budget"
+    assert select(beside_zeros, SelectionConfig(budget=rows + 1)).stop_reason == "exhausted"
+
+
 def test_a_duplicate_of_a_pick_gains_log_of_one_plus_a_over_one_plus_a() -> None:
     row = np.array([[3.0, 4.0]])
     selection = select(np.repeat(row, 2, axis=0), SelectionConfig(budget=2, alpha=0.5))
