@@ -141,7 +141,9 @@ def test_what_left_too_few_rows_for_the_shares_is_named() -> None:
         config = SelectionConfig(budget=rows, early_stop_ratio=0.9, alpha=1.0)
         return select(np.ones((4, 1)), config, Constraints(sources=limits))
 
-    with pytest.raises(ConstraintError, match="at least 2 rows, and the other constraints left 1, where early_stop_ratio leaves 1 rows"):
+    with pytest.raises(
+        ConstraintError, match="at least 2 rows, and the other constraints left 1, where early_stop_ratio leaves 1 rows"
+    ):
         select_in_shares(run, halves, 4)
 
 
