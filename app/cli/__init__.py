@@ -13,7 +13,7 @@ from spice_client.cli.exit_codes import TABLE
 
 app = typer.Typer(
     name="spice",
-    epilog=TABLE,
+    epilog=f"{TABLE.rstrip()} Those of `prove` are its own.\n",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,  # they may hold passwords

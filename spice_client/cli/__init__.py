@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Add the client commands to a command line."""
-    add = partial(app.command, rich_help_panel="Client", epilog=TABLE)
+    with_own_codes = partial(app.command, rich_help_panel="Client")
+    add = partial(with_own_codes, epilog=TABLE)
     add("submit")(jobs.submit)
     add("upload")(upload.upload)
     add("estimate")(estimate.estimate)
@@ -28,6 +29,6 @@ def add_to(app: typer.Typer) -> None:
     add("league")(league.league)
     add("suspects")(suspects.suspects)
     add("compare")(compare.compare)
-    add("prove")(prove.prove)
+    with_own_codes("prove")(prove.prove)
     add("cancel")(jobs.cancel)
     add("delete")(jobs.delete)

@@ -477,6 +477,9 @@ def test_help_names_the_exit_statuses() -> None:
         done = run(*command)
         assert done.exit_code == 0
         assert "Exit status: 0 done; 1 the job failed; 2 wrong usage" in " ".join(done.stdout.split())
+    proof = " ".join(run("prove", "--help").stdout.split())
+    assert "3 worse by any, 4 not enough runs" in proof
+    assert proof.count("Exit status") == 1, "3 and 4 mean other things there"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
