@@ -147,6 +147,19 @@ class ScoresNotReady(ConflictProblem):
     title = "The scores are not there"
 
 
+class ScoresDamaged(StatusProblem):
+    """The file of a proof's scores is not what was published."""
+
+    type_ = "scores-damaged"
+    title = "The scores are damaged"
+    status = 500
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}. Submit the proof again: its runs are kept and not trained again. Its verdicts are whole."
+        )
+
+
 class ProofNotFinal(ConflictProblem):
     """A proof that has not ended can't be deleted."""
 

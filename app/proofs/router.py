@@ -27,6 +27,7 @@ from app.http.problems import (
     ProofNotFound,
     ProofNotReady,
     QuotaExceeded,
+    ScoresDamaged,
     ScoresNotReady,
     Unavailable,
 )
@@ -141,6 +142,7 @@ def get(sessions: SessionsDep, proof_id: uuid.UUID, validators: ValidatorsDep) -
             "Accept is 'image/png', but runs come as application/x-ndjson, application/vnd.apache.parquet.",
         ),
         (ScoresNotReady, f"The scores of proof {PROOF_ID} are there once it has succeeded, ..."),
+        (ScoresDamaged, f"proofs/{PROOF_ID}/scores.parquet in the artifact store /var/spice is damaged ..."),
         (Unavailable, "the artifact store s3://bucket/spice could not read proofs/...: see SPICE_ARTIFACTS_URL"),
     ),
 )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.core.storage import StorageFailed, scores_name
+from app.core.storage import Damaged, StorageFailed, read_checked, scores_name
 from app.http.media_types import most_accepted
-from app.http.problems import NotAcceptable, ScoresNotReady, Unavailable
+from app.http.problems import NotAcceptable, ScoresDamaged, ScoresNotReady, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,10 +70,13 @@ def scores_file(artifacts: ArtifactStore, proof: Proof, kind: str) -> Iterator[b
 
     Raises:
         ScoresNotReady: The proof has not succeeded, or its files are gone.
+        ScoresDamaged: They are not what was published.
         Unavailable: The store does not answer.
     """
     try:
-        content = artifacts.read(scores_name(proof.id))
+        content = read_checked(artifacts, scores_name(proof.id))
+    except Damaged as error:
+        raise ScoresDamaged(str(error)) from error
     except StorageFailed as error:
         raise Unavailable(str(error)) from error
     if content is None:

@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from app.core.db import selections
-from app.core.storage import StorageFailed, picks_name
-from app.http.problems import RowsGone, Unavailable
+from app.core.storage import picks_name, read_checked
+from app.http.problems import RowsGone
 from app.results.schemas import SubsetChanges
 
 if TYPE_CHECKING:
@@ -15,38 +15,38 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.core.db.engine import Sessions
-    from app.core.storage import ArtifactStore
+    from app.results.job_files import JobFiles
 
 DIGEST_BYTES = 16
 
 
-def changes(sessions: Sessions, artifacts: ArtifactStore, job_id: uuid.UUID, since: uuid.UUID) -> SubsetChanges:
+def changes(sessions: Sessions, files: JobFiles, since: JobFiles) -> SubsetChanges:
     """How the subset of a finished job differs from that of another finished job.
 
     Raises:
         RowsGone: Which rows a job picked is not kept any more.
+        RowsInRepair: It is not what was published, and is being made again.
+        RowsDamaged: It could not be made again.
         Unavailable: The store does not answer.
     """
-    ours, theirs = (_digests(artifacts, one) for one in (job_id, since))
+    ours, theirs = _digests(files), _digests(since)
     added = _without(ours, theirs)
     removed = _without(theirs, ours)
     return SubsetChanges(
-        job_id=job_id,
-        since=since,
-        added=_rows_at(sessions, job_id, added),
-        removed=_rows_at(sessions, since, removed),
+        job_id=files.job_id,
+        since=since.job_id,
+        added=_rows_at(sessions, files.job_id, added),
+        removed=_rows_at(sessions, since.job_id, removed),
         kept=len(ours) - len(added),
     )
 
 
-def _digests(artifacts: ArtifactStore, job_id: uuid.UUID) -> list[bytes]:
+def _digests(files: JobFiles) -> list[bytes]:
     """Of a job's picks, in the order of picking."""
-    try:
-        content = artifacts.read(picks_name(job_id))
-    except StorageFailed as error:
-        raise Unavailable(str(error)) from error
+    with files.looked_at():
+        content = read_checked(files.artifacts, picks_name(files.job_id))
     if content is None:
-        raise RowsGone(f"Which rows job {job_id} picked is not kept any more: submit it again.")
+        raise RowsGone(f"Which rows job {files.job_id} picked is not kept any more: submit it again.")
     return [content[start : start + DIGEST_BYTES] for start in range(0, len(content), DIGEST_BYTES)]
 
 

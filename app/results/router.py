@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid  # noqa: TC003 - FastAPI reads the annotations
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Response
@@ -138,7 +138,7 @@ def subset(
         if asked.since is not None:
             service.finished_job(session, asked.since)
     if asked.since is not None:
-        found = changes(sessions, files.artifacts, job_id, asked.since)
+        found = changes(sessions, files, replace(files, job_id=asked.since))
         return JSONResponse(found.model_dump(mode="json"))
     if asked.rows:
         return picked_rows(files, job, validators.download(job), asked.part)

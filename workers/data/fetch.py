@@ -335,6 +335,12 @@ def _copy_upload(uri: DatasetUri, settings: Settings, sink: _Sink) -> None:
     with artifacts.open(name) as source:
         while chunk := source.read(CHUNK_BYTES):
             sink.write(chunk)
+    if sink.digest() != uri.upload.digest:
+        raise DatasetError(
+            "damaged",
+            f"{uri.uri} has other bytes ({stored.size:,}) in the artifact store than were uploaded: upload the file "
+            "again (POST /files)",
+        )
 
 
 class _Sink:
@@ -418,11 +424,15 @@ class _Sink:
     def close(self) -> None:
         """Left to the ``with`` block, which knows whether the copy is complete."""
 
+    def digest(self) -> str:
+        """SHA-256 of the bytes so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
     def keep(self, uri: DatasetUri) -> Snapshot:
         """Give the complete copy its final name."""
         if self._on_bytes is not None:
             self._on_bytes(self._size, self._size)
-        digest = self._hash.hexdigest()
+        digest = self.digest()
         path = _copy_path(self._settings, digest, uri)
         with cache_errors():
             self._open_file.flush()

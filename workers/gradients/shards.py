@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from app.core.storage import USED, sketches_prefix
+from app.core.storage import USED, scored_name, sketches_prefix
 from workers.data.stopping import Stopped
+from workers.gradients.checked_tensors import pack, unpack
 from workers.gradients.engine import Sketches
 from workers.gradients.features import files_of
 from workers.gradients.row_index import PoolRows
@@ -295,16 +296,18 @@ class ShardStore:
 
     def keep_scored(self, scored: Scored) -> None:
         """Keep what the sketches are of, for every job that uses them."""
-        content = json.dumps({"left_out": scored.left_out, "weights_stored_as": scored.weights_stored_as})
-        self._artifacts.write_new(f"{sketches_prefix(self.key)}scored.json", content.encode())
+        if self.scored() is None:
+            about = json.dumps({"left_out": scored.left_out, "weights_stored_as": scored.weights_stored_as})
+            self._artifacts.write(scored_name(self.key), pack({}, {"about": about}))
 
     def scored(self) -> Scored | None:
-        """What the sketches are of; None where nothing was kept."""
-        content = self._artifacts.read(f"{sketches_prefix(self.key)}scored.json")
-        if content is None:
+        """What the sketches are of; None where nothing whole was kept."""
+        content = self._artifacts.read(scored_name(self.key))
+        found = None if content is None else unpack(content)
+        if found is None:
             return None
-        found = json.loads(content)
-        return Scored(tuple(found["left_out"]), found["weights_stored_as"])
+        about = json.loads(found.metadata["about"])
+        return Scored(tuple(about["left_out"]), about["weights_stored_as"])
 
     def mark_used(self, features: Collection[str] = ()) -> None:
         """Note in the store what the dataset uses now: what was used last is the last to be deleted for space.

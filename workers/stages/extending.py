@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.core.db import selections
-from app.core.storage import picks_name
+from app.core.storage import Damaged, picks_name, read_checked
 from workers.gradients.row_index import NOWHERE
 from workers.runtime.failures import JobError
 from workers.stages.limits import Kept
@@ -27,10 +27,16 @@ def kept_of(context: WorkerContext, job: uuid.UUID, corpus: Corpus) -> Kept:
     """Look the picks of a job up in a pool, by what the model reads of each row.
 
     Raises:
-        JobError: Which rows the job picked is not kept any more.
+        JobError: Which rows the job picked is not kept any more, or damaged.
         StorageFailed: The store does not answer.
     """
-    content = context.artifacts.read(picks_name(job))
+    try:
+        content = read_checked(context.artifacts, picks_name(job))
+    except Damaged as error:
+        remedy = f"GET /jobs/{job}/subset?since={job} has it made again: ask for it until it answers, then submit again"
+        raise JobError(
+            "extended-job-damaged", "The picks to extend are damaged", FIELD, f"{error}: {remedy}"
+        ) from error
     if content is None:
         raise JobError(
             "extended-job-gone",

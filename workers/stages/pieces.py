@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Self
 
-from pydantic import ValidationError
-
 from app.core.storage import cut_name, piece_name, pieces_prefix
 from workers.data.corpus import CorpusDamaged, Piece, corpus_key, corpus_of_pieces, has_corpus, read_piece, shape_for
 from workers.data.errors import DatasetError
@@ -114,7 +112,7 @@ class Pieces:
         read = frozenset(shape_for(self.columns, self._how["columns"], self._how["wanted"]).columns.values())
         cut = Cut.of(snapshot, settings, settings.read_range_bytes, self.columns, read)
         if len(cut.groups) > 1:
-            self._artifacts.write_new(cut_name(self.key), cut.model_dump_json().encode())
+            self._artifacts.write_new(cut_name(self.key), pack({}, {"about": cut.model_dump_json()}))
             self.cut = self._stored()
 
     def ranges(self, number: int) -> Sequence[Range]:
@@ -173,11 +171,13 @@ class Pieces:
 
     def _stored(self) -> Cut | None:
         content = self._artifacts.read(cut_name(self.key))
-        try:
-            return None if content is None else Cut.model_validate_json(content)
-        except ValidationError:
+        if content is None:
+            return None
+        found = unpack(content)
+        if found is None:
             self._artifacts.remove(cut_name(self.key))
             return None
+        return Cut.model_validate_json(found.metadata["about"])
 
 
 class PieceLost(Exception):

@@ -15,7 +15,7 @@ from app.core.contracts.proof_request import LOSS, NONE
 from app.core.contracts.proof_result import ArmResult, Cost, PremisePoint, ProofResult, RunOutcome, RunResult
 from app.core.contracts.proof_result import HeldOutRows as HeldOutResult
 from app.core.db.tables import State
-from app.core.storage import held_out_name, run_outcome_name, run_prefix, scores_name
+from app.core.storage import held_out_name, run_outcome_name, run_prefix, scores_name, write_checked
 from workers.runtime.failures import JobError, ProblemError
 from workers.stages.proof_files import HeldOutRows, read_outcome
 from workers.statistics.comparisons import ScoredArm, compared, disagreements, gain_per_hour, premise_of, summary
@@ -122,7 +122,7 @@ class RunsOfProof:
                 columns["score"] += values.tolist()
         sink = io.BytesIO()
         pq.write_table(pa.table(columns), sink, compression="zstd")
-        self.artifacts.write(scores_name(self.proof_id), sink.getvalue())
+        write_checked(self.artifacts, scores_name(self.proof_id), sink.getvalue())
 
     def _scores(self, run: ProofRun) -> dict[str, NDArray[np.float64]]:
         found = read_outcome(self.artifacts, run_outcome_name(run.key))

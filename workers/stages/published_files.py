@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.core.contracts.row_scores import GAIN_AT_END, NEAREST, NEAREST_COSINE
-from app.core.storage import excerpts_name, row_scores_name, rows_name, suspects_name
+from app.core.storage import excerpts_name, picks_name, row_scores_name, rows_name, suspects_name
 from workers.data.excerpts import write_excerpts
 from workers.data.export import write_rows
 from workers.stages.scores import written_scores
@@ -51,11 +51,12 @@ def written_files(
     """
     snapshot, candidates, picked = published.reading.snapshot, published.candidates, published.main.indices
     with written_rows(settings, snapshot, candidates.rows[picked], watch) as rows:
-        excerpts = rows.with_suffix(".excerpts")
+        excerpts, digests = rows.with_suffix(".excerpts"), rows.with_suffix(".digests")
         try:
             subset = replace(snapshot, path=rows, parts=(), compression=None, bytes=rows.stat().st_size)
             corpus, column = published.reading.corpus, published.source_column
             write_excerpts(subset, corpus.shape, corpus.wanted, _ranked(published), excerpts, settings, column)
+            digests.write_bytes(_digests(published))
             further = _further_scores(published, should_stop)
             with written_scores(
                 settings, published.reading, candidates, candidates.rows[picked], further, column, should_stop
@@ -63,11 +64,13 @@ def written_files(
                 yield {
                     excerpts_name(job_id): excerpts,
                     rows_name(job_id, snapshot.format): rows,
+                    picks_name(job_id): digests,
                     row_scores_name(job_id): scores,
                     suspects_name(job_id): suspects,
                 }
         finally:
             excerpts.unlink(missing_ok=True)
+            digests.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -83,6 +86,12 @@ def written_rows(
         yield written
     finally:
         written.unlink(missing_ok=True)
+
+
+def _digests(published: Published) -> bytes:
+    """Which rows the picks are, for jobs over other pools that have them too."""
+    corpus, rows = published.reading.corpus, published.candidates.rows[published.main.indices]
+    return np.ascontiguousarray(corpus.digests[np.searchsorted(corpus.rows, rows)]).tobytes()
 
 
 def known_share(share: float) -> float | None:

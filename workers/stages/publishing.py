@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from app.core.contracts.job_result import JobResult
 from app.core.contracts.statistics import Statistics
 from app.core.db import selections
@@ -14,7 +12,7 @@ from app.core.db.selections import MAIN, Head, Picks
 from app.core.db.tables import Stage, State
 from app.core.lifecycle import leases, measurements
 from app.core.lifecycle.measurements import Took
-from app.core.storage import picks_name, put_checked
+from app.core.storage import put_checked
 from workers.data.stopping import Stopped
 from workers.stages import measuring
 from workers.stages.published_files import known_share, written_files
@@ -24,9 +22,9 @@ from workers.statistics.conflict import conflict_statistics
 from workers.statistics.subset import thinned_curve
 
 if TYPE_CHECKING:
-    import uuid
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
     from sqlalchemy.orm import Session
 
@@ -56,7 +54,6 @@ def publish(context: WorkerContext, heartbeat: LeaseHeartbeat, published: Publis
     with written_files(context.settings, heartbeat.lease.id, published, heartbeat.should_stop, watch) as files:
         for name, file in files.items():
             put_checked(context.artifacts, name, file)
-    _keep_digests(context, heartbeat.lease.id, published)
     table = league_of(context, heartbeat, published)
     with context.sessions() as session:
         result = {**result_of(published, time.monotonic() - began), "league": table}
@@ -97,13 +94,6 @@ def _note_times(session: Session, context: WorkerContext, published: Published, 
     ):
         took = Took(rows, published.reading.corpus.tokens, size(rows, picks, dim), seconds[stage])
         measurements.note(session, kind, took)
-
-
-def _keep_digests(context: WorkerContext, job_id: uuid.UUID, published: Published) -> None:
-    """Keep which rows the picks are, for jobs over other pools that have them too."""
-    corpus, rows = published.reading.corpus, published.candidates.rows[published.main.indices]
-    digests = corpus.digests[np.searchsorted(corpus.rows, rows)]
-    context.artifacts.write(picks_name(job_id), np.ascontiguousarray(digests).tobytes())
 
 
 def _picks(selection: Selection, rows: NDArray[np.int64], stability: NDArray[np.float64] | None) -> Picks:

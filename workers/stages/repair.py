@@ -24,6 +24,7 @@ from app.core.storage import (
     excerpts_name,
     is_as_published,
     is_damaged,
+    picks_name,
     put_checked,
     row_scores_name,
     rows_name,
@@ -69,7 +70,7 @@ def run_repair(repair_id: str, dispatch: int) -> None:
 def _repair(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
     job = _finished_job(context, heartbeat)
     rows = rows_name(job.id, job.result["format"])
-    names = (rows, excerpts_name(job.id), row_scores_name(job.id), suspects_name(job.id))
+    names = (rows, excerpts_name(job.id), row_scores_name(job.id), suspects_name(job.id), picks_name(job.id))
     damaged = {name for name in names if is_damaged(context.artifacts, name)}
     if rows in damaged:
         snapshot = dataset_snapshot(

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import ValidationError
 
 from app.core.contracts.schedule import ScheduleState, ScoredWindow, TrainedStep
 from app.core.storage import schedule_name, schedule_point_name
 from workers.data.samples import learned
+from workers.gradients.checked_tensors import pack, unpack
 from workers.gradients.checkpoint import Checkpoint, pack_checkpoints, unpack_checkpoints
 from workers.gradients.engine import GradientEngine
 from workers.gradients.passes import Passes, stop_poll
@@ -101,12 +101,10 @@ def store_of(
 
 
 def outcome_of(artifacts: ArtifactStore, key: str) -> ScheduleState | None:
-    """What a schedule came to; None before its end."""
+    """What a schedule came to; None before its end, and where what was kept is damaged."""
     content = artifacts.read(schedule_name(key))
-    try:
-        return None if content is None else ScheduleState.model_validate_json(content)
-    except ValidationError:
-        return None
+    found = None if content is None else unpack(content)
+    return None if found is None else ScheduleState.model_validate_json(found.metadata["state"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +153,7 @@ def carry_out(context: WorkerContext, heartbeat: LeaseHeartbeat, asked: Asked) -
         tokens = run.take_window()
         meter.add(1, tokens=tokens)
     run.keep_point()
-    context.artifacts.write(schedule_name(store.key), run.state.model_dump_json().encode())
+    context.artifacts.write(schedule_name(store.key), pack({}, {"state": run.state.model_dump_json()}))
     context.artifacts.remove(schedule_point_name(store.key))
     return meter.tokens
 

@@ -2,14 +2,16 @@
 
 One setting says where (`SPICE_ARTIFACTS_URL`), `open_artifacts` opens it, and everything else goes by names:
 
-    corpora/<key>/<bytes of a range>-<number>.safetensors
-    sketches/<key>/shard-<hash>.safetensors, shard-<hash>.index, ..., shards-<number>-<hash>.index, scored.json,
-        used-<hash>, schedule.json, schedule.safetensors
-    jobs/<id>/rows.<format>, excerpts.jsonl, and the checksums of the rows: checksums.rows.<format>
-    jobs/<id>/scores.parquet, suspects.jsonl, picks.digests, candidates.safetensors
+    corpora/<key>/<number>.safetensors, cut.safetensors
+    sketches/<key>/shard-<hash>.safetensors, shard-<hash>.index, ..., shards-<number>-<hash>.index,
+        scored.safetensors, used-<hash>, outcome.safetensors and schedule.safetensors of a schedule
+    jobs/<id>/rows.<format>, excerpts.jsonl, scores.parquet, suspects.jsonl, picks.digests, candidates.safetensors
     proofs/<id>/held_out.safetensors, arms.safetensors, scores.parquet
     runs/<key>/outcome.safetensors, checkpoint/..., adapter/...
     uploads/<project>/<SHA-256>/<name>
+
+Nothing of it is taken for good unseen: a `.safetensors` carries its own checksum, an upload is named by its own, and
+beside the files of jobs, and the scores of proofs, lie checksums.<file>.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from app.core.storage.checksums import (
     is_damaged,
     open_checked,
     put_checked,
+    read_checked,
+    write_checked,
 )
 from app.core.storage.names import (
     CORPORA,
@@ -47,6 +51,7 @@ from app.core.storage.names import (
     run_prefix,
     schedule_name,
     schedule_point_name,
+    scored_name,
     scores_name,
     sketches_prefix,
     subset_name,
@@ -86,6 +91,7 @@ __all__ = [
     "pieces_prefix",
     "proof_prefix",
     "put_checked",
+    "read_checked",
     "row_scores_name",
     "rows_name",
     "rows_prefix",
@@ -93,10 +99,12 @@ __all__ = [
     "run_prefix",
     "schedule_name",
     "schedule_point_name",
+    "scored_name",
     "scores_name",
     "sketches_prefix",
     "subset_name",
     "suspects_name",
     "upload_prefix",
     "uploads_prefix",
+    "write_checked",
 ]

@@ -42,14 +42,40 @@ def put_checked(artifacts: ArtifactStore, name: str, file: Path) -> None:
     Raises:
         StorageFailed: The store does not take it.
     """
-    artifacts.write(_sums_name(name), _sums_of(file, PIECE_BYTES).model_dump_json().encode())
+    with file.open("rb") as stream:
+        _write_sums(artifacts, name, stream)
     artifacts.put(name, file)
 
 
-def _sums_of(file: Path, piece_bytes: int) -> Checksums:
-    with file.open("rb") as stream:
-        pieces = [hashlib.sha256(piece).hexdigest() for piece in iter(lambda: stream.read(piece_bytes), b"")]
-    return Checksums(size=file.stat().st_size, piece_bytes=piece_bytes, sha256=pieces)
+def write_checked(artifacts: ArtifactStore, name: str, content: bytes) -> None:
+    """As `put_checked`, of what is in memory."""
+    _write_sums(artifacts, name, io.BytesIO(content))
+    artifacts.write(name, content)
+
+
+def read_checked(artifacts: ArtifactStore, name: str) -> bytes | None:
+    """All of a published file; None where there is none.
+
+    Raises:
+        Damaged: It is not what was published.
+        StorageFailed: The store does not answer.
+    """
+    stored = artifacts.stat(name)
+    if stored is None:
+        return None
+    return b"".join(checked(artifacts, name, stored.size, 0, stored.size - 1))
+
+
+def _write_sums(artifacts: ArtifactStore, name: str, stream: BinaryIO) -> None:
+    artifacts.write(_sums_name(name), _sums_of(stream, PIECE_BYTES).model_dump_json().encode())
+
+
+def _sums_of(stream: BinaryIO, piece_bytes: int) -> Checksums:
+    size, pieces = 0, []
+    while piece := _read(stream, size, piece_bytes):
+        size += len(piece)
+        pieces.append(hashlib.sha256(piece).hexdigest())
+    return Checksums(size=size, piece_bytes=piece_bytes, sha256=pieces)
 
 
 def is_damaged(artifacts: ArtifactStore, name: str) -> bool:
@@ -72,6 +98,8 @@ def is_damaged(artifacts: ArtifactStore, name: str) -> bool:
 def is_as_published(artifacts: ArtifactStore, name: str, file: Path) -> bool:
     """Whether a file has the bytes that were published under a name; True too where their checksums are lost.
 
+    They are lost where they are not those of the stored file, and that is this file byte for byte.
+
     Raises:
         StorageFailed: The store does not answer.
     """
@@ -79,7 +107,14 @@ def is_as_published(artifacts: ArtifactStore, name: str, file: Path) -> bool:
         published = _sums(artifacts, name)
     except Damaged:
         return True
-    return published is None or published == _sums_of(file, published.piece_bytes)
+    if published is None:
+        return True
+    with file.open("rb") as stream:
+        sums = _sums_of(stream, published.piece_bytes)
+    if sums == published:
+        return True
+    with artifacts.open(name) as stored:
+        return sums == _sums_of(stored, published.piece_bytes)
 
 
 def check_size(artifacts: ArtifactStore, name: str, size: int) -> None:

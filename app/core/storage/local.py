@@ -12,6 +12,7 @@ import mmap
 import os
 import secrets
 import shutil
+import stat
 from typing import TYPE_CHECKING
 
 import tenacity
@@ -115,6 +116,8 @@ class LocalArtifacts:
                 status = path.stat()
             except FileNotFoundError:
                 return None
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         return Stored(name, status.st_size, status.st_mtime)
 
     def list(self, prefix: str) -> Iterator[Stored]:

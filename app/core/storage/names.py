@@ -28,13 +28,18 @@ def piece_name(key: str, number: int) -> str:
 
 
 def cut_name(key: str) -> str:
-    """How the dataset of a corpus is cut into the ranges that its pieces are made of, as JSON."""
-    return f"{pieces_prefix(key)}cut.json"
+    """How the dataset of a corpus is cut into the ranges that its pieces are made of."""
+    return f"{pieces_prefix(key)}cut.safetensors"
 
 
 def sketches_prefix(key: str) -> str:
     """What the names of all objects of a sketch key begin with."""
     return f"{SKETCHES}{key}/"
+
+
+def scored_name(key: str) -> str:
+    """What the sketches of a key are of, as the engine that made them says it."""
+    return f"{sketches_prefix(key)}scored.safetensors"
 
 
 def rows_prefix(job_id: uuid.UUID) -> str:
@@ -53,8 +58,8 @@ def upload_prefix(project_id: uuid.UUID, digest: str) -> str:
 
 
 def schedule_name(key: str) -> str:
-    """What a schedule came to, beside its sketches: windows, picks, steps, as JSON."""
-    return f"{sketches_prefix(key)}schedule.json"
+    """What a schedule came to, beside its sketches: windows, picks, steps."""
+    return f"{sketches_prefix(key)}outcome.safetensors"
 
 
 def schedule_point_name(key: str) -> str:

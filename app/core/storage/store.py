@@ -135,6 +135,8 @@ def explained(
         remedy = "free space there, or lower SPICE_ARTIFACTS_MAX_BYTES"
     elif number in _FORBIDDEN or isinstance(error, PermissionError):
         remedy = "let the service write there, or name another place in SPICE_ARTIFACTS_URL"
+    elif number == errno.EISDIR:
+        remedy = "a directory has the file's name, which the service makes none of: move it away"
     else:
         remedy = "see SPICE_ARTIFACTS_URL, and SPICE_S3_ENDPOINT_URL if it is a bucket"
     reason = os.strerror(number) if number and getattr(error, "filename", None) else str(error) or type(error).__name__

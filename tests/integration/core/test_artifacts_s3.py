@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Service
 
 PREFIX = "team/spice"
+SHARD = re.compile(r"\bshard-[0-9a-f]+\.safetensors$")
 PUBLISHED = [
-    *("checksums.excerpts.jsonl", "checksums.rows.jsonl", "checksums.scores.parquet", "checksums.suspects.jsonl"),
+    *("checksums.excerpts.jsonl", "checksums.picks.digests", "checksums.rows.jsonl"),
+    *("checksums.scores.parquet", "checksums.suspects.jsonl"),
     *("excerpts.jsonl", "picks.digests", "rows.jsonl"),
     *("scores.parquet", "suspects.jsonl"),
 ]
@@ -80,7 +83,7 @@ def succeeded(service: Service, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def shards_of(server: S3Server, bucket: str) -> list[str]:
-    return [key for key in server.keys(bucket, f"{PREFIX}/sketches/") if key.endswith(".safetensors")]
+    return [key for key in server.keys(bucket, f"{PREFIX}/sketches/") if SHARD.search(key)]
 
 
 def written(server: S3Server, bucket: str) -> list[str]:
@@ -144,7 +147,7 @@ def test_a_job_goes_on_with_the_shards_that_are_there(service: Service, server: 
     server.reset()
     second = succeeded(service, service.request())
     assert len(shards_of(server, bucket)) == 4
-    assert len([name for name in written(server, bucket) if name.endswith(".safetensors")]) == 2
+    assert len([name for name in written(server, bucket) if SHARD.search(name)]) == 2
     subsets = [service.http.get(job["links"]["subset"]).json()["indices"] for job in (first, second)]
     assert subsets[0] == subsets[1]
 

@@ -243,6 +243,18 @@ def test_an_old_file_is_deleted_unless_open_work_reads_it(service: Service, sess
     assert [one["uri"] for one in service.http.get("/files").json()["uploads"]] == [new["uri"]]
 
 
+def test_a_file_that_is_damaged_in_the_store_is_not_read(service: Service) -> None:
+    kept = upload(service, "rows.jsonl", ROW * 20).json()
+    [stored] = service.settings.artifacts_path.glob("uploads/*/*/rows.jsonl")
+    stored.write_bytes(stored.read_bytes().replace(b"4", b"5", 1))
+    job = service.run(service.request(kept["uri"]))
+    assert (job["state"], job["error"]["type"]) == ("failed", "dataset-damaged")
+    assert f"has other bytes ({20 * len(ROW)}) in the artifact store than were uploaded" in job["error"]["detail"]
+    upload(service, "rows.jsonl", ROW * 20)
+    job = service.run(service.request(kept["uri"]))
+    assert job["state"] == "succeeded", job["error"]
+
+
 def test_a_job_whose_file_is_gone_says_so(service: Service) -> None:
     kept = upload(service, "rows.jsonl", ROW).json()
     assert service.http.delete(f"/files/{kept['id']}").status_code == 204

@@ -48,7 +48,7 @@ def resources(service: Service) -> Any:
 
 def pieces_of(service: Service) -> list[str]:
     names = (stored.name for stored in resources(service).artifacts.list(CORPORA))
-    return sorted(name for name in names if name.endswith(".safetensors"))
+    return sorted(name for name in names if not name.endswith("/cut.safetensors"))
 
 
 def picks(service: Service, job: dict[str, Any]) -> list[int]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.integration.deadlines import soon
+from tests.integration.problems import problem_of
 from tests.integration.proofs.test_proofs import TRAINING, ended, get_proof, proof_body, prove, submit_proof
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ def test_one_more_seed_trains_only_that(service: Service) -> None:
         assert means[arm["name"]] == pytest.approx(arm["mean"]["loss"])
     lines = service.http.get(f"/proofs/{second['id']}/runs", params={"items": True}).text.splitlines()
     assert len(lines) == len(table)
+    scores = service.settings.artifacts_path / "proofs" / second["id"] / "scores.parquet"
+    content = bytearray(items.content)
+    content[len(content) // 2] ^= 1
+    scores.write_bytes(bytes(content))
+    for kind in ("parquet", "ndjson"):
+        damaged = service.http.get(f"/proofs/{second['id']}/runs", params={"items": True, "format": kind})
+        assert problem_of(damaged, 500)["type"] == "scores-damaged"
     page = service.http.get(f"/proofs/{second['id']}/report")
     assert page.status_code == 200
     assert "selected against random: loss" in page.text

@@ -51,7 +51,7 @@ def test_a_killed_worker_changes_no_pick(service: Service, workers: Processes, b
     first.send_signal(signal.SIGKILL)
     first.wait()
     [point] = service.settings.artifacts_path.glob("sketches/*/schedule.safetensors")
-    assert not list(service.settings.artifacts_path.glob("sketches/*/schedule.json"))
+    assert not list(service.settings.artifacts_path.glob("sketches/*/outcome.safetensors"))
     workers.start()
     job = wait_for(service, job_id, final)
     assert job["state"] == "succeeded", job["error"]

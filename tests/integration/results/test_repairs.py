@@ -91,14 +91,63 @@ def test_the_files_of_a_selection_in_parts_for_a_target_are_made_again(service: 
     assert {path: service.http.get(f"{finished}/{path}").content for path in whole} == whole
 
 
-def test_lost_checksums_are_damage_that_is_made_good(service: Service, finished: str) -> None:
+@pytest.mark.parametrize("how", ["half", "another digit"])
+def test_damaged_checksums_are_made_good(service: Service, finished: str, how: str) -> None:
     sums = file_of(service, finished, "checksums.rows.jsonl")
     url, published = f"{finished}/subset?rows=true", sums.read_bytes()
     before = service.http.get(url).content
-    sums.write_bytes(published[: len(published) // 2])
+    digit = published.rindex(b'"') - 1
+    other = b"0" if published[digit : digit + 1] != b"0" else b"1"
+    left = {
+        "half": published[: len(published) // 2],
+        "another digit": published[:digit] + other + published[digit + 1 :],
+    }
+    sums.write_bytes(left[how])
     assert service.http.get(url).status_code == 503
     service.work()
     assert (service.http.get(url).content, sums.read_bytes()) == (before, published)
+
+
+@pytest.mark.parametrize("how", ["flipped", "half", "emptied"])
+def test_damage_to_what_says_which_rows_were_picked_changes_no_pick(service: Service, finished: str, how: str) -> None:
+    """A pick that could not be told would be new, or gone, without a word."""
+    job = finished.rpartition("/")[2]
+    url, file = f"{finished}/subset?since={job}", file_of(service, finished, "picks.digests")
+    before, published = service.http.get(url), file.read_bytes()
+    assert (before.json()["added"], before.json()["removed"], before.json()["kept"]) == ([], [], 12)
+    damage(file, how)
+    extending = service.run({**service.request(budget={"count": 2}), "extends": job})["error"]
+    assert (extending["type"], extending["errors"][0]["field"]) == ("extended-job-damaged", "extends")
+    assert f"GET /jobs/{job}/subset?since={job} has it made again" in extending["detail"]
+    assert (service.http.get(url).status_code, service.http.get(url).json()["type"]) == (503, "rows-in-repair")
+    service.work()
+    assert (service.http.get(url).json(), file.read_bytes()) == (before.json(), published)
+
+
+@pytest.mark.parametrize("how", ["flipped", "half", "emptied"])
+def test_damage_to_what_sketches_are_of_fails_no_job(service: Service, finished: str, how: str) -> None:
+    result = service.http.get(finished).json()["result"]
+    key, told = result["sketches"], result["left_out"]
+    assert told is not None
+    damage(service.settings.artifacts_path / "sketches" / key / "scored.safetensors", how)
+    job = service.run(service.request(seed=len(how)))
+    assert job["state"] == "succeeded", job["error"]
+    assert job["result"]["left_out"] is None, "nobody knows"
+    grown = [*real_rows(), {"prompt": f"How is it {how}?", "response": "By a test."}]
+    job = service.run(service.request(service.write_dataset(grown, f"{how}.jsonl")))
+    assert job["result"]["left_out"] == told, "the next gradients say it again"
+
+
+def test_a_directory_in_a_files_place_is_told(service: Service, finished: str) -> None:
+    url, file = f"{finished}/scores", file_of(service, finished, "scores.parquet")
+    kept = file.rename(file.with_suffix(".kept"))
+    file.mkdir()
+    answer = service.http.get(url)
+    file.rmdir()
+    kept.rename(file)
+    assert answer.status_code == 503
+    assert "(Is a directory): a directory has the file's name" in answer.json()["detail"]
+    assert service.http.get(url).status_code == 200
 
 
 def test_damage_far_into_the_rows_breaks_the_answer_off_and_is_made_good(
