@@ -69,9 +69,13 @@ def migrate(
         settings = read_settings()
         _log(settings)
         _wait_for_database(settings, timeout)
-        from app.core.db.migrate import upgrade  # noqa: PLC0415 - client commands do without it
+        from app.core.db.migrate import OtherSchema, upgrade  # noqa: PLC0415 - client commands do without it
 
-        upgrade(settings.database_url)
+        try:
+            upgrade(settings.database_url)
+        except OtherSchema as error:
+            problem = {"title": "The database has another schema", "detail": str(error)}
+            raise CommandFailedError(ExitCode.UNREACHABLE, problem) from None
 
 
 def serve(

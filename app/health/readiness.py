@@ -81,7 +81,7 @@ def _database(sessions: Sessions) -> list[Check]:
 def _postgres_away(what: str, remedy: str) -> list[Check]:
     return [
         _found("postgres", what, remedy),
-        _found("migrations", "unknown while Postgres is away", MIGRATE),
+        _found("migrations", "the schema is unknown while Postgres is away", "see the check of postgres"),
     ]
 
 
@@ -164,10 +164,10 @@ class Probe:
                 self._looked, self._looked_at = self._pool.submit(self._look), time.monotonic()
             return self._looked
 
-    def found(self, until: float) -> list[Check]:
-        """The result, if the check has ended by `until` on the monotonic clock."""
+    def found(self, looked: Future[list[Check]], until: float) -> list[Check]:
+        """The result of a check that `begin` gave, if it has ended by `until` on the monotonic clock."""
         try:
-            return self.begin().result(max(until - time.monotonic(), 0))
+            return looked.result(max(until - time.monotonic(), 0))
         except FutureTimeoutError:
             return self._silent
 
@@ -204,10 +204,9 @@ class Probes:
 
     def checks(self) -> list[Check]:
         """The results, within `PATIENCE_S` and little more, also while a server does not answer."""
-        for probe in self._probes:
-            probe.begin()
+        begun = [(probe, probe.begin()) for probe in self._probes]
         until = time.monotonic() + PATIENCE_S
-        *servers, workers = (probe.found(until) for probe in self._probes)
+        *servers, workers = (probe.found(looked, until) for probe, looked in begun)
         return [*(check for found in servers for check in found), *map(_loop, self._loops), *workers]
 
     def close(self) -> None:

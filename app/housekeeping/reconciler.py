@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from app.core.lifecycle import counts, deadlines, leases, limits, parking, proofs
@@ -44,7 +43,7 @@ def reconcile(sessions: Sessions, queue: TaskQueue, settings: Settings) -> int:
         parking.drop_units(session)
         proofs.drop_finished(session)
         session.commit()
-        for table in chain.from_iterable(SERVED.values()):
+        for table in leases.with_silent_workers(session):
             reclaimed = leases.reclaim_expired(session, table, settings.max_attempts)
             dead += [replace(work, dispatch=work.dispatch - 1) for work in (*reclaimed.again, *reclaimed.ended)]
             due += reclaimed.again
@@ -67,9 +66,9 @@ def _unwoken(session: Session, queue: TaskQueue, seconds: float) -> list[Waiting
     A message wakes a worker for whatever waits. While a queue holds as many messages as rows wait, none is missing, and
     thousands of rows need not be compared with thousands of messages.
     """
-    lengths = queue.lengths()
+    counts, lengths = leases.count_waiting_since(session, seconds), queue.lengths()
     found = []
     for kind, tables in SERVED.items():
-        if sum(leases.count_waiting_since(session, table, seconds) for table in tables) > lengths[kind]:
+        if sum(counts[table] for table in tables) > lengths[kind]:
             found += [row for table in tables for row in leases.waiting_since(session, table, seconds)]
     return found

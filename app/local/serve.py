@@ -18,7 +18,7 @@ from sqlalchemy import create_engine
 from app.access import keys, projects
 from app.access.secrets import make_secret
 from app.core.db.engine import make_sessions
-from app.core.db.migrate import upgrade
+from app.core.db.migrate import OtherSchema, upgrade
 from app.core.db.tables import Scope
 from app.core.lifecycle.leases import expire_all
 from app.local.errors import LocalServerError
@@ -178,7 +178,10 @@ class Service:
             (plan.data_dir / directory).mkdir(parents=True, exist_ok=True)
         self._say(OWN_NAME, f"starting PostgreSQL and Valkey on {plan.data_dir}")
         self._servers.start()
-        upgrade(self._servers.database_url)
+        try:
+            upgrade(self._servers.database_url)
+        except OtherSchema as error:
+            raise LocalServerError(str(error)) from error
         _forget_dead_workers(self._servers.database_url)
         if plan.auth == "keys":
             _make_first_key(self._servers.database_url, plan.first_key)

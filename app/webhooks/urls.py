@@ -41,7 +41,7 @@ def check_webhook_url(url: str, settings: Settings) -> None:
         (host or "").encode("idna")  # as the lookup will
     except UnicodeError as error:
         raise WebhookRefused(f"names {host!r}, which no host can be called ({error})") from None
-    if parts.scheme != "https" and not settings.webhook_allow_private:
+    if parts.scheme not in (("https", "http") if settings.webhook_allow_private else ("https",)):
         raise WebhookRefused(f"has scheme {parts.scheme!r}: use https, so that nobody reads or changes it on its way")
     if not host or "@" in parts.netloc or parts.fragment:
         raise WebhookRefused("must name a host, without credentials and without a fragment: https://host/path")

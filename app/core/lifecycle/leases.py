@@ -12,7 +12,7 @@ from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CursorResult, and_, case, func, literal, select, update
+from sqlalchemy import CursorResult, and_, case, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.core.db.tables import Dataset, Estimate, Job, Part, Preview, Proof, ProofRun, Repair, Shard, State
@@ -44,6 +44,8 @@ SERVED: Mapping[str, tuple[Work, ...]] = {
     "proofs": (ProofRun,),
 }
 """The tables whose rows wait in each queue."""
+
+TABLES: tuple[Work, ...] = tuple(chain.from_iterable(SERVED.values()))
 
 OPEN = (State.QUEUED, State.RUNNING)
 
@@ -235,19 +237,24 @@ def request_cancel(session: Session, table: Work, row_id: uuid.UUID) -> State | 
     return state if state is not None else session.scalar(select(table.state).where(table.id == row_id))
 
 
+def with_silent_workers(session: Session) -> list[Work]:
+    """The tables with rows whose worker fell silent: asked of all at once, as mostly there is none."""
+    silent = session.execute(select(*(exists().where(*_silent(table)) for table in TABLES))).one()
+    return [table for table, any_silent in zip(TABLES, silent, strict=True) if any_silent]
+
+
 def reclaim_expired(session: Session, table: Work, max_attempts: int) -> Reclaimed:
     """Take back the rows whose worker fell silent.
 
     A row goes to the queue again, ends cancelled if that was asked for, and fails after `max_attempts` workers
     died on it (a row that kills its worker must not kill them all).
     """
-    expired = table.state == State.RUNNING, table.lease_expires_at < func.now()
     exhausted = table.crashes + 1 >= max_attempts
     cancelled = table.cancel_requested_at.is_not(None)
     again = ~exhausted & ~cancelled
     rows = session.execute(
         update(table)
-        .where(*expired)
+        .where(*_silent(table))
         .values(
             state=case(
                 (cancelled, _state(State.CANCELLED)),
@@ -274,20 +281,25 @@ def reclaim_expired(session: Session, table: Work, max_attempts: int) -> Reclaim
 
 def expire_all(session: Session) -> None:
     """Let every lease run out now: for a start when no worker of before can be alive."""
-    for table in chain.from_iterable(SERVED.values()):
+    for table in TABLES:
         session.execute(update(table).where(table.lease_token.is_not(None)).values(lease_expires_at=func.now()))
     session.commit()
 
 
-def count_waiting_since(session: Session, table: Work, seconds: float) -> int:
-    """Number of the rows that have been queued for at least `seconds`."""
-    return session.scalar(select(func.count()).select_from(table).where(_waits_since(table, seconds))) or 0
+def count_waiting_since(session: Session, seconds: float) -> dict[Work, int]:
+    """Number of the rows of each table that have been queued for at least `seconds`."""
+    counts = (select(func.count(table.id)).where(_waits_since(table, seconds)).scalar_subquery() for table in TABLES)
+    return dict(zip(TABLES, session.execute(select(*counts)).one(), strict=True))
 
 
 def waiting_since(session: Session, table: Work, seconds: float) -> list[Waiting]:
     """Rows that have been queued for at least `seconds`, oldest first."""
     statement = select(table.id, table.dispatch).where(_waits_since(table, seconds)).order_by(table.queued_at)
     return [Waiting(table, row.id, row.dispatch) for row in session.execute(statement)]
+
+
+def _silent(table: Work) -> tuple[ColumnElement[bool], ...]:
+    return table.state == State.RUNNING, table.lease_expires_at < func.now()
 
 
 def _waits_since(table: Work, seconds: float) -> ColumnElement[bool]:

@@ -49,11 +49,10 @@ def enforce(session: Session, job_id: uuid.UUID | None = None) -> None:
     for row in session.execute(statement).all():
         job = row.Job
         dropped = session.scalars(
-            delete(Shard).where(Shard.job_id == job.id, Shard.state == State.QUEUED).returning(Shard.samples)
+            delete(Shard).where(Shard.job_id == job.id, Shard.state == State.QUEUED).returning(Shard.id)
         ).all()
         plan = dict(job.plan or {})
         plan.pop("behind", None)
-        plan["computed"] = plan.get("computed", 0) - sum(dropped)
         reached = LimitReached(limit="seconds", value=row.limit, used=round(float(row.used), 3))
         job.plan = {**plan, "limited": reached.model_dump()}
         logger.info("job %s is past its limit of %s s: %d shards are not begun", job.id, row.limit, len(dropped))

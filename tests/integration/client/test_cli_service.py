@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app as spice
+from app.core.db.migrate import upgrade
 from app.local.process import free_port
 from app.main import create_app
 from tests.integration.conftest import real_rows
@@ -193,6 +194,28 @@ def test_migrate_makes_the_schema_and_may_be_run_again(empty_database_url: str) 
         assert done.returncode == 0, done.stderr
     with psycopg.connect(empty_database_url.replace("+psycopg", "")) as connection:
         assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ("UPDATE alembic_version SET version_num = '0042'", "it is at revision 0042, which is none of 0001"),
+        ("ALTER TABLE jobs RENAME priority TO urgency", "it lacks jobs.priority and it has jobs.urgency"),
+        ("DROP TABLE repairs", "it lacks repairs.cancel_requested_at, "),
+    ],
+)
+def test_a_database_of_another_version_is_told_with_the_remedy(
+    empty_database_url: str, changed: str, told: str
+) -> None:
+    upgrade(empty_database_url)
+    with psycopg.connect(empty_database_url.replace("+psycopg", "")) as connection:
+        connection.execute(changed)
+    done = spice_process("migrate", SPICE_DATABASE_URL=empty_database_url)
+    assert done.returncode == 3
+    said = " ".join(done.stderr.split())
+    assert f"the database has the schema of another version ({told}" in said
+    assert "start the version that made it, or take an empty database" in said
+    assert "Traceback" not in said
 
 
 def test_migrate_waits_for_the_database_but_not_for_ever() -> None:

@@ -113,7 +113,9 @@ def test_a_frozen_postgres_is_told_in_time_and_looked_at_by_one_thread(
                 process.suspend()
             for _ in range(3):
                 began = time.monotonic()
-                assert wrong(probes)["postgres"] == "Postgres did not take a write within 2 s"
+                told = wrong(probes)
+                assert told["postgres"] == "Postgres did not take a write within 2 s"
+                assert told.keys() == {"postgres", "migrations"}, "what answers is not blamed"
                 assert time.monotonic() - began < soon(6)
             assert threading.active_count() <= before
         finally:

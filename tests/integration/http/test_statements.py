@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, event, insert
 
 from app.core.db.tables import Job, State
+from app.housekeeping.reconciler import reconcile
 from tests.integration.conftest import Service, real_rows
 from tests.integration.keys import make_key
 
@@ -71,3 +72,11 @@ def test_a_submission_is_few_statements(service: Service, sessions: Sessions) ->
     with statements() as seen:
         service.submit(body | {"dataset": {"id": dataset["id"]}})
     assert len(seen) <= 3, seen
+
+
+def test_a_look_of_the_reconciler_at_an_idle_service_is_few_statements(service: Service, sessions: Sessions) -> None:
+    """Every API process looks every few seconds: once for all tables that workers serve, not once for each."""
+    queue = service.http.app.state.resources.queue  # type: ignore[attr-defined]
+    with statements() as seen:
+        assert reconcile(sessions, queue, service.settings) == 0
+    assert len(seen) <= 13, seen

@@ -93,6 +93,7 @@ def test_no_shard_is_begun_after_the_seconds_are_over(service: Service, workers:
     said = job["result"]["limited"]
     assert (said["limit"], said["value"]) == ("seconds", 1.0)
     assert 0 < said["rows_scored"] < ROWS
+    assert job["result"]["gradients"] == {"computed": said["rows_scored"], "reused": 0}
     assert said["used"] < 1.0 + 3 * 0.7, "a shard later"
     workers.stop()
     assert_settled(service, succeeded=1, failed="limit-reached")
