@@ -225,7 +225,7 @@ def model_files(path: Path, limits: ModelLimits) -> ModelFiles:
 
     Raises:
         ModelError: Not a directory, a link that leaves it, weights other than safetensors, files that are too large or
-            not what they should be, remote code, quantised weights.
+            not what they should be, remote code, quantised weights that can't be loaded or that nothing says how to.
     """
     entries = _entries(path)
     root = path.resolve()
@@ -248,9 +248,21 @@ def model_files(path: Path, limits: ModelLimits) -> ModelFiles:
             if name == CONFIG:
                 quantised = settled(content, f"{path.name}/{name}", "float32")
     tensors = [tensor for name in weights for tensor in check_header(path / name, limits.json_max_bytes)]
+    _refuse_scaled(path.name, tensors, quantised is not None)
     return ModelFiles(
         path, tuple(path / name for name in sorted([*small, *weights])), tuple(tensors), stored_as(quantised)
     )
+
+
+def _refuse_scaled(name: str, tensors: Sequence[Tensor], is_quantised: bool) -> None:
+    """See that no weight is of 8 bits where the configuration does not say how it is quantised."""
+    scaled = next((tensor for tensor in tensors if tensor.scaled), None)
+    if scaled is not None and not is_quantised:
+        raise ModelError(
+            f"model.uri: {name}/{CONFIG} has no quantization_config, and {scaled.name[:100]} is stored as "
+            f"{scaled.dtype}, which would be read without its scale: copy the configuration that belongs to these "
+            "weights, or use the original weights"
+        )
 
 
 def parsed(content: bytes, name: str) -> Any:  # noqa: ANN401 - whatever the file holds

@@ -45,6 +45,11 @@ class Tensor:
         return self.elements * (1 if self.dtype == "BOOL" else int(re.findall(r"\d+", self.dtype)[0]) // 8)
 
     @property
+    def scaled(self) -> bool:
+        """Whether its numbers, of 8 bits each, stand for a weight only together with a scale."""
+        return self.dtype.startswith("F8") or (self.dtype == "I8" and self.name.endswith(".weight"))
+
+    @property
     def packed(self) -> bool:
         """Whether its numbers are integers, as those of quantised weights are, and do not stand for themselves."""
         return self.dtype[0] in "IUB" and not self.dtype.startswith("BF")

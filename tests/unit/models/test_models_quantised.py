@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import (
     AutoModelForCausalLM,
@@ -126,3 +128,18 @@ def test_settings_that_a_library_refuses_are_refused_in_its_words(
     with pytest.raises(ModelError, match=said) as raised:
         load_model(tmp_path, dtype="float32", device=CPU)
     assert str(raised.value).startswith("model.uri: ")
+
+
+@pytest.mark.parametrize(("dtype", "named"), [(torch.int8, "I8"), (torch.float8_e4m3fn, "F8_E4M3")])
+def test_weights_of_8_bits_that_no_configuration_speaks_of_are_refused(
+    plain: Path, tmp_path: Path, dtype: torch.dtype, named: str
+) -> None:
+    """Transformers would take the numbers as they are, without their scale."""
+    path = shutil.copytree(plain, tmp_path / "model")
+    tensors = load_file(path / "model.safetensors")
+    layer = "model.layers.0.self_attn.q_proj.weight"
+    scale = float(tensors[layer].abs().max()) / 127
+    tensors |= {layer: (tensors[layer] / scale).to(dtype), f"{layer}_scale": torch.tensor(scale)}
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"no quantization_config, and {layer} is stored as {named}"):
+        load_model(path, dtype="float32", device=CPU)
