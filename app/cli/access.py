@@ -225,10 +225,12 @@ def list_projects(*, as_json: AsJson = False) -> None:
 def _limit(name: str, value: str) -> int | None:
     if value == "default":
         return None
-    if not value.isdecimal() or len(value) > LIMIT_DIGITS or (name == "requests_per_minute" and int(value) == 0):
+    least = 1 if name == "requests_per_minute" else 0
+    if not value.isdecimal() or len(value) > LIMIT_DIGITS or int(value) < least:
         raise refusal(
             "Wrong usage",
-            f"--{name.replace('_', '-')} {value}: is neither a number of up to {LIMIT_DIGITS} digits nor `default`",
+            f"--{name.replace('_', '-')} {value}: is neither a number from {least}, of up to {LIMIT_DIGITS} digits, "
+            "nor `default`",
         )
     return int(value)
 

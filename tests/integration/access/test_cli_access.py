@@ -68,8 +68,15 @@ def test_a_key_ends_by_itself(ring: KeyRing) -> None:
         (["keys", "revoke", "abc"], "spice keys list"),
         (["projects", "create", "default"], "spice projects list"),
         (["keys", "create", "--name", "ci", "--expires-days", "1e308"], "36500"),
-        (["projects", "limit", "default", "--rows-per-day", "9" * 19], "a number of up to 18 digits nor `default`"),
-        (["projects", "limit", "default", "--open-jobs", "-1"], "a number of up to 18 digits nor `default`"),
+        (
+            ["projects", "limit", "default", "--rows-per-day", "9" * 19],
+            "a number from 0, of up to 18 digits, nor `default`",
+        ),
+        (["projects", "limit", "default", "--open-jobs", "-1"], "a number from 0, of up to 18 digits, nor `default`"),
+        (
+            ["projects", "limit", "default", "--requests-per-minute", "0"],
+            "a number from 1, of up to 18 digits, nor `default`",
+        ),
     ],
 )
 def test_what_cannot_be_done_says_what_to_do(command: list[str], said: str) -> None:
