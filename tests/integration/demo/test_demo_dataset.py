@@ -32,11 +32,16 @@ def test_the_installed_packages_hold_2000_rows_of_at_least_three_domains(all_row
     assert all(row.prompt.strip() and row.response.strip() for row in rows)
 
 
-def test_the_same_packages_give_the_same_file(tmp_path: Path, all_rows: list[Row]) -> None:
+def test_the_same_rows_in_any_order_give_the_same_file(
+    tmp_path: Path, all_rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "data" / "rows.jsonl"
+    halves = all_rows[::2], all_rows[1::2]
+    monkeypatch.setattr("demo.dataset.function_rows", lambda: halves[1])
+    monkeypatch.setattr("demo.dataset.example_rows", lambda: halves[0])
     write_dataset(path, 320)
     written = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [Row(**columns) for columns in written] == choose(reversed(all_rows), 320)
+    assert [Row(**columns) for columns in written] == choose(all_rows, 320)
     assert [entry.name for entry in path.parent.iterdir()] == ["rows.jsonl"]
 
 
