@@ -112,21 +112,21 @@ def test_who_holds_what_was_there_has_it_there(tmp_path: Path) -> None:
     """Takers and deleters in a race: what was taken is there for as long as it is held."""
     path = tmp_path / "datasets" / "a.jsonl"
     path.parent.mkdir()
-    faults: list[str] = []
-    counts = {"held": 0, "deleted": 0}
+    turns = {"held": 0, "deleted": 0}
+    lost = 0
     ends = time.monotonic() + PATIENCE_S
 
     def racing() -> bool:
-        return min(counts.values()) < TURNS and time.monotonic() < ends
+        return min(turns.values()) < TURNS and time.monotonic() < ends
 
     def hold() -> None:
+        nonlocal lost
         holds = Holds()
         while racing():
             if holds.take("dataset", path):
-                counts["held"] += 1
+                turns["held"] += 1
                 time.sleep(0.0005)
-                if not path.exists():
-                    faults.append("it was deleted while it was held")
+                lost += not path.exists()
                 holds.drop("dataset")
             else:
                 path.touch()
@@ -137,7 +137,7 @@ def test_who_holds_what_was_there_has_it_there(tmp_path: Path) -> None:
             with deleting(path) as free:
                 if free and path.exists():
                     path.unlink()
-                    counts["deleted"] += 1
+                    turns["deleted"] += 1
             time.sleep(0.0005)
 
     threads = [threading.Thread(target=target) for target in (hold, hold, delete, delete)]
@@ -145,5 +145,5 @@ def test_who_holds_what_was_there_has_it_there(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not faults
-    assert min(counts.values()) >= TURNS
+    assert lost == 0, "deleted while it was held"
+    assert min(turns.values()) >= TURNS
