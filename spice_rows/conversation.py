@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spice_rows.shape import ShapeName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from spice_rows.shape import Shape
 
@@ -245,9 +245,10 @@ class _Row:
             _drop_flags(turn, self.ignored)
         if not any(learned):
             raise RowRefused("empty_response")
-        if not all(is_unicode(value) for turn in turns for value in turn.values() if isinstance(value, str)):
+        tools, kwargs = self.tools(), self.kwargs()
+        if not all(map(is_unicode, _texts([turns, tools, kwargs]))):
             raise RowRefused("invalid_utf8")
-        return Conversation(turns, learned, self.tools(), self.kwargs(), ignored=self.ignored)
+        return Conversation(turns, learned, tools, kwargs, ignored=self.ignored)
 
 
 def _from_messages(row: _Row, wanted: Wanted) -> Conversation:
@@ -502,6 +503,19 @@ def parsed(value: Any) -> Any:  # noqa: ANN401 - any JSON
         return json.loads(value)
     except (ValueError, RecursionError):
         return value
+
+
+def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON
+    """All texts of a value, names of fields included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _texts(name)
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
 
 
 def is_unicode(text: str) -> bool:

@@ -29,6 +29,7 @@ from workers.data.formats import (
     iter_ranges,
     iter_records,
     read_columns,
+    storable,
     storable_columns,
     unread_columns,
 )
@@ -624,7 +625,8 @@ class _Writer:
 
     def ignore(self, fields: Mapping[str, int]) -> None:
         """Count rows that have fields which nothing reads."""
-        self._ignored.update(fields)
+        for name, count in fields.items():
+            self._ignored[storable(name)] += count
 
     def write(self, rows: list[tuple[int, list[Encoded]]]) -> None:
         """Append samples in order."""

@@ -236,8 +236,13 @@ def in_rows(snapshot: Snapshot) -> bool:
 
 def storable_columns(names: Iterable[str]) -> list[str]:
     """Of some names the first that are told, each once."""
-    storable = (name for name in dict.fromkeys(names) if len(name) <= LONGEST_COLUMN_NAME)
-    return list(islice((name for name in storable if is_unicode(name) and "\0" not in name), MOST_COLUMNS))
+    short = (name for name in dict.fromkeys(names) if len(name) <= LONGEST_COLUMN_NAME)
+    return list(islice((name for name in short if is_unicode(name) and "\0" not in name), MOST_COLUMNS))
+
+
+def storable(text: str) -> str:
+    """A text as Postgres stores it, which has no NUL character and no half of a surrogate pair."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 
 
 def _identity(snapshot: Snapshot) -> tuple[str, str, str | None]:

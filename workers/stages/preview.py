@@ -12,7 +12,7 @@ from app.core.uris.datasets import check_uris
 from app.core.uris.models import check_model_uri
 from workers.data.conversation import Wanted, to_conversation
 from workers.data.corpus import shape_for
-from workers.data.formats import BadRecord, iter_records, read_columns
+from workers.data.formats import BadRecord, iter_records, read_columns, storable
 from workers.data.rejection import Reason, Refusal
 from workers.data.stopping import Stopped
 from workers.data.template_server import template_limits
@@ -83,7 +83,7 @@ def _shown(record: Record | BadRecord, shape: Shape, wanted: Wanted, encoder: Co
     found = record.reason if isinstance(record, BadRecord) else to_conversation(record.values, shape, wanted)
     spelled = Refusal(found) if isinstance(found, Reason) else encoder.spell(found)
     if isinstance(spelled, Refusal):
-        return {"row": record.row, "rejected": str(spelled.reason), "message": _storable(spelled.said) or None}
+        return {"row": record.row, "rejected": str(spelled.reason), "message": storable(spelled.said) or None}
     encoded, pieces = spelled
     ignored = encoded.ignored if isinstance(found, Reason) else found.ignored.union(encoded.ignored)
     shown, characters = 0, 0
@@ -99,12 +99,7 @@ def _shown(record: Record | BadRecord, shape: Shape, wanted: Wanted, encoder: Co
         # The first token has nothing before it to be told from, so it carries no loss.
         "learned_tokens": int(encoded.loss_mask[1:].sum()),
         "truncated": encoded.truncated,
-        "pieces": [_storable(piece) for piece in pieces[:shown]],
+        "pieces": [storable(piece) for piece in pieces[:shown]],
         "learned": [place > 0 and bool(learned) for place, learned in enumerate(encoded.loss_mask[:shown])],
-        "ignored": sorted(map(_storable, ignored)),
+        "ignored": sorted(map(storable, ignored)),
     }
-
-
-def _storable(text: str) -> str:
-    """Postgres stores no NUL character and no half of a surrogate pair."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

@@ -62,3 +62,12 @@ def test_the_rows_of_a_result_show_the_side_that_was_learned(service: Service, p
     assert {row["index"]: row["messages"][-1]["content"] for row in shown} == {
         row["index"]: PAIRS[row["index"]][preference] for row in shown
     }
+
+
+def test_names_that_no_database_holds_are_told_in_others(service: Service) -> None:
+    """A NUL character in the name of a column, or of a turn's field, and half of a surrogate pair."""
+    turns = [{"role": "user", "content": "Who?", "n\0te": 1}, {"role": "assistant", "content": "I."}]
+    rows = [{"messages": turns, "so\0rce": "a", "b\ud800": i} for i in range(5)]
+    found = service.run(service.request(service.write_dataset(rows)))
+    assert found["state"] == "succeeded", found["error"]
+    assert found["result"]["ignored_columns"] == {"n\ufffdte": 5, "so\ufffdrce": 5, "b?": 5}

@@ -196,3 +196,21 @@ def test_what_a_part_of_a_content_says_besides_its_text_is_told() -> None:
     assert isinstance(found, Conversation)
     assert found.ignored == {"cache_control", "signature"}
     assert found.messages == [user("a"), {**assistant("b"), "reasoning_content": "hm"}]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tools": [{"name": "f", "description": "\ud800"}]},
+        {"chat_template_kwargs": {"style": "\ud800"}},
+        {"messages": [user("a"), {"role": "tool", "content": {"x": ["\ud800"]}}, assistant("b")]},
+        {
+            "messages": [
+                user("a"),
+                {**assistant(""), "tool_calls": [{"function": {"name": "f", "arguments": {"\ud800": 1}}}]},
+            ]
+        },
+    ],
+)
+def test_half_a_surrogate_pair_is_refused_however_deep_it_lies(more: dict[str, Any]) -> None:
+    assert read({"messages": [user("a"), assistant("b")], **more}) == Reason.INVALID_UTF8
