@@ -145,24 +145,32 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def service_settings(request: pytest.FixtureRequest, settings: Settings, tiny_model: Path) -> Settings:
-    """The test's own settings, as a service has them; where worker processes are killed, the reconciler looks often."""
-    often = {"reconcile_s": 0.5} if "workers" in request.fixturenames else {}
-    return of_a_service(settings, tiny_model).model_copy(update=often)
+    """The test's own settings, as a service has them.
+
+    Worker processes share a job or are killed in its midst: the reconciler looks often, and shards are small. They are
+    small too where a test is marked `small_shards`; elsewhere a job of the tests has one shard, as most jobs' time is
+    that of their shards.
+    """
+    processes = "workers" in request.fixturenames
+    update: dict[str, Any] = {"reconcile_s": 0.5} if processes else {}
+    if processes or request.node.get_closest_marker("small_shards"):
+        update |= {"shard_rows": 16, "token_budget": 512}
+    return of_a_service(settings, tiny_model).model_copy(update=update)
 
 
 def of_a_service(settings: Settings, tiny_model: Path) -> Settings:
-    """Small shards, quick leases, and the model's directory allowed; nothing expires but where a test has it expire.
+    """Shards of 64 rows, and the model's directory allowed; nothing expires but where a test has it expire.
 
     A worker of the test's own process loses no message, and a look of the reconciler takes as long as a small request.
     """
     return settings.model_copy(
         update={
             "allowed_roots": (*settings.allowed_roots, str(tiny_model.parent)),
-            "shard_rows": 16,
-            "token_budget": 512,
+            "shard_rows": 64,
+            "token_budget": 4096,
             "torch_threads": 1,
             "reconcile_s": 2.0,
-            "lease_s": 2.0,
+            "lease_s": 20.0,
             "expiry_s": 3600.0,
             "chunk_rows": 5,
         }

@@ -20,7 +20,7 @@ from app.housekeeping.retention import UNFINISHED_S, sweep
 from workers.data.leftovers import remove_leftovers
 
 DEADLINE_S = 120
-SHARD_ROWS = 16  # as in the service's settings
+SHARD_ROWS = 16  # of small shards, as in the settings of such a service
 HOUR_S = 3600.0
 LISTS_OF_RQ = ("rq:queues", "rq:workers", "rq:failed:")
 """Of queues, workers and failed messages; RQ strikes off who is gone."""

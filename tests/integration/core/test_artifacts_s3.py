@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from app.core.settings import Settings
     from tests.integration.conftest import Service
 
+pytestmark = pytest.mark.small_shards
+
 PREFIX = "team/spice"
 SHARD = re.compile(r"\bshard-[0-9a-f]+\.safetensors$")
 PUBLISHED = [

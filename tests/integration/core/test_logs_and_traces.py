@@ -102,6 +102,7 @@ def test_an_error_is_one_line_with_its_stack(said: Callable[[], list[dict[str, A
     assert line["time"].endswith("Z")
 
 
+@pytest.mark.small_shards
 def test_a_trace_goes_from_the_request_through_the_queue_to_every_stage(service: Service, sessions: Sessions) -> None:
     exporter = InMemorySpanExporter()
     service.http.headers.update(make_key(sessions, "search"))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Service
     from tests.integration.processes import Processes
 
+pytestmark = pytest.mark.small_shards
+
 Row = dict[str, str]
 
 POOL = 200

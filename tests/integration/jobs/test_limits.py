@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from tests.integration.conftest import ROWS, real_rows
 from tests.integration.settled import SHARD_ROWS, assert_settled, final, wait_for
@@ -14,6 +15,8 @@ from tests.integration.settled import SHARD_ROWS, assert_settled, final, wait_fo
 if TYPE_CHECKING:
     from tests.integration.conftest import Service
     from tests.integration.processes import Processes
+
+pytestmark = pytest.mark.small_shards
 
 
 def limited(service: Service, **limits: Any) -> dict[str, Any]:

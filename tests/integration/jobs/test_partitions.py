@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Service
     from tests.integration.processes import Processes
 
+pytestmark = pytest.mark.small_shards
+
 PARTS = 3
 
 

@@ -171,6 +171,7 @@ def test_a_given_adapter_is_scored_and_its_content_is_part_of_the_address(servic
     assert service.run(body)["result"]["sketches_reused"]
 
 
+@pytest.mark.small_shards
 def test_a_prepared_job_computes_its_preparation_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """All four shards, and a second job after one of them was lost, start from the same adapter."""
     made: list[int] = []

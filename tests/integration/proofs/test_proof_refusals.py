@@ -72,6 +72,7 @@ def test_a_job_that_is_not_there_or_has_failed_is_refused(shared_service: Servic
     assert (unknown.status_code, unknown.json()["type"]) == (404, "proof-not-found")
 
 
+@pytest.mark.small_shards
 def test_a_job_that_its_limits_cut_short_is_not_proven(service: Service) -> None:
     """Random rows come from all rows. A job that was still waiting as the proof was asked for is told likewise."""
     limits = {"gradient_tokens": 1, "on_limit": "select"}

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tests.integration.processes import Processes
     from tests.integration.s3_server import Call
 
+pytestmark = pytest.mark.small_shards
+
 
 _numbers = count(1)
 
