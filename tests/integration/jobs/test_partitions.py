@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from app.core.db.tables import Part, State
 from tests.integration.conftest import ROWS
+from tests.integration.processes import SHORT_LEASE_S
 from tests.integration.settled import assert_settled, final, wait_for
 
 if TYPE_CHECKING:
@@ -57,14 +58,15 @@ def test_the_parts_come_close_to_the_whole(service: Service) -> None:
 def test_a_part_that_its_worker_dies_in_is_the_only_one_lost(
     service: Service, workers: Processes, sessions: Sessions
 ) -> None:
-    killed = workers.start(("at", "part", "die"))
+    killed = workers.start(("at", "part", "die"), lease_s=SHORT_LEASE_S)
     job_id = service.submit(parted(service))
     assert killed.wait() == -signal.SIGKILL
     with sessions() as session:
         states = session.scalars(select(Part.state).where(Part.job_id == job_id).order_by(Part.number)).all()
         kept = session.scalars(select(Part.finished_at).where(Part.state == State.SUCCEEDED)).all()
     assert sorted(states) == [State.QUEUED, State.RUNNING, State.SUCCEEDED]
-    holder = workers.start(("at", "selecting", "freeze"))  # when all parts are done and before they are merged
+    # When all parts are done, and before they are merged.
+    holder = workers.start(("at", "selecting", "freeze"), lease_s=SHORT_LEASE_S)
     wait_for(service, job_id, lambda _: _all_done(sessions, job_id))
     with sessions() as session:
         parts = session.scalars(select(Part).where(Part.job_id == job_id)).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.integration.conftest import ROWS
+from tests.integration.processes import SHORT_LEASE_S
 from tests.integration.settled import final, wait_for
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def test_a_job_goes_on_by_itself_when_the_one_that_computed_for_both_is_cancelle
 ) -> None:
     body = service.request()
     first, second = service.submit(body), service.submit(body)
-    workers.start(("at", "gradients", "die"))
+    workers.start(("at", "gradients", "die"), lease_s=SHORT_LEASE_S)
     wait_for(service, first, lambda job: job["stage"] == "gradients")
     assert service.http.post(f"/jobs/{first}/cancel").status_code < 300
     workers.start()
