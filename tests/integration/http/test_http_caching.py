@@ -85,7 +85,7 @@ def test_a_heartbeat_changes_no_tag_and_progress_does(service: Service) -> None:
         assert service.http.get(f"/jobs/{job_id}", headers=tag(first)).status_code == 304
         leases.extend(session, lease, 60, progress={"done": 1, "total": 2, "unit": "rows", "rate": None, "eta_s": None})
         assert service.http.get(f"/jobs/{job_id}", headers=tag(first)).status_code == 200
-    service.http.post(f"/jobs/{job_id}/cancel")  # or other jobs over its rows would wait for the end of its lease
+        leases.hand_back(session, lease)  # or other jobs over its rows would wait until it ends
 
 
 @pytest.mark.parametrize(
