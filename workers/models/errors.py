@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def in_brief(error: BaseException) -> str:
     """The class of a library's error and the beginning of its message, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200] or 'it gives no reason'}"
 
 
 class ModelError(ValueError):

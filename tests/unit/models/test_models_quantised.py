@@ -22,7 +22,7 @@ from transformers import (
 from workers.data.samples import Sample
 from workers.gradients.config import GradientConfig
 from workers.gradients.engine import GradientEngine
-from workers.models.errors import ModelError
+from workers.models.errors import ModelError, in_brief
 from workers.models.proxy import load_model
 from workers.models.quantised import settled, stored_as
 
@@ -101,6 +101,12 @@ def test_a_format_that_is_not_known_is_refused(plain: Path, tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "hqq"}}))
     with pytest.raises(ModelError, match=r"is quantised by 'hqq', and what can be loaded is awq, bitsandbytes"):
         load_model(tmp_path, dtype="float32", device=CPU)
+
+
+def test_a_library_that_says_nothing_is_told_as_such() -> None:
+    """A bare assertion is how bitsandbytes refuses some weights."""
+    assert in_brief(AssertionError()) == "AssertionError: it gives no reason"
+    assert in_brief(ValueError("two\nlines")) == "ValueError: two lines"
 
 
 @pytest.mark.parametrize(
