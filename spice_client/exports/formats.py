@@ -83,7 +83,7 @@ def write_trl(directory: Path, name: str, rows: Sequence[Conversation]) -> Writt
         lost = sum(not learns_every_reply(row) for row in rows)
         if lost:
             notes.append(f"in {lost} of {len(rows)} conversations some replies carry no loss here: TRL learns them too")
-    return Written([path], notes)
+    return Written([path], [*notes, *_thought_notes(rows)])
 
 
 def write_llama_factory(directory: Path, name: str, rows: Sequence[Conversation]) -> Written:
@@ -137,7 +137,7 @@ def write_axolotl(directory: Path, name: str, rows: Sequence[Conversation]) -> W
             "    type: chat_template.default\n"
             "    field_messages: messages\n    field_chosen: chosen\n    field_rejected: rejected\n",
         )
-        notes = [*_shortened_notes(rows, "Axolotl"), *_missing_notes(rows, "Axolotl", _beside)]
+        notes = [*_shortened_notes(rows, "Axolotl"), *_missing_notes(rows, "Axolotl", _beside), *_thought_notes(rows)]
         return Written([path, config], notes)
     write_jsonl(path, ({"messages": _flagged(row), **_beside(row)} for row in rows))
     write_text(
@@ -155,7 +155,8 @@ def write_axolotl(directory: Path, name: str, rows: Sequence[Conversation]) -> W
         '    roles_to_train: ["assistant"]\n'
         "    train_on_eos: turn\n",
     )
-    return Written([path, config], _missing_notes(rows, "Axolotl", lambda row: _beside(row).keys() - {"tools"}))
+    notes = _missing_notes(rows, "Axolotl", lambda row: _beside(row).keys() - {"tools"})
+    return Written([path, config], [*notes, *_thought_notes(rows)])
 
 
 def _turns(row: Conversation) -> list[Turn]:
@@ -201,10 +202,26 @@ def _missing_notes(
     return [f"{trainer} does not read {name}, which {counts[name]} of {len(rows)} rows have" for name in sorted(counts)]
 
 
+def _thought_notes(rows: Sequence[Conversation]) -> list[str]:
+    """Where rows keep their thoughts: the service gives a template the name that it reads, and a trainer does not."""
+    counts = Counter(
+        name for row in rows for name in REASONING_FIELDS if any(turn.get(name) for turn in _all_turns(row))
+    )
+    return [
+        f"{counts[name]} of {len(rows)} rows have their thoughts in {name}: rename it where your chat template reads "
+        f"{' or '.join(other for other in REASONING_FIELDS if other != name)}"
+        for name in sorted(counts)
+    ]
+
+
+def _all_turns(row: Conversation) -> list[Turn]:
+    return [*row.messages, *(row.rejected.messages if row.rejected else ())]
+
+
 def _not_in_sharegpt(row: Conversation) -> set[str]:
     """What the turns of LLaMA-Factory do not hold, or not beside calls of tools."""
     missing = {"chat_template_kwargs"} if row.kwargs else set()
-    for turn in [*row.messages, *(row.rejected.messages if row.rejected else ())]:
+    for turn in _all_turns(row):
         missing |= turn.keys() - {"role", "content", "tool_calls", "tool_call_id", *REASONING_FIELDS}
         if turn.get("tool_calls") and with_thoughts(turn):
             missing.add("what is said or thought beside calls of tools")

@@ -295,6 +295,16 @@ LONG_PAIR = {
             {"messages": THOUGHTFUL, "chat_template_kwargs": {"enable_thinking": False}},
             ["Axolotl does not read chat_template_kwargs, which 1 of 1 rows have"],
         ),
+        (
+            formats.write_trl,
+            {"messages": [TURN, {"role": "assistant", "content": "b", "thinking": "c"}]},
+            [
+                (
+                    "1 of 1 rows have their thoughts in thinking: rename it where your chat template reads "
+                    "reasoning_content or reasoning"
+                )
+            ],
+        ),
     ],
 )
 def test_what_a_trainer_has_no_place_for_is_said(
