@@ -437,9 +437,10 @@ class ConstraintCost(Answer):
 class ConstraintsMet(Answer):
     """What the constraints came to, together and each."""
 
-    log_det_lost: float
+    log_det_lost: float | None
     kept_out: dict[str, int]
     each: dict[str, ConstraintCost]
+    rows: dict[str, int] = {}
     sources: dict[str, SourcePicked] = {}
 
 
@@ -612,7 +613,12 @@ def _purpose_lines(result: JobResult) -> Iterator[tuple[str, str]]:
     met = result.constraints
     if met is not None:
         kept = ", ".join(f"{count:,} by {reason}" for reason, count in met.kept_out.items())
-        yield "constraints", f"cost {met.log_det_lost:.3f} nats; kept out: {kept or 'nothing'}"
+        cost = (
+            "not measured"
+            if met.log_det_lost is None
+            else f"{met.log_det_lost:.3f} nats; kept out: {kept or 'nothing'}"
+        )
+        yield "constraints", f"cost {cost}"
         for name, one in met.sources.items():
             yield "source", f"{name}: {one.picked:,} picked, {one.least:,} to {one.most:,} allowed"
     for name, reached in (("target", result.target), ("protect", result.protect)):

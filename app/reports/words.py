@@ -56,6 +56,10 @@ def _constraints(result: JobResult) -> list[str]:
     met = result.constraints
     if met is None:
         return []
+    if met.log_det_lost is None:
+        return [
+            "What the constraints cost is not measured: with a schedule other picks would have trained another model."
+        ]
     words = (
         f"The constraints cost {met.log_det_lost:.4g} nats against as many rows that are picked without them; the "
         "proof above is about the best subset that they allow."

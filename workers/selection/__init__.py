@@ -27,6 +27,7 @@ from workers.selection.stability import Stability, stability
 from workers.selection.sweep import Grid, SweepPoint, sweep
 from workers.selection.target import Metric, Reach, cosines, metric, prices, reach
 from workers.selection.transport import Transport, transport
+from workers.selection.window_shares import Course, WindowShares, select_in_window
 
 __all__ = [
     "BudgetError",
@@ -35,6 +36,7 @@ __all__ = [
     "Constraints",
     "Cost",
     "CostOfOne",
+    "Course",
     "Grid",
     "Guarantees",
     "InvalidRowsError",
@@ -54,6 +56,7 @@ __all__ = [
     "StopReason",
     "SweepPoint",
     "Transport",
+    "WindowShares",
     "by_score",
     "by_turns",
     "cosines",
@@ -73,6 +76,7 @@ __all__ = [
     "select",
     "select_in_order",
     "select_in_shares",
+    "select_in_window",
     "select_part",
     "settle",
     "stability",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workers.selection.result import Selection, StopReason
 
 #: Decimals that a share of some rows is rounded to: 0.29 of 100 is a little less than 29 in floating point.
-_DECIMALS = 6
+DECIMALS = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,8 +43,8 @@ class Shares:
 
     def of(self, count: int) -> Sources:
         """The limits in rows for so many picks."""
-        least = [ceil(round(share * count, _DECIMALS)) for share in self.least.tolist()]
-        most = [floor(round(share * count, _DECIMALS)) for share in self.most.tolist()]
+        least = [ceil(round(share * count, DECIMALS)) for share in self.least.tolist()]
+        most = [floor(round(share * count, DECIMALS)) for share in self.most.tolist()]
         return Sources(self.names, self.of_row, np.array(least, dtype=np.int64), np.array(most, dtype=np.int64))
 
     def held_by(self, rows: NDArray[np.int64]) -> bool:

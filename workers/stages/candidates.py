@@ -10,7 +10,7 @@ import numpy as np
 
 from workers.data.rejection import Reason, enforce_limit
 from workers.runtime.failures import JobError
-from workers.stages.limits import same_texts, shares_of
+from workers.stages.limits import FIELD, impossible, same_texts, shares_of
 from workers.statistics.row_figures import dropped_by, kept_and_scaled, length_factors, row_figures
 from workers.statistics.suspects import Needs, default_filter, suspects, suspicion
 
@@ -181,12 +181,7 @@ def candidates_of(
         enforce_limit(rejected, corpus.rows_total, max_rejected_fraction)
     lost = membership.include[~np.isin(membership.include, usable)]
     if len(lost):
-        raise JobError(
-            "constraints-impossible",
-            "The constraints can't be met",
-            "selection.constraints.include" if membership.kept is None else "extends",
-            f"row {lost[0]} has to be picked and can't be used ({Reason.NON_FINITE_GRADIENT}): leave it out",
-        )
+        raise must_be_usable(int(lost[0]), f"{FIELD}.include" if membership.kept is None else "extends")
     losses = (stored.token_losses, stored.unprompted, stored.end_losses)
     figures = row_figures(stored.values, *(one[stored.finite] for one in losses))
     suspicious = suspicion(figures)
@@ -214,6 +209,13 @@ def candidates_of(
         rejected=rejected,
         filtered={reason: usable[places].tolist() for reason, places in dropped.items()},
         kept=membership.kept,
+    )
+
+
+def must_be_usable(row: int, field: str) -> JobError:
+    """What a job fails with that has to pick a row without a finite gradient."""
+    return impossible(
+        field, f"row {row} has to be picked and can't be used ({Reason.NON_FINITE_GRADIENT}): leave it out"
     )
 
 

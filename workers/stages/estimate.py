@@ -44,13 +44,16 @@ from workers.stages.reading import (
     source_for,
     tokenising,
 )
-from workers.stages.schedule import outcome_of, store_of
+from workers.stages.schedule import check_windows, outcome_of, picks_by_window, store_of
 from workers.stages.stage_times import Ahead, stage_times
+from workers.stages.window_limits import window_limits_of
 from workers.statistics.durations import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from workers.data.corpus import Corpus
     from workers.data.fetch import Snapshot
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
     from workers.models.tokenizer import ModelTokenizer
     from workers.runtime.context import WorkerContext
     from workers.runtime.heartbeat import LeaseHeartbeat
-    from workers.stages.limits import Kept
+    from workers.stages.limits import Kept, Membership
     from workers.stages.reading import Source
     from workers.statistics.durations import Expected
 
@@ -82,6 +85,8 @@ class _Looked:
         sample: Its rows, or some.
         ahead: What the job has still to do.
         kept: The picks of an earlier job that it keeps; None where none is extended.
+        membership: What its constraints are about; None where not all rows were read.
+        overlapping: Numbers of the rows read that share text with the evaluation set; None without such a set.
     """
 
     source: Source
@@ -91,6 +96,8 @@ class _Looked:
     sample: RowSample
     ahead: Ahead
     kept: Kept | None
+    membership: Membership | None
+    overlapping: NDArray[np.int64] | None
 
 
 def run_estimate(estimate_id: str, dispatch: int) -> None:
@@ -104,18 +111,18 @@ def _estimate(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
         asked = session.get_one(Estimate, heartbeat.lease.id)
         dataset = None if asked.dataset_id is None else session.get(Dataset, asked.dataset_id)
     source = source_for(context, understood(JobRequest, asked.request), dataset, asked.project_id, JobPlan())
-    with _looked(context, source, heartbeat.should_stop) as looked:
-        overlapping = _check_purpose(context, looked, heartbeat)
-        told = _told(context, looked, overlapping, heartbeat.should_stop)
+    with _looked(context, source, heartbeat) as looked:
+        _check_purpose(context, looked, heartbeat)
+        told = _told(context, looked, heartbeat.should_stop)
     with context.sessions() as session:
         leases.finish(session, heartbeat.lease, State.SUCCEEDED, content=told.model_dump(mode="json"))
         session.commit()
 
 
 @contextmanager
-def _looked(context: WorkerContext, source: Source, should_stop: Callable[[], bool]) -> Iterator[_Looked]:
+def _looked(context: WorkerContext, source: Source, heartbeat: LeaseHeartbeat) -> Iterator[_Looked]:
     """Read the rows, and fail as a job would."""
-    request = source.request
+    request, should_stop = source.request, heartbeat.should_stop
     path = model_directory(context, source.model, request.model.dtype, should_stop)
     model = context.tokenizers.get(path)
     snapshot = dataset_snapshot(context, source.uri, source.fingerprint, recalled=False, should_stop=should_stop)
@@ -143,7 +150,11 @@ def _looked(context: WorkerContext, source: Source, should_stop: Callable[[], bo
         kept = None if extends is None else kept_of(context, extends, corpus)
         picks = picks_about(request.selection.budget, corpus.lengths, usable, 0 if kept is None else len(kept.rows))
         check_length(*corpus.longest(), model.longest)
-        rows, tokens, shards = _missing(context, source, model, sample)
+        membership, overlapping = _membership(context, source, snapshot, sample, kept, heartbeat)
+        if request.schedule is not None and membership is not None:
+            limits = window_limits_of(request.selection, membership, corpus)
+            picks = sum(picks_by_window(request.schedule, limits, len(corpus)))
+        rows, tokens, shards = _missing(context, source, model, sample, membership)
         ahead = Ahead(
             rows=sample.rows_total,
             usable=usable,
@@ -154,31 +165,45 @@ def _looked(context: WorkerContext, source: Source, should_stop: Callable[[], bo
             picks=picks,
             read_before=sample.whole,
         )
-        yield _Looked(source, path, model, snapshot, sample, ahead, kept)
+        yield _Looked(source, path, model, snapshot, sample, ahead, kept, membership, overlapping)
 
 
-def _check_purpose(context: WorkerContext, looked: _Looked, heartbeat: LeaseHeartbeat) -> int | None:
-    """Fail as a job would by what its selection is for; by constraints only where all rows are read.
-
-    Returns:
-        How many rows share text with the evaluation set, of all as the sample tells; None without such a set.
-    """
-    source, stop, settings = looked.source, heartbeat.should_stop, context.settings
-    spec = source.request.selection
-    for role, purpose in purposes_of(spec).items():
-        read_purpose(context, role, purpose, purpose_source(context, heartbeat.lease.id, source, role, None), stop)
-    sample, corpus = looked.sample, looked.sample.corpus
+def _membership(
+    context: WorkerContext,
+    source: Source,
+    snapshot: Snapshot,
+    sample: RowSample,
+    kept: Kept | None,
+    heartbeat: LeaseHeartbeat,
+) -> tuple[Membership | None, NDArray[np.int64] | None]:
+    """What the constraints are about, None where not all rows are read; and which rows share text with the set."""
+    spec, corpus, settings, stop = source.request.selection, sample.corpus, context.settings, heartbeat.should_stop
     evaluation = evaluation_of(context, heartbeat.lease.id, source, stop)
     overlapping = None if evaluation is None else evaluation.rows_of(sample.snapshot, corpus.shape, settings, stop)
-    if sample.whole:
-        note_shortest(context, source.request, corpus)
-        membership = read_membership(looked.snapshot, corpus, spec, source.request.dataset, settings, stop)
-        if looked.kept is not None:
-            membership = with_kept(membership, looked.kept)
-        if evaluation is not None and overlapping is not None:
-            membership = held_against(membership, overlapping, evaluation)
-        check_possible(spec, membership, corpus, None if spec.budget.tokens is not None else looked.ahead.picks)
-    return None if overlapping is None else sample.scaled(len(np.intersect1d(overlapping, corpus.rows)))
+    if not sample.whole:
+        return None, overlapping
+    note_shortest(context, source.request, corpus)
+    membership = read_membership(snapshot, corpus, spec, source.request.dataset, settings, stop)
+    if kept is not None:
+        membership = with_kept(membership, kept)
+    if evaluation is not None and overlapping is not None:
+        membership = held_against(membership, overlapping, evaluation)
+    return membership, overlapping
+
+
+def _check_purpose(context: WorkerContext, looked: _Looked, heartbeat: LeaseHeartbeat) -> None:
+    """Fail as a job would by what its selection is for; by constraints only where all rows are read."""
+    source, spec = looked.source, looked.source.request.selection
+    for role, purpose in purposes_of(spec).items():
+        beside = purpose_source(context, heartbeat.lease.id, source, role, None)
+        read_purpose(context, role, purpose, beside, heartbeat.should_stop)
+    if looked.membership is None:
+        return
+    if source.request.schedule is not None:
+        check_windows(spec, source.request.schedule, looked.membership, looked.sample.corpus)
+    else:
+        budget = None if spec.budget.tokens is not None else looked.ahead.picks
+        check_possible(spec, looked.membership, looked.sample.corpus, budget)
 
 
 def _limit(fraction: float, sample: RowSample) -> float:
@@ -188,24 +213,33 @@ def _limit(fraction: float, sample: RowSample) -> float:
     return min(1.0, fraction + DOUBT * math.sqrt(fraction * (1 - fraction) / sample.corpus.rows_total))
 
 
-def _missing(context: WorkerContext, source: Source, model: ModelTokenizer, sample: RowSample) -> tuple[int, int, int]:
+def _missing(
+    context: WorkerContext,
+    source: Source,
+    model: ModelTokenizer,
+    sample: RowSample,
+    membership: Membership | None,
+) -> tuple[int, int, int]:
     """Rows without sketches, their tokens, and the shards that they make."""
     corpus, shard_rows, schedule = sample.corpus, context.settings.shard_rows, source.request.schedule
-    if not sample.whole:
+    if not sample.whole or membership is None:
         rows = sample.scaled(len(corpus))
         return rows, sample.scaled(corpus.tokens), 1 if schedule is not None else -(-rows // shard_rows)
     if schedule is not None:  # none of its rows is known before all are, and one worker takes them all
-        there = outcome_of(context.artifacts, store_of(context, source, schedule, model.revision, corpus).key)
+        limits = window_limits_of(source.request.selection, membership, corpus)
+        store = store_of(context, source, schedule, model.revision, corpus, limits)
+        there = outcome_of(context.artifacts, store.key)
         return (len(corpus), corpus.tokens, 1) if there is None else (0, 0, 0)
     store = sketches_of(context, source.request, key_for(source, model.revision, corpus), corpus)
     places = [store.lacking(shard) for shard in store.missing()]
     return sum(map(len, places)), sum(int(corpus.lengths[one].sum()) for one in places), len(places)
 
 
-def _told(
-    context: WorkerContext, looked: _Looked, overlapping: int | None, should_stop: Callable[[], bool]
-) -> EstimateContract:
-    ahead, source = looked.ahead, looked.source
+def _told(context: WorkerContext, looked: _Looked, should_stop: Callable[[], bool]) -> EstimateContract:
+    ahead, source, sample = looked.ahead, looked.source, looked.sample
+    shared, overlapping = looked.overlapping, None
+    if shared is not None:
+        overlapping = sample.scaled(len(np.intersect1d(shared, sample.corpus.rows)))
     memory = _memory(context, looked)
     with context.sessions() as session:
         alive = fleet.alive(session)

@@ -22,6 +22,7 @@ from workers.stages.extending import kept_of, with_kept
 from workers.stages.limits import check_possible, read_membership
 from workers.stages.purposes import POOL, purpose_source, purposes_of, read_purpose
 from workers.stages.reading import corpus_of, note_shortest, opened
+from workers.stages.schedule import check_windows
 
 if TYPE_CHECKING:
     from app.core.contracts.job_plan import JobPlan
@@ -202,5 +203,8 @@ def _membership(job: LeasedJob, reading: Reading, evaluation: Evaluation | None)
         overlapping = evaluation.rows_of(reading.snapshot, corpus.shape, job.context.settings, job.should_stop)
         membership = held_against(membership, overlapping, evaluation)
     budget = None if spec.budget.tokens is not None else picks_of(spec.budget, len(corpus), membership.kept_count)
-    check_possible(spec, membership, corpus, budget)
+    if wanted.schedule is not None:
+        check_windows(spec, wanted.schedule, membership, corpus)
+    else:
+        check_possible(spec, membership, corpus, budget)
     return membership

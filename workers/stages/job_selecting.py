@@ -198,8 +198,9 @@ class JobSelecting:
         if not picks:
             raise no_information(len(self.candidates.rows))
         config = config_for(self.job, self.candidates, self.objective)
-        main = selection_of(windows, self.candidates, config, self._tell(picks), self.should_stop)
-        return Chosen({MAIN: main}, None)
+        limits = self.objective.limits.before(picks)
+        main = selection_of(windows, self.candidates, config, limits, self._tell(picks), self.should_stop)
+        return Chosen({MAIN: main}, limits)
 
     def _merge(self, config: SelectionConfig, limits: Constraints | None) -> Selection:
         """Merge the picks of all parts."""

@@ -17,11 +17,12 @@ from workers.stages.features import needed
 from workers.stages.purposes import POOL
 from workers.stages.reading import key_for, sketches_of
 from workers.stages.schedule import outcome_of, store_of, windows_of
+from workers.stages.window_limits import window_limits_of, write_window_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from app.core.contracts.schedule import ScheduleState
+    from app.core.contracts.schedule import ScheduleState, WindowLimits
     from workers.gradients.shards import ShardStore, StoredSketches
     from workers.stages.job_reading import JobReading
     from workers.stages.leased_job import LeasedJob
@@ -60,12 +61,14 @@ class JobSketches:
         plan: Of the job, with what its datasets were.
         own: The job's own dataset.
         beside: The datasets beside it.
+        limits: What the picks of its schedule keep to; None without a schedule.
     """
 
     job: LeasedJob
     plan: JobPlan
     own: Sketched
     beside: tuple[Sketched, ...]
+    limits: WindowLimits | None = None
 
     @property
     def datasets(self) -> tuple[Sketched, ...]:
@@ -202,6 +205,8 @@ class JobSketches:
         sizes = {shard: store.size(shard) or len(store.rows(shard)) for shard in missing}
         if schedule is not None:
             units, missing, sizes = parking.WINDOWS, [0], {0: len(windows_of(schedule, store.samples))}
+        if self.limits is not None and self.job.request.selection.constraints is not None:
+            write_window_limits(self.job.context.artifacts, self.job.id, self.limits)
         sketchless = {*store.missing(verify=verify)}.intersection(missing)
         allowed, tokens, limited = self._within_limits(one, missing) if sketchless else (missing, None, None)
         plan = JobPlan(
@@ -246,12 +251,15 @@ def sketches_for(job: LeasedJob, reading: JobReading) -> JobSketches:
         Stopped: The job was cancelled or lost meanwhile.
     """
     own, plan, schedule = reading.own, reading.planned(job.plan), job.request.schedule
-    scheduled = schedule and store_of(job.context, job.source, schedule, own.model.revision, own.corpus)
+    limits = scheduled = None
+    if schedule is not None:
+        limits = window_limits_of(job.request.selection, reading.membership, own.corpus)
+        scheduled = store_of(job.context, job.source, schedule, own.model.revision, own.corpus, limits)
     key = scheduled.key if scheduled else key_for(job.source, own.model.revision, own.corpus)
     if key != plan.sketches:
         job.use_sketches(key, plan)
     if scheduled:
-        return JobSketches(job, plan, Sketched(POOL, own, scheduled), ())
+        return JobSketches(job, plan, Sketched(POOL, own, scheduled), (), limits)
     first, *beside = (
         Sketched(role, one, sketches_of(job.context, job.request, key, one.corpus))
         for role, one in reading.readings.items()

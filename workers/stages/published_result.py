@@ -122,15 +122,21 @@ def _purposes(published: Published) -> Json:
     """What constraints, purposes, sweep and stability came to, as far as they were asked for."""
     chosen, main, objective = published.chosen, published.main, published.objective
     found: Json = {}
-    if chosen.cost is not None and chosen.limits is not None:
+    limits, cost = chosen.limits, chosen.cost
+    if limits is not None and limits.bind:
         found["constraints"] = {
-            "log_det_lost": chosen.cost.log_det,
-            "kept_out": chosen.cost.kept_out,
+            "log_det_lost": None if cost is None else cost.log_det,
+            "kept_out": {} if cost is None else cost.kept_out,
             "each": {
                 name: {"log_det_lost": one.log_det, "certificate": one.certificate, "kept_out": one.kept_out}
-                for name, one in chosen.cost.each.items()
+                for name, one in ({} if cost is None else cost.each).items()
             },
-            "sources": _sources_picked(chosen.limits, main),
+            "rows": {
+                name: len(rows)
+                for name, rows in (("include", limits.include), ("exclude", limits.exclude))
+                if len(rows)
+            },
+            "sources": _sources_picked(limits, main),
         }
     for role, one in reached(
         objective.bearings, published.candidates.values, main.indices, published.selection.seed

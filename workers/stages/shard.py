@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from app.core.contracts.job_plan import JobPlan, ShardPlan
+from app.core.contracts.schedule import WindowLimits
 from app.core.db.tables import Job, Shard, State
 from app.core.lifecycle import counts, leases, limits, measurements, parking
 from app.core.lifecycle.measurements import Took
@@ -28,6 +29,7 @@ from workers.stages.purposes import POOL, purpose_source
 from workers.stages.read_range import read_range
 from workers.stages.reading import model_directory, samples_of, sketches_of, source_of
 from workers.stages.schedule import Asked, carry_out
+from workers.stages.window_limits import read_window_limits
 
 if TYPE_CHECKING:
     import uuid
@@ -89,7 +91,9 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     model = _model(context, heartbeat, source, plan, work)
     config = replace(config, token_budget=model.batch_tokens(context.settings.token_budget))
     if own.request.schedule is not None:
-        _carry_out(context, heartbeat, Asked(own, own.request.schedule, corpus, model, config))
+        bound = own.request.selection.constraints is not None
+        limits = read_window_limits(context.artifacts, job_id) if bound else WindowLimits()
+        _carry_out(context, heartbeat, Asked(own, own.request.schedule, corpus, model, config, limits))
         return
 
     def all_samples() -> Samples:

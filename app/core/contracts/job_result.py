@@ -140,16 +140,20 @@ class ConstraintCost(Response):
 class ConstraintsMet(Response):
     """What the constraints came to."""
 
-    log_det_lost: float = Field(
+    log_det_lost: float | None = Field(
         description="Log-det of the unconstrained greedy of as many rows less that of the subset, in nats: what all "
-        "constraints together cost."
+        "constraints together cost. Null with a schedule, where that is not measured: other picks train another model."
     )
     kept_out: dict[str, int] = Field(
         description="Picks of the unconstrained greedy that are not in the subset, by what keeps them out: `exclude`, "
-        "`sources`, `tokens`, `near_duplicates`, or `displaced` where they would be allowed and others came first."
+        "`sources`, `tokens`, `near_duplicates`, or `displaced` where they would be allowed and others came first. "
+        "Empty with a schedule."
     )
     each: dict[str, ConstraintCost] = Field(
-        description="Each by itself; one that can't be met without the others, not."
+        description="Each by itself; one that can't be met without the others, not. Empty with a schedule."
+    )
+    rows: dict[str, int] = Field(
+        default={}, description="Candidates that have to be picked, `include`, and that may not be, `exclude`."
     )
     sources: dict[str, SourcePicked] = Field(description="By source; empty without limits by source.")
 

@@ -17,7 +17,8 @@ class Schedule(Request):
         default=12,
         ge=1,
         le=100_000,
-        description="Picks of each window; of a smaller last window in proportion, rounded down, at least 1.",
+        description="Picks of each window; of a smaller last window in proportion, rounded down, at least 1. A window "
+        "keeps all rows that `constraints.include` names.",
     )
     train_every: int = Field(
         default=10,
@@ -79,6 +80,30 @@ class ScoredWindow(BaseModel):
     gains: tuple[float, ...] = ()
     epsilons: tuple[float, ...] = ()
     conflicts: tuple[float, ...] = ()
+
+
+class WindowLimits(BaseModel):
+    """What the picks of all windows keep to. Rows are named by their places among the samples.
+
+    Attributes:
+        include: Rows that are picked first in their windows, in this order.
+        barred: Rows that are no candidates, ascending.
+        near_cosine: No row is picked whose sketch has this cosine or more with that of a pick of its window.
+        sources: Names of the sources whose shares are limited; empty where none is.
+        of_row: The source of each row, as a place in `sources`.
+        least: Smallest share of each source among the picks.
+        most: Largest share of each.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    include: tuple[int, ...] = ()
+    barred: tuple[int, ...] = ()
+    near_cosine: float | None = None
+    sources: tuple[str, ...] = ()
+    of_row: tuple[int, ...] = ()
+    least: tuple[float, ...] = ()
+    most: tuple[float, ...] = ()
 
 
 class TrainedStep(BaseModel):

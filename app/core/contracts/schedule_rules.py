@@ -26,7 +26,6 @@ _REASONS = {
 }
 _FILTERS = "go by figures of all rows, and rows are scored window by window with a model that changes"
 _NOT_TOGETHER = {
-    "constraints": "hold for all picks at once, and each window is picked from by itself",
     "target": "is sketched by one model, and a schedule's model changes",
     "protect": "is sketched by one model, and a schedule's model changes",
     "representative": "is a metric of all candidates under one model, and each window is picked from by itself",

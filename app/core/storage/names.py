@@ -113,7 +113,7 @@ def arms_name(proof_id: uuid.UUID) -> str:
 
 
 def candidates_name(job_id: uuid.UUID) -> str:
-    """Which rows a job may pick and as how long, for the workers that select from parts of them."""
+    """Which rows a job may pick and as how long, for the workers that select from parts of them or from windows."""
     return f"{rows_prefix(job_id)}candidates.safetensors"
 
 

@@ -233,7 +233,7 @@ export async function jobView({ view, signal, parts: [id], arrived }) {
       ...(result.tokens_selected === null || result.tokens_selected === undefined ? [] : [["Tokens of the picks", count(result.tokens_selected)]]),
       ...(result.extension ? [[`Gained by ${count(result.extension.rows_added)} added`, `${nats(result.extension.log_det_gained)} nats`]] : []),
       ...(result.extension?.rows_gone ? [["Picks gone from the data", count(result.extension.rows_gone)]] : []),
-      ...(result.constraints ? [["Cost of the constraints", `${nats(result.constraints.log_det_lost)} nats`]] : []),
+      ...(result.constraints && result.constraints.log_det_lost !== null ? [["Cost of the constraints", `${nats(result.constraints.log_det_lost)} nats`]] : []),
       ...(result.target ? [["Cosine with the target", conflict(result.target.cosine)]] : []),
       ...(result.stability?.mean ? [["Picked again", percent(result.stability.mean)]] : []),
       ["Time", duration(Object.values(result.seconds).reduce((sum, one) => sum + one, 0))],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,10 +24,19 @@ WINDOW_S = "0.05"
 
 
 @pytest.fixture
-def body(long_body: dict[str, Any]) -> dict[str, Any]:
-    """50 windows, and training after every third."""
-    del long_body["selection"]
-    return {**long_body, "schedule": {"windows": 8, "keep": 2, "train_every": 3, "learning_rate": 0.01}}
+def body(service: Service, long_body: dict[str, Any]) -> dict[str, Any]:
+    """50 windows, and training after every third; what is picked of one depends on the picks of those before."""
+    rows = Path(long_body["dataset"]["uri"].removeprefix("file://")).read_text().splitlines()
+    sourced = [{**json.loads(row), "source": "ab"[number % 2]} for number, row in enumerate(rows)]
+    dataset = {**long_body["dataset"], "uri": service.write_dataset(sourced, "sourced.jsonl")}
+    sources = {"a": {"min": 0.55}, "b": {"min": 0.44}}
+    selection = {"constraints": {"sources": sources, "include": [7, 300], "exclude": [1, 2]}}
+    return {
+        **long_body,
+        "dataset": dataset,
+        "selection": selection,
+        "schedule": {"windows": 8, "keep": 2, "train_every": 3, "learning_rate": 0.01},
+    }
 
 
 def some_windows(job: dict[str, Any]) -> bool:
