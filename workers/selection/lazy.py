@@ -68,10 +68,12 @@ def lazy_greedy(problem: Problem, watch: Watch, abandon: Callable[[Picked, Pool]
         rules.close(pool)
         _pick_first(problem, picked, pool, rules, watch)
     while stop is None:
+        if len(picked.rows) == problem.budget:
+            return Climb(picked, pool, "budget")
         rules.close(pool)
         rows, outside = pool.leaders(size, allowance)
         if len(rows) == 0 or abandon(picked, pool):
-            return Climb(picked, pool, "budget" if len(picked.rows) == problem.budget else rules.ended())
+            return Climb(picked, pool, rules.ended())
         front = Front(problem, rows, picked.whitener, front, steps)
         stop = _pick(problem, front, outside, picked, rules, watch)
         lasted, steps = len(front.picked), ()
@@ -109,12 +111,10 @@ def _next_size(size: int, lasted: int, n: int) -> int:
 def _pick(
     problem: Problem, front: Front, outside: Outside, picked: Picked, rules: Rules, watch: Watch
 ) -> StopReason | None:
-    """Pick from a front as long as no row outside can win; why the greedy has to end, if it has to."""
+    """Pick from a front as long as no row outside can win and the budget lasts; "early_stop" where gains end it."""
     front.turn(picked.mean)
     front.closed |= rules.forbid(front.rows, front.sketches, front.entered)
-    while len(front.picked) < BLOCK:
-        if len(picked.rows) == problem.budget:
-            return "budget"
+    while len(front.picked) < BLOCK and len(picked.rows) < problem.budget:
         at = front.best(picked.mean, outside.bound(picked.mean))
         if at is None:
             return None
