@@ -10,7 +10,7 @@ import numpy as np
 
 from workers.data.rejection import Reason, enforce_limit
 from workers.runtime.failures import JobError
-from workers.stages.limits import FIELD, impossible, same_texts, shares_of
+from workers.stages.limits import FIELD, barred, impossible, same_texts, shares_of
 from workers.statistics.row_figures import dropped_by, kept_and_scaled, length_factors, row_figures
 from workers.statistics.suspects import Needs, default_filter, suspects, suspicion
 
@@ -119,10 +119,7 @@ def _needs(spec: SelectionSpec, rows: NDArray[np.int64], tokens: NDArray[np.int6
     """What the default filter has to leave, so that it makes no request impossible."""
     marks, asked = membership.marks, spec.constraints
     plain = Needs.of_any(len(rows), picks_about(spec.budget, tokens, len(tokens), membership.kept_count))
-    may = ~(np.isin(rows, membership.exclude) | np.isin(rows, membership.overlapping))
-    if marks is not None and len(marks.text):
-        places = np.flatnonzero(may)
-        may[places[same_texts(marks.text, rows[places], membership.include)]] = False
+    may = ~barred(rows, membership)
     if marks is None or asked is None or not asked.sources:
         return replace(plain, may=may)
     limits = shares_of(asked, marks, membership.column or "", rows).of(plain.rows)

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from app.core.contracts.schedule import WindowLimits
     from workers.data.corpus import Corpus
     from workers.data.fetch import Snapshot
     from workers.data.row_sample import RowSample
@@ -151,10 +152,11 @@ def _looked(context: WorkerContext, source: Source, heartbeat: LeaseHeartbeat) -
         picks = picks_about(request.selection.budget, corpus.lengths, usable, 0 if kept is None else len(kept.rows))
         check_length(*corpus.longest(), model.longest)
         membership, overlapping = _membership(context, source, snapshot, sample, kept, heartbeat)
+        limits = None
         if request.schedule is not None and membership is not None:
             limits = window_limits_of(request.selection, membership, corpus)
             picks = sum(picks_by_window(request.schedule, limits, len(corpus)))
-        rows, tokens, shards = _missing(context, source, model, sample, membership)
+        rows, tokens, shards = _missing(context, source, model, sample, limits)
         ahead = Ahead(
             rows=sample.rows_total,
             usable=usable,
@@ -218,15 +220,14 @@ def _missing(
     source: Source,
     model: ModelTokenizer,
     sample: RowSample,
-    membership: Membership | None,
+    limits: WindowLimits | None,
 ) -> tuple[int, int, int]:
-    """Rows without sketches, their tokens, and the shards that they make."""
+    """Rows without sketches, their tokens, and the shards that they make; `limits` are those of a schedule."""
     corpus, shard_rows, schedule = sample.corpus, context.settings.shard_rows, source.request.schedule
-    if not sample.whole or membership is None:
+    if not sample.whole:
         rows = sample.scaled(len(corpus))
         return rows, sample.scaled(corpus.tokens), 1 if schedule is not None else -(-rows // shard_rows)
-    if schedule is not None:  # none of its rows is known before all are, and one worker takes them all
-        limits = window_limits_of(source.request.selection, membership, corpus)
+    if schedule is not None and limits is not None:  # one worker takes all its rows, and knows none before all are
         store = store_of(context, source, schedule, model.revision, corpus, limits)
         there = outcome_of(context.artifacts, store.key)
         return (len(corpus), corpus.tokens, 1) if there is None else (0, 0, 0)

@@ -187,6 +187,23 @@ def same_texts(text: Numbers, rows: Numbers, include: Numbers) -> NDArray[np.boo
     return ~np.where(taken, must, stays)
 
 
+def barred(rows: Numbers, membership: Membership) -> NDArray[np.bool_]:
+    """Which of some rows no selection may pick: excluded, sharing text with an evaluation set, or of another's text.
+
+    Args:
+        rows: Row numbers, ascending, shape (m,).
+        membership: What the constraints are about.
+
+    Returns:
+        Shape (m,).
+    """
+    found = np.isin(rows, membership.exclude) | np.isin(rows, membership.overlapping)
+    if membership.marks is not None and len(membership.marks.text):
+        may = np.flatnonzero(~found)
+        found[may[same_texts(membership.marks.text, rows[may], membership.include)]] = True
+    return found
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Limits:
     """The constraints of a request over n candidates, which they name by their places.

@@ -12,7 +12,7 @@ from app.core.storage import candidates_name
 from workers.gradients.checked_tensors import pack, unpack
 from workers.runtime.failures import ProblemError
 from workers.selection import Constraints
-from workers.stages.limits import limits_of, same_texts
+from workers.stages.limits import barred, limits_of
 
 if TYPE_CHECKING:
     import uuid
@@ -38,15 +38,10 @@ def window_limits_of(spec: SelectionSpec, membership: Membership, corpus: Corpus
         JobError: A source is named that no row has.
     """
     limits = limits_of(spec.constraints, membership, corpus.rows, corpus.lengths, None, None, None)
-    constraints, shares, marks = limits.constraints or Constraints(), limits.shares, membership.marks
-    barred = np.isin(corpus.rows, membership.overlapping)
-    barred[constraints.exclude] = True
-    if marks is not None and len(marks.text):
-        may = np.flatnonzero(~barred)
-        barred[may[same_texts(marks.text, corpus.rows[may], membership.include)]] = True
+    constraints, shares = limits.constraints or Constraints(), limits.shares
     plain = WindowLimits(
         include=tuple(constraints.include.tolist()),
-        barred=tuple(np.flatnonzero(barred).tolist()),
+        barred=tuple(np.flatnonzero(barred(corpus.rows, membership)).tolist()),
         near_cosine=constraints.near_cosine,
     )
     if shares is None:
