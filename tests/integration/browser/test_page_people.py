@@ -297,19 +297,21 @@ def test_the_list_is_searched_sorted_and_found_again(page: Page) -> None:
 
 def test_jobs_are_compared_on_shared_axes_without_their_picks(page: Page, stand_in: StandIn) -> None:
     page.goto("/")
-    for box in page.get_by_role("checkbox").all():
+    boxes = page.get_by_role("checkbox")
+    expect(boxes).to_have_count(3)
+    for box in boxes.all():
         box.check()
     page.get_by_role("link", name="Compare 3 jobs").click()
     expect(page.get_by_role("heading", name="3 selections", level=1)).to_be_visible()
     drawn = page.locator("figure svg.chart")
     expect(drawn).to_have_count(4)
-    assert all(one.locator("path.line").count() == 3 for one in drawn.all()), "a line for each job, on the same axes"
+    for chart in drawn.all():
+        expect(chart.locator("path.line"), "a line for each job, on the same axes").to_have_count(3)
     expect(page.get_by_text("4 of 12 rows are in all 3.")).to_be_visible()
     expect(page.get_by_text("17 · 1,204").first).to_be_visible()
-    drawn.first.scroll_into_view_if_needed()
     box = drawn.first.bounding_box()
     assert box is not None
-    page.mouse.move(box["x"] + box["width"] - 14, box["y"] + box["height"] / 2)
+    drawn.first.hover(position={"x": box["width"] - 14, "y": box["height"] / 2})  # waits until it stands still
     told = page.locator("figure").first.locator(".key b")
     expect(told).to_have_text(["10", "11", "12"])
     assert not any("subset" in path for path in stand_in.asked), "no list of picks is fetched"
