@@ -83,11 +83,11 @@ def turned(values: NDArray[np.float32], metric: Metric | None, scratch: Path | N
     """The sketches under a metric, at the lengths that they have; themselves without one.
 
     Args:
-        values: Shape (n, p).
+        values: Shape (n, p); none of them in a part that no row was drawn for.
         metric: Of the target, or None.
         scratch: Directory for a matrix that is too large for memory.
     """
-    if metric is None:
+    if metric is None or not len(values):
         return values
     return metric.of(values, unit=False, out=empty_matrix((values.shape[0], values.shape[1]), scratch))
 
