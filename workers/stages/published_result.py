@@ -69,7 +69,7 @@ def result_of(published: Published, publishing_s: float) -> Json:
             "epsilon_bound_violations": guarantees.epsilon_bound_violations,
         },
         "partitions": published.selection.partitions,
-        "partitions_guarantee": _partitions_guarantee(published.selection, len(main.indices)),
+        "partitions_guarantee": _partitions_guarantee(published.selection, published.chosen.limits, len(main.indices)),
         "mean_conflict": float(main.conflicts.mean()),
         "format": published.reading.snapshot.format,
         "columns": dict(corpus.shape.columns),
@@ -208,9 +208,12 @@ def _files(published: Published) -> list[Json] | None:
     )
 
 
-def _partitions_guarantee(asked: SelectionSpec, count: int) -> Json | None:
-    """The guarantee of the random partition; docs/selection-proofs.md derives it."""
-    if asked.partitions is None or asked.early_stop_ratio is not None:
+def _partitions_guarantee(asked: SelectionSpec, limits: Constraints | None, count: int) -> Json | None:
+    """The guarantee of the random partition; docs/selection-proofs.md derives it.
+
+    None where limits or prices are kept to: the best part's set, on which the proof rests, is not considered then.
+    """
+    if asked.partitions is None or asked.early_stop_ratio is not None or limits is not None:
         return None
     rho = 1.0 - (1.0 - 1.0 / count) ** count
     penalty = asked.conflict_penalty if asked.method == "spice" else 0.0

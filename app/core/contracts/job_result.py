@@ -272,7 +272,9 @@ class JobResult(Response):
     certificate: Certificate
     partitions: int | None = Field(default=None, description="Random parts of the selection; null where it was one.")
     partitions_guarantee: PartitionsGuarantee | None = Field(
-        default=None, description="Null also with an early stop, about which nothing is proven beforehand."
+        default=None,
+        description="Null also with an early stop, constraints, a token budget, or rows that pull against a target or "
+        "what is protected: of these nothing is proven beforehand.",
     )
     mean_conflict: float
     format: Format = Field(description="Of the dataset, and so of `subset?rows=true`.")

@@ -101,6 +101,7 @@ def test_constraints_hold_together_and_say_what_they_cost(service: Service, part
     met = result["constraints"]
     assert set(met["each"]) == {"sources", "include", "exclude", "near_duplicates"}
     assert 0 < result["certificate"]["value"] <= 1
+    assert result["partitions_guarantee"] is None, "proven where the best part's set may be returned too"
     assert result["log_det"] <= result["certificate"]["optimum_upper_bound"]
     assert met["log_det_lost"] >= -0.05 * result["log_det"]
     code = met["sources"]["code"]
@@ -171,6 +172,7 @@ def test_a_target_draws_the_picks_and_another_costs_no_gradient_of_the_pool(serv
     assert both["result"]["gradients"]["computed"] == 0
     assert both["result"]["target"]["gradients"] == {"computed": 6, "reused": 0}
     assert both["result"]["protect"]["gradients"] == {"computed": 0, "reused": 8}, "the same rows by the same model"
+    assert both["result"]["partitions_guarantee"] is None, "its loss knows the conflict penalty and no price"
     unprotected = done(service, sourced(service, budget={"count": 12}, target=other, partitions=2))
     scores = scores_of(service, both)
     pull = np.maximum(0, -np.array(scores["protect_cosine"]))
