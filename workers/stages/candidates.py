@@ -12,7 +12,7 @@ from workers.data.rejection import Reason, enforce_limit
 from workers.runtime.failures import JobError
 from workers.stages.limits import FIELD, barred, impossible, same_texts, shares_of
 from workers.statistics.row_figures import dropped_by, kept_and_scaled, length_factors, row_figures
-from workers.statistics.suspects import Needs, default_filter, suspects, suspicion
+from workers.statistics.suspects import Needs, TokenBudget, default_filter, suspects, suspicion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,11 +119,15 @@ def _needs(spec: SelectionSpec, rows: NDArray[np.int64], tokens: NDArray[np.int6
     """What the default filter has to leave, so that it makes no request impossible."""
     marks, asked = membership.marks, spec.constraints
     plain = Needs.of_any(len(rows), picks_about(spec.budget, tokens, len(tokens), membership.kept_count))
-    may = ~barred(rows, membership)
+    plain = replace(plain, may=~barred(rows, membership))
+    if spec.budget.tokens is not None:
+        kept = tokens[np.isin(rows, membership.kept.rows)].sum() if membership.kept is not None else 0
+        must = np.isin(rows, membership.include)
+        plain = replace(plain, budget=TokenBudget(tokens, spec.budget.tokens + int(kept), must))
     if marks is None or asked is None or not asked.sources:
-        return replace(plain, may=may)
+        return plain
     limits = shares_of(asked, marks, membership.column or "", rows).of(plain.rows)
-    return Needs(plain.rows, may, limits.of_row, limits.least, limits.most)
+    return replace(plain, source=limits.of_row, least=limits.least, most=limits.most)
 
 
 def picks_about(budget: Budget, tokens: NDArray[np.int64], usable: int, kept: int) -> int:

@@ -67,6 +67,21 @@ def suspects(figures: RowFigures) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TokenBudget:
+    """What m rows cost, and what may be spent.
+
+    Attributes:
+        tokens: Of each row, shape (m,), int64.
+        most: Tokens of all picks at most.
+        must: Which have to be picked, shape (m,), bool.
+    """
+
+    tokens: NDArray[np.int64]
+    most: int
+    must: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Needs:
     """What has to stay of m rows, so that budget and constraints can be met.
 
@@ -76,6 +91,7 @@ class Needs:
         source: Of each row, as a place in the limits, shape (m,), int64.
         least: Fewest picks of each source, shape (g,), int64.
         most: Most picks of each source, likewise.
+        budget: In tokens; None where rows are counted.
     """
 
     rows: int
@@ -83,6 +99,7 @@ class Needs:
     source: NDArray[np.int64]
     least: NDArray[np.int64]
     most: NDArray[np.int64]
+    budget: TokenBudget | None = None
 
     @classmethod
     def of_any(cls, count: int, rows: int) -> Needs:
@@ -95,7 +112,8 @@ def default_filter(suspicious: NDArray[np.float64], needs: Needs) -> dict[str, N
     """Which rows may not be picked where a request names no filters: the half that looks most wrong.
 
     Those of this half that look least wrong stay, as many as budget and constraints need: first what a source lacks,
-    then rows of any source that has room for them.
+    then rows of any source that has room for them. Where a token budget buys no set of the rows that stay, so do the
+    shortest of all.
 
     Args:
         suspicious: What `suspicion` made of all usable rows, (m,).
@@ -122,7 +140,33 @@ def default_filter(suspicious: NDArray[np.float64], needs: Needs) -> dict[str, N
     of_use = np.flatnonzero(~stays & (held[source] + place < needs.most[source]))
     stays[of_use[: max(0, needs.rows - int(possible))]] = True
     dropped = np.setdiff1d(worst, back[stays])
+    if needs.budget is not None:
+        dropped = _without_what_is_affordable(dropped, needs, needs.budget)
     return {"suspicion": dropped} if len(dropped) else {}
+
+
+def _without_what_is_affordable(dropped: NDArray[np.int64], needs: Needs, budget: TokenBudget) -> NDArray[np.int64]:
+    """The rows that are dropped, less the shortest of all where none of the others are short enough for the budget."""
+    there = needs.may.copy()
+    there[dropped] = False
+    if budget.tokens[_shortest(there, needs, budget)].sum() <= budget.most:
+        return dropped
+    return np.setdiff1d(dropped, _shortest(needs.may, needs, budget))
+
+
+def _shortest(among: NDArray[np.bool_], needs: Needs, budget: TokenBudget) -> NDArray[np.int64]:
+    """Places of the fewest tokens that can be picked: what must be, and the shortest that a source lacks, or one."""
+    found = [np.flatnonzero(budget.must)]
+    for source, least in enumerate(needs.least.tolist()):
+        mine = needs.source == source
+        free = np.flatnonzero(among & mine & ~budget.must)
+        missing = max(0, least - int((budget.must & mine).sum()))
+        found.append(free[np.argsort(budget.tokens[free], kind="stable")[:missing]])
+    places = np.concatenate(found)
+    if len(places) or not among.any():
+        return places
+    rows = np.flatnonzero(among)
+    return rows[[np.argmin(budget.tokens[rows])]]
 
 
 def _place(figure: NDArray[np.float64]) -> NDArray[np.float64]:

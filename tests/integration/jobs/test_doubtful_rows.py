@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -187,7 +188,7 @@ def test_a_filter_on_what_is_not_computed_is_refused(service: Service) -> None:
 
 
 def test_the_default_filter_makes_no_request_impossible(service: Service) -> None:
-    """It drops half of the rows, but none that exclusion, an evaluation set or shares leave no other row for."""
+    """It drops half of the rows, but none that exclusion, an evaluation set, shares or tokens leave no other for."""
     rows = [{**row, "source": "rare" if number < 8 else "common"} for number, row in enumerate(real_rows())]
     dataset, few = service.write_dataset(rows, "sourced.jsonl"), ROWS - 20
     shared = [{"question": row["response"]} for row in rows[:20]]
@@ -204,3 +205,11 @@ def test_the_default_filter_makes_no_request_impossible(service: Service) -> Non
         job = service.run(service.request(dataset, budget={"count": count}, constraints=constraints))
         assert job["state"] == "succeeded", (constraints, job["error"])
         assert job["result"]["selected"] == count
+
+    scores = scores_of(service, service.run(service.request(dataset, budget={"count": 1})))
+    doubtful = {"exclude": [row for row, why in zip(scores["row"], scores["filtered"], strict=True) if not why]}
+    refused = service.run(service.request(dataset, budget={"tokens": 2}, constraints=doubtful))
+    shortest = int(re.search(r"the shortest row has (\d+) tokens", refused["error"]["detail"])[1])  # type: ignore[index]
+    job = service.run(service.request(dataset, budget={"tokens": shortest}, constraints=doubtful))
+    assert job["state"] == "succeeded", job["error"]
+    assert job["result"]["tokens_selected"] == shortest

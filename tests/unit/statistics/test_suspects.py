@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.statistics.row_figures import RowFigures
-from workers.statistics.suspects import Needs, broken_off, default_filter, suspects, suspicion
+from workers.statistics.suspects import Needs, TokenBudget, broken_off, default_filter, suspects, suspicion
 
 NAN = math.nan
 
@@ -95,3 +96,36 @@ def test_the_default_leaves_what_the_constraints_need_and_gives_back_no_more(dat
             if row in gone and may[row] and lacking(row):
                 gone.remove(row)
     assert default_filter(suspicious, needs).get("suspicion", np.zeros(0)).tolist() == sorted(gone)
+
+
+@given(data=st.data())
+def test_the_default_leaves_rows_that_the_token_budget_buys_if_there_are_any(data: st.DataObject) -> None:
+    """Against every set of rows: if one is allowed, so is one without the rows that are dropped."""
+    count, sources = data.draw(st.integers(2, 8)), data.draw(st.integers(1, 2))
+
+    def of_each(values: st.SearchStrategy[int], number: int = count) -> np.ndarray:
+        return np.array(data.draw(st.lists(values, min_size=number, max_size=number)))
+
+    suspicious = np.array(data.draw(st.permutations(range(count))), dtype=np.float64) / count
+    may, must = of_each(st.integers(0, 3)) > 0, of_each(st.integers(0, 7)) == 0
+    source, least, tokens = (
+        of_each(st.integers(0, sources - 1)),
+        of_each(st.integers(0, 2), sources),
+        of_each(st.integers(1, 9)),
+    )
+    budget = TokenBudget(tokens, data.draw(st.integers(1, 40)), must)
+    needs = Needs(data.draw(st.integers(1, count)), may | must, source, least, np.full(sources, count), budget)
+    gone = default_filter(suspicious, needs).get("suspicion", np.zeros(0, dtype=np.int64))
+    stays = np.setdiff1d(np.arange(count), gone)
+
+    def possible(rows: np.ndarray) -> bool:
+        rows = np.union1d(rows[needs.may[rows]], np.flatnonzero(must))
+        return any(
+            tokens[list(some)].sum() <= budget.most
+            and must[list(some)].sum() == must.sum()
+            and (np.bincount(source[list(some)], minlength=sources) >= least).all()
+            for size in range(1, len(rows) + 1)
+            for some in combinations(rows.tolist(), size)
+        )
+
+    assert possible(stays) == possible(np.arange(count))
