@@ -34,7 +34,7 @@ def outside_bound(problem: Problem, picked: Picked, stop: StopReason) -> Callabl
         From gains of all rows, shape (n,), nats, 0 for those of S, to the bound, and the rows that it is made of.
     """
     constraints, count = problem.constraints, len(picked.rows)
-    if constraints is None:
+    if constraints is None or not constraints.bind:
         return lambda gains: largest_gains(gains, count)
     device, include = problem.norms.device, constraints.include
     rows = count if stop == "early_stop" else problem.rows_budget

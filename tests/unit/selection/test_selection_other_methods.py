@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from workers.selection import (
+    Constraints,
     SelectionConfig,
     Transport,
     by_score,
@@ -193,9 +194,16 @@ def test_an_excluded_row_is_stood_for_and_never_picked() -> None:
     assert dict(zip(found.rows.tolist(), found.weights.round(9).tolist(), strict=True)) == {1: 4.0, 2: 1.0}
 
 
-def test_picks_in_an_order_that_ends_early_are_measured_as_they_are() -> None:
-    """Two rows in the order, three asked for: unit rows at right angles with alpha 1 hold log 2 each."""
-    found = select_in_order(np.eye(4), np.array([2, 0]), SelectionConfig(budget=3, alpha=1.0, method="fisher"))
+@pytest.mark.parametrize("price", [None, np.linspace(0.0, 0.5, 6)])
+def test_picks_in_an_order_that_ends_early_are_measured_as_they_are(price: np.ndarray | None) -> None:
+    """Two rows in the order, three asked for: unit rows at right angles with alpha 1 hold log 2 each.
+
+    The certificate has what two further rows could add, log 2 each, not three; a price keeps no row out.
+    """
+    limits = None if price is None else Constraints(price=price)
+    config = SelectionConfig(budget=3, alpha=1.0, method="fisher")
+    found = select_in_order(np.eye(6), np.array([2, 0]), config, limits)
     assert found.indices.tolist() == [2, 0]
     assert found.stop_reason == "exhausted"
     assert found.log_det == pytest.approx([0.693147, 1.386294], abs=1e-6)
+    assert found.certificate == pytest.approx(0.5)
