@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.core.uris.datasets import UriRefused, inside_roots, is_dataset_file
+from app.core.uris.datasets import UriRefused, inside_roots, is_dataset_file, own_directories
 from app.core.uris.models import GGUF
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ class Found:
 
 
 def look(settings: Settings) -> Found:
-    """Datasets and models in the allowed directories, without hidden ones and without what links lead out to."""
-    found, seen = Found(), 0
+    """Datasets and models in the allowed directories, without hidden ones, what links lead out to, and what is ours."""
+    found, seen, ours = Found(), 0, own_directories(settings)
     if "file" not in settings.allowed_schemes:
         return found
     for root in map(Path, settings.allowed_roots):
-        for entry, depth in _entries(root, 1):
+        for entry, depth in _entries(root, 1, ours):
             seen += 1
             if seen > MOST_LOOKED_AT:
                 found.complete = False
@@ -71,8 +71,10 @@ def look(settings: Settings) -> Found:
     return found
 
 
-def _entries(directory: Path, depth: int) -> Iterator[tuple[os.DirEntry[str], int]]:
-    """What lies in a directory and below; of a saved model, the directory alone."""
+def _entries(directory: Path, depth: int, ours: tuple[Path, ...]) -> Iterator[tuple[os.DirEntry[str], int]]:
+    """What lies in a directory and below; of a saved model, the directory alone; nothing of the service's own."""
+    if directory.resolve() in ours:
+        return
     try:
         with os.scandir(directory) as entries:
             here = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda one: one.name)
@@ -81,7 +83,7 @@ def _entries(directory: Path, depth: int) -> Iterator[tuple[os.DirEntry[str], in
     for entry in here:
         yield entry, depth
         if depth < DEEPEST and entry.is_dir(follow_symlinks=False) and not _is_model(entry):
-            yield from _entries(Path(entry.path), depth + 1)
+            yield from _entries(Path(entry.path), depth + 1, ours)
 
 
 def _is_model(entry: os.DirEntry[str]) -> bool:

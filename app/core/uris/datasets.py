@@ -283,6 +283,11 @@ def inside_roots(path: Path, settings: Settings) -> Path:
         raise UriRefused(f"{str(path)!r} cannot be resolved to a file: give its real path") from None
     if settings.artifacts_path is not None and resolved.is_relative_to((settings.artifacts_path / UPLOADS).resolve()):
         raise UriRefused(f"{str(path)!r} lies among uploaded files: name it by the uri of GET /files")
+    if kept := next((one for one in own_directories(settings) if resolved.is_relative_to(one)), None):
+        raise UriRefused(
+            f"{str(path)!r} lies in {kept}, where the service keeps what it read and made: name the file that it was "
+            "made from, or copy it elsewhere"
+        )
     # What is free of symlinks lies in a root as it is written, or else in what the root is a symlink to.
     if any(
         resolved.is_relative_to(root) or resolved.is_relative_to(Path(root).resolve())
@@ -294,6 +299,12 @@ def inside_roots(path: Path, settings: Settings) -> Path:
         f"{str(path)!r} is outside the directories that may be read ({roots}): move it there, or add its "
         "directory to SPICE_ALLOWED_ROOTS"
     )
+
+
+def own_directories(settings: Settings) -> tuple[Path, ...]:
+    """Where the service keeps copies and results of all projects, free of symlinks: no project may name them."""
+    places = (settings.artifacts_path, settings.cache_path)
+    return tuple(place.resolve() for place in places if place is not None)
 
 
 def _check_host(parts: SplitResult, settings: Settings) -> None:

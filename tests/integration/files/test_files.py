@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from app.core.settings import Settings
+from app.core.uris.datasets import UriRefused, check_uri
 from app.files import found as module
 from app.files.found import look
 
@@ -63,6 +64,18 @@ def test_a_large_directory_is_looked_through_in_part(root: Path, monkeypatch: py
     monkeypatch.setattr(module, "MOST_LOOKED_AT", 0)
     found = look(allowed(root))
     assert (found.datasets, found.complete) == ([], False)
+
+
+def test_what_the_service_keeps_is_neither_offered_nor_read(root: Path) -> None:
+    settings = allowed(root, data_dir=root / "var")
+    for name in ("cache/datasets/ab.jsonl", "artifacts/jobs/1/rows.jsonl", "datasets/mine.jsonl"):
+        path = root / "var" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    assert [place.name for place in look(settings).datasets if "var" in place.name] == ["data/var/datasets/mine.jsonl"]
+    for name in ("cache/datasets/ab.jsonl", "artifacts/jobs/", "cache/*/*.jsonl"):
+        with pytest.raises(UriRefused, match="where the service keeps what it read and made"):
+            check_uri(f"{root.as_uri()}/var/{name}", settings)
 
 
 def test_what_is_offered_can_be_named_by_a_job(service: Service) -> None:
