@@ -26,6 +26,7 @@ from spice_client.models import (
 )
 from spice_client.problems import (
     Conflict,
+    IdempotencyKeyInvalid,
     InvalidRequest,
     JobCancelled,
     JobFailed,
@@ -64,6 +65,7 @@ __all__ = [
     "ExportImpossible",
     "Exported",
     "FileNotWritable",
+    "IdempotencyKeyInvalid",
     "InvalidRequest",
     "Job",
     "JobCancelled",

@@ -82,7 +82,7 @@ def compare(jobs: Sequence[JobLike]) -> Steps[Comparison]:
     for one in jobs:
         job = yield from job_operations.get(one)
         if job.result is None:
-            detail = f"job {job.id} is {job.state} and has no result: compare jobs that succeeded"
+            detail = f"job {job.id} ({job.state}) has no result: compare jobs that succeeded"
             raise Conflict(409, {"title": "The job has no result", "detail": detail, "instance": job_path(job)})
         looked.append((job, job.result))
         picked.append(frozenset((yield from results.subset(job)).indices))

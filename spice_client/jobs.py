@@ -58,6 +58,7 @@ def submit(
         InvalidRequest: A field is wrong; `errors` names it.
         NothingThere: A path leads to nothing on this machine.
         BudgetNotReadable: The budget is none.
+        IdempotencyKeyInvalid: A header can't carry it.
     """
     named = {"dataset": dataset, "model": model, "selection": selection, "budget": budget}
     body = request_of({**(request or {}), **{key: one for key, one in named.items() if one is not None}, **options})

@@ -47,7 +47,7 @@ def log_job(job: Job, curve: Curve, report: Path | None = None) -> str:
     import mlflow  # noqa: PLC0415 - an extra, and seconds to load
 
     if job.result is None:
-        raise NoResult(f"job {job.id} is {job.state} and has no result to log")
+        raise NoResult(f"job {job.id} ({job.state}) has no result to log")
     with _run(job.name or f"spice {str(job.id)[:8]}", report) as run_id:
         client = mlflow.MlflowClient()
         mlflow.log_params(_params(job))
@@ -76,7 +76,7 @@ def log_proof(proof: Proof, report: Path | None = None) -> str:
     import mlflow  # noqa: PLC0415 - as above
 
     if proof.state != "succeeded":
-        raise NoResult(f"proof {proof.id} is {proof.state} and has no result to log")
+        raise NoResult(f"proof {proof.id} ({proof.state}) has no result to log")
     with _run(proof.name or f"spice proof {str(proof.id)[:8]}", report) as run_id:
         settings = {f"spice.{name}": value[:LONGEST_PARAM] for name, value in _flat(proof.settings, "proof.")}
         mlflow.log_params(settings)

@@ -96,6 +96,14 @@ class KeyInvalid(SpiceError):
         super().__init__({"title": "The API key is not valid", "detail": detail})
 
 
+class IdempotencyKeyInvalid(SpiceError):
+    """The name that a submission was given can't be sent."""
+
+    def __init__(self, key: str) -> None:
+        detail = f"{key!r}: give 1 to 255 printable ASCII characters without spaces around them, such as a UUID"
+        super().__init__({"title": "The idempotency key is not valid", "detail": detail})
+
+
 class Refused(SpiceError):
     """The service answered with an error.
 

@@ -42,6 +42,7 @@ def submit(request: Mapping[str, Any], *, idempotency_key: str | None = None) ->
 
     Raises:
         InvalidRequest: A field is wrong; `errors` names it.
+        IdempotencyKeyInvalid: A header can't carry it.
     """
     return ask_for(Proof, Ask("POST", PROOFS, json=request, headers=new_key(idempotency_key)))
 

@@ -99,14 +99,16 @@ def uri_of(given: str, field: str, hub: str) -> str:
     """Turn a path on this machine into a `file://` URI, and a repository with its commit into one of the hub.
 
     Args:
-        given: A path, which may have wildcards; a URI stays as it is.
+        given: A path, which may have wildcards, or a colon if it is there; a URI stays as it is.
         field: What is named, for the message.
         hub: How a URI of the hub begins.
 
     Raises:
         NothingThere: The path leads to nothing.
     """
-    if urlsplit(given).scheme:
+    if not given:
+        raise NothingThere(field, "its name is empty: give a URI or a path")
+    if urlsplit(given).scheme and not Path(given).exists():
         return given
     path = Path(given).expanduser().absolute()
     if _is_there(path):

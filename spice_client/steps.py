@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 
-from spice_client.problems import NotTheService
+from spice_client.problems import IdempotencyKeyInvalid, NotTheService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -94,7 +94,12 @@ def new_key(given: str | None = None) -> dict[str, str]:
 
     Args:
         given: The key; left out, one is made up.
+
+    Raises:
+        IdempotencyKeyInvalid: A header can't carry it.
     """
+    if given is not None and not (given.isascii() and given.isprintable() and given.strip() == given != ""):
+        raise IdempotencyKeyInvalid(given)
     return {"Idempotency-Key": given or str(uuid4())}
 
 

@@ -10,9 +10,11 @@ import typer
 from app.cli import access, processes
 from spice_client import cli as client_commands
 from spice_client.cli.exit_codes import TABLE
+from spice_client.cli.failure import Commands
 
 app = typer.Typer(
     name="spice",
+    cls=Commands,
     epilog=f"{TABLE.rstrip()} Those of `prove` are its own.\n",
     no_args_is_help=True,
     rich_markup_mode="markdown",

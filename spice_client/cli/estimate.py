@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from spice_client.cli.options import URL, ApiKey, AsJson, Url, WaitS, echo_json, service
+from spice_client.cli.options import URL, ApiKey, AsJson, Budget, DatasetName, ModelName, Url, WaitS, echo_json, service
 from spice_client.cli.request import RequestFlags, build_job_request
 from spice_client.words import duration
 
@@ -26,9 +26,9 @@ def estimate(  # noqa: PLR0913 - one parameter for each flag
         str | None, typer.Argument(metavar="REQUEST.json", help="The request; `-` reads stdin.", show_default=False)
     ] = None,
     *,
-    dataset: Annotated[str | None, typer.Option(help="URI, path on this machine, or id of a dataset.")] = None,
-    model: Annotated[str | None, typer.Option(help="URI, or path on this machine, of the model.")] = None,
-    budget: Annotated[str | None, typer.Option(help="Rows to pick: `500`, `0.1` or `10%`.")] = None,
+    dataset: DatasetName = None,
+    model: ModelName = None,
+    budget: Budget = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Any field, as in `selection.conflict_penalty=0.2`."),

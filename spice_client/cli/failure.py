@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperGroup
 
 from spice_client.cli.exit_codes import ExitCode
 from spice_client.problems import JobCancelled, JobFailed, ServiceFault, ServiceUnreachable, SpiceError
@@ -16,6 +18,7 @@ from spice_client.problems import JobCancelled, JobFailed, ServiceFault, Service
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 Problem = dict[str, Any]
 """A problem document (RFC 9457): title, detail and perhaps status, type, errors."""
 
@@ -32,6 +35,28 @@ class CommandFailedError(Exception):
 def refusal(title: str, detail: str, **more: object) -> CommandFailedError:
     """A failure that is the user's to mend."""
     return CommandFailedError(ExitCode.REFUSED, {"title": title, "detail": detail, **more})
+
+
+class Commands(TyperGroup):
+    """The commands of `spice`, which end as other tools do where nobody takes what they write.
+
+    Typer and Rich both end with 1, the status of a job that failed, when the reader of a pipe is gone.
+    """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the method that this one overrides
+        """Run a command and end the process."""
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            if isinstance(end.__context__, BrokenPipeError):
+                raise SystemExit(ExitCode.READER_GONE) from None
+            raise
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            show_problem({"title": "The output cannot be written", "detail": f"{place}{error.strerror}"})
+            raise SystemExit(ExitCode.REFUSED) from None
 
 
 @contextmanager

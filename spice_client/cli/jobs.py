@@ -9,9 +9,23 @@ import typer
 
 from spice_client.cli.estimate import show_estimate
 from spice_client.cli.exit_codes import OF_STATE, ExitCode
-from spice_client.cli.failure import show_problem
+from spice_client.cli.failure import refusal, show_problem
 from spice_client.cli.ids import JobId, JobIds, whole_id, whole_ids
-from spice_client.cli.options import PATIENCE_S, URL, ApiKey, AsJson, Url, WaitS, Yes, agreed, echo_json, service
+from spice_client.cli.options import (
+    PATIENCE_S,
+    URL,
+    ApiKey,
+    AsJson,
+    Budget,
+    DatasetName,
+    ModelName,
+    Url,
+    WaitS,
+    Yes,
+    agreed,
+    echo_json,
+    service,
+)
 from spice_client.cli.request import RequestFlags, build_job_request, pairs
 from spice_client.cli.show import show_job, show_jobs, show_whole_job
 from spice_client.cli.upload import offering_upload
@@ -35,13 +49,9 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
         str | None, typer.Argument(metavar="REQUEST.json", help="The request; `-` reads stdin.", show_default=False)
     ] = None,
     *,
-    dataset: Annotated[
-        str | None, typer.Option(help="URI, path on this machine, id of a dataset, or the hub's `org/name@commit`.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="URI or path on this machine of the model, or the hub's `org/name@commit`.")
-    ] = None,
-    budget: Annotated[str | None, typer.Option(help="Rows to pick: `500`, `0.1`, `10%`, or '200000 tokens'.")] = None,
+    dataset: DatasetName = None,
+    model: ModelName = None,
+    budget: Budget = None,
     extends: Annotated[
         str | None, typer.Option(metavar="JOB", help="Keep this job's picks; the budget is what is added to them.")
     ] = None,
@@ -79,9 +89,11 @@ def submit(  # noqa: PLR0913 - one parameter for each flag
     """
     flags = RequestFlags(dataset, model, budget, name, metadata or [], setting or [], preset)
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
-        if upload and dataset is not None:
-            flags.dataset = client.datasets.upload(dataset).uri
+        if upload and dataset is None:
+            raise refusal("Wrong usage", "--upload sends the file that --dataset names: give --dataset FILE")
         asked = build_job_request(request, flags)
+        if upload and dataset is not None:
+            asked["dataset"]["uri"] = client.datasets.upload(dataset).uri
         if extends is not None:
             asked["extends"] = whole_id(client, extends)
         if only_estimate:
@@ -185,11 +197,14 @@ def list_jobs(  # noqa: PLR0913 - one parameter for each flag
     """List jobs, newest first. With --json: one array of jobs."""
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
         entries = pairs("--metadata", metadata or ())
-        jobs = list(islice(client.jobs.list(state=state, name_prefix=name_prefix, metadata=entries), limit))
+        sought = limit if as_json else limit + 1  # one more tells a person whether that is all
+        jobs = list(islice(client.jobs.list(state=state, name_prefix=name_prefix, metadata=entries), sought))
     if as_json:
         echo_json([job.document() for job in jobs])
-    else:
-        show_jobs(jobs)
+        return
+    show_jobs(jobs[:limit])
+    if len(jobs) > limit:
+        typer.echo(f"the newest {limit} alone: there are more, see --limit", err=True)
 
 
 def _watch(client: SpiceClient, job_id: str, every_s: float, *, as_json: bool) -> None:

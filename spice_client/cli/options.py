@@ -43,6 +43,13 @@ WaitS = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts; errors as JSON on stderr.")]
+DatasetName = Annotated[
+    str | None, typer.Option(help="URI, path on this machine, id of a dataset, or the hub's `org/name@commit`.")
+]
+ModelName = Annotated[
+    str | None, typer.Option(help="URI or path on this machine of the model, or the hub's `org/name@commit`.")
+]
+Budget = Annotated[str | None, typer.Option(help="Rows to pick: `500`, `0.1`, `10%`, or '200000 tokens'.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 URL = DEFAULT_URL

@@ -13,7 +13,7 @@ from spice_client.cli.console import print_table
 from spice_client.cli.exit_codes import ExitCode
 from spice_client.cli.failure import refusal, show_problem
 from spice_client.cli.ids import whole_id
-from spice_client.cli.options import URL, ApiKey, AsJson, Url, WaitS, echo_json, service
+from spice_client.cli.options import URL, ApiKey, AsJson, Budget, DatasetName, ModelName, Url, WaitS, echo_json, service
 from spice_client.cli.request import RequestFlags, build_proof_request
 from spice_client.mlflow_logging import log_proof
 
@@ -41,9 +41,9 @@ def prove(  # noqa: PLR0913 - one parameter for each flag
     ] = None,
     *,
     job: Annotated[str | None, typer.Option(help="The selection job to prove; instead of dataset and model.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="URI, path on this machine, or id of a dataset.")] = None,
-    model: Annotated[str | None, typer.Option(help="URI, or path on this machine, of the model.")] = None,
-    budget: Annotated[str | None, typer.Option(help="Rows to pick: `500`, `0.1` or `10%`.")] = None,
+    dataset: DatasetName = None,
+    model: ModelName = None,
+    budget: Budget = None,
     seeds: Annotated[int | None, typer.Option(min=2, help="Runs of each arm.")] = None,
     arm: Annotated[str, typer.Option(help="The arm whose verdicts decide the exit status.")] = "selected",
     setting: Annotated[

@@ -108,7 +108,8 @@ def _read(file: str) -> Json:
     except OSError as error:
         raise refusal("The request file cannot be read", f"{file}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise refusal("The request file is not JSON", f"{file}: {error}") from None
+        rows = f". If it is the dataset: --dataset {file}" if Path(file).suffix not in ("", ".json") else ""
+        raise refusal("The request file is not JSON", f"{file}: {error}{rows}") from None
     if not isinstance(request, dict):
         raise refusal("The request file is not a request", f"{file}: holds no JSON object")
     return request

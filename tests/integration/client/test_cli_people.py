@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer
 
-from tests.integration.client.test_cli_client import JOB_ID, RESULT, StandIn, job, run, stand_in, url
+from tests.integration.client.test_cli_client import JOB_ID, RESULT, StandIn, job, request_file, run, stand_in, url
 
 if TYPE_CHECKING:
     from tests.integration.client.test_cli_client import Result
 
-__all__ = ["stand_in", "url"]  # fixtures
+__all__ = ["request_file", "stand_in", "url"]  # fixtures
 OTHER_ID = "7d5fa1b4-9999-4a0e-8a35-5a3a0a9be4a1"
 LONG = "a name of a job that somebody has written out in full, with the day and the reason"
 PROGRESS = {"done": 41_984, "total": 100_000, "unit": "samples", "rate": 212.4, "eta_s": 273.2}
@@ -181,3 +181,76 @@ def test_a_url_without_its_scheme_is_told_with_it(wrong: str, likely: str) -> No
 
 def submit(dataset: str, model: str) -> Result:
     return run("submit", "--dataset", dataset, "--model", model, "--budget", "10%")
+
+
+@pytest.mark.usefixtures("url")
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("--dataset", ""), "dataset: its name is empty: give a URI or a path"),
+        (("--model", ""), "model: its name is empty: give a URI or a path"),
+        (("--upload",), "--upload sends the file that --dataset names: give --dataset FILE"),
+        (("--idempotency-key", ""), "'': give 1 to 255 printable ASCII characters"),
+        (("--idempotency-key", "clé"), "'clé': give 1 to 255 printable ASCII characters"),
+        (("--idempotency-key", "a\nb"), "'a\\nb': give 1 to 255 printable ASCII characters"),
+    ],
+)
+def test_what_a_script_left_empty_or_unsaid_makes_no_job(
+    stand_in: StandIn, request_file: str, given: tuple[str, ...], says: str
+) -> None:
+    done = run("submit", request_file, *given)
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert not stand_in.received
+
+
+@pytest.mark.usefixtures("url")
+def test_rows_in_the_place_of_the_request_are_told_from_it(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"a": 1}\n{"a": 2}\n')
+    done = run("submit", str(rows))
+    assert done.exit_code == 2
+    assert f"If it is the dataset: --dataset {rows}" in done.stderr
+
+
+@pytest.mark.usefixtures("url")
+def test_a_file_with_a_colon_in_its_name_is_a_file(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run:3.jsonl").touch()
+    assert submit("run:3.jsonl", str(tmp_path)).exit_code == 0
+    assert stand_in.received["dataset"]["uri"] == f"{tmp_path.as_uri()}/run%3A3.jsonl"
+
+
+@pytest.mark.usefixtures("listed", "url")
+def test_a_job_named_twice_is_deleted_once_and_not_compared_with_itself(stand_in: StandIn) -> None:
+    assert run("delete", JOB_ID, "@last", "--yes").exit_code == 0
+    assert stand_in.deleted == [JOB_ID]
+    done = run("compare", JOB_ID, "@last")
+    assert (done.exit_code, "give two jobs or more" in done.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("url")
+def test_a_list_that_is_not_whole_says_so(stand_in: StandIn) -> None:
+    entries = [job("cancelled", id=OTHER_ID), job("cancelled")]
+    stand_in.pages[None] = {"items": entries, "next_cursor": None}
+    done = run("list", "--limit", "1")
+    assert (OTHER_ID in done.stdout, JOB_ID in done.stdout) == (True, False)
+    assert "the newest 1 alone: there are more, see --limit" in done.stderr
+    assert run("list", "--limit", "2").stderr == ""
+
+
+@pytest.mark.usefixtures("listed")
+def test_output_that_nobody_takes_ends_quietly_and_a_full_disk_is_told(url: str) -> None:
+    program = str(Path(sys.executable).with_name("spice"))
+    command, environment = [program, "show", "@last", "--json"], {**os.environ, "SPICE_API_URL": url}
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, check=False, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stderr == "The output cannot be written\n  No space left on device\n"
