@@ -9,6 +9,8 @@ What it costs is memory: a selection that comes in between has its own sketches 
 still. At most two stand still at a time. A process of its own for selections would cost as much memory, a second CUDA
 context and a second copy of the libraries, all the time; a selection that is put away and begun anew would cost its
 time again.
+
+A schedule, which may take hours, keeps checkpoints: `others_wait` tells it when to be handed back at one of them.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from app.core.lifecycle import turns
+from app.core.queue import KINDS
 from workers.data.holds import Holds
 
 if TYPE_CHECKING:
@@ -28,6 +32,18 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
 MOST_STANDING_STILL = 2
+
+
+def others_wait(context: WorkerContext, turn: Turn) -> bool:
+    """Whether something that this worker serves waits that comes before the rest of what it is at.
+
+    Args:
+        context: This worker.
+        turn: What it is at.
+    """
+    served = [table for table, kind in KINDS.items() if kind in context.settings.worker_queues]
+    with context.sessions() as session:
+        return turns.others_wait(session, served, turn)
 
 
 class GivingWay:

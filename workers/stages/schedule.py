@@ -2,7 +2,8 @@
 
 It scores a window with the proxy as it is then, picks from it, and after so many windows trains the proxy on their
 picks. With each training it keeps a checkpoint beside the sketches: whoever goes on, after a death or for another job
-that asks for the same, picks what would have been picked.
+that asks for the same, picks what would have been picked. So it may be handed back at a checkpoint: others wait for as
+many rows as a shard has, not for hours.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from app.core.contracts.schedule import ScheduleState, ScoredWindow, TrainedStep, WindowLimits
 from app.core.storage import schedule_name, schedule_point_name
 from workers.data.samples import learned
+from workers.data.stopping import Stopped
 from workers.gradients.checked_tensors import pack, unpack
 from workers.gradients.checkpoint import Checkpoint, pack_checkpoints, unpack_checkpoints
 from workers.gradients.engine import GradientEngine
@@ -27,6 +29,7 @@ from workers.gradients.shards import Scored, ShardStore
 from workers.gradients.starting_point import AdamState, StartingPoint
 from workers.gradients.warmup import Training
 from workers.runtime.failures import JobError
+from workers.runtime.giving_way import others_wait
 from workers.selection import (
     Constraints,
     Course,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 
     from app.core.contracts.schedule import Schedule
     from app.core.contracts.selection_request import SelectionSpec
+    from app.core.lifecycle.turns import Turn
     from app.core.storage import ArtifactStore
     from workers.data.corpus import Corpus
     from workers.data.samples import Sample
@@ -176,6 +180,7 @@ class Asked:
         model: The proxy.
         config: What is sketched.
         limits: What the picks keep to.
+        turn: Whose it is.
         without_prompts: Makes samples without their prompts, where their losses are asked for.
     """
 
@@ -185,6 +190,7 @@ class Asked:
     model: ProxyModel
     config: GradientConfig
     limits: WindowLimits
+    turn: Turn
     without_prompts: Callable[[list[Sample]], list[Sample]] | None = None
 
 
@@ -197,12 +203,13 @@ def carry_out(context: WorkerContext, heartbeat: LeaseHeartbeat, asked: Asked) -
         asked: The schedule.
 
     Returns:
-        Tokens of the rows that were scored.
+        Tokens of all rows, whoever scored them; 0 where that is the work of another job.
 
     Raises:
         JobError: A step of the training, or a row that has to be picked, had no finite gradient, or the picks came
             out with other shares of the sources than they have to have.
-        Stopped: The work is to end early. The last checkpoint stays.
+        Stopped: The work is to end early, or others wait and have not had a turn for as many rows as a shard has. The
+            last checkpoint stays.
     """
     store = store_of(context, asked.source, asked.schedule, asked.model.revision, asked.corpus, asked.limits)
     if outcome_of(context.artifacts, store.key) is not None and not store.missing():
@@ -213,11 +220,14 @@ def carry_out(context: WorkerContext, heartbeat: LeaseHeartbeat, asked: Asked) -
     while len(run.state.windows) < len(run.windows):
         tokens = run.take_window()
         meter.add(1, tokens=tokens)
+        if run.may_be_handed_back() and others_wait(context, asked.turn):
+            logger.info("schedule %s: it gives way after window %d", store.key, len(run.state.windows))
+            raise Stopped
     run.keep_point()
     run.check_shares()
     context.artifacts.write(schedule_name(store.key), pack({}, {"state": run.state.model_dump_json()}))
     context.artifacts.remove(schedule_point_name(store.key))
-    return meter.tokens
+    return int(asked.corpus.lengths.sum())
 
 
 @dataclass(slots=True)
@@ -262,6 +272,7 @@ class _Run:
         steps = len(self.windows) // schedule.train_every * schedule.epochs
         self._rates = linear_rates(steps, largest=schedule.learning_rate, warmup_ratio=schedule.warmup_ratio)
         self._waiting = _Waiting()
+        self._kept = 0
         store.keep_scored(Scored(self._engine.left_out, asked.model.weights_stored_as))
 
     def take_up(self) -> None:
@@ -280,6 +291,11 @@ class _Run:
         self._training.go_on(point.adapter, adam.first, adam.second, adam.steps)
         self._engine.start_from(StartingPoint(point.adapter))
         logger.info("schedule %s: it goes on at window %d", self._store.key, len(state.windows))
+
+    def may_be_handed_back(self) -> bool:
+        """Whether a checkpoint has just been kept, as many rows as a shard has were scored, and windows are left."""
+        left = len(self.state.windows) < len(self.windows)
+        return left and not self._waiting.places and self._kept >= self._store.shard_rows
 
     def take_window(self) -> int:
         """Score the next window and pick from it, and train if it is time to; the tokens of the window."""
@@ -422,6 +438,7 @@ class _Run:
         if self._waiting.places:
             places = np.concatenate(self._waiting.places)
             self._store.write(int(places[0]) // self._store.shard_rows, places, _joined(self._waiting.sketches))
+            self._kept += len(places)
             self._waiting = _Waiting()
         adam = AdamState(*self._training.moments(), self._training.steps)
         point = Checkpoint(self._training.adapter(), adam)

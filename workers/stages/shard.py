@@ -13,6 +13,7 @@ from app.core.contracts.schedule import WindowLimits
 from app.core.db.tables import Job, Shard, State
 from app.core.lifecycle import counts, leases, limits, measurements, parking
 from app.core.lifecycle.measurements import Took
+from app.core.lifecycle.turns import Turn
 from workers.data.samples import learned
 from workers.data.template_server import template_limits
 from workers.data.tokenisation import ConversationEncoder
@@ -78,8 +79,8 @@ def _work(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID) 
 def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID) -> None:
     began = time.monotonic()
     with context.sessions() as session:
-        shard = session.get_one(Shard, heartbeat.lease.id)
-        plan = ShardPlan.load(session.get_one(Job, job_id).plan)
+        shard, job = session.get_one(Shard, heartbeat.lease.id), session.get_one(Job, job_id)
+        plan, turn = ShardPlan.load(job.plan), Turn(job.project_id, job.priority)
     own = source_of(context, job_id)
     source = own
     if plan.role != POOL:
@@ -93,7 +94,7 @@ def _sketch(context: WorkerContext, heartbeat: LeaseHeartbeat, job_id: uuid.UUID
     if own.request.schedule is not None:
         bound = own.request.selection.constraints is not None
         limits = read_window_limits(context.artifacts, job_id) if bound else WindowLimits()
-        _carry_out(context, heartbeat, Asked(own, own.request.schedule, corpus, model, config, limits))
+        _carry_out(context, heartbeat, Asked(own, own.request.schedule, corpus, model, config, limits, turn))
         return
 
     def all_samples() -> Samples:

@@ -12,7 +12,7 @@ Four rules, in this order:
 
 A new job waits while a job over the same data and model is being read: afterwards the tokens are there for both.
 
-A selection may take long, and gives way meanwhile: `workers.runtime.giving_way`.
+A selection may take long, and gives way meanwhile; a schedule is handed back: `workers.runtime.giving_way`.
 """
 
 from __future__ import annotations
@@ -101,6 +101,23 @@ def next_row(session: Session, tables: Collection[Work], during: Turn | None = N
         return None
     table = next(table for table in tables if table.__tablename__ == chosen.table_name)
     return Waiting(table, chosen.id, chosen.dispatch)
+
+
+def others_wait(session: Session, tables: Collection[Work], during: Turn) -> bool:
+    """Whether a row waits that has its turn before what the worker is at, were that to wait too; no turn is taken.
+
+    Args:
+        session: For this transaction.
+        tables: Whose rows the worker serves.
+        during: What the worker is at.
+    """
+    waiting = union_all(*(_WAITING[table]() for table in tables)).subquery()
+    own = select(Project.served_at).where(Project.id == during.project_id).scalar_subquery()
+    another, urgent = waiting.c.project_id != during.project_id, waiting.c.priority > during.priority
+    served_longer_ago = or_(Project.served_at.is_(None), Project.served_at < own)
+    comes_first = or_(and_(another, served_longer_ago), and_(~another, urgent))
+    found = select(waiting.c.id).join(Project, Project.id == waiting.c.project_id).where(comes_first)
+    return bool(session.scalar(select(found.exists())))
 
 
 def _comes_between(columns: Any, during: Turn) -> ColumnElement[bool]:  # noqa: ANN401 - SQLAlchemy's own type

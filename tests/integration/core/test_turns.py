@@ -119,3 +119,24 @@ def test_what_is_put_off_or_served_by_other_workers_is_not_taken(session: Sessio
     assert units == [row.id]
     assert leases.postpone(session, lease, 60, "fetch")
     assert turns.next_row(session, [Shard]) is None
+
+
+def test_what_is_at_hand_gives_way_to_those_whose_turn_comes_before(session: Session) -> None:
+    """Another project that was served longer ago, or a higher priority; not one that has just had its turn."""
+    other = Project(name="other")
+    add(session, other)
+    at_hand = job()
+    add(session, at_hand)
+    assert taken(session, 1) == [at_hand.id]
+    turn, tables = turns.Turn(DEFAULT_PROJECT, 0), tuple(KINDS)
+    add(session, job(), job(priority=-1))
+    assert not turns.others_wait(session, tables, turn), "jobs of its own project that are no more urgent"
+    theirs = [job(project_id=other.id, priority=-1) for _ in range(2)]
+    add(session, *theirs)
+    assert turns.others_wait(session, tables, turn)
+    assert not turns.others_wait(session, [Shard], turn), "this worker does not serve them"
+    assert taken(session, 1) == [theirs[0].id]
+    assert not turns.others_wait(session, tables, turn), "another worker is at it: each project has one"
+    add(session, job(priority=1))
+    assert turns.others_wait(session, tables, turn)
+    assert not turns.others_wait(session, tables, turns.Turn(DEFAULT_PROJECT, 1))

@@ -1,4 +1,4 @@
-"""A worker that is killed, and a client that cancels, in the midst of a schedule."""
+"""A worker that is killed, a client that cancels, and others who wait, in the midst of a schedule."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from app.core.lifecycle import counts
 from tests.integration.deadlines import soon
 from tests.integration.processes import SHORT_LEASE_S
 from tests.integration.settled import assert_settled, final, wait_for
 
 if TYPE_CHECKING:
+    from app.core.db.engine import Sessions
     from tests.integration.conftest import Service
     from tests.integration.processes import Processes
 
@@ -87,3 +89,29 @@ def test_a_schedule_is_cancelled_within_seconds(service: Service, workers: Proce
     worker.wait()
     assert time.monotonic() - asked < soon(10), "the worker has let go of it too"
     assert_settled(service, succeeded=0)
+
+
+def test_a_schedule_lets_others_have_their_turns_and_picks_the_same(
+    service: Service, workers: Processes, sessions: Sessions, body: dict[str, Any]
+) -> None:
+    """On the only worker: its turns end at checkpoints, with as many rows as a shard has scored since the last one."""
+    workers.start(("slow_windows", WINDOW_S))
+    first = service.submit(body)
+    wait_for(service, first, some_windows)
+    short = service.request()
+    urgent = service.submit({**short, "gradients": {**short["gradients"], "seed": 1}, "priority": "high"})
+    done = wait_for(service, urgent, final)
+    assert done["state"] == "succeeded", done["error"]
+    meanwhile = service.job(first)
+    assert (meanwhile["state"], meanwhile["stage"]) == ("running", "gradients")
+    assert meanwhile["progress"]["done"] < 50, "all its windows would be done if it had not given way"
+    job = wait_for(service, first, final)
+    assert job["state"] == "succeeded", job["error"]
+    assert job["result"]["gradients"] == {"computed": 400, "reused": 0}
+    with sessions() as session:
+        tokens = counts.totals(session)[counts.TOKENS, ()]
+    assert tokens == job["result"]["tokens"] + done["result"]["tokens"], "of all its turns"
+    workers.stop()
+    assert_settled(service, succeeded=2)
+    undisturbed = service.run({**body, "name": "again", "gradients": {**body["gradients"], "store": "float16"}})
+    assert picks_and_windows(service, undisturbed) == picks_and_windows(service, job)

@@ -71,6 +71,11 @@ def test_the_default_drops_at_most_half_and_leaves_the_budget(rows: list[tuple[f
         assert suspicious[gone].min() >= suspicious[stays].max()
 
 
+def test_of_rows_that_look_equally_wrong_at_the_bound_the_first_is_dropped() -> None:
+    gone = default_filter(np.array([0.5, 0.7, 0.7, 0.9]), Needs.of_any(4, 1))
+    assert gone["suspicion"].tolist() == [1, 3]
+
+
 @given(data=st.data())
 def test_the_default_leaves_what_the_constraints_need_and_gives_back_no_more(data: st.DataObject) -> None:
     """Against the plain words: of the worst half, least wrong first, each row that a source or the budget lacks."""
