@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from app.core.contracts.job_request import JobRequest
-from app.core.contracts.model_request import Gradients
 from app.core.contracts.proof_request import IndicesArm, MethodArm, ProofRequest
 from app.core.db.scoping import project_of
 from app.core.db.tables import Dataset, Job, Proof, State
@@ -146,17 +145,9 @@ def _check_quota(session: Session, settings: Settings) -> None:
 
 def _own_job(session: Session, settings: Settings, request: ProofRequest) -> Job:
     """The job that computes the sketches of a proof."""
-    assert request.dataset is not None  # noqa: S101 - the request says so itself; tells mypy
-    assert request.model is not None  # noqa: S101
-    assert request.selection is not None  # noqa: S101
-    wanted = JobRequest(
-        dataset=request.dataset,
-        model=request.model,
-        gradients=request.gradients or Gradients(),
-        selection=request.selection,
-        name=request.name,
-        metadata=request.metadata,
-    )
+    wanted = request.own_job
+    assert wanted is not None  # noqa: S101 - the request says so itself; tells mypy
+    wanted = wanted.model_copy(update={"name": request.name, "metadata": request.metadata})
     return jobs.submit(session, settings, wanted)
 
 
@@ -211,7 +202,8 @@ def _not_selected_again(request: Mapping[str, Any]) -> str | None:
 
 def _errors_of_job(session: Session, job: Job, request: ProofRequest) -> list[FieldError]:
     """What the job's selection and the number of its rows, where that is known, tell of the arms."""
-    spec = JobRequest.model_validate(job.request).selection
+    asked = JobRequest.model_validate(job.request)
+    spec = asked.selection
     dataset = None if job.dataset_id is None else session.get(Dataset, job.dataset_id)
     rows = (job.result or {}).get("rows_total") or (None if dataset is None else dataset.rows)
     errors = []
@@ -219,10 +211,10 @@ def _errors_of_job(session: Session, job: Job, request: ProofRequest) -> list[Fi
         field = f"arms.{number}"
         if isinstance(arm, MethodArm):
             try:
-                arm.settings(spec)
-            except ValidationError as error:
-                first = field_error(error.errors()[0])
-                errors.append(FieldError(field=field, message=f"does not go with the selection: {first.message}"))
+                arm.check(asked)
+            except ValueError as error:
+                said = field_error(error.errors()[0]).message if isinstance(error, ValidationError) else str(error)
+                errors.append(FieldError(field=field, message=f"does not go with the selection: {said}"))
         if isinstance(arm, IndicesArm) and rows is not None and max(arm.indices) >= rows:
             message = f"names row {max(arm.indices)}, and the dataset has {rows} rows, counted from 0: leave it out"
             errors.append(FieldError(field=f"{field}.indices", message=message))

@@ -182,7 +182,7 @@ class _Turn:
         split, reading = splitter.split(source)
         pool, information = self._candidates(job, source, reading, split)
         spec = source.request.selection
-        chooser = Chooser(self.request, spec, pool, information.picks)
+        chooser = Chooser(self.request, spec, pool, information.picks, information.included)
         trained = self._trained(chooser, information.picks(spec))
         selection_s = sum((job.result or {}).get("seconds", {}).values()) + time.monotonic() - began
         plan = ProofPlan(
@@ -376,11 +376,13 @@ class _Made:
         places: Of its picks among the candidates, in the order of picking.
         alpha: That it was made with.
         metric: That it was made under, or None.
+        included: Row numbers that had to be picked, held out or not.
     """
 
     places: NDArray[np.int64]
     alpha: float
     metric: Metric | None
+    included: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -422,6 +424,10 @@ class _Information:
         """The picks of a selection, as places among the pool's samples."""
         return self.candidates[self._selected(spec).places]
 
+    def included(self, spec: SelectionSpec) -> NDArray[np.int64]:
+        """The row numbers that a selection has to pick, those that a proof holds out among them."""
+        return self._selected(spec).included
+
     def log_det(self, places: NDArray[np.int64], spec: SelectionSpec) -> float:
         """F(S) = log det(I + alpha K_SS) in nats, with the selection's own alpha."""
         at = np.searchsorted(self.candidates, places)
@@ -444,7 +450,8 @@ class _Information:
         rows, tokens = corpus.rows[self.candidates], corpus.lengths[self.candidates]
         # A row that is held out, or not finite, can't be picked, whatever has to be.
         include = asked.include[np.isin(asked.include, rows)]
-        membership = replace(asked, include=include, overlapping=self.others.overlapping)
+        overlapping = self.others.overlapping if spec.evaluation_set is not None else asked.overlapping
+        membership = replace(asked, include=include, overlapping=overlapping)
         dropped = left_out(self.figures, suspicion(self.figures), spec, rows, tokens, membership)
         keep = staying(len(self.candidates), dropped)
         if not len(keep):
@@ -488,7 +495,7 @@ class _Information:
                 "gradients",
                 f"all {len(self.values)} gradients are zero, so no row is better than another",
             )
-        return _Made(keep[selection.indices], selection.alpha, objective.bearings.metric)
+        return _Made(keep[selection.indices], selection.alpha, objective.bearings.metric, asked.include)
 
     def _methods(
         self, spec: SelectionSpec, keep: NDArray[np.int64], values: NDArray[np.float32], objective: Objective

@@ -62,7 +62,7 @@ class ChosenArm:
         steps: Of training.
         selects: Whether a selection was needed.
         drawn: Whether each seed has rows of its own.
-        left_out: Rows of a given list that were left out, by reason.
+        left_out: Rows of a given list, or that a selection has to pick, that were left out, by reason.
     """
 
     name: str
@@ -82,12 +82,14 @@ class Chooser:
         spec: The selection of its job.
         pool: What is chosen from.
         select: Runs a selection over the candidates: its picks as places among the pool's samples.
+        included: The row numbers that a selection has to pick, in the whole dataset.
     """
 
     request: ProofRequest
     spec: SelectionSpec
     pool: Pool
     select: Callable[[SelectionSpec], Places]
+    included: Callable[[SelectionSpec], Places]
 
     def choose(self, selected: Places) -> list[ChosenArm]:
         """All arms.
@@ -122,7 +124,8 @@ class Chooser:
             by_seed = {seed: self.select(_reseeded(spec, seed)) for seed in (seeds if drawn else (0,))}
             if spec.budget != self.spec.budget:
                 steps = self.steps(by_seed[0], selected)
-            return ChosenArm(name, by_seed, steps, selects=True, drawn=drawn)
+            _, left_out = self._allowed(self.included(spec))
+            return ChosenArm(name, by_seed, steps, selects=True, drawn=drawn, left_out=left_out)
         tokens = self._tokens(selected)
         if arm == SELECTED:
             drawn = draws(self.spec, self.spec.method)
@@ -139,7 +142,8 @@ class Chooser:
         else:
             assert arm == NONE  # noqa: S101 - all names are told apart here
             drawn, by_seed, steps = False, {0: np.empty(0, dtype=np.int64)}, 0
-        return ChosenArm(name, by_seed, steps, selects=arm == SELECTED, drawn=drawn)
+        left_out = self._allowed(self.included(self.spec))[1] if arm == SELECTED else {}
+        return ChosenArm(name, by_seed, steps, selects=arm == SELECTED, drawn=drawn, left_out=left_out)
 
     def _given(self, arm: IndicesArm) -> tuple[Places, dict[str, int]]:
         """The rows of a list that may be trained on, in its order, and how many may not, by reason."""
@@ -152,14 +156,7 @@ class Chooser:
                 f"arm {arm.name} names row {int(indices.max())}, and the dataset has {pool.rows_total} rows, from 0: "
                 "leave it out",
             )
-        places = np.searchsorted(pool.rows, indices)
-        usable = pool.rows[np.minimum(places, len(pool.rows) - 1)] == indices
-        left_out = {"unusable": int((~usable).sum())}
-        kept = places[usable]
-        for reason, outside in pool.outside.items():
-            there = np.isin(kept, outside)
-            left_out[reason] = int(there.sum())
-            kept = kept[~there]
+        kept, left_out = self._allowed(indices)
         if not len(kept):
             raise JobError(
                 "arm-impossible",
@@ -168,6 +165,19 @@ class Chooser:
                 f"none of the {len(indices)} rows of arm {arm.name} may be trained on: they are held out, equal to "
                 "held-out rows, or can't be used",
             )
+        return kept, left_out
+
+    def _allowed(self, indices: Places) -> tuple[Places, dict[str, int]]:
+        """The places of the rows that may be trained on, in their order, and how many may not, by reason."""
+        pool = self.pool
+        places = np.searchsorted(pool.rows, indices)
+        usable = pool.rows[np.minimum(places, len(pool.rows) - 1)] == indices
+        left_out = {"unusable": int((~usable).sum())}
+        kept = places[usable]
+        for reason, outside in pool.outside.items():
+            there = np.isin(kept, outside)
+            left_out[reason] = int(there.sum())
+            kept = kept[~there]
         return kept, {reason: count for reason, count in left_out.items() if count}
 
     def _random(self, seed: int, role: str = "proof/random") -> Places:

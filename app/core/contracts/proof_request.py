@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
 
 from app.core.contracts.dataset_request import DatasetRef
-from app.core.contracts.job_request import Webhook
+from app.core.contracts.job_request import JobRequest, Webhook
 from app.core.contracts.model_request import Gradients, ModelRef
 from app.core.contracts.schema import Expiry, Metadata, Name, Request, Storable
 from app.core.contracts.selection_request import Method, SelectionSpec
@@ -66,12 +66,33 @@ class MethodArm(Request):
 
         Raises:
             ValidationError: The two do not go together.
+            ValueError: It names an evaluation set of its own, which nobody has read.
         """
         changed = {**({} if self.method is None else {"method": self.method}), **(self.selection or {})}
         plain = base.model_dump(
             mode="json", exclude_unset=True, exclude={"baselines", "baseline_repeats", "sweep", "stability"}
         )
-        return SelectionSpec.model_validate({**plain, **changed})
+        found = SelectionSpec.model_validate({**plain, **changed})
+        if found.evaluation_set not in (None, base.evaluation_set):
+            raise ValueError(
+                "selection.constraints.decontaminate is not that of the proof's own selection, which alone is read: "
+                "leave it out, or name that one"
+            )
+        return found
+
+    def check(self, job: JobRequest) -> None:
+        """Hold the arm's selection to what a job of its own would be held to.
+
+        Args:
+            job: That of the proof's own selection.
+
+        Raises:
+            ValidationError: A job with the arm's selection would be refused.
+            ValueError: As for `settings`.
+        """
+        JobRequest(
+            dataset=job.dataset, model=job.model, gradients=job.gradients, selection=self.settings(job.selection)
+        )
 
 
 class IndicesArm(Request):
@@ -246,15 +267,18 @@ class ProofRequest(Request):
 
     @model_validator(mode="after")
     def _settings_fit(self) -> Self:
-        if self.selection is None:
+        try:
+            job = self.own_job
+        except ValidationError as error:
+            raise ValueError(_said(error)) from None
+        if job is None:
             return self
         for arm in self.arms:
             if isinstance(arm, MethodArm):
                 try:
-                    arm.settings(self.selection)
-                except ValidationError as error:
-                    said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-                    raise ValueError(f"arm {arm.label}: {said}") from None
+                    arm.check(job)
+                except ValueError as error:
+                    raise ValueError(f"arm {arm.label}: {_said(error)}") from None
         return self
 
     @model_validator(mode="after")
@@ -267,6 +291,18 @@ class ProofRequest(Request):
         return self
 
     @property
+    def own_job(self) -> JobRequest | None:
+        """The job that computes the sketches of the proof; None where the request names one that is there.
+
+        Raises:
+            ValidationError: Such a job would be refused.
+        """
+        if self.dataset is None or self.model is None or self.selection is None:
+            return None
+        gradients = self.gradients or Gradients()
+        return JobRequest(dataset=self.dataset, model=self.model, gradients=gradients, selection=self.selection)
+
+    @property
     def labels(self) -> list[str]:
         """The arms' names in order."""
         return [arm_label(arm) for arm in self.arms]
@@ -277,3 +313,9 @@ class ProofRequest(Request):
         return {
             metric.name: self.smallest_effect.get(metric.name, DEFAULT_EFFECTS[metric.name]) for metric in self.metrics
         }
+
+
+def _said(error: ValueError) -> str:
+    """Why something was refused, without pydantic's own words around it."""
+    said = str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
+    return said.removeprefix("Value error, ")

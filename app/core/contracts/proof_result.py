@@ -56,7 +56,9 @@ class ArmResult(Response):
     rows: float = Field(description="Rows trained on, mean over the runs.")
     tokens: float = Field(description="Their tokens, likewise.")
     steps: int = Field(description="Of training.")
-    left_out: dict[str, int] = Field(description="Rows of a given list that no arm may train on, by reason.")
+    left_out: dict[str, int] = Field(
+        description="Rows of a given list, or that a selection has to pick, which no arm may train on, by reason."
+    )
     runs: list[RunResult]
     mean: dict[str, float] = Field(description="By metric, over the runs and the held-out rows.")
     interval: dict[str, Interval | None] = Field(description="95%, by metric; null with fewer than two runs.")

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from app.core.contracts.constraints_request import Constraints, fewest_rows
+from app.core.contracts.constraints_request import Constraints, Decontaminate, fewest_rows
 from app.core.contracts.dataset_request import ColumnName, DatasetRef
 from app.core.contracts.schema import Request, optional
 
@@ -305,6 +305,11 @@ class SelectionSpec(Request):
         if self.representative is None:
             return 0.0 if self.normalize == "none" else REPRESENTATIVE
         return self.representative
+
+    @property
+    def evaluation_set(self) -> Decontaminate | None:
+        """What no pick may share text with; None where that does not matter."""
+        return None if self.constraints is None else self.constraints.decontaminate
 
     @model_validator(mode="after")
     def _gains_to_stop_at(self) -> Self:

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Service
 
 
+NO_PROMPT_EFFECT = {"prompt_effect": False}
+IFD_FILTER = {"filters": {"ifd": {"max": 1.0}}}
+EVALUATION = {"decontaminate": {"dataset": {"uri": "file:///x.jsonl"}}}
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "message"),
     [
@@ -35,6 +40,31 @@ if TYPE_CHECKING:
         ({"arms": ["random", {"name": "all", "indices": [1]}]}, "", "an arm of the service"),
         ({"arms": ["random", {"method": "newton"}]}, "arms.1", "newton"),
         ({"arms": ["random", {"name": "odd", "selection": {"conflict_penalty": -1}}]}, "", "odd"),
+        (
+            {"gradients": NO_PROMPT_EFFECT, "arms": ["random", {"method": "ifd"}]},
+            "",
+            "arm ifd: selection.method ifd needs",
+        ),
+        (
+            {"gradients": NO_PROMPT_EFFECT, "arms": ["random", {"name": "f", "selection": IFD_FILTER}]},
+            "",
+            "arm f: selection.filters.ifd needs",
+        ),
+        (
+            {"gradients": NO_PROMPT_EFFECT, "selection": {"budget": {"count": 5}, **IFD_FILTER}},
+            "",
+            "selection.filters.ifd needs gradients.prompt_effect",
+        ),
+        (
+            {"gradients": {"loss_over": "row"}, "arms": ["random", {"method": "length"}]},
+            "",
+            "arm length: gradients.loss_",
+        ),
+        (
+            {"arms": ["random", {"name": "clean", "selection": {"constraints": EVALUATION}}]},
+            "",
+            "arm clean: selection.constraints.decontaminate is not that of the proof's own",
+        ),
         ({"held_out": {"fraction": 1}}, "held_out.fraction", "less than 1"),
         ({"held_out": {}}, "held_out", "either fraction"),
         ({"smallest_effect": {"choice": 0.1}}, "", "smallest_effect names choice"),
@@ -91,6 +121,7 @@ def test_what_a_finished_job_tells_is_held_against_the_request(service: Service)
         ({"arms": ["random", {"name": "mine", "indices": [60]}]}, "arms.1.indices"),
         ({"held_out": {"fraction": 0.5}}, "held_out.fraction"),
         ({"arms": ["random", {"name": "odd", "selection": {"early_stop_ratio": 7}}]}, "arms.1"),
+        ({"arms": ["random", {"name": "clean", "selection": {"constraints": EVALUATION}}]}, "arms.1"),
     ):
         response = service.http.post("/proofs", json={"job": job["id"], **fields})
         assert (response.status_code, response.json()["errors"][0]["field"]) == (422, field), response.text

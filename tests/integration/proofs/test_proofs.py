@@ -78,7 +78,7 @@ def test_a_proof_keeps_to_the_constraints_and_the_target_of_its_job(service: Ser
     rows = [{**row, "origin": ("code", "chat")[number % 2]} for number, row in enumerate(real_rows())]
     job = service.request(service.write_dataset(rows, "sourced.jsonl"))
     job["dataset"]["source_column"] = "origin"
-    include, exclude = [5, 6, 7], list(range(20, 40))
+    include, exclude = [2, 6, 7], list(range(20, 40))
     target = {"dataset": {"uri": service.write_dataset(rows[:6], "target.jsonl")}, "weight": 0.9}
     constraints = {"sources": {"code": {"min": 0.6}}, "include": include, "exclude": exclude}
     selection = {**job["selection"], "target": target, "constraints": constraints, "filters": {}}
@@ -94,6 +94,26 @@ def test_a_proof_keeps_to_the_constraints_and_the_target_of_its_job(service: Ser
         assert not set(picks) & set(exclude)
         assert set(include) & candidates <= set(picks) <= candidates
     assert arms["selected"] != arms["less"]
+    lost = len(set(include) - candidates)
+    assert lost, "one of them is held out"
+    left_out = {arm["name"]: arm["left_out"] for arm in proof["arms"]}
+    assert left_out == {"selected": {"held_out": lost}, "random": {}, "less": {"held_out": lost}}
+
+
+def test_an_evaluation_set_is_that_of_the_selection_or_none(service: Service) -> None:
+    """The first 30 rows share text with the set: an arm without constraints may pick them, as a job without them."""
+    shared = [{"question": row["response"]} for row in real_rows()[:30]]
+    evaluation = {"dataset": {"uri": service.write_dataset(shared, "shared.jsonl")}, "ngram": 4}
+    clean = {**proof_body(service)["selection"], "filters": {}, "constraints": {"decontaminate": evaluation}}
+    proof = prove(
+        service,
+        selection=clean,
+        arms=["selected", "random", {"name": "all_rows", "selection": {"constraints": None}}],
+    )
+    assert proof["state"] == "succeeded", proof["error"]
+    arms = arms_of(service, proof["id"])
+    assert min(arms["selected"]) >= 30
+    assert min(arms["all_rows"]) < 30
 
 
 def test_a_proof_from_a_request_to_its_verdicts(service: Service) -> None:

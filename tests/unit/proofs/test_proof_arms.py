@@ -22,7 +22,7 @@ def test_an_arm_with_another_budget_has_as_many_tokens_a_step() -> None:
     )
     rows = np.arange(20)
     pool = Pool(rows, 20, np.full(20, 10), rows, {})
-    chooser = Chooser(request, spec, pool, lambda asked: rows[: asked.budget.count])
+    chooser = Chooser(request, spec, pool, lambda asked: rows[: asked.budget.count], lambda _: rows[:0])
     assert {arm.name: arm.steps for arm in chooser.choose(rows[:8])} == {
         "selected": 6,
         "random": 6,
