@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from workers.data.formats import Range, Record
     from workers.data.ranges import Cut
 
-LAYOUT_VERSION = 5  # part of a corpus's key: raise it when the same input gives other samples or files
+LAYOUT_VERSION = 6  # part of a corpus's key: raise it when the same input gives other samples or files
 BATCH_ROWS = 256
 BATCH_CHARACTERS = 1 << 20
 _DTYPES: dict[str, np.dtype[Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -42,19 +43,21 @@ class Located:
         self.found = found
         self.text = found.text
         self._places = self._in_order()
-        self._of: dict[int, list[int]] = {}
-        for number, site in enumerate(sites):
-            if number in self._places:
-                self._of.setdefault(site.turn, []).append(number)
+        self._of: dict[int, list[list[int]]] = {}
+        as_written = sorted(self._places, key=self._places.__getitem__)
+        for turn, piece in itertools.groupby(as_written, lambda number: sites[number].turn):
+            self._of.setdefault(turn, []).append(list(piece))
 
     def _in_order(self) -> dict[int, int]:
         """One place for each mark: the first that is not before those of the turns before, else the last."""
         chosen: dict[int, int] = {}
-        reached = 0
-        for number, _ in enumerate(self.sites):
+        before = reached = 0
+        for number, site in enumerate(self.sites):
+            if number and site.turn != self.sites[number - 1].turn:
+                before = reached
             places = self.found.places.get(number)
             if places:
-                chosen[number] = next((place for place in places if place >= reached), places[-1])
+                chosen[number] = next((place for place in places if place >= before), places[-1])
                 reached = max(reached, chosen[number])
         return chosen
 
@@ -82,7 +85,7 @@ class Located:
 
     def own(self, turn: int) -> list[int]:
         """The marks of a turn."""
-        return self._of.get(turn, [])
+        return sorted(itertools.chain(*self._of.get(turn, ())))
 
     def name_of(self, site: Site) -> str:
         """The field of a turn that a mark of a thought lies in."""
@@ -97,27 +100,36 @@ class Located:
         """Whether the turn calls a tool."""
         return bool(self.messages[turn].get("tool_calls"))
 
-    def last_site(self, turn: int) -> int:
-        """The mark of a turn that stands last in the text."""
-        return max(self.own(turn), key=self._places.__getitem__)
+    def pieces(self, turn: int) -> list[list[int]]:
+        """The marks of a turn as they stand in the text, parted where words of another turn stand between them.
+
+        Some templates write what a tool answers before what was said with its call.
+        """
+        return self._of[turn]
 
     def begins(self, turn: int) -> int:
         """Where the first of the turn's own text stands."""
-        number = min(self.own(turn), key=self._places.__getitem__)
-        at = self._places[number]
-        return at - common_suffix(self.text[:at], self.sites[number].before)
+        return self.begins_at(self.pieces(turn)[0][0])
 
-    def ends(self, turn: int) -> int:
-        """Where the last of the turn's own text ends."""
-        number = self.last_site(turn)
+    def begins_at(self, number: int) -> int:
+        """Where the text begins that a mark lies in."""
+        at, before = self._places[number], self.sites[number].before
+        shared = common_suffix(self.text[:at], before)
+        if shared < len(before.lstrip()):  # a thought was rewritten: a tag that is like the row's is the template's
+            shared = min(shared, len(before.rpartition("</think>")[2]))
+        return at - shared
+
+    def ends(self, number: int) -> int:
+        """Where the text ends that a mark lies in."""
         at = self._places[number]
         return at + common_prefix(self.text[at : at + len(self.sites[number].after)], self.sites[number].after)
 
-    def limit(self, turn: int) -> int:
-        """Where the next turn's first mark stands; the end of the text without one."""
-        at = self._places[self.last_site(turn)]
-        later = [place for number, place in self._places.items() if self.sites[number].turn > turn and place > at]
-        return min(later, default=len(self.text))
+    def limit(self, number: int) -> int:
+        """Where words of a later turn begin after a mark; the end of the text without any."""
+        at, turn = self._places[number], self.sites[number].turn
+        later = [other for other, place in self._places.items() if self.sites[other].turn > turn and place > at]
+        following = min(later, key=self._places.__getitem__, default=None)
+        return len(self.text) if following is None else max(at, self.begins_at(following))
 
     def said_at(self, turn: int) -> int:
         """A place inside of what a turn says."""

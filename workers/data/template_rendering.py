@@ -7,9 +7,10 @@ The rule, one for every template and every number of turns:
   must be the very text of the conversation; then the marks say where each turn is.
 - A reply begins after the generation prompt: what the template writes after the turns before it when it is asked for
   one. Where the text has no such prompt, the reply begins with its own first word. A thought that the template opens
-  and closes without a word of the row is passed over.
+  and closes without a word of the row is passed over, with the white space after it.
 - A reply ends with the end-of-turn token that follows its own last word; white space after that token, further tokens
   that end the whole text, and the header of the next turn do not belong to it.
+- Words of another turn that the template writes amid a reply part it into pieces.
 - A template with `{% generation %}` says itself where replies are; what it says must hold the reply's own text.
 """
 
@@ -276,7 +277,12 @@ class Renderer:
         return stripped if any(text.endswith(token, start, stripped) for token in self._ends) else end
 
     def _found(self, located: Located, wanted: list[int]) -> list[Span]:
-        return [(self._begin(located, turn), self._end(located, turn)) for turn in wanted]
+        spans: list[Span] = []
+        for turn in wanted:
+            first, *further = located.pieces(turn)
+            spans.append((self._begin(located, turn), self._end(located, first[-1])))
+            spans += [(located.begins_at(piece[0]), self._end(located, piece[-1])) for piece in further]
+        return spans
 
     def _begin(self, located: Located, turn: int) -> int:
         """Where a reply begins."""
@@ -294,11 +300,12 @@ class Renderer:
         return own if opened is None else max(0, own - 64) + opened.start()
 
     def _past_empty_thought(self, located: Located, begin: int, own: int) -> int:
+        """Past a thought without a word, with the white space after it: whose that is, the text does not tell."""
         text = located.text
         empty = EMPTY_THOUGHT.match(text, begin)
         if empty is None and THOUGHT_BEGINS.search(text[max(0, begin - 64) : begin]):
             empty = THOUGHT_ENDS.match(text, begin)
-        return min(empty.end(), own) if empty is not None and empty.start() < own else begin
+        return empty.end() if empty is not None and empty.start() < own else begin
 
     def _prompt(self, located: Located, turn: int) -> tuple[int, str | None]:
         """What the template writes after the last mark before a turn when it is asked for a reply, and where."""
@@ -324,15 +331,15 @@ class Renderer:
             return True
         return not unasked.text[0 if last is None else unasked.places[last][-1] :].startswith(prompt)
 
-    def _end(self, located: Located, turn: int) -> int:
-        """Where a reply ends, its end-of-turn token included."""
-        text, said, limit = located.text, located.ends(turn), located.limit(turn)
+    def _end(self, located: Located, last: int) -> int:
+        """Where a reply ends whose last mark this is, its end-of-turn token included."""
+        text, said, limit, turn = located.text, located.ends(last), located.limit(last), located.sites[last].turn
         run = None if located.calls(turn) else self._run.match(text, said, limit)
         if run is not None:
             for token in self._token.finditer(text, run.start(), run.end()):
                 if token[0] in self._ends:
                     return token.end()
-        closed = self._closed(located, turn, limit)
+        closed = self._closed(located, last, limit)
         if located.calls(turn):
             for token in self._token.finditer(text, said, closed):
                 if token[0] in self._ends:
@@ -341,10 +348,9 @@ class Renderer:
         run = self._run.match(text, said, closed)
         return said if run is None else run.end()
 
-    def _closed(self, located: Located, turn: int, limit: int) -> int:
+    def _closed(self, located: Located, last: int, limit: int) -> int:
         """Up to where the text after a reply is the turn's own: what it would be if nothing followed."""
-        text, last = located.text, located.last_site(turn)
-        at = located.place(last)
+        text, turn, at = located.text, located.sites[last].turn, located.place(last)
         if at is None or turn + 1 == len(located.messages):
             return limit
         try:

@@ -170,3 +170,62 @@ def test_what_the_template_marks_is_what_transformers_takes_less_what_the_rule_l
     expected = [EMPTY_THOUGHT.sub("", text[start:end], count=1) for start, end in spans]
     learned = [ours.text[start:end] for start, end in ours.responses]
     assert [one.rstrip() for one in expected] == learned
+
+
+WEATHER = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+WORDS_AFTER_ANSWERS = (
+    "{%- for m in messages -%}{%- if m.role == 'assistant' -%}{{- '<|im_start|>assistant\n' -}}"
+    "{%- for call in m.tool_calls or [] -%}{{- '<call>' + call.function.name + '</call>' -}}{%- endfor -%}"
+    "{%- if m.tool_calls and not loop.last -%}{{- '<answer>' + messages[loop.index0 + 1].content -}}"
+    "{{- '</answer>' -}}{%- endif -%}"
+    "{{- m.content + '<|im_end|>\n' -}}{%- elif m.role == 'user' -%}"
+    "{{- '<|im_start|>user\n' + m.content + '<|im_end|>\n' -}}{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+)
+GEMMA_CALL = '<|tool_call>call:weather{city:<|"|>Oslo<|"|>}<tool_call|>'
+
+
+@pytest.mark.parametrize(
+    ("source", "learned"),
+    [
+        *(
+            (source, [GEMMA_CALL, "Let me look.", "It is five.<turn|>"])
+            for name, source in SHIPPED.items()
+            if name.startswith("gemma4") and name != "gemma4_v2"  # which has no calls
+        ),
+        (SHIPPED["diffusion_gemma"], [GEMMA_CALL, "Let me look.", "It is five.<turn|>"]),
+        (SHIPPED["diffusion_gemma_training"], [GEMMA_CALL, "Let me look.", "It is five.", "<turn|>"]),
+        (WORDS_AFTER_ANSWERS, ["<call>weather</call>", "Let me look.<|im_end|>", "It is five.<|im_end|>"]),
+    ],
+)
+def test_what_a_tool_answers_is_not_learned_where_the_template_writes_it_amid_a_reply(
+    source: str, learned: list[str]
+) -> None:
+    turns = [
+        user("How warm?"),
+        assistant("Let me look.", tool_calls=[WEATHER]),
+        {"role": "tool", "content": "warm enough", "name": "weather"},
+        assistant("It is five."),
+    ]
+    found = written(renderer_of(source), turns)
+    assert "warm enough" in found.text
+    assert [found.text[start:end] for start, end in found.responses] == learned
+
+
+@pytest.mark.parametrize("name", ["glm4moe", *(name for name in SHIPPED if name.startswith("nemotron"))])
+@pytest.mark.parametrize("thought", ["<think>\nhm\n</think>\n\n", "<think>hm</think>", "<think>\n</think>\n"])
+def test_of_a_thought_in_a_content_that_the_template_empties_no_tag_is_learned(name: str, thought: str) -> None:
+    found = written(
+        renderer_of(SHIPPED[name]), [user("Hi"), assistant(f"{thought}Yes."), *talk(1, LAST["plain"], {}, system=False)]
+    )
+    start, end = found.responses[0]
+    assert re.search(r"<think>\s*</think>\s*\Z", found.text[:start])
+    assert found.text[start:end] in ("Yes.", "Yes.<|im_end|>")
+
+
+def test_of_equal_texts_the_same_is_learned() -> None:
+    """Qwen3 writes an empty thought and one empty line before a last reply, also where the row has the line."""
+    renderer = renderer_of(SHIPPED["qwen3"])
+    bare, spaced = (written(renderer, [user("Hi"), assistant(reply)]) for reply in ("Yes.", "\n\nYes."))
+    assert bare.text == spaced.text
+    assert bare.responses == spaced.responses
