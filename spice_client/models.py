@@ -587,7 +587,8 @@ class JobResult(Answer):
         if self.filtered:
             yield "filtered", ", ".join(f"{count:,} by {reason}" for reason, count in self.filtered.items())
         if self.suspects and self.suspects.rows:
-            yield "suspects", f"{self.suspects.rows:,} rows look wrong, {self.suspects.picked:,} of them picked"
+            look = "1 row looks" if self.suspects.rows == 1 else f"{self.suspects.rows:,} rows look"
+            yield "suspects", f"{look} wrong, {self.suspects.picked:,} of them picked"
         if self.tokens_selected is not None:
             yield "tokens", f"{self.tokens_selected:,} of {self.tokens:,}"
         yield "log det", f"{self.log_det:.3f} nats at alpha {self.alpha:.3g}"

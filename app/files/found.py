@@ -42,8 +42,8 @@ class Found:
     """What was found.
 
     Attributes:
-        datasets: Files of rows, by name.
-        models: Saved models and GGUF files, by name.
+        datasets: Files of rows, those of the first allowed directory first, in each by name.
+        models: Saved models and GGUF files, likewise.
         complete: Whether all was looked at and is told.
     """
 
@@ -65,9 +65,11 @@ def look(settings: Settings) -> Found:
                 break
             _sort(found, root, entry, depth, settings)
     for kind in ("datasets", "models"):
-        places = sorted({place.uri: place for place in getattr(found, kind)}.values(), key=lambda place: place.name)
+        places: dict[str, Place] = {}
+        for place in getattr(found, kind):  # of what two allowed directories hold, the first one names it
+            places.setdefault(place.uri, place)
         found.complete = found.complete and len(places) <= MOST_TOLD
-        setattr(found, kind, places[:MOST_TOLD])
+        setattr(found, kind, list(places.values())[:MOST_TOLD])
     return found
 
 

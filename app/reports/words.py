@@ -19,23 +19,24 @@ STOPPED = {
 
 def summary(result: JobResult) -> list[str]:
     """The result in sentences, each a paragraph."""
+    held = "is picked. It holds" if result.selected == 1 else "are picked. Together they hold"
     picked = (
-        f"{result.selected:,} of {result.rows_usable:,} usable rows are picked. Together they hold "
+        f"{result.selected:,} of {_rows(result.rows_usable, 'usable ')} {held} "
         f"{result.log_det:.4g} nats of information. {STOPPED[result.stop_reason]}"
     )
     left_out = result.rows_total - result.rows_usable
     if left_out:
         reasons = ", ".join(f"{one.count:,} {one.reason.replace('_', ' ')}" for one in result.rejected)
-        picked += f" {left_out:,} rows could not be used: {reasons}."
+        picked += f" {_rows(left_out)} could not be used: {reasons}."
     if result.ignored_columns:
-        fields = ", ".join(f"{name} ({rows:,} rows)" for name, rows in result.ignored_columns.items())
+        fields = ", ".join(f"{name} ({_rows(rows)})" for name, rows in result.ignored_columns.items())
         picked += f" Nothing reads these fields of the rows: {fields}."
     if result.tokens_selected is not None:
-        picked += f" Training on them reads {result.tokens_selected:,} tokens once."
+        picked += f" Training on the picks reads {result.tokens_selected:,} tokens once."
     added = result.extension
     if added is not None:
         picked += (
-            f" {added.rows_kept:,} of them are picks of job {added.job} that were kept; the {added.rows_added:,} that "
+            f" {added.rows_kept:,} of the picks are kept from job {added.job}; the {added.rows_added:,} that "
             f"were added gain {added.log_det_gained:.4g} nats."
         )
         if added.rows_gone:
@@ -80,7 +81,7 @@ def _purposes(result: JobResult) -> list[str]:
         if one is None:
             continue
         sentence = (
-            f"Towards {name} ({one.rows:,} rows) the picks hold {one.covered:.4g} nats in the directions of its "
+            f"Towards {name} ({_rows(one.rows)}) the picks hold {one.covered:.4g} nats in the directions of its "
             f"gradients, random rows {one.covered_random:.4g}; their mean cosine with it is {one.cosine:.3f}, that of "
             f"random rows {one.cosine_random:.3f}."
         )
@@ -108,24 +109,29 @@ def _sureness(result: JobResult) -> list[str]:
 
 def _doubts(result: JobResult) -> list[str]:
     """What was kept from being picked, and what looks wrong all the same."""
-    filtered = sum(result.filtered.values())
-    words = [f"{filtered:,} usable rows were kept from being picked by the filters."] if filtered else []
-    if result.suspects.rows:
+    filtered, doubtful = sum(result.filtered.values()), result.suspects.rows
+    words = []
+    if filtered:
+        were = "was" if filtered == 1 else "were"
+        words.append(f"{_rows(filtered, 'usable ')} {were} kept from being picked by the filters.")
+    if doubtful:
+        look = "looks" if doubtful == 1 else "look"
         words.append(
-            f"{_rows_look(result.suspects.rows)} wrong, {result.suspects.picked:,} of them picked: see the list "
-            "of suspects."
+            f"{_rows(doubtful, 'usable ')} {look} wrong, {result.suspects.picked:,} of them picked: see the list of "
+            "suspects."
         )
     return [" ".join(words)] if words else []
 
 
-def _rows_look(count: int) -> str:
-    return "1 usable row looks" if count == 1 else f"{count:,} usable rows look"
+def _rows(count: int, kind: str = "") -> str:
+    return f"1 {kind}row" if count == 1 else f"{count:,} {kind}rows"
 
 
 def certificate_words(certificate: Certificate, selected: int) -> list[str]:
     """What is proven, without a formula."""
+    others = "row by itself holds" if selected == 1 else f"{selected:,} of these rows hold"
     words = (
-        f"No {selected:,} of these rows hold more than {certificate.optimum_upper_bound:.4g} nats, so this subset is "
+        f"No {others} more than {certificate.optimum_upper_bound:.4g} nats, so this subset is "
         f"proven to have at least {certificate.value:.1%} of what the best subset of its size has. The proof is of "
         "this very result, not of the method in general: it adds up the largest gains that were left on the table. "
         "The true share lies between that figure and 100%."

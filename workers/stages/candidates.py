@@ -238,11 +238,12 @@ def picks_of(budget: Budget, usable: int, kept: int) -> int:
         # A fraction such as 0.29 of 100 must give 29 although 0.29 * 100 is a little less in floating point.
         return min(kept + max(1, math.floor(round((budget.fraction or 0) * usable, 6))), max(usable, 1))
     if kept + budget.count > usable:
+        rows = "1 row" if usable == 1 else f"{usable} rows"
         raise JobError(
             "budget-too-large",
             "The budget is larger than the dataset",
             "selection.budget.count",
-            f"is {budget.count}, but only {usable} rows can be used{_beside(kept)}: ask for fewer, or for a fraction",
+            f"is {budget.count}, but only {rows} can be used{_beside(kept)}: ask for fewer, or for a fraction",
         )
     return kept + budget.count
 

@@ -83,7 +83,7 @@ def _curve_marks(axes: Axes, line: CurveLine, name: str, *, of_job: bool) -> lis
     return [
         Mark(
             *axes.at(line.rank[at], line.log_det[at]),
-            f"{line.rank[at]:,} picks by {name}: {line.log_det[at]:.4g} nats",
+            f"{_picks(line.rank[at])} by {name}: {line.log_det[at]:.4g} nats",
             pick_asked(line.rank[at]) if of_job else {},
         )
         for at in _some(len(line.rank), MARKS)
@@ -92,7 +92,8 @@ def _curve_marks(axes: Axes, line: CurveLine, name: str, *, of_job: bool) -> lis
 
 def _curve_caption(lines: dict[str, CurveLine], method: str) -> str:
     main = lines[method]
-    words = [f"{main.selected:,} picks by {method} hold {main.log_det[-1]:.4g} nats."]
+    hold = "holds" if main.selected == 1 else "hold"
+    words = [f"{_picks(main.selected)} by {method} {hold} {main.log_det[-1]:.4g} nats."]
     for name, line in lines.items():
         if name == method:
             continue

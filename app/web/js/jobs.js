@@ -221,7 +221,7 @@ export async function jobsView({ view, signal, arrived, from }) {
           h("td", { class: "narrow" }, box),
           h("td", { class: `state ${job.state}` }, stateText(job.state), FINAL.has(job.state) ? null : h("small", {}, job.stage ? ` ${job.stage} ${progressText(job.progress)}` : ""), job.error ? h("small", {}, job.error.title) : null),
           h("th", { scope: "row" }, h("a", { id: `job-${job.id}`, href: `#/jobs/${job.id}` }, name(job))),
-          h("td", { "data-head": "Dataset" }, job.dataset.uri ? basename(job.dataset.uri) : job.dataset.uris ? `${job.dataset.uris.length} files` : "registered"),
+          h("td", { class: "file", "data-head": "Dataset" }, job.dataset.uri ? basename(job.dataset.uri) : job.dataset.uris ? `${job.dataset.uris.length} files` : "registered"),
           h("td", { "data-head": "Method" }, selection.method),
           h("td", { class: "number", "data-head": "Budget" }, budget(selection.budget)),
           h("td", { class: "number", "data-head": "Penalty" }, selection.method === "spice" ? conflict(selection.conflict_penalty) : ""),

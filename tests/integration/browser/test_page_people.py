@@ -321,8 +321,9 @@ LONG = "a/name/of/" + 190 * "n"
 
 
 def test_no_name_widens_the_window(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names of 200 characters without a space, of jobs and of sources, wide and narrow."""
+    """Names of 200 characters without a space, of jobs, files and sources, wide and narrow."""
     monkeypatch.setitem(JOBS[0], "name", LONG)
+    monkeypatch.setitem(JOBS[0], "dataset", {**JOBS[0]["dataset"], "uri": f"file:///data/{LONG[11:]}.jsonl"})
     for one in JOBS:
         monkeypatch.setitem(one, "created_at", datetime.now(UTC).isoformat())
     monkeypatch.setitem(JOBS[1], "error", {"title": "The dataset can't be used", "detail": "No rows."})

@@ -66,6 +66,12 @@ def test_a_large_directory_is_looked_through_in_part(root: Path, monkeypatch: py
     assert (found.datasets, found.complete) == ([], False)
 
 
+def test_what_lies_in_two_allowed_directories_is_named_by_the_first_and_comes_first(root: Path) -> None:
+    (root / "a.csv").touch()
+    names = [place.name for place in look(allowed(root / "more", root)).datasets]
+    assert names == ["more/deep/a/b/c.jsonl", "more/rows.csv.gz", "data/a.csv", "data/train.jsonl"]
+
+
 def test_what_the_service_keeps_is_neither_offered_nor_read(root: Path) -> None:
     settings = allowed(root, data_dir=root / "var")
     for name in ("cache/datasets/ab.jsonl", "artifacts/jobs/1/rows.jsonl", "datasets/mine.jsonl"):
