@@ -173,7 +173,8 @@ def _source_errors(request: JobRequest, dataset: Dataset) -> list[FieldError]:
         for name in asked.sources
         if name != EVERY_OTHER and name not in counts
     ]
-    budget = request.selection.budget.count
+    # Beside picks that are kept the shares are of all picks, and the budget of those that are added.
+    budget = None if request.extends is not None else request.selection.budget.count
     return absent if absent or budget is None else _share_errors(asked.sources, counts, budget, dataset.rows or 0)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, ValidationInfo, field_validator, model_validator
 
 from app.core.contracts import presets, schedule_rules
 from app.core.contracts.dataset_request import PREFERENCE_HELP, TRAIN_ON_HELP, Columns, DatasetRef, Preference, TrainOn
@@ -89,6 +89,13 @@ class JobRequest(Request):
     preference: Preference | None = Field(default=None, description="Short for `dataset.preference`.")
     model: ModelRef
     gradients: Gradients = Gradients()
+    extends: uuid.UUID | None = Field(
+        default=None,
+        description="A job of the project that has succeeded, over another state of the data: its picks are kept, "
+        "first and in their order, whatever filters say, and `selection.budget` names what is added to them: "
+        "rows, tokens, or a fraction of the usable rows of this dataset. Rows are told by what the model reads, so "
+        "that job must have the same model, max_length, chat_template, train_on and preference.",
+    )
     selection: SelectionSpec = Field(description="May be left out with a `schedule`.")
     preset: Preset | None = Field(
         default=None,
@@ -99,13 +106,6 @@ class JobRequest(Request):
         default=None,
         description="Select window by window and train the proxy on the picks in between, as the paper does. "
         "`selection.budget` is then keep / windows, and the adapter has rank 16 and alpha 32 by default.",
-    )
-    extends: uuid.UUID | None = Field(
-        default=None,
-        description="A job of the project that has succeeded, over another state of the data: its picks are kept, "
-        "first and in their order, whatever filters say, and `selection.budget` names what is added to them: "
-        "rows, tokens, or a fraction of the usable rows of this dataset. Rows are told by what the model reads, so "
-        "that job must have the same model, max_length, chat_template, train_on and preference.",
     )
     timeout_s: FiniteFloat | None = Field(
         default=None,
@@ -145,6 +145,14 @@ class JobRequest(Request):
     def _of_the_schedule(cls, given: Any) -> Any:  # noqa: ANN401 - whatever was sent
         """What a request with a preset leaves out, then one with a schedule."""
         return schedule_rules.filled(presets.filled(given))
+
+    @field_validator("selection")
+    @classmethod
+    def _room_for_what_must_be_picked(cls, selection: SelectionSpec, info: ValidationInfo) -> SelectionSpec:
+        """A budget beside picks that are kept counts what is added to them, and limits are about all."""
+        if info.data.get("extends") is None:
+            selection.check_room()
+        return selection
 
     @model_validator(mode="after")
     def _what_a_schedule_can_do(self) -> Self:

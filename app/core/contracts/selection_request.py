@@ -375,10 +375,21 @@ class SelectionSpec(Request):
         return self
 
     @model_validator(mode="after")
-    def _room_for_what_must_be_in(self) -> Self:
+    def _baselines_differ(self) -> Self:
+        names = [*self.baselines, self.method]
+        if len(set(names)) != len(names):
+            raise ValueError("baselines must name methods other than `method`, each once")
+        return self
+
+    def check_room(self) -> None:
+        """Refuse more rows that have to be picked than the budget counts; where none is kept from an earlier job.
+
+        Raises:
+            ValueError: So many are named, or a share of each source comes to so many.
+        """
         limits, count = self.constraints, self.budget.count
         if limits is None or count is None:
-            return self
+            return
         if isinstance(limits.include, tuple) and len(limits.include) > count:
             raise ValueError(
                 f"constraints.include names {len(limits.include)} rows, more than budget.count {count}: name fewer, or "
@@ -391,11 +402,3 @@ class SelectionSpec(Request):
                 f"({', '.join(f'{name} {rows}' for name, rows in least.items())}), more than budget.count {count}: "
                 "lower some of them, or ask for more"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _baselines_differ(self) -> Self:
-        names = [*self.baselines, self.method]
-        if len(set(names)) != len(names):
-            raise ValueError("baselines must name methods other than `method`, each once")
-        return self

@@ -168,3 +168,23 @@ def test_a_key_sent_again_with_another_job_to_extend_is_refused(
     assert service.http.post("/jobs", json=body, headers=headers).json()["id"] == first.json()["id"]
     again = service.http.post("/jobs", json={**body, "extends": None}, headers=headers)
     assert again.json()["type"] == "idempotency-key-reused"
+
+
+def test_limits_are_about_all_picks_those_that_are_kept_among_them(
+    service: Service, earlier: tuple[dict[str, Any], list[int]]
+) -> None:
+    """Of 7 picks 3 or 4 are of each source; of the one that the budget counts no share of both would be possible."""
+    job, picks = earlier
+    rows = [
+        {**row, "source": "ab"[(picks.index(number) if number in picks else number) % 2]}
+        for number, row in enumerate(rows_of(POOL))
+    ]
+    limits = {"sources": {"a": {"min": 0.4, "max": 0.5}, "b": {"min": 0.4, "max": 0.6}}, "include": picks[:2]}
+    body = extending(service, job, rows, budget={"count": 1}, constraints=limits)
+    assert set(fields_of(service.http.post("/jobs", json={**body, "extends": None}))) == {"selection"}
+    registered = service.http.post("/datasets", json={"uri": body["dataset"]["uri"]}).json()
+    service.work()
+    for dataset in (body["dataset"], {"id": registered["id"]}):
+        found = subset_of(service, done(service, {**body, "dataset": dataset}))["indices"]
+        assert found[:PICKS] == picks
+        assert sorted(rows[row]["source"] for row in found) == ["a"] * 3 + ["b"] * 4
