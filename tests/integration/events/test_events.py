@@ -296,17 +296,23 @@ def test_a_listener_that_comes_back_misses_nothing_and_hears_nothing_twice(sessi
     assert httpx.get(address, params={"after": third}).json() == {"items": [], "next_after": third}
 
 
+def until(parts: Iterator[str], last: str) -> str:
+    """Read on until a text has come."""
+    text = ""
+    while last not in text:
+        text += next(parts)
+    return text
+
+
 def test_a_stream_waits_beats_and_ends_with_the_job(sessions: Sessions, url: str) -> None:
     job_id = add_job(sessions)
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(heard, f"{url}/jobs/{job_id}/events")
-        time.sleep(0.5)
+    with httpx.stream("GET", f"{url}/jobs/{job_id}/events", headers=STREAM, timeout=30) as response:
+        parts = response.iter_text()
+        stream = until(parts, ": still here\n\n")
         lease = begin(sessions, job_id)
-        time.sleep(0.3)
-        assert not answer.done()
+        stream += until(parts, '"state":"running"')
         end(sessions, lease)
-        stream = answer.result().text
-    assert ": still here\n\n" in stream
+        stream += "".join(parts)
     states = [json.loads(block["data"])["data"]["state"] for block in parsed(stream) if "id" in block]
     assert states == ["queued", "running", "succeeded"]
 
