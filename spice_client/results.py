@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, get_args
 
 from spice_client.downloads import Downloaded, receive
 from spice_client.downloads import download as download_file
@@ -70,7 +70,10 @@ def rows(job: JobLike, *, order: RowOrder = "rank") -> Steps[Rows]:
     Raises:
         Conflict: The job has no result, or not yet.
         NotFound: The rows are not kept any more.
+        ValueError: There is no such order.
     """
+    if order not in get_args(RowOrder):
+        raise ValueError(f"order {order!r}: give 'rank' or 'file'")
     content = io.BytesIO()
     body = yield from receive(Ask("GET", job_path(job, "subset"), params={"rows": "true"}), content)
     picks = yield from subset(job)

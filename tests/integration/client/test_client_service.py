@@ -63,6 +63,8 @@ def test_from_the_submission_to_a_dataset(client: SpiceClient, service: Service,
         (rank, *pick) for rank, pick in enumerate(zip(subset.indices, subset.marginal_gains, strict=True))
     ]
     of_file = client.rows(job, order="file")
+    with pytest.raises(ValueError, match="order 'index': give 'rank' or 'file'"):
+        client.rows(job, order="index")  # type: ignore[arg-type]
     assert of_file.to_list() == [asked[index] for index in sorted(subset.indices)]
     assert all(asked[picked.index] == picked.row for picked in of_file)
     assert all(subset.indices[picked.rank] == picked.index for picked in of_file)

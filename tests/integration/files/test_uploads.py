@@ -20,6 +20,7 @@ from app.main import create_app
 from tests.integration.conftest import Service, real_rows
 from tests.integration.keys import make_key
 from tests.integration.problems import fields_of, problem_of
+from tests.integration.s3_server import CREDENTIALS, S3Server, s3_server
 from tests.integration.served import served
 
 if TYPE_CHECKING:
@@ -261,3 +262,54 @@ def test_a_job_whose_file_is_gone_says_so(service: Service) -> None:
     job = service.run(service.request(kept["uri"]))
     assert job["state"] == "failed"
     assert "is not there any more: upload the file again" in job["error"]["detail"]
+
+
+class TestInABucket:
+    """The artifact store is an S3 bucket: nothing of an uploaded file stays on the API's disk."""
+
+    @pytest.fixture
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+        for name, value in CREDENTIALS.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        with s3_server() as server:
+            server.client.create_bucket(Bucket="kept")
+            yield server
+
+    @pytest.fixture(autouse=True)
+    def passing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Where a file lies while it arrives."""
+        directory = tmp_path / "passing"
+        directory.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(directory))
+        return directory
+
+    @pytest.fixture
+    def service_settings(self, service_settings: Settings, server: S3Server) -> Settings:
+        return service_settings.model_copy(update={"artifacts_url": "s3://kept/spice", "s3_endpoint_url": server.url})
+
+    def test_a_file_is_kept_read_and_deleted(self, service: Service, server: S3Server, passing: Path) -> None:
+        content = ROW * 20
+        kept = upload(service, "rows.jsonl", content).json()
+        key = f"spice/uploads/{DEFAULT_PROJECT}/{hashlib.sha256(content).hexdigest()}/rows.jsonl"
+        assert server.keys("kept", "spice/uploads") == [key]
+        assert server.client.get_object(Bucket="kept", Key=key)["Body"].read() == content
+        assert service.http.get("/files").json()["uploads"] == [kept]
+        assert upload(service, "rows.jsonl", content).json()["uri"] == kept["uri"], "the same file again"
+        job = service.run(service.request(kept["uri"]))
+        assert (job["state"], job["error"]) == ("succeeded", None)
+        assert job["result"]["fingerprint"] == f"sha256:{kept['id']}"
+        told = problem_of(upload(service, "more.jsonl", ROW * (MOST // len(ROW) + 1)), 413)
+        assert str(MOST) in told["detail"]
+        assert service.http.delete(f"/files/{kept['id']}").status_code == 204
+        assert server.keys("kept", "spice/uploads") == []
+        assert files_below(passing) == []
+
+    def test_a_bucket_that_takes_nothing_is_told_and_nothing_is_kept(
+        self, service: Service, server: S3Server, passing: Path
+    ) -> None:
+        server.refuse = lambda call: (403, "AccessDenied") if call.writes else None
+        told = problem_of(upload(service, "rows.jsonl", ROW), 503)
+        assert "s3://kept/spice" in told["detail"]
+        server.reset()
+        assert service.http.get("/files").json()["uploads"] == []
+        assert files_below(passing) == [], "what had arrived is gone"
