@@ -18,7 +18,7 @@ from app.core.contracts.estimate import EstimatedSeconds, EstimateProblem, Secon
 from app.core.contracts.job_plan import JobPlan
 from app.core.contracts.job_request import JobRequest
 from app.core.db.tables import Dataset, Estimate, State
-from app.core.lifecycle import fleet, leases
+from app.core.lifecycle import fleet, leases, quotas
 from workers.data.corpus import build_corpus, find_corpus
 from workers.data.rejection import NO_FAULT, enforce_limit
 from workers.data.row_sample import row_sample
@@ -33,6 +33,7 @@ from workers.runtime.task import run_leased
 from workers.stages.candidates import picks_about
 from workers.stages.decontamination import evaluation_of, held_against
 from workers.stages.extending import kept_of, with_kept
+from workers.stages.job_reading import over_quota
 from workers.stages.limits import check_possible, read_membership
 from workers.stages.purposes import purpose_source, purposes_of, read_purpose
 from workers.stages.reading import (
@@ -50,6 +51,7 @@ from workers.stages.window_limits import window_limits_of
 from workers.statistics.durations import NOTHING
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -113,7 +115,7 @@ def _estimate(context: WorkerContext, heartbeat: LeaseHeartbeat) -> None:
         dataset = None if asked.dataset_id is None else session.get(Dataset, asked.dataset_id)
     source = source_for(context, understood(JobRequest, asked.request), dataset, asked.project_id, JobPlan())
     with _looked(context, source, heartbeat) as looked:
-        _check_purpose(context, looked, heartbeat)
+        _check_purpose(context, looked, heartbeat, asked.project_id)
         told = _told(context, looked, heartbeat.should_stop)
     with context.sessions() as session:
         leases.finish(session, heartbeat.lease, State.SUCCEEDED, content=told.model_dump(mode="json"))
@@ -193,12 +195,17 @@ def _membership(
     return membership, overlapping
 
 
-def _check_purpose(context: WorkerContext, looked: _Looked, heartbeat: LeaseHeartbeat) -> None:
-    """Fail as a job would by what its selection is for; by constraints only where all rows are read."""
+def _check_purpose(context: WorkerContext, looked: _Looked, heartbeat: LeaseHeartbeat, project_id: uuid.UUID) -> None:
+    """Fail as a job would by what its selection is for and by the rows of it all; by constraints where all are read."""
     source, spec = looked.source, looked.source.request.selection
+    rows = looked.ahead.rows
     for role, purpose in purposes_of(spec).items():
         beside = purpose_source(context, heartbeat.lease.id, source, role, None)
-        read_purpose(context, role, purpose, beside, heartbeat.should_stop)
+        rows += read_purpose(context, role, purpose, beside, heartbeat.should_stop).corpus.rows_total
+    with context.sessions() as session:
+        excess = quotas.excess_of_rows(session, project_id, context.settings, rows)
+    if excess is not None:
+        raise over_quota(excess)
     if looked.membership is None:
         return
     if source.request.schedule is not None:

@@ -189,7 +189,12 @@ def _count(job: LeasedJob, rows: int) -> None:
     with job.context.sessions() as session:
         excess = quotas.count_rows(session, job.id, rows, job.context.settings)
     if excess is not None:
-        raise JobError("quota-exceeded", "The project's quota is used up", "dataset", excess.message)
+        raise over_quota(excess)
+
+
+def over_quota(excess: quotas.Excess) -> JobError:
+    """What a job fails with whose rows are more than its project may use."""
+    return JobError("quota-exceeded", "The project's quota is used up", "dataset", excess.message)
 
 
 def _membership(job: LeasedJob, reading: Reading, evaluation: Evaluation | None) -> Membership:

@@ -191,6 +191,11 @@ def count_rows(session: Session, job_id: uuid.UUID, rows: int, settings: Setting
     return excess
 
 
+def excess_of_rows(session: Session, project_id: uuid.UUID, settings: Settings, rows: int) -> Excess | None:
+    """What would keep a job with so many rows from running now; nothing is noted, and nobody waits."""
+    return _excess_of_rows(session, project_id, limits_of(session, project_id, settings), rows, besides=None)
+
+
 def _excess_of_rows(
     session: Session, project_id: uuid.UUID, limits: Limits, rows: int, besides: uuid.UUID | None
 ) -> Excess | None:

@@ -84,9 +84,11 @@ def test_of_many_at_once_no_more_are_let_in(service: Service) -> None:
 @pytest.mark.usefixtures("http")
 @pytest.mark.parametrize("limits", [{"quota_rows_per_job": ROWS - 1}], indirect=True)
 def test_a_dataset_of_too_many_rows_is_refused_as_soon_as_they_are_known(service: Service, http: TestClient) -> None:
+    told = problem_of(service.estimate(service.request()), 422)
     found = service.run(service.request())
     assert (found["state"], found["error"]["type"]) == ("failed", "quota-exceeded")
     assert f"has {ROWS} rows" in found["error"]["detail"]
+    assert (told["type"], told["errors"]) == (found["error"]["type"], found["error"]["errors"]), "an estimate knows"
 
     dataset = http.post("/datasets", json={"uri": service.write_dataset(real_rows())}).json()
     service.work()
