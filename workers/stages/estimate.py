@@ -17,7 +17,7 @@ from app.core.contracts.estimate import Estimate as EstimateContract
 from app.core.contracts.estimate import EstimatedSeconds, EstimateProblem, Seconds
 from app.core.contracts.job_plan import JobPlan
 from app.core.contracts.job_request import JobRequest
-from app.core.db.tables import Dataset, Estimate, State
+from app.core.db.tables import Dataset, Estimate, Stage, State
 from app.core.lifecycle import fleet, leases, quotas
 from workers.data.corpus import build_corpus, find_corpus
 from workers.data.rejection import NO_FAULT, enforce_limit
@@ -34,6 +34,7 @@ from workers.stages.candidates import picks_about
 from workers.stages.decontamination import evaluation_of, held_against
 from workers.stages.extending import kept_of, with_kept
 from workers.stages.job_reading import over_quota
+from workers.stages.job_sketches import drawn_within
 from workers.stages.limits import check_possible, read_membership
 from workers.stages.purposes import purpose_source, purposes_of, read_purpose
 from workers.stages.reading import (
@@ -52,7 +53,7 @@ from workers.statistics.durations import NOTHING
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -77,6 +78,23 @@ SCORES_BYTES = 40
 
 
 @dataclass(frozen=True, slots=True)
+class _Missing:
+    """Gradients that a job would compute.
+
+    Attributes:
+        rows: Rows whose sketches it would make.
+        tokens: Their tokens.
+        shards: Shards of these.
+        left_out: Rows without sketches that its limit leaves without.
+    """
+
+    rows: int
+    tokens: int
+    shards: int
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class _Looked:
     """What a look at the data gave.
 
@@ -86,7 +104,8 @@ class _Looked:
         model: Its tokenizer.
         snapshot: The dataset.
         sample: Its rows, or some.
-        ahead: What the job has still to do.
+        ahead: What the job has still to do, within its limits.
+        picks: How many rows it would pick without limits.
         kept: The picks of an earlier job that it keeps; None where none is extended.
         membership: What its constraints are about; None where not all rows were read.
         overlapping: Numbers of the rows read that share text with the evaluation set; None without such a set.
@@ -98,6 +117,7 @@ class _Looked:
     snapshot: Snapshot
     sample: RowSample
     ahead: Ahead
+    picks: int
     kept: Kept | None
     membership: Membership | None
     overlapping: NDArray[np.int64] | None
@@ -158,18 +178,20 @@ def _looked(context: WorkerContext, source: Source, heartbeat: LeaseHeartbeat) -
         if request.schedule is not None and membership is not None:
             limits = window_limits_of(request.selection, membership, corpus)
             picks = sum(picks_by_window(request.schedule, limits, len(corpus)))
-        rows, tokens, shards = _missing(context, source, model, sample, limits)
+        missing = _missing(context, source, model, sample, limits)
+        scored = usable - missing.left_out
         ahead = Ahead(
             rows=sample.rows_total,
             usable=usable,
+            scored=scored,
             tokens=sample.scaled(corpus.tokens),
-            missing_rows=rows,
-            missing_tokens=tokens,
-            shards=shards,
-            picks=picks,
+            missing_rows=missing.rows,
+            missing_tokens=missing.tokens,
+            shards=missing.shards,
+            picks=picks if scored == usable else _picks_of_scored(request, sample, picks, scored),
             read_before=sample.whole,
         )
-        yield _Looked(source, path, model, snapshot, sample, ahead, kept, membership, overlapping)
+        yield _Looked(source, path, model, snapshot, sample, ahead, picks, kept, membership, overlapping)
 
 
 def _membership(
@@ -211,7 +233,7 @@ def _check_purpose(context: WorkerContext, looked: _Looked, heartbeat: LeaseHear
     if source.request.schedule is not None:
         check_windows(spec, source.request.schedule, looked.membership, looked.sample.corpus)
     else:
-        budget = None if spec.budget.tokens is not None else looked.ahead.picks
+        budget = None if spec.budget.tokens is not None else looked.picks
         check_possible(spec, looked.membership, looked.sample.corpus, budget)
 
 
@@ -228,19 +250,66 @@ def _missing(
     model: ModelTokenizer,
     sample: RowSample,
     limits: WindowLimits | None,
-) -> tuple[int, int, int]:
-    """Rows without sketches, their tokens, and the shards that they make; `limits` are those of a schedule."""
+) -> _Missing:
+    """The gradients that are not there, as far as the job's limit lets it compute them.
+
+    Args:
+        context: This worker.
+        source: What the job reads.
+        model: Its tokenizer.
+        sample: Its rows, or some.
+        limits: Those of a schedule.
+    """
     corpus, shard_rows, schedule = sample.corpus, context.settings.shard_rows, source.request.schedule
     if not sample.whole:
-        rows = sample.scaled(len(corpus))
-        return rows, sample.scaled(corpus.tokens), 1 if schedule is not None else -(-rows // shard_rows)
+        rows, tokens = sample.scaled(len(corpus)), sample.scaled(corpus.tokens)
+        shards = 1 if schedule is not None else -(-rows // shard_rows)
+        drawn = _drawn(source, [tokens // max(shards, 1)] * shards)
+        share = len(drawn) / max(shards, 1)
+        return _Missing(round(share * rows), round(share * tokens), len(drawn), rows - round(share * rows))
     if schedule is not None and limits is not None:  # one worker takes all its rows, and knows none before all are
-        store = store_of(context, source, schedule, model.revision, corpus, limits)
-        there = outcome_of(context.artifacts, store.key)
-        return (len(corpus), corpus.tokens, 1) if there is None else (0, 0, 0)
+        scheduled = store_of(context, source, schedule, model.revision, corpus, limits)
+        there = outcome_of(context.artifacts, scheduled.key)
+        return _Missing(len(corpus), corpus.tokens, 1) if there is None else _Missing(0, 0, 0)
     store = sketches_of(context, source.request, key_for(source, model.revision, corpus), corpus)
-    places = [store.lacking(shard) for shard in store.missing()]
-    return sum(map(len, places)), sum(int(corpus.lengths[one].sum()) for one in places), len(places)
+    shards_missing = store.missing()
+    places = [store.lacking(shard) for shard in shards_missing]
+    sizes = [int(corpus.lengths[one].sum()) for one in places]
+    made = _drawn(source, sizes)
+    without = np.delete(np.array(shards_missing, dtype=np.int64), made)
+    return _Missing(
+        rows=sum(len(places[place]) for place in made),
+        tokens=sum(sizes[place] for place in made),
+        shards=len(made),
+        left_out=int(store.left_out(without.tolist()).sum()),
+    )
+
+
+def _drawn(source: Source, sizes: list[int]) -> list[int]:
+    """Places of the shards, of so many tokens each, that the job's limit of tokens lets it make: all without one."""
+    asked = source.request.limits
+    if asked is None or asked.gradient_tokens is None:
+        return list(range(len(sizes)))
+    return drawn_within(asked.gradient_tokens, len(sizes), sizes.__getitem__, seed=source.gradients.seed)[0]
+
+
+def _picks_of_scored(request: JobRequest, sample: RowSample, picks: int, scored: int) -> int:
+    """How many rows are picked of those that are scored before the limit; none where the job stops there.
+
+    Args:
+        request: With the limit.
+        sample: What was read.
+        picks: How many there would be without the limit.
+        scored: Rows that have sketches then.
+
+    Raises:
+        JobError: The budget is a count, and fewer rows are scored.
+    """
+    if request.limits is None or request.limits.on_limit == "stop":
+        return 0
+    if sample.whole or request.selection.budget.count is None:
+        picks = picks_about(request.selection.budget, sample.corpus.lengths, scored, 0)
+    return min(picks, scored)
 
 
 def _told(context: WorkerContext, looked: _Looked, should_stop: Callable[[], bool]) -> EstimateContract:
@@ -252,11 +321,11 @@ def _told(context: WorkerContext, looked: _Looked, should_stop: Callable[[], boo
     with context.sessions() as session:
         alive = fleet.alive(session)
     workers = max(1, alive["gradients"])
-    problems = [*_problems(looked), *_partitions(looked, alive["selection"])]
     times, basis = stage_times(context, source, looked.path, looked.sample.corpus, ahead, workers, should_stop)
     total = NOTHING
     for one in times.values():
         total = total.plus(one)
+    problems = [*_problems(looked), *_partitions(looked, alive["selection"]), *_limits(looked, times, total)]
     return EstimateContract(
         rows=ahead.rows,
         rows_rejected=ahead.rows - ahead.usable,
@@ -318,6 +387,28 @@ def _partitions(looked: _Looked, workers: int) -> list[EstimateProblem]:
     else:
         return []
     return [EstimateProblem(field="selection.partitions", message=message)]
+
+
+def _limits(looked: _Looked, times: Mapping[str, Expected], total: Expected) -> list[EstimateProblem]:
+    """Limits of the job's own that it would come to."""
+    request, ahead = looked.source.request, looked.ahead
+    asked, problems = request.limits, []
+    if asked is not None:
+        then = "the job fails as limit-reached, and what was computed is kept"
+        if asked.on_limit == "select":
+            then = "the job selects from those that are scored"
+        left_out = ahead.usable - ahead.scored
+        if left_out:
+            message = f"is {asked.gradient_tokens:,}, and leaves {left_out:,} rows without gradients: {then}"
+            problems.append(EstimateProblem(field="limits.gradient_tokens", message=f"{message}; raise it for more"))
+        begun_s = times[Stage.READING].likely + times[Stage.GRADIENTS].likely
+        if asked.seconds is not None and ahead.shards > 1 and begun_s > asked.seconds:
+            message = f"is {asked.seconds:g}, and all gradients take about {begun_s:.3g} s: {then}"
+            problems.append(EstimateProblem(field="limits.seconds", message=f"{message}; raise it for more"))
+    if request.timeout_s is not None and total.likely > request.timeout_s:
+        message = f"is {request.timeout_s:g}, and the job takes about {total.likely:.3g} s: raise it"
+        problems.append(EstimateProblem(field="timeout_s", message=message))
+    return problems
 
 
 def _bytes(looked: _Looked) -> int:

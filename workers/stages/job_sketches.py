@@ -20,7 +20,7 @@ from workers.stages.schedule import outcome_of, store_of, windows_of
 from workers.stages.window_limits import window_limits_of, write_window_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from app.core.contracts.schedule import ScheduleState, WindowLimits
     from workers.gradients.shards import ShardStore, StoredSketches
@@ -227,21 +227,44 @@ class JobSketches:
     def _within_limits(self, one: Sketched, missing: list[int]) -> tuple[list[int], int | None, LimitReached | None]:
         """The shards that the limit of tokens lets this job make, the tokens that it has then, and whether that is all.
 
-        At least one is made, and the last of them may go beyond the limit. Which ones are drawn at random, so that they
-        speak of all rows.
+        `drawn_within` says which.
         """
         limits, store = self.job.request.limits, one.store
         if limits is None or limits.gradient_tokens is None or one.role != POOL:
             return missing, None, None
-        allowed: list[int] = []
-        tokens = self.plan.tokens
-        for place in np.random.default_rng(self.job.source.gradients.seed).permutation(len(missing)).tolist():
-            if tokens >= limits.gradient_tokens and allowed:
-                break
-            tokens += int(one.reading.corpus.lengths[store.lacking(missing[place])].sum())
-            allowed.append(missing[place])
+        drawn, tokens = drawn_within(
+            limits.gradient_tokens,
+            len(missing),
+            lambda place: int(one.reading.corpus.lengths[store.lacking(missing[place])].sum()),
+            seed=self.job.source.gradients.seed,
+            used=self.plan.tokens,
+        )
         reached = LimitReached(limit="gradient_tokens", value=limits.gradient_tokens, used=tokens)
-        return sorted(allowed), tokens, reached if len(allowed) < len(missing) else None
+        return [missing[place] for place in drawn], tokens, reached if len(drawn) < len(missing) else None
+
+
+def drawn_within(
+    limit: int, count: int, tokens_of: Callable[[int], int], *, seed: int, used: int = 0
+) -> tuple[list[int], int]:
+    """The shards that a limit of tokens lets a job make, drawn at random, so that they speak of all rows.
+
+    Args:
+        limit: Tokens. At least one shard is made, and the last may go beyond the limit.
+        count: How many shards are missing.
+        tokens_of: The tokens of one of them, by its place.
+        seed: Of the draw.
+        used: Tokens that were computed before.
+
+    Returns:
+        Their places, ascending, and the tokens that are then used.
+    """
+    drawn: list[int] = []
+    for place in np.random.default_rng(seed).permutation(count).tolist():
+        if used >= limit and drawn:
+            break
+        used += tokens_of(place)
+        drawn.append(place)
+    return sorted(drawn), used
 
 
 def sketches_for(job: LeasedJob, reading: JobReading) -> JobSketches:

@@ -56,16 +56,18 @@ class Ahead:
     Attributes:
         rows: Rows of the dataset.
         usable: Those that can be used.
-        tokens: Their tokens.
-        missing_rows: Rows without sketches.
+        scored: Of these, those that have sketches in the end: all, unless a limit leaves some out.
+        tokens: Tokens of the usable rows.
+        missing_rows: Rows whose sketches are to be computed.
         missing_tokens: Their tokens.
         shards: Shards of these.
-        picks: Rows to pick.
+        picks: Rows to pick; 0 where a limit ends the job before.
         read_before: Whether this machine has the tokens by now.
     """
 
     rows: int
     usable: int
+    scored: int
     tokens: int
     missing_rows: int
     missing_tokens: int
@@ -228,12 +230,14 @@ def _reading(context: WorkerContext, source: Source, revision: str, ahead: Ahead
 
 def _selecting(context: WorkerContext, source: Source, ahead: Ahead, should_stop: Callable[[], bool]) -> Expected:
     """By earlier selections of the same kind; else by one of fewer, made-up sketches."""
+    if not ahead.picks:
+        return NOTHING
     spec, dim = source.request.selection, source.gradients.sketch_dim
-    size = measuring.selecting_size(ahead.usable, ahead.picks, dim)
+    size = measuring.selecting_size(ahead.scored, ahead.picks, dim)
     found = _earlier(context, measuring.of_selecting(context, spec, dim), size)
     if found is not None:
         return found
-    rows, picks = min(ahead.usable, PROBED_SELECTION[0]), min(ahead.picks, PROBED_SELECTION[1])
+    rows, picks = min(ahead.scored, PROBED_SELECTION[0]), min(ahead.picks, PROBED_SELECTION[1])
     values = np.random.default_rng(0).standard_normal((rows, dim)).astype(np.float32)
     config = SelectionConfig(budget=picks, conflict_penalty=spec.conflict_penalty, device=str(context.device))
     began = time.monotonic()
@@ -244,6 +248,8 @@ def _selecting(context: WorkerContext, source: Source, ahead: Ahead, should_stop
 
 
 def _publishing(context: WorkerContext, source: Source, ahead: Ahead) -> Expected:
+    if not ahead.picks:
+        return NOTHING
     dim = source.gradients.sketch_dim
-    size = measuring.publishing_size(ahead.usable, ahead.picks, dim)
+    size = measuring.publishing_size(ahead.scored, ahead.picks, dim)
     return _earlier(context, measuring.of_publishing(dim), size) or NOTHING

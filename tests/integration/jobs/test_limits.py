@@ -64,6 +64,30 @@ def test_a_job_selects_from_what_is_scored_and_says_so(service: Service) -> None
     assert_settled(service)
 
 
+def test_an_estimate_is_of_what_the_limits_let_the_job_do(service: Service) -> None:
+    """Before the job: as many rows, tokens and picks as it then has, and what its limits come to, by field."""
+    for on_limit, state in (("select", "succeeded"), ("stop", "failed")):
+        body = limited(service, gradient_tokens=1, on_limit=on_limit) | {"timeout_s": 1e-3}
+        body["gradients"]["seed"] = {"select": 1, "stop": 2}[on_limit]
+        told = service.estimate(body).json()
+        job = service.run(body | {"timeout_s": None})
+        assert job["state"] == state, job["error"]
+        rows = told["gradient_rows"]
+        assert rows in {SHARD_ROWS, ROWS % SHARD_ROWS}, "one shard, which may be the last"
+        assert 0 < told["gradient_tokens"] < told["tokens"]
+        said = {one["field"]: one["message"] for one in told["problems"]}
+        assert said["limits.gradient_tokens"].startswith(f"is 1, and leaves {ROWS - rows} rows without gradients")
+        assert "the job takes about" in said["timeout_s"]
+        if state == "failed":
+            assert job["error"]["type"] == "limit-reached"
+            assert f"{told['gradient_tokens']} were used for {rows} of {ROWS} rows" in job["error"]["detail"]
+            assert told["selected"] == 0
+            continue
+        assert job["result"]["limited"]["used"] == told["gradient_tokens"]
+        assert job["result"]["limited"]["rows_not_scored"] == ROWS - rows
+        assert job["result"]["selected"] == told["selected"]
+
+
 def test_other_methods_rank_what_is_scored_and_nothing_else(service: Service) -> None:
     """What methods need of rows besides sketches is kept with the shards that have them; the target's is complete."""
     body = limited(service, gradient_tokens=1, on_limit="select")
