@@ -55,7 +55,8 @@ def _value(row: dict[str, Any]) -> str:
 def _promise(row: dict[str, Any]) -> str:
     if row["target"] is None:
         return ""
-    return f"{row['target']:g}, {'holds' if row['holds'] else '**missed**'}"
+    at_most = (row["value"] <= row["target"]) == row["holds"]  # the side of its bound that a figure should be on
+    return f"at {'most' if at_most else 'least'} {row['target']:g}, {'holds' if row['holds'] else '**missed**'}"
 
 
 def _cell(text: str) -> str:
