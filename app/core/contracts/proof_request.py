@@ -315,6 +315,18 @@ class ProofRequest(Request):
         }
 
 
+def method_of(arm: Arm, own: Method) -> Method | None:
+    """The method whose picks an arm trains on, with the settings of the selection; None for other rows.
+
+    Args:
+        arm: The arm.
+        own: The method of the selection.
+    """
+    if isinstance(arm, MethodArm):
+        return arm.method if not arm.selection else None
+    return {SELECTED: own, RANDOM: "random"}.get(arm) if isinstance(arm, str) else None
+
+
 def _said(error: ValueError) -> str:
     """Why something was refused, without pydantic's own words around it."""
     said = str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)

@@ -227,22 +227,29 @@ def test_an_estimate_tells_of_a_sample_how_many_rows_share_text(service: Service
 
 
 def test_verdicts_of_proofs_stand_beside_the_methods(service: Service, sessions: Sessions) -> None:
-    job = done(service, service.request(baselines=["length", "random"]))
+    """And not those of arms that are only called like one: rows of the client's own, or other settings."""
+    job = done(service, service.request(baselines=["length", "random", "fisher", "dpp"]))
+    called = [{"name": "fisher", "indices": [1, 2]}, {"method": "dpp", "selection": {"alpha": 2.0}}]
+    request = {"job": job["id"], "arms": ["selected", "random", {"method": "length"}, *called]}
     comparison = {"against": "random", "metric": "loss", "difference": -0.02, "interval": [-0.03, -0.01]}
     result = {
         "comparisons": [
             {**comparison, "arm": "selected", "verdict": "better"},
             {**comparison, "arm": "length", "verdict": "not_enough_runs", "interval": None},
+            {**comparison, "arm": "fisher", "verdict": "worse"},
+            {**comparison, "arm": "dpp", "verdict": "worse"},
         ]
     }
     with sessions() as session:
-        proof = Proof(id=uuid.uuid4(), job_id=uuid.UUID(job["id"]), request={}, state=State.SUCCEEDED, result=result)
+        proof = Proof(
+            id=uuid.uuid4(), job_id=uuid.UUID(job["id"]), request=request, state=State.SUCCEEDED, result=result
+        )
         session.add(proof)
         session.commit()
         proof_id = str(proof.id)
     methods = service.http.get(job["links"]["league"]).json()["methods"]
     said = {one["method"]: [verdict["verdict"] for verdict in one["verdicts"]] for one in methods}
-    assert said == {"spice": ["better"], "length": ["not_enough_runs"], "random": []}
-    assert methods[0]["verdicts"][0]["proof_id"] == proof_id
+    assert said == {"spice": ["better"], "length": ["not_enough_runs"], "random": [], "fisher": [], "dpp": []}
+    assert next(one for one in methods if one["requested"])["verdicts"][0]["proof_id"] == proof_id
     report = service.http.get(f"/jobs/{job['id']}/report").text
     assert "not enough runs (loss against random)" in report
