@@ -123,7 +123,7 @@ class Front:
             self._conflicts = np.zeros(len(self.rows))
         else:
             self._conflicts = self.sketches @ mean.unit.astype(self.sketches.dtype) * self._negative_reciprocals
-            np.clip(self._conflicts, 0.0, 1.0, out=self._conflicts)
+            np.maximum(self._conflicts, 0.0, out=self._conflicts)
 
     def _take_over(self, last: Front | None, steps: Steps) -> NDArray[np.bool_]:
         """Copy the whitened rows that the front before has, turned by `steps`; a mask of those that it has not."""
@@ -133,10 +133,10 @@ class Front:
         at[at == len(last.rows)] = 0
         changes = last.changes[at] + len(steps)
         stay: NDArray[np.bool_] = (last.rows[at] == self.rows) & (changes < _CHANGES)
-        white = last.white[at[stay]]
+        white = torch.from_numpy(last.white[at[stay]])
         for left, update in steps:
-            whitened, coupling = left.cpu().numpy(), update.cpu().numpy()
-            white -= ((white @ whitened.T) @ coupling.T) @ whitened
+            whitened, coupling = left.cpu(), update.cpu()
+            white.addmm_((white @ whitened.T) @ coupling.T, whitened, alpha=-1.0)
         self.white[stay], self.changes[stay] = white, changes[stay]
         return np.invert(stay)
 

@@ -34,7 +34,7 @@ _FRONT_ROWS = 64  # at least, however long they are
 _LASTING = (24, 96)
 
 #: A front whose rows times its picks are more than so many times all rows is dearer than the sweep that it spares.
-_CARRIED = 8
+_CARRIED = 2
 
 #: A gain this close to where an early stop begins, as a share of it, is computed exactly.
 _CLOSE = 1e-9

@@ -99,7 +99,7 @@ class Whitener:
             self._reflectors, self._coupling = self._reflectors[:0].clone(), self._coupling[:0, :0].clone()
         if self._dense is not None:
             back = left @ self._dense
-            self._dense -= left.T @ (update @ back)
+            self._dense.addmm_(left.T, update @ back, alpha=-1.0)
             return back
         along = (left @ reflectors.T) @ coupling
         self._reflectors[start:stop] = left
