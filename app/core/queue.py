@@ -71,9 +71,7 @@ class TaskQueue:
             self._put(rows[first : first + AT_ONCE])
 
     def _put(self, rows: Sequence[Waiting]) -> None:
-        # No transaction, which would double the answers: a message is in its list after all else that it is made of,
-        # and the reconciler puts those again that did not get there.
-        with self._redis.pipeline(transaction=False) as pipeline:
+        with self._redis.pipeline() as pipeline:
             for kind, queue in self._queues.items():
                 messages = [Queue.prepare_data(**_message(row)) for row in rows if KINDS[row.table] == kind]
                 if messages:

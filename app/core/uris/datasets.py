@@ -281,8 +281,7 @@ def inside_roots(path: Path, settings: Settings) -> Path:
         resolved = path.resolve()
     except (OSError, RuntimeError):  # a loop of symlinks, a name over the file system's limit
         raise UriRefused(f"{str(path)!r} cannot be resolved to a file: give its real path") from None
-    store = settings.artifacts_path
-    if store is not None and resolved.is_relative_to((store / UPLOADS).resolve()):
+    if settings.artifacts_path is not None and resolved.is_relative_to((settings.artifacts_path / UPLOADS).resolve()):
         raise UriRefused(f"{str(path)!r} lies among uploaded files: name it by the uri of GET /files")
     if kept := next((one for one in own_directories(settings) if resolved.is_relative_to(one)), None):
         raise UriRefused(
