@@ -17,7 +17,10 @@ OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.js
 OPEN_BELOW: Final = ("/web/",)
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
-NO_KEY: Final = "Send `Authorization: Bearer spice_...`; `spice keys create` on the service's side makes a key."
+NO_KEY: Final = (
+    "Send `Authorization: Bearer spice_...`; client and shell take the key from SPICE_API_KEY. `spice keys create` on "
+    "the service's side makes one."
+)
 PRINCIPAL: Final = "spice.principal"
 """Where a request's scope holds its principal."""
 

@@ -42,7 +42,7 @@ async function show() {
     if (problem.name === "AbortError") return;
     const { title, detail } = "title" in problem ? problem : { title: "The page met with a fault", detail: String(problem) };
     view.replaceChildren(h("h1", { tabIndex: -1 }, title), h("p", { class: "failure", role: "alert" }, detail ?? ""), h("p", {}, h("a", { href: "#/" }, "All jobs")));
-    if (problem.status === 401 || problem.status === 403) askForKey(again);
+    if (problem.status === 401 || problem.status === 403) askForKey(again, detail);
     arrived(title);
     if (!("title" in problem)) throw problem;
   }

@@ -481,7 +481,14 @@ def knobs(schemas: dict[str, Any], schema: dict[str, Any], path: str = "") -> se
 def test_a_key_is_asked_for_and_kept_in_the_tab_alone(keyed: tuple[Site, str], tmp_path: Path) -> None:
     site, token = keyed
     page = site.open()
-    page.get_by_label("Key", exact=True).fill(token)
+    box = page.get_by_label("Key", exact=True)
+    box.fill("ключ")
+    page.get_by_role("button", name="Use").click()
+    assert box.evaluate("one => one.validity.patternMismatch"), "the browser could not send it"
+    box.fill("spice_wrong")
+    page.get_by_role("button", name="Use").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("not one of this service")
+    box.fill(f" {token} ")
     accessible(page)
     page.get_by_role("button", name="Use").click()
     page.get_by_role("link", name="nightly").click()
