@@ -74,6 +74,13 @@ class Located:
             if number not in self._places and (site.before or site.after):
                 yield number
 
+    def unmarked(self) -> Iterator[int]:
+        """Turns with words and without a mark."""
+        marked = {site.turn for site in self.sites}
+        for place, turn in enumerate(self.messages):
+            if place not in marked and isinstance(turn.get("content"), str) and turn["content"].strip():
+                yield place
+
     def place(self, number: int | None) -> int | None:
         """Where a mark stands."""
         return None if number is None else self._places.get(number)
@@ -123,6 +130,10 @@ class Located:
         """Where the text ends that a mark lies in."""
         at = self._places[number]
         return at + common_prefix(self.text[at : at + len(self.sites[number].after)], self.sites[number].after)
+
+    def is_whole(self, number: int) -> bool:
+        """Whether what follows a mark of its own text is there as it is: a template may escape some of it."""
+        return self.ends(number) - self._places[number] >= len(self.sites[number].after.rstrip())
 
     def limit(self, number: int) -> int:
         """Where words of a later turn begin after a mark; the end of the text without any."""

@@ -18,7 +18,7 @@ Kind = Literal["content", "reasoning", "call"]
 MARKS = tuple(chr(code) for code in (*range(0xEFD0, 0xEFE0), *range(0x10F8D0, 0x10F8E0)))
 """Characters for private use: a row's text has at most some of them. The first sixteen take half the memory."""
 
-_TAG = re.compile(r"<[^<>\s]{1,40}>|\[[A-Z_/]{1,20}\]")
+_TAG = re.compile(r"<[^<>\s]{1,40}>|\[[A-Z_/]{1,20}\]|(?<!\S)/[a-z_]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +64,22 @@ class Marker:
         self._open, self._close, self.begin, self.end = free
         self._any = _pattern(*free)
 
-    def marked(self, messages: list[Turn], wanted: set[Kind], *, empty: bool) -> tuple[list[Turn], list[Site]]:
+    def marked(
+        self, messages: list[Turn], wanted: set[Kind], *, empty: bool, others: bool = True
+    ) -> tuple[list[Turn], list[Site]]:
         """A conversation with marks in it, and what each marks, by its number.
 
         Args:
             messages: The turns; they stay as they are.
             wanted: Kinds of places to mark.
             empty: Whether to mark texts of other turns than the assistant's that are empty.
+            others: Whether to mark other turns than the assistant's at all.
         """
         sites: list[Site] = []
-        turns = [self._turn(number, turn, wanted, empty, sites) for number, turn in enumerate(messages)]
+        turns = [
+            self._turn(number, turn, wanted, empty, sites) if others or turn["role"] == "assistant" else turn
+            for number, turn in enumerate(messages)
+        ]
         return turns, sites
 
     def unmarked(self, written: str) -> Unmarked:

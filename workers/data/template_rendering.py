@@ -4,7 +4,8 @@ The rule, one for every template and every number of turns:
 
 - A conversation is rendered whole and cut afterwards, since templates treat the last turn differently.
 - It is rendered once more with a mark inside each turn's text (`workers.data.template_marks`). Without its marks this
-  must be the very text of the conversation; then the marks say where each turn is.
+  must be the very text of the conversation; then the marks say where each turn is. Where a mark in another turn changes
+  the text, the replies alone have marks.
 - A reply begins after the generation prompt: what the template writes after the turns before it when it is asked for
   one. Where the text has no such prompt, the reply begins with its own first word. A thought that the template opens
   and closes without a word of the row is passed over, with the white space after it.
@@ -44,14 +45,16 @@ if TYPE_CHECKING:
 
 Span = tuple[int, int]
 
-_KINDS: tuple[tuple[set[Kind], bool], ...] = (
-    ({"content", "reasoning", "call"}, True),
-    ({"content", "reasoning", "call"}, False),
-    ({"content", "call"}, False),
-    ({"content", "reasoning"}, False),
-    ({"content"}, False),
+_KINDS: tuple[tuple[set[Kind], bool, bool], ...] = (
+    ({"content", "reasoning", "call"}, True, True),
+    ({"content", "reasoning", "call"}, False, True),
+    ({"content", "call"}, False, True),
+    ({"content", "reasoning"}, False, True),
+    ({"content"}, False, True),
+    ({"content", "reasoning", "call"}, False, False),
 )
-"""What is marked: as much as the template takes without writing another text for it."""
+"""What is marked, empty texts too or not, of other turns than replies or not: as much as the template takes without
+writing another text for it. Some look for words such as `/no_think` in a system prompt and take them out of it."""
 _RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 
 
@@ -207,6 +210,10 @@ class Renderer:
                 raise NotWritten("the chat template leaves out what the assistant says")
             else:
                 left_out.add(str(messages[site.turn]["role"]))
+        for place in located.unmarked():
+            without = [{**turn, "content": ""} if i == place else turn for i, turn in enumerate(messages)]
+            if self._writes(without, variables, text):
+                left_out.add(str(messages[place]["role"]))
         wanted = [i for i, wanted in enumerate(learned) if wanted and located.own(i)]
         for turn in wanted:
             located.check_held(turn)
@@ -242,8 +249,8 @@ class Renderer:
             marker = Marker(text)
         except ValueError as error:
             raise NotLocated(str(error)) from None
-        for kinds, empty in _KINDS:
-            marked, sites = marker.marked(messages, kinds, empty=empty)
+        for kinds, empty, others in _KINDS:
+            marked, sites = marker.marked(messages, kinds, empty=empty, others=others)
             try:
                 with self._template.environment.generations_between(marker.begin, marker.end):  # type: ignore[attr-defined]
                     found = marker.unmarked(self.write(marked, variables, room=len(text) + MARKS_ROOM))
@@ -266,8 +273,14 @@ class Renderer:
             if claimed and not any(start <= located.said_at(turn) <= end for start, end in claimed):
                 raise NotLocated("what the chat template marks as generated does not hold the reply")
             for place, (start, end) in enumerate(claimed):
-                first = located.begins(turn)
-                begin = self._past_empty_thought(located, start, first) if place == 0 else start
+                begin = start
+                if place == 0:
+                    first = located.begins(turn)
+                    begin = self._past_empty_thought(located, start, first)
+                    empty = EMPTY_THOUGHT.search(located.text, begin, first)  # after a header that is claimed as well
+                    if empty is not None:
+                        spans.append((begin, empty.end() - len(empty[0].lstrip())))
+                        begin = empty.end()
                 spans.append((begin, self._without_white_space(located.text, begin, end)))
         return [(start, end) for start, end in spans if start < end]
 
@@ -334,19 +347,23 @@ class Renderer:
     def _end(self, located: Located, last: int) -> int:
         """Where a reply ends whose last mark this is, its end-of-turn token included."""
         text, said, limit, turn = located.text, located.ends(last), located.limit(last), located.sites[last].turn
-        run = None if located.calls(turn) else self._run.match(text, said, limit)
-        if run is not None:
-            for token in self._token.finditer(text, run.start(), run.end()):
-                if token[0] in self._ends:
-                    return token.end()
+        whole = located.is_whole(last) and not located.calls(turn)
+        run = self._run.match(text, said, limit) if whole else None
+        ended = None if run is None else self._first_end(text, run.start(), run.end())
+        if ended is not None:
+            return ended
         closed = self._closed(located, last, limit)
-        if located.calls(turn):
-            for token in self._token.finditer(text, said, closed):
-                if token[0] in self._ends:
-                    return token.end()
+        ended = self._first_end(text, said, closed)
+        if ended is not None:
+            return ended
+        if not whole:
             return max(said, len(text[:closed].rstrip()))
         run = self._run.match(text, said, closed)
         return said if run is None else run.end()
+
+    def _first_end(self, text: str, start: int, end: int) -> int | None:
+        """Where the first token ends that ends a turn."""
+        return next((token.end() for token in self._token.finditer(text, start, end) if token[0] in self._ends), None)
 
     def _closed(self, located: Located, last: int, limit: int) -> int:
         """Up to where the text after a reply is the turn's own: what it would be if nothing followed."""

@@ -229,3 +229,62 @@ def test_of_equal_texts_the_same_is_learned() -> None:
     bare, spaced = (written(renderer, [user("Hi"), assistant(reply)]) for reply in ("Yes.", "\n\nYes."))
     assert bare.text == spaced.text
     assert bare.responses == spaced.responses
+
+
+MODES = (
+    "{%- set mode = '/think' -%}{%- set system = '' -%}{%- if messages[0].role == 'system' -%}"
+    "{%- if '/no_think' in messages[0].content -%}{%- set mode = '/no_think' -%}{%- endif -%}"
+    "{%- set system = messages[0].content.replace('/no_think', '').replace('/think', '').rstrip() -%}{%- endif -%}"
+    "{{- '<|im_start|>system\n' + mode + '\n' + (system or 'Help.') + '<|im_end|>\n' -}}"
+    "{%- for m in messages -%}{%- if m.role == 'user' -%}{{- '<|im_start|>user\n' + m.content + '<|im_end|>\n' -}}"
+    "{%- elif m.role == 'assistant' -%}{% generation %}{{- '<|im_start|>assistant\n' -}}"
+    "{%- if mode == '/no_think' -%}{{- '<think>\n\n</think>\n' -}}{%- endif -%}{{- m.content + '<|im_end|>\n' -}}"
+    "{% endgeneration %}{%- endif -%}{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}"
+    "{%- if mode == '/no_think' -%}{{- '<think>\n\n</think>\n' -}}{%- endif -%}{%- endif -%}"
+)
+"""As SmolLM3 does it: a word of the system prompt says whether to think, and is taken out of it."""
+
+
+@pytest.mark.parametrize(
+    ("system", "mode", "left"),
+    [
+        ("/no_think", "/no_think", "Help."),
+        ("Be brief. /no_think", "/no_think", "Be brief."),
+        ("To be /no_think brief", "/no_think", "To be  brief"),
+        ("Be brief./think", "/think", "Be brief."),
+    ],
+)
+def test_words_that_a_template_takes_out_of_a_system_prompt_refuse_no_row(system: str, mode: str, left: str) -> None:
+    turns = [{"role": "system", "content": system}, *talk(2, LAST["plain"], {}, system=False)]
+    plain = written(renderer_of(re.sub("{% (end)?generation %}", "", MODES)), turns)
+    assert plain.text.startswith(f"<|im_start|>system\n{mode}\n{left}<|im_end|>\n")
+    replies = ["Answer 0.<|im_end|>", "It is four.<|im_end|>"]
+    assert [plain.text[start:end] for start, end in plain.responses] == replies
+    marked = written(renderer_of(MODES), turns)
+    assert (marked.text, plain.ignored, marked.ignored) == (plain.text, [], [])
+    learned = "".join(marked.text[start:end] for start, end in marked.responses)
+    assert learned == "".join("<|im_start|>assistant\n" + reply for reply in replies)
+
+
+def test_what_is_not_marked_and_changes_nothing_is_told() -> None:
+    asked = [{"role": "system", "content": "/think"}, user("Hi"), assistant("Yes.")]
+    assert written(renderer_of(MODES), asked).ignored == ["system"]
+
+
+@pytest.mark.parametrize("escaped", ["tojson", "e"])
+@pytest.mark.parametrize("reply", ["Yes.", 'It said "x < y" and left.\nThen "z".', 'a b c d e f g h "i"'])
+def test_a_reply_that_the_template_escapes_is_learned_to_its_end(escaped: str, reply: str) -> None:
+    source = (
+        "{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}{% generation %}{{ m.content | ESCAPED }}"
+        "{{ eos_token }}{% endgeneration %}{% else %}{{ m.content | ESCAPED }}{% endif %}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    ).replace("ESCAPED", escaped)
+    turns = [user("Hi"), assistant(reply), user("So?"), assistant(reply)]
+    special = {"bos_token": "<s>", "eos_token": "</s>"}
+    [text], [spans] = render_jinja_template(  # type: ignore[misc]  # declared to return a string
+        [turns], chat_template=source, return_assistant_tokens_mask=True, **special
+    )
+    plain = Renderer(re.sub("{% (end)?generation %}", "", source), special, CONTROL, 10_000)
+    found = written(plain, turns)
+    assert found.text == text
+    assert found.responses == spans
