@@ -34,6 +34,10 @@ EXAMPLE_PROOF_REQUEST: dict[str, Any] = {
 }
 
 
+_OF_A_JOB_ALONE = {"baselines", "baseline_repeats", "sweep", "stability", "partitions", "curvature"}
+"""What a selection says of how it is made, or of what else is told: not which rows an arm trains on."""
+
+
 class MethodArm(Request):
     """The picks of another method, or of the same one with other settings, on the same sketches and budget."""
 
@@ -52,6 +56,9 @@ class MethodArm(Request):
         for name in ("target", "protect", "sweep", "stability"):
             if (self.selection or {}).get(name) is not None:
                 raise ValueError(f"selection.{name} is that of the proof's own selection: leave it out, or send null")
+        for name in ("baselines", "curvature", "partitions"):
+            if (self.selection or {}).get(name):
+                raise ValueError(f"selection.{name} has no part in an arm, which is selected at once: leave it out")
         if self.name is None and self.method is None and "method" not in (self.selection or {}):
             raise ValueError("must have a name, since its method is that of the arm `selected`")
         return self
@@ -69,9 +76,7 @@ class MethodArm(Request):
             ValueError: It names an evaluation set of its own, which nobody has read.
         """
         changed = {**({} if self.method is None else {"method": self.method}), **(self.selection or {})}
-        plain = base.model_dump(
-            mode="json", exclude_unset=True, exclude={"baselines", "baseline_repeats", "sweep", "stability"}
-        )
+        plain = base.model_dump(mode="json", exclude_unset=True, exclude=_OF_A_JOB_ALONE)
         found = SelectionSpec.model_validate({**plain, **changed})
         if found.evaluation_set not in (None, base.evaluation_set):
             raise ValueError(

@@ -65,6 +65,7 @@ EVALUATION = {"decontaminate": {"dataset": {"uri": "file:///x.jsonl"}}}
             "",
             "arm clean: selection.constraints.decontaminate is not that of the proof's own",
         ),
+        ({"arms": ["random", {"name": "parts", "selection": {"partitions": 4}}]}, "arms.1", "has no part in an arm"),
         ({"held_out": {"fraction": 1}}, "held_out.fraction", "less than 1"),
         ({"held_out": {}}, "held_out", "either fraction"),
         ({"smallest_effect": {"choice": 0.1}}, "", "smallest_effect names choice"),

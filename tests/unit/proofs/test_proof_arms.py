@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.core.contracts.proof_request import ProofRequest
+from app.core.contracts.proof_request import MethodArm, ProofRequest
 from app.core.contracts.selection_request import SelectionSpec
 from workers.stages.proof_arms import Chooser, Pool
 
@@ -31,3 +31,11 @@ def test_an_arm_with_another_budget_has_as_many_tokens_a_step() -> None:
         "mine": 2,
         "all": 15,
     }
+
+
+def test_an_arm_of_another_method_is_none_the_worse_for_how_the_job_selected() -> None:
+    """Parts are for two methods and curvature for one more setting; a proof selects at once, and tells no curvature."""
+    job = SelectionSpec.model_validate({"budget": {"count": 8}, "method": "fisher", "seed": 3})
+    for made in ({"partitions": 4}, {"curvature": True}):
+        arm = MethodArm(method="dpp").settings(SelectionSpec.model_validate({**job.model_dump(), **made}))
+        assert arm == job.model_copy(update={"method": "dpp"})
