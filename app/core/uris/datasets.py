@@ -167,7 +167,8 @@ def check_file_name(name: str) -> None:
     Raises:
         UriRefused: It does not.
     """
-    _check_format(None, _from_suffix(name)[0], name)
+    if _from_suffix(name)[0] is None:
+        raise UriRefused(_tells_no_format(name))
 
 
 def hub_file(uri: DatasetUri, path: str, format: str | None) -> DatasetUri | None:  # noqa: A002
@@ -362,9 +363,12 @@ def _check_format(asked: str | None, named: Format | None, name: str) -> Format:
             raise UriRefused(f"format {asked!r} is unknown: use one of {', '.join(known)}")
         return cast("Format", asked)
     if named is None:
-        suffixes = ", ".join(_FORMATS)
-        raise UriRefused(
-            f"the name {PurePosixPath(name).name!r} does not tell the format: it should end in one of {suffixes} "
-            f"(with .gz or .zst after it if compressed), or give the format as one of {', '.join(known)}"
-        )
+        raise UriRefused(f"{_tells_no_format(name)}, or give the format as one of {', '.join(known)}")
     return named
+
+
+def _tells_no_format(name: str) -> str:
+    return (
+        f"{PurePosixPath(name).name!r} does not tell the format: it should end in one of {', '.join(_FORMATS)} "
+        "(with .gz or .zst after it if compressed)"
+    )

@@ -30,8 +30,9 @@ export function uploadButton(control, { signal, after }) {
   return h("p", { class: "upload" }, button, choice, " ", told);
 
   async function send(file) {
+    control.say(file.size ? null : `The file '${file.name}' is empty.`);
+    if (!file.size) return (choice.value = "");
     button.disabled = true;
-    control.say(null);
     try {
       const kept = await upload(`/files?name=${encodeURIComponent(file.name)}`, file, { signal, onSent: (share) => (told.textContent = `${file.name}: ${percent(share, 0)} of ${size(file.size)} sent`) });
       control.write(kept.uri);

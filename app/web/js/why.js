@@ -9,6 +9,7 @@ import { turn } from "./rows.js";
 export function whySection(id, rows, signal) {
   const number = h("input", { id: "why-row", inputMode: "numeric", autocomplete: "off", placeholder: `0 to ${count(rows - 1)}` });
   const answer = h("div", { id: "why-answer" });
+  let turns = 0;
   return h(
     "section",
     { "aria-labelledby": "why" },
@@ -25,9 +26,12 @@ export function whySection(id, rows, signal) {
 
   async function ask() {
     const row = number.value.replaceAll(/[,\s]/g, "");
+    const mine = ++turns;
     if (!/^\d+$/.test(row)) return say("A row number is a whole number, such as 17.");
+    answer.replaceChildren(h("p", { class: "soft" }, `Looking for row ${count(Number(row))}`));
     try {
       const found = await get(`/jobs/${id}/rows/${row}/why`, { signal });
+      if (mine !== turns) return; // another row was asked for since
       const { nearest } = found;
       answer.replaceChildren(
         h("p", {}, h("b", {}, `Row ${count(found.row)} `), h("span", { class: "soft" }, found.fate.replace("_", " "))),
@@ -36,7 +40,7 @@ export function whySection(id, rows, signal) {
       );
       announce(found.words.join(" "));
     } catch (problem) {
-      if (problem.name !== "AbortError") say(problem.errors?.[0] ? `The row ${problem.errors[0].message}.` : (problem.detail ?? problem.title));
+      if (problem.name !== "AbortError" && mine === turns) say(problem.errors?.[0] ? `The row ${problem.errors[0].message}.` : (problem.detail ?? problem.title));
     }
   }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from io import BytesIO
 from itertools import pairwise
@@ -452,6 +453,10 @@ def test_a_row_that_was_not_picked_is_told_why(page: Page, stand_in: StandIn) ->
     expect(why).to_contain_text("would add 0.02 nats")
     expect(why.locator(".nearest")).to_contain_text("row 10, the nearest pick")
     assert f"/jobs/{JOBS[0]['id']}/rows/17/why" in stand_in.asked
+    page.route("**/rows/18/why", lambda _route: None)  # no answer comes
+    why.get_by_label("Row number").fill("18")
+    why.get_by_label("Row number").press("Enter")
+    expect(why, "what was told of another row is gone").to_have_text(re.compile("Looking for row 18$"))
 
 
 def test_files_are_chosen_and_columns_mapped_beside_the_rows(page: Page, stand_in: StandIn) -> None:
@@ -495,6 +500,9 @@ def test_a_file_of_this_machine_is_uploaded_and_named(page: Page, stand_in: Stan
     (tmp_path / "mine.csv").write_bytes(b"prompt,response\n1,2\n")
     page.locator("#upload").set_input_files(tmp_path / "mine.exe")
     expect(page.locator("#dataset-uri-error")).to_contain_text("The file 'mine.exe' does not tell the format")
+    (tmp_path / "none.csv").touch()
+    page.locator("#upload").set_input_files(tmp_path / "none.csv")
+    expect(page.locator("#dataset-uri-error")).to_have_text("The file 'none.csv' is empty.")
     page.locator("#upload").set_input_files(tmp_path / "mine.csv")
     expect(page.locator(".upload")).to_contain_text("mine.csv, 20 bytes, is uploaded")
     expect(page.locator("#dataset-uri-error")).to_be_hidden()

@@ -88,6 +88,7 @@ def test_of_a_name_only_what_leads_nowhere_is_kept(service: Service, name: str, 
 def test_a_name_that_tells_no_format_is_refused(service: Service, name: str) -> None:
     message = fields_of(upload(service, name, ROW))["name"]
     assert ".jsonl" in message or "at least 1 character" in message
+    assert "give the format" not in message, "an upload has no field for it"
     assert service.http.get("/files").json()["uploads"] == []
 
 
