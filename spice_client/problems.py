@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -58,7 +60,9 @@ class ServiceUnreachable(SpiceError):
 
     def __init__(self, url: str, cause: httpx.HTTPError) -> None:
         why = str(cause) or type(cause).__name__
-        detail = f"{url} does not answer ({why}): is it running (`spice serve`), and is the URL right?"
+        detail = (
+            f"{url} does not answer ({why}): is it running (`spice serve`), and is the URL right?{_proxy_words(url)}"
+        )
         super().__init__({"title": "The service cannot be reached", "detail": detail})
         self.cause = cause
 
@@ -257,3 +261,12 @@ def refusal_of(response: httpx.Response) -> Refused:
 def _seconds(retry_after: str | None) -> float | None:
     """Of a `Retry-After` in seconds, which is the form that this service sends; a date is left to the back-off."""
     return float(retry_after) if retry_after is not None and retry_after.isdigit() else None
+
+
+def _proxy_words(url: str) -> str:
+    """Which variable sent a request to a proxy, and how to ask the service itself; empty where none did."""
+    parts, proxies = urlsplit(url), getproxies()
+    name = next((name for name in (parts.scheme, "all") if proxies.get(name)), None)
+    if name is None or not parts.hostname or proxy_bypass(parts.hostname):
+        return ""
+    return f" It was asked through the proxy of {name.upper()}_PROXY: NO_PROXY={parts.hostname} asks it directly."

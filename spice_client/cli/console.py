@@ -23,8 +23,10 @@ NARROWEST = 8
 
 def console() -> Console:
     """stdout, as wide as the terminal."""
-    known = sys.stdout.isatty() or os.environ.get("COLUMNS")
-    return Console(highlight=False, width=None if known else WIDTH)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit():  # 0 where whoever set it did not know either
+        return Console(highlight=False, width=int(columns) or WIDTH)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def is_narrow() -> bool:

@@ -51,6 +51,25 @@ def test_a_table_fits_the_terminal_and_cuts_no_id(
     assert all(f" {state} " in line for state, line in states)
 
 
+@pytest.mark.usefixtures("url")
+def test_a_width_of_0_is_none(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    stand_in.pages[None] = {"items": [job("cancelled", name=LONG)], "next_cursor": None}
+    assert JOB_ID in run("list").stdout
+    assert LONG in run("list").stdout
+
+
+def test_a_proxy_that_is_in_between_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    told = run("list", "--url", "http://127.0.0.1:2").stderr
+    assert "It was asked through the proxy of HTTP_PROXY: NO_PROXY=127.0.0.1 asks it directly." in told
+    assert "secret" not in told
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert "PROXY" not in run("list", "--url", "http://127.0.0.1:2").stderr
+
+
 @pytest.mark.usefixtures("listed", "url")
 @pytest.mark.parametrize("given", [JOB_ID, JOB_ID.upper(), JOB_ID[:8], JOB_ID[:3], JOB_ID[:14], "@last"])
 def test_a_job_is_named_by_its_id_the_beginning_of_it_or_as_the_last(stand_in: StandIn, given: str) -> None:
@@ -241,8 +260,7 @@ def test_a_list_that_is_not_whole_says_so(stand_in: StandIn) -> None:
     assert run("list", "--limit", "2").stderr == ""
 
 
-@pytest.mark.usefixtures("listed")
-def test_output_that_nobody_takes_ends_quietly_and_a_full_disk_is_told(url: str) -> None:
+def test_output_that_nobody_takes_ends_quietly_and_a_full_disk_is_told(listed: StandIn, url: str) -> None:
     program = str(Path(sys.executable).with_name("spice"))
     command, environment = [program, "show", "@last", "--json"], {**os.environ, "SPICE_API_URL": url}
     reader, writer = os.pipe()
@@ -250,6 +268,11 @@ def test_output_that_nobody_takes_ends_quietly_and_a_full_disk_is_told(url: str)
     done = subprocess.run(command, check=False, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+    command[-1:] = []
+    listed.looks = [job("cancelled", name="日本")]
+    ascii_alone = {**environment, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=ascii_alone)
+    assert "\\u65e5\\u672c" in done.stdout
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
     assert done.returncode == 2
