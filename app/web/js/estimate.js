@@ -1,7 +1,7 @@
 /* What a job would take, before it is submitted. */
 
 import { h, table } from "./dom.js";
-import { count, duration, STAGES } from "./format.js";
+import { count, duration, rowsText, STAGES } from "./format.js";
 
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
@@ -11,9 +11,9 @@ export function estimateShown(found) {
   const stages = STAGES.filter(([name]) => seconds.stages[name]).map(([name, title]) => [title, ...range(seconds.stages[name])]);
   return [
     h("h3", {}, `About ${duration(seconds.likely)}`),
-    h("p", {}, `${count(found.rows)} rows, ${count(found.tokens)} tokens; the gradients of ${count(found.gradient_tokens)} tokens are still to be computed, on ${count(found.workers)} × ${found.device}. ${count(found.selected)} rows would be picked. Needs ${bytes(found.memory_bytes)} of memory, and adds ${bytes(found.bytes)} to the store.`),
-    found.rows_rejected ? h("p", {}, `${count(found.rows_rejected)} rows can't be used${found.rows_sampled < found.rows ? `, as ${count(found.rows_sampled)} that were looked at tell` : ""}.`) : null,
-    found.rows_overlapping === undefined ? null : h("p", {}, `${count(found.rows_overlapping)} rows share text with the evaluation set, and are not picked.`),
+    h("p", {}, `${rowsText(found.rows)}, ${count(found.tokens)} tokens; the gradients of ${count(found.gradient_tokens)} tokens are still to be computed, on ${count(found.workers)} × ${found.device}. ${rowsText(found.selected)} would be picked. Needs ${bytes(found.memory_bytes)} of memory, and adds ${bytes(found.bytes)} to the store.`),
+    found.rows_rejected ? h("p", {}, `${rowsText(found.rows_rejected)} can't be used${found.rows_sampled < found.rows ? `, as ${count(found.rows_sampled)} that were looked at tell` : ""}.`) : null,
+    found.rows_overlapping === undefined ? null : h("p", {}, `Not picked, for text that they share with the evaluation set: ${rowsText(found.rows_overlapping)}.`),
     table("Time by stage", ["Stage", "Likely", "At least", "At most"], [...stages, ["In all", ...range(seconds)]]),
     h("p", { class: "soft" }, found.basis === "probe" ? "By the gradients of some rows, which were computed for this." : "By earlier jobs with this model on this device."),
     found.problems.map(({ field, message }) => h("p", { role: "note" }, `${field} ${message}.`)),

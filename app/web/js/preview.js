@@ -1,7 +1,7 @@
 /* Rows as the model reads them: which tokens it learns, which it only sees. */
 
 import { h } from "./dom.js";
-import { count, percent } from "./format.js";
+import { count, percent, rowsText } from "./format.js";
 
 const OPEN = 3;
 const CONTEXT_PIXELS = 8;
@@ -33,7 +33,7 @@ function unread(rows, source) {
   const counted = new Map();
   for (const name of rows.flatMap((one) => ignored(one, source))) counted.set(name, (counted.get(name) ?? 0) + 1);
   if (!counted.size) return null;
-  return h("p", { class: "unread" }, `Nothing reads these fields: ${[...counted].map(([name, times]) => `${name} (${times === 1 ? "1 row" : `${count(times)} rows`})`).join(", ")}. Choose the columns above if one of them should be read.`);
+  return h("p", { class: "unread" }, `Nothing reads these fields: ${[...counted].map(([name, times]) => `${name} (${rowsText(times)})`).join(", ")}. Choose the columns above if one of them should be read.`);
 }
 
 /** The source of a row is no part of what the model reads, and yet it is read: for the figure by source. */

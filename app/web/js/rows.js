@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { announce, h } from "./dom.js";
-import { count } from "./format.js";
+import { count, rowsText } from "./format.js";
 
 const PAGE = 10;
 
@@ -132,7 +132,7 @@ export async function rowsSection(kind, signal) {
       cursor = page.next_cursor;
       left -= page.items.length;
       shown += page.items.length;
-      const rows = shown === 1 ? "1 row" : `${count(shown)} rows`;
+      const rows = rowsText(shown);
       const narrow = ["query", "source", "first_rank", ...Object.keys(kind.least)].some((name) => parameters.has(name));
       const told = `${rows}${asked ? ` with “${asked}”` : " like that"} among the first ${count(cursor ? page.searched : kind.total(page))} of ${count(kind.total(page))}`;
       status.textContent = narrow ? told : `${rows} of ${count(kind.total(page))}, ${kind.order}`;

@@ -2,7 +2,7 @@
 
 import { get, upload } from "./api.js";
 import { announce, h } from "./dom.js";
-import { basename, count, percent, size } from "./format.js";
+import { basename, percent, rowsText, size } from "./format.js";
 
 const MOST_REGISTERED = 100;
 const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
@@ -16,7 +16,7 @@ export async function offerSources(dataset, model, signal) {
   const quietly = (path) => get(path, { signal }).catch(() => null);
   const [files, registered] = await Promise.all([quietly("/files"), quietly(`/datasets?state=succeeded&limit=${MOST_REGISTERED}`)]);
   const place = ({ uri, name, bytes }) => ({ value: uri, words: bytes === null ? name : `${name}, ${size(bytes)}` });
-  const named = (registered?.items ?? []).map(({ id, name, uri, rows }) => ({ value: id, words: `${name ?? basename(uri)}, ${rows === 1 ? "1 row" : `${count(rows)} rows`}` }));
+  const named = (registered?.items ?? []).map(({ id, name, uri, rows }) => ({ value: id, words: `${name ?? basename(uri)}, ${rowsText(rows)}` }));
   const complete = !registered?.next_cursor && (files?.complete ?? true);
   dataset.offer([{ title: "Registered datasets", places: named }, { title: "Uploaded files", places: (files?.uploads ?? []).map(place) }, { title: "Files", places: (files?.datasets ?? []).map(place) }], complete);
   model.offer([{ title: "Models", places: (files?.models ?? []).map(place) }], files?.complete ?? true);

@@ -5,7 +5,7 @@ import { control, remember } from "./controls.js";
 import { announce, failure, h } from "./dom.js";
 import { estimateShown } from "./estimate.js";
 import { SECTIONS } from "./fields.js";
-import { count } from "./format.js";
+import { rowsText } from "./format.js";
 import { furtherFields } from "./knobs.js";
 import { previewRows } from "./preview.js";
 import { isId, offerSources, uploadButton } from "./sources.js";
@@ -113,7 +113,7 @@ export async function submitView({ view, signal, arrived }) {
       const asked = await post(`/datasets/${dataset.id}/previews`, { model, columns: wanted.columns, rows: ROWS_SHOWN }, { signal });
       const found = await settled(`/datasets/${dataset.id}/previews/${asked.id}`, signal);
       if (found.state !== "succeeded") throw found.error ?? { title: "The preview was not made" };
-      shown.replaceChildren(h("h3", {}, `The first of ${dataset.rows === 1 ? "1 row" : `${count(dataset.rows)} rows`}`), ...previewRows(found, Number(controls.get("dataset.max_rejected_fraction").read() ?? 0.05), sourceColumn(dataset.columns)));
+      shown.replaceChildren(h("h3", {}, `The first of ${rowsText(dataset.rows)}`), ...previewRows(found, Number(controls.get("dataset.max_rejected_fraction").read() ?? 0.05), sourceColumn(dataset.columns)));
       announce(`Preview of ${found.rows.length} rows`);
     });
   }
