@@ -125,8 +125,6 @@ def check_size(artifacts: ArtifactStore, name: str, size: int) -> None:
 def checked(artifacts: ArtifactStore, name: str, size: int, first: int, last: int) -> Iterator[bytes]:
     """The bytes of a published file from `first` to `last`, both included, each piece checked before it is given.
 
-    A file that was published without checksums is given as it is.
-
     Args:
         artifacts: The store.
         name: Of the file.
@@ -139,12 +137,12 @@ def checked(artifacts: ArtifactStore, name: str, size: int, first: int, last: in
         StorageFailed: The store does not answer.
     """
     sums = _sums_of_size(artifacts, name, size)
-    piece_bytes = PIECE_BYTES if sums is None else sums.piece_bytes
+    piece_bytes = sums.piece_bytes
     with artifacts.open(name) as stream:
         for number in range(first // piece_bytes, last // piece_bytes + 1):
             start = number * piece_bytes
             piece = _read(stream, start, min(piece_bytes, size - start))
-            if sums is not None and hashlib.sha256(piece).hexdigest() != sums.sha256[number]:
+            if hashlib.sha256(piece).hexdigest() != sums.sha256[number]:
                 raise _damaged_piece(artifacts.place, name, start, piece_bytes)
             yield piece[max(first - start, 0) : last - start + 1]
 
@@ -165,9 +163,11 @@ def _sums(artifacts: ArtifactStore, name: str) -> Checksums | None:
         raise Damaged(f"the checksums of {name} in the artifact store {artifacts.place} are damaged") from error
 
 
-def _sums_of_size(artifacts: ArtifactStore, name: str, size: int) -> Checksums | None:
+def _sums_of_size(artifacts: ArtifactStore, name: str, size: int) -> Checksums:
     sums = _sums(artifacts, name)
-    if sums is not None and sums.size != size:
+    if sums is None:  # they are written before it: the store has lost them
+        raise Damaged(f"{name} in the artifact store {artifacts.place} has lost its checksums")
+    if sums.size != size:
         raise Damaged(
             f"{name} has {size} bytes in the artifact store {artifacts.place}, and {sums.size} were published"
         )
@@ -194,7 +194,7 @@ def open_checked(artifacts: ArtifactStore, name: str, size: int) -> Iterator[Bin
     """
     sums = _sums_of_size(artifacts, name, size)
     with artifacts.open(name) as stream:
-        yield stream if sums is None else cast("BinaryIO", _CheckedStream(stream, name, artifacts.place, sums))
+        yield cast("BinaryIO", _CheckedStream(stream, name, artifacts.place, sums))
 
 
 class _CheckedStream(io.RawIOBase):

@@ -91,7 +91,7 @@ def test_the_files_of_a_selection_in_parts_for_a_target_are_made_again(service: 
     assert {path: service.http.get(f"{finished}/{path}").content for path in whole} == whole
 
 
-@pytest.mark.parametrize("how", ["half", "another digit"])
+@pytest.mark.parametrize("how", ["half", "another digit", "gone"])
 def test_damaged_checksums_are_made_good(service: Service, finished: str, how: str) -> None:
     sums = file_of(service, finished, "checksums.rows.jsonl")
     url, published = f"{finished}/subset?rows=true", sums.read_bytes()
@@ -102,7 +102,10 @@ def test_damaged_checksums_are_made_good(service: Service, finished: str, how: s
         "half": published[: len(published) // 2],
         "another digit": published[:digit] + other + published[digit + 1 :],
     }
-    sums.write_bytes(left[how])
+    if how == "gone":
+        sums.unlink()
+    else:
+        sums.write_bytes(left[how])
     assert service.http.get(url).status_code == 503
     service.work()
     assert (service.http.get(url).content, sums.read_bytes()) == (before, published)
