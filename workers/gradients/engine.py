@@ -63,7 +63,8 @@ class GradientEngine:
 
     Attributes:
         config: The configuration.
-        left_out: Names of what the model's blocks are made of besides and no gradient is taken of.
+        left_out: Names of what the model's blocks are made of besides and no gradient is taken of, and of what its
+            files hold besides.
     """
 
     def __init__(self, model: ProxyModel, config: GradientConfig, start: StartingPoint = FRESH) -> None:
@@ -81,7 +82,7 @@ class GradientEngine:
         self.config = config
         self._start = start
         self._passes = Passes(model.model, config)
-        self.left_out = targets(model.model, config, start.adapter).left_out
+        self.left_out = (*targets(model.model, config, start.adapter).left_out, *model.unread)
         self._taps = make_taps(model.model, config, start.adapter, sketched=True)
         self._sketches = self._layer_sketches()
         self._ends = _ends(model).to(self._passes.model.device)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from workers.gradients.trial import NEVER_CALLED, unusable
-from workers.models.architecture import block_prefixes, output_head, output_head_name
+from workers.models.architecture import BLOCK_NUMBER, block_prefixes, output_head, output_head_name
 from workers.models.errors import ModelError
 from workers.models.layers import (
     LinearMap,
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 WILDCARDS = frozenset("*?[")
 ROUTER = "chooses among experts, and a router's own gradient is not taken"
-BLOCK = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,10 +212,10 @@ def _summary(names: Iterable[str], inside: dict[str, nn.Module]) -> tuple[str, .
     out = list(dict.fromkeys(names))
     alike: dict[str, list[str]] = {}
     for name in out:
-        alike.setdefault(BLOCK.sub("*", name), []).append(name)
+        alike.setdefault(BLOCK_NUMBER.sub("*", name), []).append(name)
     there: dict[str, int] = {}
     for name in inside:
-        general = BLOCK.sub("*", name)
+        general = BLOCK_NUMBER.sub("*", name)
         there[general] = there.get(general, 0) + 1
     return tuple(
         line

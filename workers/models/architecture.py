@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, cast
 
 from torch import nn
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 LENGTHS = ("max_position_embeddings", "max_seq_len", "max_sequence_length")
 """Fields in which configurations say how many tokens a model was made for."""
+BLOCK_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+"""The number of a block amid the name of what is in it."""
 
 
 def decoder(model: PreTrainedModel) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from workers.models.architecture import frozen
+from workers.models.architecture import BLOCK_NUMBER, frozen
 from workers.models.device import beside
 from workers.models.errors import ModelError, ModelTooLarge, in_brief
 from workers.models.files import model_files, stamp
@@ -20,7 +20,7 @@ from workers.models.placement import device_map
 from workers.models.quantised import keep_the_dtype, plain_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from workers.models.memory import Work
 
 DEFAULT_LIMITS = ModelLimits()
+MOST_UNREAD = 20
+"""Names of what the files hold besides that are told."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +43,7 @@ class ProxyModel:
         path: The directory it came from.
         weights_stored_as: Format of quantised weights, such as ``nf4``; None for plain numbers.
         most_tokens: Tokens of a batch that memory has room for, as estimated before it was loaded; None: not estimated.
+        unread: Names of what its weight files hold besides, such as blocks that the configuration does not count.
     """
 
     model: PreTrainedModel
@@ -49,6 +52,7 @@ class ProxyModel:
     path: Path
     weights_stored_as: str | None = None
     most_tokens: int | None = None
+    unread: tuple[str, ...] = ()
 
     def batch_tokens(self, budget: int) -> int:
         """Tokens of a batch: as many as the budget, where memory has room for them."""
@@ -92,7 +96,7 @@ def load_model(
                 )
                 most_tokens = needed.tokens_within(sum(map(available_memory, devices)))
             placed = None if {one.type for one in devices} == {"cpu"} else device_map(on_meta, devices)
-            model, absent = _loaded(directory, torch_dtype, placed)
+            model, absent, unread = _loaded(directory, torch_dtype, placed)
             if files.weights_stored_as == "int8":
                 model = plain_numbers(model, torch_dtype)
             keep_the_dtype(model)
@@ -126,6 +130,7 @@ def load_model(
         path=path,
         weights_stored_as=files.weights_stored_as,
         most_tokens=most_tokens,
+        unread=unread,
     )
 
 
@@ -181,8 +186,10 @@ class ModelCache:
             torch.cuda.empty_cache()
 
 
-def _loaded(path: Path, dtype: torch.dtype, placed: dict[str, str] | None) -> tuple[PreTrainedModel, list[str]]:
-    """The model, and the names of the weights that its files lack or hold in another shape.
+def _loaded(
+    path: Path, dtype: torch.dtype, placed: dict[str, str] | None
+) -> tuple[PreTrainedModel, list[str], tuple[str, ...]]:
+    """The model, the names of the weights that its files lack or hold in another shape, and those of what it leaves.
 
     Args:
         path: Its directory.
@@ -200,7 +207,20 @@ def _loaded(path: Path, dtype: torch.dtype, placed: dict[str, str] | None) -> tu
         output_loading_info=True,
         device_map=placed,
     )
-    return model, sorted([*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
+    absent = sorted([*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])])
+    return model, absent, _outermost(report["unexpected_keys"], model.state_dict())
+
+
+def _outermost(tensors: Collection[str], known: Collection[str]) -> tuple[str, ...]:
+    """The outermost modules, or tensors, that a model does not have: with ``*`` for the block's number within one."""
+    modules = {name[:place] for name in known for place, sign in enumerate(name) if sign == "."} | set(known)
+    found = set()
+    for name in tensors:
+        ends = [*(place for place, sign in enumerate(name) if sign == "."), len(name)]
+        strange = next((name[:end] for end in ends if name[:end] not in modules), name)
+        found.add(BLOCK_NUMBER.sub("*", strange))
+    names = sorted(found)
+    return (*names[:MOST_UNREAD], f"and {len(names) - MOST_UNREAD} more") if len(names) > MOST_UNREAD else (*names,)
 
 
 def _torch_dtype(dtype: str) -> torch.dtype:

@@ -286,8 +286,9 @@ class JobResult(Response):
     left_out: list[str] | None = Field(
         default=None,
         description="Layers and parts of the model's blocks that no gradient was taken of although they have weights: "
-        "convolutions, state-space parameters, routers, experts that were not asked for, layers that are never called. "
-        "`*` stands for every block's number. Null for results of old.",
+        "convolutions, state-space parameters, routers, experts that were not asked for, layers that are never called; "
+        "and what the model's files hold besides, such as blocks that its configuration does not count. `*` stands for "
+        "every block's number. Null for results of old.",
     )
     weights_stored_as: str | None = Field(
         default=None, description="Format of quantised weights, such as `nf4`; null where they are plain numbers."

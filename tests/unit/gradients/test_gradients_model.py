@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_networks import SIZES, tiny_network
 from tokenizers import Tokenizer, models
 from transformers import (
@@ -17,6 +18,8 @@ from transformers import (
     SwitchTransformersConfig,
 )
 
+from workers.gradients.config import GradientConfig
+from workers.gradients.engine import GradientEngine
 from workers.models.device import resolve_device
 from workers.models.errors import ModelError
 from workers.models.files import model_files
@@ -119,6 +122,22 @@ def configured(directory: Path, **changed: object) -> None:
 def test_missing_weights_are_never_filled_with_random_ones(directory: Path, field: str, value: int) -> None:
     configured(directory, **{field: value})
     refused(directory, r"lacks weights that its configuration asks for, or has them in other shapes: \w+\.")
+
+
+def test_what_the_files_hold_besides_is_told(directory: Path) -> None:
+    """Blocks that the configuration does not count, and tensors of no module of the model."""
+    assert load_model(directory, dtype="float32", device=CPU).unread == ()
+    weights = load_file(directory / "model.safetensors")
+    adapters = {
+        f"model.layers.{block}.mlp.up_proj.lora_A": torch.zeros(2) for block in range(SIZES["num_hidden_layers"])
+    }
+    besides = {"visual.blocks.0.weight": torch.zeros(2), "visual.norm": torch.zeros(2), **adapters}
+    save_file(weights | besides, directory / "model.safetensors", metadata={"format": "pt"})
+    configured(directory, num_hidden_layers=SIZES["num_hidden_layers"] - 1)
+    proxy = load_model(directory, dtype="float32", device=CPU)
+    last = f"model.layers.{SIZES['num_hidden_layers'] - 1}"
+    assert proxy.unread == (*sorted(["model.layers.*.mlp.up_proj.lora_A", last]), "visual")
+    assert GradientEngine(proxy, GradientConfig(sketch_dim=8)).left_out == proxy.unread
 
 
 @pytest.mark.parametrize(
