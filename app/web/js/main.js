@@ -21,12 +21,19 @@ const ROUTES = [
 const view = document.getElementById("view");
 let leaving = new AbortController();
 let before = null;
+const RETRY_MS = 3000;
 
 async function show() {
   const from = before;
   before = location.hash || "#/";
-  leaving.abort();
   for (const dialog of document.querySelectorAll("dialog")) dialog.remove(); // a question about what is left behind
+  view.replaceChildren(h("p", { class: "soft" }, "Loading"));
+  await draw(from);
+}
+
+/** Draw the view that the address names; one that the service does not answer for is drawn again until it does. */
+async function draw(from) {
+  leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
   const [pattern, render] = ROUTES.find(([known]) => known.test(location.hash)) ?? [/^/, notFound];
@@ -35,13 +42,15 @@ async function show() {
     link.toggleAttribute("aria-current", link.getAttribute("href") === place);
     if (link.hasAttribute("aria-current")) link.setAttribute("aria-current", "page");
   }
-  view.replaceChildren(h("p", { class: "soft" }, "Loading"));
   try {
     await render({ view, signal, parts: pattern.exec(location.hash).slice(1), arrived, from });
   } catch (problem) {
     if (problem.name === "AbortError") return;
     const { title, detail } = "title" in problem ? problem : { title: "The page met with a fault", detail: String(problem) };
-    view.replaceChildren(h("h1", { tabIndex: -1 }, title), h("p", { class: "failure", role: "alert" }, detail ?? ""), h("p", {}, h("a", { href: "#/" }, "All jobs")));
+    if (problem.transient) setTimeout(() => signal.aborted || draw(from), RETRY_MS);
+    if (problem.transient && view.querySelector("h1")?.textContent === title) return; // it is said already
+    const words = problem.transient ? `${detail ?? ""} Trying again.`.trim() : detail;
+    view.replaceChildren(h("h1", { tabIndex: -1 }, title), h("p", { class: "failure", role: "alert" }, words ?? ""), h("p", {}, h("a", { href: "#/" }, "All jobs")));
     if (problem.status === 401 || problem.status === 403) askForKey(again, detail);
     arrived(title);
     if (!("title" in problem)) throw problem;

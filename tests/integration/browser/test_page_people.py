@@ -624,6 +624,15 @@ def test_an_error_page_says_its_title_once(page: Page) -> None:
     assert page.locator("main").inner_text().count("There is no such job") == 1
 
 
+def test_a_page_that_is_opened_in_an_outage_comes_by_itself(page: Page) -> None:
+    page.route(f"**/jobs/{JOBS[0]['id']}", lambda route: route.abort())
+    page.goto(f"/#/jobs/{JOBS[0]['id']}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("The service does not answer")
+    expect(page.get_by_role("alert")).to_contain_text("Trying again.")
+    page.unroute_all()
+    expect(page.get_by_role("heading", level=1)).to_have_text("weekly")
+
+
 def test_a_proof_of_one_arm_says_that_nothing_was_compared(page: Page) -> None:
     page.goto("/#/proofs/alone")
     expect(page.get_by_role("table", name="Arms")).to_contain_text("6.2392")
