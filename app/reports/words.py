@@ -13,7 +13,7 @@ NO_DIFFERENCE = 0.005
 STOPPED = {
     "budget": "The budget is used up.",
     "early_stop": "The selection stopped before its budget: the next pick would have added too little.",
-    "exhausted": "The selection stopped before its budget: no row that is left adds anything.",
+    "exhausted": "The selection stopped before its budget: no row that is left adds anything, or may be picked.",
 }
 
 

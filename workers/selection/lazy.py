@@ -69,7 +69,7 @@ def lazy_greedy(problem: Problem, watch: Watch, abandon: Callable[[Picked, Pool]
         _pick_first(problem, picked, pool, rules, watch)
     while stop is None:
         if len(picked.rows) == problem.budget:
-            return Climb(picked, pool, "budget")
+            return Climb(picked, pool, rules.ended() if problem.rows_budget is None else "budget")
         rules.close(pool)
         rows, outside = pool.leaders(size, allowance)
         if len(rows) == 0 or abandon(picked, pool):

@@ -43,7 +43,7 @@ class Rules:
         """Start from the empty set."""
         constraints, budget, p = problem.constraints or Constraints(), problem.budget, problem.sketches.p
         eligible = problem.eligible.cpu().numpy()
-        self._budget, self._eligible = budget, int(eligible.sum())
+        self._budget, self._left = budget, eligible.copy()
         self._tokens = constraints.tokens
         self._tokens_left = constraints.token_budget
         self._quotas = None if constraints.sources is None else _Quotas(constraints.sources, budget)
@@ -84,11 +84,15 @@ class Rules:
         return near | forbidden
 
     def ended(self) -> StopReason:
-        """Why there is no row left: all that may be picked are, or no other has room in the token budget."""
-        return "budget" if self._tokens_left is not None and self._count < self._eligible else "exhausted"
+        """Why no row is left to pick: the token budget is spent or too small for one of them, or does not matter."""
+        if self._tokens is None or self._tokens_left is None:
+            return "exhausted"
+        too_long = self._left & (self._tokens > self._tokens_left)
+        return "budget" if self._tokens_left == 0 or too_long.any() else "exhausted"
 
     def take(self, row: int, sketch: NDArray[np.float64]) -> None:
         """Take a row, with its sketch of shape (p,), into account."""
+        self._left[row] = False
         if self._tokens is not None and self._tokens_left is not None:
             self._tokens_left -= int(self._tokens[row])
         if self._quotas is not None:

@@ -164,7 +164,7 @@ def _allowed(problem: Problem, order: NDArray[np.int64], watch: Watch) -> tuple[
     taken = set(kept)
     for row in order.tolist():
         if len(kept) == problem.budget:
-            return np.array(kept, dtype=np.int64), "budget"
+            break
         if row in taken or not rules.open(np.array([row])).all():
             continue
         sketch = problem.sketches.row(row)
@@ -172,7 +172,7 @@ def _allowed(problem: Problem, order: NDArray[np.int64], watch: Watch) -> tuple[
             rules.take(row, sketch)
             kept.append(row)
             watch.step("picking", len(kept), problem.budget)
-    return np.array(kept, dtype=np.int64), "budget" if len(kept) == problem.budget else rules.ended()
+    return np.array(kept, dtype=np.int64), "budget" if len(kept) == problem.rows_budget else rules.ended()
 
 
 def _order(

@@ -71,7 +71,12 @@ def select_in_shares(
         ConstraintError: No set that the greedy comes to meets the shares beside the other constraints. Where the budget
             is in rows and nothing ends the selection early, there is no such set.
     """
-    count = len(run(None, None).indices) if budget is None else budget
+    without: Selection | None = None
+    if budget is None:
+        without = run(None, None)
+        count = len(without.indices)
+    else:
+        count = budget
     refused: ConstraintError | None = None
     stop: StopReason | None = None
     asked, came = count, None if budget is not None else count
@@ -88,6 +93,8 @@ def select_in_shares(
         stop = stop or found.stop_reason
         if shares.held_by(found.indices):
             reason = stop if len(found.indices) < asked or stop == "early_stop" else found.stop_reason
+            if reason == "budget" and without is not None:
+                reason = without.stop_reason  # whether tokens ended it; the rows that were asked for are of no request
             return replace(found, stop_reason=reason), limits
         came = came or len(found.indices)
         count = min(len(found.indices), count - 1)

@@ -1,7 +1,7 @@
 """Budgets and constraints against brute force over all subsets: what is returned is allowed, and each bound holds."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,10 +15,12 @@ from workers.selection import (
     Constraints,
     Selection,
     SelectionConfig,
+    Shares,
     Sources,
     cost_of,
     select,
     select_in_order,
+    select_in_shares,
 )
 
 CASES = 1000
@@ -244,6 +246,26 @@ def test_parts_and_orders_keep_to_the_constraints_too() -> None:
         assert not ((selection.indices >= 100) & (selection.indices < 200)).any()
     assert spread.log_det[-1] >= 0.95 * whole.log_det[-1]
     np.testing.assert_array_equal(select_in_parts(sketches, config, 1, limits).indices, whole.indices)
+
+
+@pytest.mark.parametrize("method", ["spice", "random"])
+@pytest.mark.parametrize(
+    ("budget", "near", "picks", "stop"),
+    [(100, None, 3, "exhausted"), (9, None, 3, "budget"), (8, None, 2, "budget"), (100, 0.9, 2, "exhausted")],
+)
+def test_a_token_budget_ends_a_selection_that_it_bounds(
+    method: str, budget: int, near: float | None, picks: int, stop: str
+) -> None:
+    """Rows of 2, 3 and 4 tokens, the first two alike: 100 tokens are no reason to end, whatever else is."""
+    limits = Constraints(tokens=np.array([2, 3, 4]), token_budget=budget, near_cosine=near)
+    shares = Shares(("all",), np.zeros(3, dtype=np.int64), np.zeros(1), np.ones(1))
+    rows, config = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), SelectionConfig(budget=None, method=method)
+
+    def run(count: int | None, limited: Sources | None) -> Selection:
+        return select(rows, replace(config, budget=count), replace(limits, sources=limited))
+
+    for found in (select(rows, config, limits), select_in_shares(run, shares, None)[0]):
+        assert (len(found.indices), found.stop_reason) == (picks, stop)
 
 
 def test_the_cost_names_what_kept_the_unconstrained_picks_out() -> None:
