@@ -11,7 +11,6 @@ import shutil
 import zipfile
 import zlib
 from array import array
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, NotRequired, Self, TypedDict, Unpack
@@ -29,10 +28,10 @@ from workers.data.formats import (
     iter_ranges,
     iter_records,
     read_columns,
-    storable,
     storable_columns,
     unread_columns,
 )
+from workers.data.ignored_fields import IgnoredFields
 from workers.data.rejection import Reason, Refusal
 from workers.data.samples import Sample
 from workers.data.shapes import recognise
@@ -596,7 +595,7 @@ class _Writer:
         self._rejected: dict[Reason, array[int]] = {}
         self._said: dict[Reason, str] = {}
         self._needed = 0
-        self._ignored: Counter[str] = Counter()
+        self._ignored = IgnoredFields()
         self._hashes = {name: hashlib.sha256() for name in _DTYPES}
         self._end = 0
         self._truncated = 0
@@ -625,8 +624,7 @@ class _Writer:
 
     def ignore(self, fields: Mapping[str, int]) -> None:
         """Count rows that have fields which nothing reads."""
-        for name, count in fields.items():
-            self._ignored[storable(name)] += count
+        self._ignored.add(fields)
 
     def write(self, rows: list[tuple[int, list[Encoded]]]) -> None:
         """Append samples in order."""
@@ -663,7 +661,7 @@ class _Writer:
         for name, said in about["said"].items():
             self._said.setdefault(Reason(name), said)
         self._needed = max(self._needed, about["needed"])
-        self._ignored.update(about["ignored"])
+        self._ignored.add(about["ignored"])
         self._end += int(piece.arrays["offsets"][-1])
         self._truncated += about["truncated"]
         self.rows_total += about["rows_total"]
@@ -685,7 +683,7 @@ class _Writer:
             "starts": self.starts,
             "said": self._said,
             "needed": self._needed,
-            "ignored": dict(sorted(self._ignored.items())),
+            "ignored": self._ignored.counted(),
             "names": columns,
             "shape": shape.name,
             "columns": dict(shape.columns),

@@ -237,7 +237,8 @@ class JobResult(Response):
     ignored_columns: dict[str, int] = Field(
         default={},
         description="Fields that rows have and nothing read, neither the chat template nor the selection, with the "
-        "number of rows. Normally empty.",
+        "number of rows. At most 100 are named, the first by name; `(further fields)` is the sum over the others. "
+        "Normally empty.",
     )
     files: list[DatasetFile] | None = Field(
         default=None, description="The files of a dataset of many, in the order of their rows; null for one."
