@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 from rq import SimpleWorker
+from rq.exceptions import InvalidJobOperation
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -31,6 +32,8 @@ from workers.runtime.tidying import tidy
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+
+    from redis.client import Pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,17 @@ class NamedTask(Job):
 
     def send_webhooks(self, *_: object, **__: object) -> None:
         """Send none."""
+
+    def cleanup(self, ttl: int | None = None, pipeline: Pipeline | None = None, remove_from_queue: bool = True) -> None:
+        """Forget the message at its end, or what this end wrote of one that is gone.
+
+        While a worker is at other rows than the one whose message has woken it, the reconciler puts that row's message
+        again. Whoever ends first deletes it; to RQ the other end would be a failure, with a traceback in the log.
+        """
+        try:
+            super().cleanup(ttl, pipeline=pipeline, remove_from_queue=remove_from_queue)
+        except InvalidJobOperation:
+            (self.connection if pipeline is None else pipeline).delete(self.key)
 
     @property
     def func(self) -> Callable[..., Any]:

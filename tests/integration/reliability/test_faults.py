@@ -129,6 +129,21 @@ def test_messages_of_rows_that_are_gone_hold_nobody_up(service: Service, workers
     queue.close()
 
 
+def test_a_message_that_another_worker_ends_meanwhile_is_no_failure(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two workers have it where the reconciler puts it again while the first is at other rows."""
+    queue, work = TaskQueue(service.settings), Waiting(Job, uuid.uuid4(), 1)
+    monkeypatch.setattr("workers.stages.turns.take_turns", lambda: queue.drop(work))
+    queue.put([work])
+    with Redis.from_url(str(service.settings.redis_url)) as redis:
+        service.work()
+        left = [key for key in redis.scan_iter() if str(work.id).encode() in key or b"failed" in key]
+    queue.close()
+    assert left == [], "neither a failure nor half a message that nobody deletes"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_a_message_that_names_other_code_is_not_run(service: Service) -> None:
     from rq import Queue  # noqa: PLC0415
     from rq.serializers import JSONSerializer  # noqa: PLC0415
