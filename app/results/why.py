@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import BigInteger, any_, cast, func, select
 
 from app.core.contracts.row_scores import GAIN_AT_END, NEAREST, NEAREST_COSINE
-from app.core.contracts.selection_request import DIAGNOSTICS
+from app.core.contracts.selection_request import DIAGNOSTICS, SelectionSpec
 from app.core.db.selections import FILTERED, MAIN
 from app.core.db.tables import RejectedRows, SelectionChunk
 from app.core.storage import excerpts_name, row_scores_name
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ALIKE = 0.9
 """A cosine from which on two rows teach a model about the same."""
+EXCLUDED = "The request excludes the row."
 LEFT = 0.01
 """A share of the first pick's gain below which a row adds nothing to speak of."""
 
@@ -47,6 +48,7 @@ def fate(sessions: Sessions, files: JobFiles, row: int) -> RowFate:
     with sessions() as session:
         job = finished_job(session, job_id)
         result, scheduled = job.result or {}, job.request.get("schedule") is not None
+        passed = came_first(SelectionSpec.model_validate(job.request["selection"]), result["stop_reason"], row)
         rows = result["rows_total"]
         if row >= rows:
             raise InvalidRequest(FieldError(field="row", message=f"is {row}, and the rows go from 0 to {rows - 1}"))
@@ -84,13 +86,32 @@ def fate(sessions: Sessions, files: JobFiles, row: int) -> RowFate:
         words=[],
         **known,
     )
-    words = _words(answer)
+    words = _words(answer, passed)
     if scheduled and state == "passed_over":
         words = [words[0], "The job has a schedule: the row was compared with those of its own window alone."]
     return answer.model_copy(update={"words": words})
 
 
-def _words(found: RowFate) -> list[str]:
+def came_first(spec: SelectionSpec, stop: str, row: int) -> str:
+    """Why other rows were picked that add no less than a row would: whether a larger budget would come to it.
+
+    Args:
+        spec: The selection.
+        stop: Why it ended.
+        row: The row that was passed over.
+    """
+    limits = spec.constraints
+    if limits is not None and isinstance(limits.exclude, tuple) and row in limits.exclude:
+        return EXCLUDED
+    if stop == "early_stop":
+        return "The selection ended before it came to the row: the next pick added too little to go on."
+    closed = limits is not None and any((limits.sources, limits.exclude, limits.near_duplicates))
+    if closed or stop != "budget" or spec.fisher != "exact" or spec.method not in ("spice", "fisher"):
+        return "Other rows came first by the method, or by what the picks keep to."
+    return "Other rows added more while there was room: a larger budget would come to it."
+
+
+def _words(found: RowFate, passed: str) -> list[str]:
     if found.fate == "picked":
         return [f"The row was picked, as number {found.rank:,}."]
     if found.fate == "filtered":
@@ -102,12 +123,14 @@ def _words(found: RowFate) -> list[str]:
         return ["The row was passed over. So many rows and picks are not compared one by one, so no more is known."]
     adds = f"To the whole selection the row would add {found.gain_at_end:.3g} nats"
     words = [f"{adds}; the last pick added {found.last_gain:.3g}, the first {found.first_gain:.3g}."]
-    if found.gain_at_end <= LEFT * (found.first_gain or 0):
+    if passed == EXCLUDED:
+        words.append(passed)
+    elif found.gain_at_end <= LEFT * (found.first_gain or 0):
         words.append("That is next to nothing: what it teaches is in the selection already.")
     elif found.last_gain is not None and found.gain_at_end > found.last_gain:
         words.append("That is more than the last pick: a penalty, a constraint or a price decided against it.")
     else:
-        words.append("Other rows added more while there was room: a larger budget would come to it.")
+        words.append(passed)
     if found.nearest is not None:
         like = "much like" if found.nearest.cosine >= ALIKE else "nearest to"
         words.append(f"It is {like} pick {found.nearest.rank:,}: their cosine is {found.nearest.cosine:.3f}.")

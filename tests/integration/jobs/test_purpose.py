@@ -98,6 +98,8 @@ def test_constraints_hold_together_and_say_what_they_cost(service: Service, part
     filtered = service.http.get(job["links"]["rejected"]).json()["filtered"]
     assert filtered == [{"reason": "near_duplicates_text", "rows": [50, 51]}]
 
+    assert "The request excludes the row." in service.http.get(f"/jobs/{job['id']}/rows/2/why").json()["words"]
+
     met = result["constraints"]
     assert set(met["each"]) == {"sources", "include", "exclude", "near_duplicates"}
     assert 0 < result["certificate"]["value"] <= 1
