@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from spice_rows.shape import ShapeName
+from spice_rows.shape import PROMPTS_OF_PAIRS, ShapeName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -141,6 +141,10 @@ class _Row:
         if not values.keys() <= set(shape.columns.values()):
             used = set(shape.columns.values())
             self.ignored = {name for name, value in values.items() if name not in used and _says(value)}
+
+    def column(self, role: str) -> str:
+        """The column's name; nothing where the row has none."""
+        return self._shape.columns.get(role, "")
 
     def get(self, role: str) -> Any:  # noqa: ANN401 - any JSON
         """The value, None where the row has none; bytes as text."""
@@ -292,10 +296,9 @@ def _from_text(row: _Row, wanted: Wanted) -> Conversation:
 
 
 def _from_preference(row: _Row, wanted: Wanted) -> Conversation:
-    given = row.get("prompt")
-    prompt = [] if given is None else _side(given, "user", row.ignored)
     chosen = _side(row.needed("chosen"), "assistant", row.ignored)
     rejected = _side(row.needed("rejected"), "assistant", row.ignored)
+    prompt = _asked(row, whole=any(turn["role"] == "user" for turn in chosen))
     row.leave_out("label")
     common = _common_turns(chosen, rejected)
     if prompt and not _holds(chosen[:common], prompt):
@@ -311,6 +314,21 @@ def _from_preference(row: _Row, wanted: Wanted) -> Conversation:
     found = row.conversation([dict(turn) for turn in chosen], wanted, common)
     found.rejected = row.conversation([dict(turn) for turn in rejected], wanted, common)
     return found
+
+
+def _asked(row: _Row, *, whole: bool) -> list[Turn]:
+    """The prompt of a pair; none where its sides are whole conversations and the column is one of another name."""
+    if whole and row.column("prompt").lower() in PROMPTS_OF_PAIRS:
+        row.leave_out("prompt", "input")
+        return []
+    given, beside = row.get("prompt"), row.get("input")
+    if given is None and beside is None:
+        return []
+    if beside is not None and isinstance(given, str | None):
+        given = "\n\n".join(text for text in (given, _text_of(beside)) if text)
+    else:
+        row.leave_out("input")
+    return _side(given, "user", row.ignored)
 
 
 _READERS: dict[ShapeName, Callable[[_Row, Wanted], Conversation]] = {

@@ -39,9 +39,13 @@ MAIN_ROLES: dict[ShapeName, tuple[frozenset[str], frozenset[str]]] = {  # needed
     ShapeName.PROMPT_RESPONSE: (frozenset({"prompt", "response"}), frozenset()),
     ShapeName.MESSAGES: (frozenset({"messages"}), frozenset()),
     ShapeName.ALPACA: (frozenset({"instruction", "output"}), frozenset({"input"})),
-    ShapeName.PREFERENCE: (frozenset({"chosen", "rejected"}), frozenset({"prompt"})),
+    ShapeName.PREFERENCE: (frozenset({"chosen", "rejected"}), frozenset({"prompt", "input"})),
     ShapeName.TEXT: (frozenset({"text"}), frozenset()),
 }
+PROMPTS_OF_PAIRS = (
+    *("instruction", "question", "query", "problem", "messages", "conversations", "conversation", "input"),
+)
+"""Columns that are taken for the prompt of a pair where none has that name, the first that is there."""
 FURTHER_ROLES: dict[str, tuple[str, ...]] = {
     "system": ("system", "system_prompt", "system_message"),
     "history": ("history",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spice_rows.shape import FURTHER_ROLES, MAIN_ROLES, Shape, ShapeName
+from spice_rows.shape import FURTHER_ROLES, MAIN_ROLES, PROMPTS_OF_PAIRS, Shape, ShapeName
 from workers.data.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -91,14 +91,25 @@ def _recognised(columns: Sequence[str], taken: frozenset[str]) -> tuple[ShapeNam
     for name, wanted in _KNOWN:
         if all(column in by_lower_case for column in wanted.values()):
             found = {role: by_lower_case[column] for role, column in wanted.items()}
-            if name is ShapeName.PREFERENCE and "prompt" in by_lower_case:
-                found["prompt"] = by_lower_case["prompt"]
+            if name is ShapeName.PREFERENCE:
+                found |= _prompt_of_pairs(by_lower_case)
             return name, found
     raise DatasetError(
         "unrecognised_shape",
         f"no prompt and response among the columns {_listed(columns)}: name them with "
         '"columns": {"prompt": "...", "response": "..."}, {"messages": "..."} or {"text": "..."}',
     )
+
+
+def _prompt_of_pairs(by_lower_case: Mapping[str, str]) -> dict[str, str]:
+    """The columns that hold the prompt of a pair, by role: none, one, or an instruction and its input."""
+    prompt = next((name for name in ("prompt", *PROMPTS_OF_PAIRS) if name in by_lower_case), None)
+    if prompt is None:
+        return {}
+    found = {"prompt": by_lower_case[prompt]}
+    if prompt == "instruction" and "input" in by_lower_case:
+        found["input"] = by_lower_case["input"]
+    return found
 
 
 def _named(mapping: Mapping[str, str]) -> tuple[ShapeName, dict[str, str]]:

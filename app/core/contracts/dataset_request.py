@@ -16,7 +16,7 @@ _SHAPES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (  # needed, allowe
     (frozenset({"prompt", "completion"}), frozenset()),
     (frozenset({"instruction", "output"}), frozenset({"input"})),
     (frozenset({"messages"}), frozenset()),
-    (frozenset({"chosen", "rejected"}), frozenset({"prompt"})),
+    (frozenset({"chosen", "rejected"}), frozenset({"prompt", "input"})),
     (frozenset({"text"}), frozenset()),
 )
 _FURTHER = frozenset({"system", "history", "tools", "chat_template_kwargs", "label"})

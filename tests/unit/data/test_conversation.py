@@ -188,6 +188,35 @@ def test_a_prompt_that_both_sides_of_a_pair_hold_is_not_asked_twice(before: list
     assert found.learned == [False] * len(before) + [True]
 
 
+@pytest.mark.parametrize(
+    ("asked", "before"),
+    [
+        ({"conversations": [{"from": "human", "value": "a"}]}, [user("a")]),  # LLaMA-Factory's, as its demo has it
+        ({"messages": [user("q"), assistant("w"), user("a")]}, [user("q"), assistant("w"), user("a")]),
+        ({"instruction": "a", "input": "with b"}, [user("a\n\nwith b")]),
+        ({"instruction": "a", "input": None}, [user("a")]),
+        ({"system": "s", "question": "a"}, [{"role": "system", "content": "s"}, user("a")]),
+        ({"system": "s", "input": "a"}, [{"role": "system", "content": "s"}, user("a")]),
+    ],
+)
+@pytest.mark.parametrize(("chosen", "rejected"), [("b", "c"), (assistant("b"), assistant("c"))])
+def test_a_pair_has_the_prompt_of_another_column_where_none_is_named_so(
+    asked: dict[str, Any], before: list[dict[str, str]], chosen: object, rejected: object
+) -> None:
+    found = read({**asked, "chosen": chosen, "rejected": rejected}, preference="dpo")
+    assert isinstance(found, Conversation)
+    assert found.rejected is not None
+    assert (found.messages, found.rejected.messages) == ([*before, assistant("b")], [*before, assistant("c")])
+    assert (found.learned, found.ignored) == ([False] * len(before) + [True], set())
+
+
+def test_whole_conversations_need_no_prompt_of_another_column() -> None:
+    talk = {"chosen": [user("a"), assistant("b")], "rejected": [user("a"), assistant("c")]}
+    found = read({"messages": talk["chosen"], **talk})
+    assert isinstance(found, Conversation)
+    assert (found.messages, found.learned, found.ignored) == (talk["chosen"], [False, True], {"messages"})
+
+
 def test_what_a_part_of_a_content_says_besides_its_text_is_told() -> None:
     cached = {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}, "image_url": None}
     thought = {"type": "thinking", "thinking": "hm", "signature": "xyz"}

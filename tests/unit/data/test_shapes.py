@@ -32,6 +32,21 @@ from workers.data.shapes import recognise
         (["text", "label"], "text", {"text": "text"}),
         (["chosen", "rejected", "prompt"], "preference", {c: c for c in ("chosen", "rejected", "prompt")}),
         (
+            ["conversations", "chosen", "rejected", "system"],
+            "preference",
+            {"chosen": "chosen", "rejected": "rejected", "prompt": "conversations", "system": "system"},
+        ),
+        (
+            ["instruction", "input", "chosen", "rejected"],
+            "preference",
+            {"chosen": "chosen", "rejected": "rejected", "prompt": "instruction", "input": "input"},
+        ),
+        (
+            ["input", "Question", "chosen", "rejected"],
+            "preference",
+            {"chosen": "chosen", "rejected": "rejected", "prompt": "Question"},
+        ),
+        (
             ["prompt", "completion", "label"],
             "prompt_response",
             {"prompt": "prompt", "response": "completion", "label": "label"},
