@@ -29,10 +29,9 @@ def compare(
 ) -> None:
     """Compare the subsets of jobs: log-det, certificate, mean conflict, and how many rows they share."""
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
-        ids = whole_ids(client, job_ids)
-        if len(ids) < 2:  # noqa: PLR2004 - one alone has nothing beside it
+        if len(job_ids) < 2:  # noqa: PLR2004 - one alone has nothing beside it
             raise refusal("Wrong usage", "give two jobs or more")
-        comparison = client.compare(ids)
+        comparison = client.compare(whole_ids(client, job_ids))
     if as_json:
         echo_json(comparison.document())
     else:

@@ -54,8 +54,8 @@ def whole_id(client: SpiceClient, given: str) -> str:
 
 
 def whole_ids(client: SpiceClient, given: Sequence[str]) -> list[str]:
-    """The ids of the jobs that are meant, in the order given, each once."""
-    return list(dict.fromkeys(whole_id(client, one) for one in given))
+    """The ids of the jobs that are meant, in the order given."""
+    return [whole_id(client, one) for one in given]
 
 
 def _first(client: SpiceClient, count: int, beginning: str | None = None) -> list[Job]:

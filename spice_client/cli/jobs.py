@@ -165,7 +165,7 @@ def delete(
 ) -> None:
     """Delete jobs that have ended, with their subsets. There is no way back."""
     with service(url, api_key, patience_s=patience, as_json=as_json) as client:
-        ids = whole_ids(client, job_ids)
+        ids = list(dict.fromkeys(whole_ids(client, job_ids)))  # each once: the second time it would not be there
         if not yes and not agreed(f"Delete {_named(client, ids)} and what was picked, for good?"):
             raise typer.Exit(ExitCode.REFUSED)
         for job_id in ids:
