@@ -34,7 +34,7 @@ from workers.stages.candidates import picks_about
 from workers.stages.decontamination import evaluation_of, held_against
 from workers.stages.extending import kept_of, with_kept
 from workers.stages.job_reading import over_quota
-from workers.stages.job_sketches import drawn_within
+from workers.stages.job_sketches import check_enough_scored, drawn_within
 from workers.stages.limits import check_possible, read_membership
 from workers.stages.purposes import purpose_source, purposes_of, read_purpose
 from workers.stages.reading import (
@@ -307,8 +307,11 @@ def _picks_of_scored(request: JobRequest, sample: RowSample, picks: int, scored:
     """
     if request.limits is None or request.limits.on_limit == "stop":
         return 0
-    if sample.whole or request.selection.budget.count is None:
-        picks = picks_about(request.selection.budget, sample.corpus.lengths, scored, 0)
+    budget = request.selection.budget
+    if budget.count is None:
+        picks = picks_about(budget, sample.corpus.lengths, scored, 0)
+    elif sample.whole:
+        check_enough_scored(budget, scored, len(sample.corpus), "gradient_tokens")
     return min(picks, scored)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from app.core.contracts.schedule import ScheduleState, WindowLimits
+    from app.core.contracts.selection_request import Budget
     from workers.gradients.shards import ShardStore, StoredSketches
     from workers.stages.job_reading import JobReading
     from workers.stages.leased_job import LeasedJob
@@ -110,7 +111,8 @@ class JobSketches:
         """How many samples have sketches, where a limit kept the others from getting theirs.
 
         Raises:
-            JobError: The request has the job stop there, or there is nothing to select from.
+            JobError: The request has the job stop there, or there is nothing to select from, or fewer rows than are to
+                be picked.
         """
         store = self.own.store
         scored = store.samples - int(store.left_out(unscored).sum())
@@ -124,6 +126,8 @@ class JobSketches:
                 "gradients are kept: submit again with a larger limit to go on from there, or with limits.on_limit "
                 "'select' to select from them",
             )
+        if unscored and limited is not None:
+            check_enough_scored(self.job.request.selection.budget, scored, store.samples, limited.limit)
         return scored
 
     def limited(self, scored: int) -> Limited | None:
@@ -241,6 +245,28 @@ class JobSketches:
         )
         reached = LimitReached(limit="gradient_tokens", value=limits.gradient_tokens, used=tokens)
         return [missing[place] for place in drawn], tokens, reached if len(drawn) < len(missing) else None
+
+
+def check_enough_scored(budget: Budget, scored: int, samples: int, limit: str) -> None:
+    """Refuse a budget of more rows than a limit let be scored.
+
+    Args:
+        budget: As it was asked for.
+        scored: Rows that have sketches.
+        samples: All rows.
+        limit: Name of the limit.
+
+    Raises:
+        JobError: It is a count, and fewer rows are scored.
+    """
+    if budget.count is not None and budget.count > scored:
+        raise JobError(
+            "budget-too-large",
+            "The budget is larger than what is scored",
+            "selection.budget.count",
+            f"is {budget.count:,}, and limits.{limit} lets {scored:,} of {samples:,} rows be scored: ask for fewer, for "
+            "a fraction, or raise the limit",
+        )
 
 
 def drawn_within(

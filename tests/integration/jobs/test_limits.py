@@ -88,6 +88,18 @@ def test_an_estimate_is_of_what_the_limits_let_the_job_do(service: Service) -> N
         assert job["result"]["selected"] == told["selected"]
 
 
+def test_a_count_beyond_what_is_scored_names_the_limit_before_and_after(service: Service) -> None:
+    body = limited(service, gradient_tokens=1, on_limit="select")
+    body["selection"]["budget"], body["gradients"]["seed"] = {"count": SHARD_ROWS + 1}, 3
+    told = service.estimate(body)
+    job = service.run(body)
+    [error] = job["error"]["errors"]
+    assert (job["error"]["type"], error["field"]) == ("budget-too-large", "selection.budget.count")
+    assert error["message"].startswith(f"is {SHARD_ROWS + 1}, and limits.gradient_tokens lets ")
+    assert f" of {ROWS} rows be scored" in error["message"]
+    assert (told.status_code, told.json()["errors"]) == (422, [error])
+
+
 def test_other_methods_rank_what_is_scored_and_nothing_else(service: Service) -> None:
     """What methods need of rows besides sketches is kept with the shards that have them; the target's is complete."""
     body = limited(service, gradient_tokens=1, on_limit="select")
