@@ -264,8 +264,8 @@ def check_enough_scored(budget: Budget, scored: int, samples: int, limit: str) -
             "budget-too-large",
             "The budget is larger than what is scored",
             "selection.budget.count",
-            f"is {budget.count:,}, and limits.{limit} lets {scored:,} of {samples:,} rows be scored: ask for fewer, for "
-            "a fraction, or raise the limit",
+            f"is {budget.count:,}, and limits.{limit} lets {scored:,} of {samples:,} rows be scored: ask for fewer, "
+            "for a fraction, or raise the limit",
         )
 
 
