@@ -79,13 +79,13 @@ def row_facts(
 
 def normalised_digest(conversation: Conversation) -> bytes:
     """Digest of a conversation's text: equal for rows that differ in case, white space or Unicode form alone."""
-    texts = _texts([conversation.text, conversation.messages, conversation.tools, conversation.rejected])
+    texts = _texts(conversation)
     normalised = (" ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in texts)
     return hashlib.sha256("\0".join(normalised).encode()).digest()[:16]
 
 
 def _texts(value: object) -> Iterator[str]:
-    """All text of a value of JSON, and of the conversation that a pair does not prefer."""
+    """All that a conversation says, or a value of JSON: its texts, names and numbers."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
@@ -93,6 +93,9 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(one)
     elif isinstance(value, dict):
         for name in sorted(value):
+            yield name
             yield from _texts(value[name])
     elif isinstance(value, Conversation):
-        yield from _texts([value.text, value.messages])
+        yield from _texts([value.text, value.messages, value.tools, value.kwargs, value.rejected])
+    elif value is not None:
+        yield str(value)

@@ -39,3 +39,12 @@ def test_case_white_space_and_unicode_form_do_not_tell_rows_apart(other: Convers
 )
 def test_whatever_else_is_said_tells_rows_apart(other: Conversation) -> None:
     assert normalised_digest(other) != normalised_digest(_said("What is it?", "A cat"))
+
+
+def test_calls_are_told_apart_by_numbers_and_names_and_rows_by_their_options() -> None:
+    """Of a call nothing but its arguments may differ, which need not be text."""
+    asked = [{}, {"x": 1}, {"x": 2}, {"y": 1}, {"x": True}]
+    calls = [{"role": "assistant", "content": "", "tool_calls": [{"name": "move", "arguments": one}]} for one in asked]
+    rows = [Conversation([call], [True]) for call in calls]
+    rows += [Conversation([calls[0]], [True], kwargs={"enable_thinking": thinks}) for thinks in (True, False)]
+    assert len({normalised_digest(row) for row in rows}) == len(rows)
