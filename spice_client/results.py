@@ -149,7 +149,7 @@ def suspects(job: JobLike, *, query: str = "", limit: int = 20, cursor: str | No
 
     Args:
         job: The job.
-        query: Only rows whose text has this in it, case aside.
+        query: Only rows whose text has this in it, case and Unicode form aside.
         limit: Rows on a page, 200 at most.
         cursor: `next_cursor` of the page before.
 

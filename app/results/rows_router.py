@@ -65,7 +65,9 @@ SCORES: Responses = {
 
 
 async def _asked(
-    query: Annotated[str, Query(max_length=200, description="Only rows whose text has this in it, case aside.")] = "",
+    query: Annotated[
+        str, Query(max_length=200, description="Only rows whose text has this in it, case and Unicode form aside.")
+    ] = "",
     limit: Annotated[int, Query(ge=1, le=200, description="Rows on a page.")] = 20,
     cursor: Annotated[str | None, Query(max_length=20, description="`next_cursor` of the page before.")] = None,
     source: Annotated[str | None, Query(max_length=400, description="Only rows from this source.")] = None,

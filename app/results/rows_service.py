@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -45,7 +46,7 @@ class Asked:
     """What a client looks for.
 
     Attributes:
-        query: What a row's text must have in it, case aside; empty for any row.
+        query: What a row's text must have in it, case and Unicode form aside; empty for any row.
         limit: Rows at most.
         cursor: Where to look on, as an answer before gave it; None from the beginning.
         source: Where a row must be from; None for anywhere.
@@ -68,8 +69,13 @@ class Asked:
             return False
         if any(getattr(row, name) < least for name, least in self.at_least.items()):
             return False
-        query = self.query.casefold()
-        return not query or any(query in message.content.casefold() for message in row.messages)
+        query = _folded(self.query)
+        return not query or any(query in _folded(message.content) for message in row.messages)
+
+
+def _folded(text: str) -> str:
+    """As texts are compared where rows of the same text are told: an accent may be a character of its own."""
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def rows_of(files: JobFiles, name: str, kind: type[Row], asked: Asked) -> Found[Row]:

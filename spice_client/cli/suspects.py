@@ -27,7 +27,7 @@ def suspects(  # noqa: PLR0913 - one parameter for each flag
     job_id: JobId,
     *,
     limit: Annotated[int, typer.Option(min=1, help="Rows at most.")] = 20,
-    query: Annotated[str, typer.Option(help="Only rows whose text has this in it, case aside.")] = "",
+    query: Annotated[str, typer.Option(help="Only rows whose text has this in it, case and Unicode form aside.")] = "",
     scores: Annotated[
         Path | None, typer.Option("--scores", help="Also save the figures of every row to this Parquet file.")
     ] = None,
