@@ -37,10 +37,14 @@ MOST_STANDING_STILL = 2
 def others_wait(context: WorkerContext, turn: Turn) -> bool:
     """Whether something that this worker serves waits that comes before the rest of what it is at.
 
+    A selection that stands still while this comes in between waits as well.
+
     Args:
         context: This worker.
         turn: What it is at.
     """
+    if context.standing_still:
+        return True
     served = [table for table, kind in KINDS.items() if kind in context.settings.worker_queues]
     with context.sessions() as session:
         return turns.others_wait(session, served, turn)
