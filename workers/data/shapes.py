@@ -70,6 +70,9 @@ def recognise(columns: Sequence[str], mapping: Mapping[str, str] | None = None) 
     name, found = _named(main) if main else _recognised(columns, frozenset(further.values()))
     by_lower_case = {column.lower(): column for column in reversed(columns)}
     taken = {*found.values(), *further.values()}
+    if name is ShapeName.PREFERENCE and found.keys().isdisjoint({"prompt", "input"}):
+        found |= _prompt_of_pairs({lower: column for lower, column in by_lower_case.items() if column not in taken})
+        taken |= set(found.values())
     for role, usual in FURTHER_ROLES.items():
         known = next((by_lower_case[column] for column in usual if column in by_lower_case), None)
         if role not in further and known is not None and known not in taken and _suits(role, name):
@@ -90,10 +93,7 @@ def _recognised(columns: Sequence[str], taken: frozenset[str]) -> tuple[ShapeNam
     by_lower_case = {column.lower(): column for column in reversed(columns) if column not in taken}
     for name, wanted in _KNOWN:
         if all(column in by_lower_case for column in wanted.values()):
-            found = {role: by_lower_case[column] for role, column in wanted.items()}
-            if name is ShapeName.PREFERENCE:
-                found |= _prompt_of_pairs(by_lower_case)
-            return name, found
+            return name, {role: by_lower_case[column] for role, column in wanted.items()}
     raise DatasetError(
         "unrecognised_shape",
         f"no prompt and response among the columns {_listed(columns)}: name them with "

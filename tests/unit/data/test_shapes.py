@@ -87,6 +87,16 @@ def test_a_mapping_overrides() -> None:
     assert recognise(columns, {"instruction": "a", "output": "c"}).name is ShapeName.ALPACA
 
 
+def test_the_prompt_of_a_pair_is_recognised_where_its_sides_are_named() -> None:
+    named = {"chosen": "better", "rejected": "worse"}
+    assert recognise(["better", "worse", "Prompt"], named).columns == {**named, "prompt": "Prompt"}
+    assert recognise(["question", "worse", "prompt"], {"chosen": "prompt", "rejected": "worse"}).columns == {
+        **{"chosen": "prompt", "rejected": "worse"},
+        "prompt": "question",
+    }
+    assert recognise(["better", "worse"], named).columns == named
+
+
 def test_a_mapping_to_a_column_that_is_not_there_names_both() -> None:
     with pytest.raises(
         DatasetError, match=r"no column 'promt', which is to hold the prompt; it has 'prompt', 'response'"
