@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spice_rows.shape import PROMPTS_OF_PAIRS, ShapeName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from spice_rows.shape import Shape
 
@@ -300,7 +300,12 @@ def _from_preference(row: _Row, wanted: Wanted) -> Conversation:
     rejected = _side(row.needed("rejected"), "assistant", row.ignored)
     prompt = _asked(row, whole=any(turn["role"] == "user" for turn in chosen))
     row.leave_out("label")
-    common = _common_turns(chosen, rejected)
+    texts = (row.get("chosen"), row.get("rejected"))
+    if not prompt and all(isinstance(text, str) for text in texts):
+        shared = _shared(*texts)
+        prompt = [{"role": "user", "content": texts[0][:shared]}] if shared else []
+        chosen, rejected = ([{"role": "assistant", "content": text[shared:]}] for text in texts)
+    common = _in_common(chosen, rejected)
     if prompt and not _holds(chosen[:common], prompt):
         chosen, rejected = [*prompt, *chosen], [*prompt, *rejected]
         common += len(prompt)
@@ -331,6 +336,16 @@ def _asked(row: _Row, *, whole: bool) -> list[Turn]:
     return _side(given, "user", row.ignored)
 
 
+def _shared(chosen: str, rejected: str) -> int:
+    """Characters of the prompt that two texts begin with, as `trl.data_utils.extract_prompt` parts them.
+
+    A space before the replies belongs to them. 0 where nothing would be left of one.
+    """
+    same = _in_common(chosen, rejected)
+    same -= chosen[:same].endswith(" ")
+    return same if chosen[same:].strip() and rejected[same:].strip() and chosen[:same].strip() else 0
+
+
 _READERS: dict[ShapeName, Callable[[_Row, Wanted], Conversation]] = {
     ShapeName.MESSAGES: _from_messages,
     ShapeName.PROMPT_RESPONSE: _from_prompt,
@@ -351,7 +366,8 @@ def _holds(turns: list[Turn], part: list[Turn]) -> bool:
     return any(turns[place : place + len(part)] == part for place in range(len(turns) - len(part) + 1))
 
 
-def _common_turns(first: list[Turn], second: list[Turn]) -> int:
+def _in_common(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """How many turns, or characters, both begin with."""
     pairs = zip(first, second, strict=False)
     return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
 

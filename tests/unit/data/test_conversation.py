@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from trl.data_utils import extract_prompt
 
 from workers.data.conversation import Conversation, Wanted, to_conversation
 from workers.data.rejection import Reason
@@ -208,6 +209,36 @@ def test_a_pair_has_the_prompt_of_another_column_where_none_is_named_so(
     assert found.rejected is not None
     assert (found.messages, found.rejected.messages) == ([*before, assistant("b")], [*before, assistant("c")])
     assert (found.learned, found.ignored) == ([False] * len(before) + [True], set())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [
+        ("\n\nHuman: Hi?\n\nAssistant: I greet you.", "\n\nHuman: Hi?\n\nAssistant: Go away."),
+        (
+            "Human: A?\n\nAssistant: B.\n\nHuman: C?\n\nAssistant: Das ist ä.",
+            "Human: A?\n\nAssistant: B.\n\nHuman: C?\n\nAssistant: Das ist o.",
+        ),
+    ],
+)
+def test_two_texts_without_a_prompt_are_parted_as_trl_parts_them(chosen: str, rejected: str) -> None:
+    """Anthropic's pairs are such: what the human says in them is not learned."""
+    parted = extract_prompt({"chosen": chosen, "rejected": rejected})
+    assert parted["prompt"]
+    found = read({"chosen": chosen, "rejected": rejected}, preference="dpo")
+    assert isinstance(found, Conversation)
+    assert found.rejected is not None
+    asked = user(parted["prompt"])
+    assert found.messages == [asked, assistant(parted["chosen"])]
+    assert found.rejected.messages == [asked, assistant(parted["rejected"])]
+    assert found.learned == found.rejected.learned == [False, True]
+
+
+@pytest.mark.parametrize(("chosen", "rejected"), [("Yes.", "No."), ("Yes.", "Yes. No."), ("Yes", "Yes"), (" a", " b")])
+def test_two_texts_that_share_no_prompt_are_replies(chosen: str, rejected: str) -> None:
+    found = read({"chosen": chosen, "rejected": rejected})
+    assert isinstance(found, Conversation)
+    assert found.messages == [assistant(chosen)]
 
 
 def test_whole_conversations_need_no_prompt_of_another_column() -> None:

@@ -90,10 +90,8 @@ def test_a_mapping_overrides() -> None:
 def test_the_prompt_of_a_pair_is_recognised_where_its_sides_are_named() -> None:
     named = {"chosen": "better", "rejected": "worse"}
     assert recognise(["better", "worse", "Prompt"], named).columns == {**named, "prompt": "Prompt"}
-    assert recognise(["question", "worse", "prompt"], {"chosen": "prompt", "rejected": "worse"}).columns == {
-        **{"chosen": "prompt", "rejected": "worse"},
-        "prompt": "question",
-    }
+    odd = {"chosen": "prompt", "rejected": "worse"}
+    assert recognise(["question", "worse", "prompt"], odd).columns == {**odd, "prompt": "question"}
     assert recognise(["better", "worse"], named).columns == named
 
 
