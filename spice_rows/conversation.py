@@ -298,7 +298,7 @@ def _from_text(row: _Row, wanted: Wanted) -> Conversation:
 def _from_preference(row: _Row, wanted: Wanted) -> Conversation:
     chosen = _side(row.needed("chosen"), "assistant", row.ignored)
     rejected = _side(row.needed("rejected"), "assistant", row.ignored)
-    prompt = _asked(row, whole=any(turn["role"] == "user" for turn in chosen))
+    prompt = _asked(row, chosen)
     row.leave_out("label")
     texts = (row.get("chosen"), row.get("rejected"))
     if not prompt and all(isinstance(text, str) for text in texts):
@@ -321,12 +321,13 @@ def _from_preference(row: _Row, wanted: Wanted) -> Conversation:
     return found
 
 
-def _asked(row: _Row, *, whole: bool) -> list[Turn]:
+def _asked(row: _Row, chosen: list[Turn]) -> list[Turn]:
     """The prompt of a pair; none where its sides are whole conversations and the column is one of another name."""
-    if whole and row.column("prompt").lower() in PROMPTS_OF_PAIRS:
-        row.leave_out("prompt", "input")
-        return []
     given, beside = row.get("prompt"), row.get("input")
+    asked = [turn["content"] for turn in chosen if turn["role"] == "user"]
+    if asked and row.column("prompt").lower() in PROMPTS_OF_PAIRS:
+        row.leave_out(*(role for role in ("prompt", "input") if row.get(role) not in asked))
+        return []
     if given is None and beside is None:
         return []
     if beside is not None and isinstance(given, str | None):

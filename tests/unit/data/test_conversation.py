@@ -246,6 +246,9 @@ def test_whole_conversations_need_no_prompt_of_another_column() -> None:
     found = read({"messages": talk["chosen"], **talk})
     assert isinstance(found, Conversation)
     assert (found.messages, found.learned, found.ignored) == (talk["chosen"], [False, True], {"messages"})
+    found = read({"question": "a", **talk})
+    assert isinstance(found, Conversation)
+    assert (found.messages, found.ignored) == (talk["chosen"], set()), "it is in the conversations"
 
 
 def test_what_a_part_of_a_content_says_besides_its_text_is_told() -> None:
