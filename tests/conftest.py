@@ -45,10 +45,11 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_the_developer() -> Iterator[None]:
-    """Keep SPICE_ variables of whoever runs the tests out of them."""
+    """Keep SPICE_ variables of whoever runs the tests, and the width of the terminal, out of them."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("SPICE_")]:
             patch.delenv(name)
+        patch.delenv("COLUMNS", raising=False)
         yield
 
 

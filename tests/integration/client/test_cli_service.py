@@ -120,7 +120,6 @@ def test_exports_and_comparisons(service: Service, tmp_path: Path, monkeypatch: 
     assert 0 <= compared["overlap"][0][1] == compared["overlap"][1][0] < 1
     assert compared["same_rows"]
     assert compared["same_scale"]
-    monkeypatch.delenv("COLUMNS", raising=False)
     assert len(run("compare", first, second).stdout.splitlines()) == 3, "one table, where there is room"
     monkeypatch.setenv("COLUMNS", "80")
     lines = run("compare", first, second).stdout.splitlines()
