@@ -39,9 +39,10 @@ Basis = Literal["earlier jobs", "probe"]
 PROBE_S = 20.0
 """Seconds that the gradients of some rows may take for an estimate; the model's loading comes before."""
 PROBED_ROWS = 256
-TIMED_AT_ONCE = 32
 FIRST_ROWS = 4
 """Rows whose gradients are not timed: the first pass sets up what the others use."""
+TIMED_AT_ONCE = 32
+"""At most: as few as the first rows to begin with and twice as many each time, so that a slow machine has times too."""
 PROBED_SELECTION = (2000, 100)
 """Rows and picks of a selection that is made for an estimate."""
 UNSURE = 1.5
@@ -98,7 +99,7 @@ def stage_times(
 
     Raises:
         ModelError: The model can't be used.
-        JobError: No row's gradient is done within `PROBE_S`.
+        JobError: The gradients of twice `FIRST_ROWS` take longer than `PROBE_S`.
         Stopped: `should_stop` said so.
     """
     revision = context.tokenizers.get(path).revision
@@ -144,15 +145,13 @@ def _gradients(  # noqa: PLR0913, PLR0917 - one for each thing that decides it
     starting = _earlier(context, replace(kind, stage=measuring.STARTING), 1.0) or NOTHING
     basis: Basis = "earlier jobs"
     if found is None:
-        basis, likely = "probe", _probe(context, source, path, corpus, should_stop) * tokens
+        basis, likely = "probe", probe(context, source, path, corpus, should_stop) * tokens
         found = Expected(likely / UNSURE, likely, likely * UNSURE)
     rounds = -(-ahead.shards // workers)
     return found.times(rounds / ahead.shards).plus(starting.times(rounds)), basis
 
 
-def _probe(
-    context: WorkerContext, source: Source, path: Path, corpus: Corpus, should_stop: Callable[[], bool]
-) -> float:
+def probe(context: WorkerContext, source: Source, path: Path, corpus: Corpus, should_stop: Callable[[], bool]) -> float:
     """Seconds a token, of the gradients of some rows.
 
     A warm-up and second moments are left out: they change what a gradient is, not how long it takes.
@@ -183,9 +182,11 @@ def _probe(
     try:
         run(first, lambda _batch: None)
         done.begin()
-        for start in range(0, len(timed), TIMED_AT_ONCE):
-            run(timed[start : start + TIMED_AT_ONCE], done.add)
+        size = FIRST_ROWS
+        while timed:
+            run(timed[:size], done.add)
             done.end()
+            timed, size = timed[size:], min(2 * size, TIMED_AT_ONCE)
     except Stopped:
         if should_stop():
             raise
@@ -194,8 +195,8 @@ def _probe(
             "model-too-slow",
             "The model is too slow to be timed",
             "model.uri",
-            f"the gradients of {FIRST_ROWS} rows took more than {PROBE_S:g} s on {context.device}: use a smaller proxy "
-            "model, or a smaller model.max_length",
+            f"the gradients of {2 * FIRST_ROWS} rows took more than {PROBE_S:g} s on {context.device}: use a smaller "
+            "proxy model, or a smaller model.max_length",
         )
     return done.seconds / done.tokens
 
