@@ -167,7 +167,14 @@ def test_an_estimate_is_waited_for_and_told_and_makes_no_job(
     result = run(*command, request_file)
     assert result.exit_code == 0, result.output
     assert stand_in.received == REQUEST
-    for said in ("9:05 (8:00 to 10:40)", "100,000, of which 98", "2.1 GB", "823.0 MB", "by earlier jobs"):
+    for said in (
+        "2:48 (1:52 to 4:11)",
+        "320, of which 0",
+        "33,219; gradients of 33,219",
+        "1.4 GB",
+        "2.7 MB",
+        "by probe",
+    ):
         assert said in result.stdout, result.stdout
     assert json.loads(run(*command, request_file, "--json").stdout) == EXAMPLE_ESTIMATE
 
