@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from workers.models.placement import device_map
 from workers.models.quantised import keep_the_dtype, plain_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -213,14 +214,15 @@ def _loaded(
 
 def _outermost(tensors: Collection[str], known: Collection[str]) -> tuple[str, ...]:
     """The outermost modules, or tensors, that a model does not have: with ``*`` for the block's number within one."""
-    modules = {name[:place] for name in known for place, sign in enumerate(name) if sign == "."} | set(known)
-    found = set()
-    for name in tensors:
-        ends = [*(place for place, sign in enumerate(name) if sign == "."), len(name)]
-        strange = next((name[:end] for end in ends if name[:end] not in modules), name)
-        found.add(BLOCK_NUMBER.sub("*", strange))
-    names = sorted(found)
+    modules = {module for name in known for module in _around(name)}
+    strange = (next((module for module in _around(name) if module not in modules), name) for name in tensors)
+    names = sorted({BLOCK_NUMBER.sub("*", name) for name in strange})
     return (*names[:MOST_UNREAD], f"and {len(names) - MOST_UNREAD} more") if len(names) > MOST_UNREAD else (*names,)
+
+
+def _around(tensor: str) -> Iterator[str]:
+    """The names of the modules that a tensor lies in, the outermost first, and its own."""
+    return itertools.accumulate(tensor.split("."), "{}.{}".format)
 
 
 def _torch_dtype(dtype: str) -> torch.dtype:
