@@ -16,7 +16,7 @@ from app.core.storage import StorageFailed
 from app.core.storage import s3 as s3_module
 from app.core.storage.s3 import S3Artifacts
 from tests.integration.conftest import real_rows
-from tests.integration.s3_server import CREDENTIALS, Failing, S3Server, read_only, s3_server
+from tests.integration.s3_server import Failing, S3Server, read_only, s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,9 +45,7 @@ def running() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def server(running: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
+def server(running: S3Server) -> S3Server:
     running.reset()
     return running
 

@@ -15,7 +15,7 @@ import pytest
 
 from app.core.uris.datasets import check_uri
 from tests.integration.models.hub_server import HubServer, hub_server
-from tests.integration.s3_server import CREDENTIALS, S3Server, s3_server
+from tests.integration.s3_server import S3Server, s3_server
 from workers.data.errors import DatasetError
 from workers.data.fetch import Snapshot, fetch, files_of, recall
 from workers.data.formats import Record, iter_records
@@ -47,9 +47,7 @@ def said(snapshot: Snapshot, settings: Settings, starts: list[int] | None = None
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[S3Server]:
-    with pytest.MonkeyPatch.context() as patch, s3_server() as server:
-        for name, value in CREDENTIALS.items():
-            patch.setenv(f"AWS_{name}", value)
+    with s3_server() as server:
         server.client.create_bucket(Bucket="data")
         for key, body in {
             "set/part-1.jsonl": jsonl(2, 3),

@@ -20,7 +20,7 @@ from app.main import create_app
 from tests.integration.conftest import Service, real_rows
 from tests.integration.keys import make_key
 from tests.integration.problems import fields_of, problem_of
-from tests.integration.s3_server import CREDENTIALS, S3Server, s3_server
+from tests.integration.s3_server import S3Server, s3_server
 from tests.integration.served import served
 
 if TYPE_CHECKING:
@@ -269,9 +269,7 @@ class TestInABucket:
     """The artifact store is an S3 bucket: nothing of an uploaded file stays on the API's disk."""
 
     @pytest.fixture
-    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-        for name, value in CREDENTIALS.items():
-            monkeypatch.setenv(f"AWS_{name}", value)
+    def server(self) -> Iterator[S3Server]:
         with s3_server() as server:
             server.client.create_bucket(Bucket="kept")
             yield server

@@ -21,7 +21,7 @@ from app.core.storage import s3 as s3_module
 from app.core.storage.s3 import S3Artifacts
 from app.housekeeping.retention import GRACE_S, UNFINISHED_S, sweep
 from tests.integration.conftest import real_rows
-from tests.integration.s3_server import CREDENTIALS, s3_server
+from tests.integration.s3_server import s3_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -245,8 +245,6 @@ def test_writes_that_were_killed_are_cleared(settings: Settings, sessions: Sessi
 
 
 def test_a_bucket_is_swept_likewise(settings: Settings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setattr(s3_module, "LISTED_AT_ONCE", 3)
     monkeypatch.setattr(s3_module, "DELETED_AT_ONCE", 2)
     with s3_server() as server:

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from tests.integration.conftest import Service, in_environment
-from tests.integration.s3_server import CREDENTIALS, S3Server, s3_server
+from tests.integration.s3_server import S3Server, s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
+def s3() -> Iterator[S3Server]:
     with s3_server() as server:
         server.client.create_bucket(Bucket="models")
         yield server

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.s3_server import CREDENTIALS, S3Server, s3_server
+from tests.integration.s3_server import S3Server, s3_server
 from tests.unit.models.conftest import make_settings, saved_model
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ __all__ = ["make_settings", "saved_model"]
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[S3Server]:
-    with pytest.MonkeyPatch.context() as patch, s3_server() as server:
-        for name, value in CREDENTIALS.items():
-            patch.setenv(f"AWS_{name}", value)
+    with s3_server() as server:
         server.client.create_bucket(Bucket="models")
         yield server

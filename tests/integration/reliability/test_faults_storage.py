@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from app.core.db.tables import Shard
-from tests.integration.s3_server import CREDENTIALS, S3Server, s3_server
+from tests.integration.s3_server import S3Server, s3_server
 from tests.integration.settled import assert_settled, final, wait_for
 
 if TYPE_CHECKING:
@@ -93,9 +93,7 @@ def test_a_store_that_fails_now_and_then_costs_time_alone(service: Service, work
 
 class TestABucket:
     @pytest.fixture
-    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-        for name, value in CREDENTIALS.items():
-            monkeypatch.setenv(f"AWS_{name}", value)
+    def server(self) -> Iterator[S3Server]:
         with s3_server() as server:
             yield server
 
